@@ -1,0 +1,11 @@
+//! Generates the message types from `proto/` with the pure-Rust code generator: no protoc needed.
+
+fn main() {
+    println!("cargo:rerun-if-changed=proto");
+    protobuf_codegen::Codegen::new()
+        .pure()
+        .include("proto")
+        .input("proto/mas/runtime/v1/runtime.proto")
+        .cargo_out_dir("proto")
+        .run_from_script();
+}

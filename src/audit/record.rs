@@ -1,0 +1,345 @@
+//! One audit record: canonical, length-prefixed bytes; never JSON, so there is one encoding of a fact
+//! and no field can break out of its place.
+//!
+//! Layout, all integers big-endian: version `u8`, action `u8`, decision `u8`, a zero byte, sequence
+//! `u64`, time `u64` (Unix microseconds), attempt `u32`, payload length `u32`, then the variable fields
+//! in the order of [`Fields`], each behind a `u16` length. Nothing may follow.
+
+use uuid::Uuid;
+
+use crate::ids::CorrelationId;
+
+/// Layout version of [`Record::encode`].
+const VERSION: u8 = 1;
+/// Bytes before the first variable field.
+const HEAD_BYTES: usize = 4 + 8 + 8 + 4 + 4;
+/// Longest variable field; longer text is cut at a character boundary (all inputs are bounded lower).
+const MAX_FIELD_BYTES: usize = 4096;
+
+macro_rules! coded {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $code:literal, $text:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl $name {
+            /// Every member.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stored code.
+            pub fn code(self) -> u8 {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// The member with this code.
+            pub fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)+ _ => None }
+            }
+
+            /// The name that operators see.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+coded! {
+    /// What was asked for, or what happened.
+    Action {
+        /// A lane began; names the lane that this worker wrote before.
+        LaneOpened = 1, "lane_opened";
+        /// A lane ended in order.
+        LaneClosed = 2, "lane_closed";
+        /// Send.
+        Send = 3, "send";
+        /// Request.
+        Request = 4, "request";
+        /// Reply.
+        Reply = 5, "reply";
+        /// Transport: a session began, or was refused.
+        SessionOpen = 6, "session_open";
+        /// A session ended.
+        SessionClose = 7, "session_close";
+        /// Discover.
+        Discover = 8, "discover";
+        /// GetState.
+        StateGet = 9, "state_get";
+        /// UpdateState.
+        StateUpdate = 10, "state_update";
+        /// ResetState.
+        StateReset = 11, "state_reset";
+        /// A receiver refused a delivery.
+        Nack = 12, "nack";
+        /// A message went to the dead letters.
+        DeadLetter = 13, "dead_letter";
+        /// An effect whose decision is on record could not be carried out.
+        EffectFailed = 14, "effect_failed";
+    }
+}
+
+coded! {
+    /// The outcome.
+    Decision {
+        /// Allowed by a rule.
+        Allowed = 1, "ALLOWED";
+        /// Allowed, with a finding worth a look.
+        Alert = 2, "ALERT";
+        /// Allowed with sensitive data removed.
+        DlpRedacted = 3, "DLP_REDACTED";
+        /// Refused: sensitive data.
+        DlpBlocked = 4, "DLP_BLOCKED";
+        /// Refused: too many messages.
+        RateLimited = 5, "RATE_LIMITED";
+        /// Refused: the target fails.
+        CircuitOpen = 6, "CIRCUIT_OPEN";
+        /// Refused: no rule allows it.
+        AuthzDenied = 7, "AUTHZ_DENIED";
+        /// Refused: no acceptable identity.
+        Unauthenticated = 8, "UNAUTHENTICATED";
+        /// Refused: malformed, out of bounds, or out of order.
+        Refused = 9, "REFUSED";
+        /// No decision: something happened.
+        Event = 10, "EVENT";
+    }
+}
+
+/// What a record says, borrowed from where it is decided. Empty means absent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fields<'a> {
+    /// The acting agent.
+    pub agent: &'a str,
+    /// Its instance.
+    pub instance: &'a str,
+    /// SHA-256 of its certificate: 32 bytes.
+    pub fingerprint: &'a [u8],
+    /// Id of the message: 16 bytes.
+    pub message_id: Option<Uuid>,
+    /// Type of the message, as the sender gave it.
+    pub message_type: &'a str,
+    /// The agent it is for, as the sender gave it.
+    pub target: &'a str,
+    /// The one instance it is for (replies).
+    pub target_instance: &'a str,
+    /// The request it belongs to.
+    pub correlation_id: Option<CorrelationId>,
+    /// SHA-256 of the payload: 32 bytes.
+    pub payload_digest: &'a [u8],
+    /// Length of the payload in bytes.
+    pub payload_len: u32,
+    /// Which delivery of the message this is about, from 1; 0: none.
+    pub attempt: u32,
+    /// The rule that decided.
+    pub rule: &'a str,
+    /// Status detail or other plain reason.
+    pub reason: &'a str,
+    /// Digest of the configuration in force: 32 bytes.
+    pub policy_version: &'a [u8],
+}
+
+/// A record read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Position in its lane, from 1.
+    pub seq: u64,
+    /// Unix microseconds.
+    pub time_us: u64,
+    /// What was asked for.
+    pub action: Action,
+    /// The outcome.
+    pub decision: Decision,
+    /// Delivery number, or 0.
+    pub attempt: u32,
+    /// Payload length in bytes.
+    pub payload_len: u32,
+    /// The acting agent.
+    pub agent: String,
+    /// Its instance.
+    pub instance: String,
+    /// SHA-256 of its certificate.
+    pub fingerprint: Vec<u8>,
+    /// Id of the message.
+    pub message_id: Option<Uuid>,
+    /// Type of the message.
+    pub message_type: String,
+    /// The agent it is for.
+    pub target: String,
+    /// The one instance it is for.
+    pub target_instance: String,
+    /// The request it belongs to, as 32 hexadecimal characters or empty.
+    pub correlation_id: String,
+    /// SHA-256 of the payload.
+    pub payload_digest: Vec<u8>,
+    /// The rule that decided.
+    pub rule: String,
+    /// Status detail.
+    pub reason: String,
+    /// Digest of the configuration in force.
+    pub policy_version: Vec<u8>,
+}
+
+/// Appends the canonical bytes of one record to `out`.
+pub fn encode(
+    out: &mut Vec<u8>,
+    seq: u64,
+    time_us: u64,
+    action: Action,
+    decision: Decision,
+    fields: &Fields<'_>,
+) {
+    out.extend_from_slice(&[VERSION, action.code(), decision.code(), 0]);
+    out.extend_from_slice(&seq.to_be_bytes());
+    out.extend_from_slice(&time_us.to_be_bytes());
+    out.extend_from_slice(&fields.attempt.to_be_bytes());
+    out.extend_from_slice(&fields.payload_len.to_be_bytes());
+    push_text(out, fields.agent);
+    push_text(out, fields.instance);
+    push(out, fields.fingerprint);
+    push(out, fields.message_id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()));
+    push_text(out, fields.message_type);
+    push_text(out, fields.target);
+    push_text(out, fields.target_instance);
+    match &fields.correlation_id {
+        Some(id) => push_text(out, &id.to_string()),
+        None => push(out, &[]),
+    }
+    push(out, fields.payload_digest);
+    push_text(out, fields.rule);
+    push_text(out, fields.reason);
+    push(out, fields.policy_version);
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(MAX_FIELD_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    push(out, text.get(..end).unwrap_or_default().as_bytes());
+}
+
+fn push(out: &mut Vec<u8>, bytes: &[u8]) {
+    let bytes = bytes.get(..MAX_FIELD_BYTES).unwrap_or(bytes);
+    // MAX_FIELD_BYTES fits into u16.
+    out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+impl Record {
+    /// Reads canonical bytes back; `None` when they are not the encoding of any record.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
+        let mut reader = Reader { rest };
+        let [version, action, decision, zero] = *head.first_chunk::<4>()?;
+        if version != VERSION || zero != 0 {
+            return None;
+        }
+        let int64 = |at: usize| Some(u64::from_be_bytes(*head.get(at..)?.first_chunk::<8>()?));
+        let int32 = |at: usize| Some(u32::from_be_bytes(*head.get(at..)?.first_chunk::<4>()?));
+        let record = Self {
+            action: Action::from_code(action)?,
+            decision: Decision::from_code(decision)?,
+            seq: int64(4)?,
+            time_us: int64(12)?,
+            attempt: int32(20)?,
+            payload_len: int32(24)?,
+            agent: reader.text()?,
+            instance: reader.text()?,
+            fingerprint: reader.bytes()?.to_vec(),
+            message_id: match reader.bytes()? {
+                [] => None,
+                id => Some(Uuid::from_slice(id).ok()?),
+            },
+            message_type: reader.text()?,
+            target: reader.text()?,
+            target_instance: reader.text()?,
+            correlation_id: reader.text()?,
+            payload_digest: reader.bytes()?.to_vec(),
+            rule: reader.text()?,
+            reason: reader.text()?,
+            policy_version: reader.bytes()?.to_vec(),
+        };
+        reader.rest.is_empty().then_some(record)
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.rest.split_first_chunk::<2>()?;
+        let (field, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        self.rest = rest;
+        Some(field)
+    }
+
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?.to_vec()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::AgentId;
+    use proptest::prelude::*;
+
+    fn any_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+        proptest::sample::select(all)
+    }
+
+    proptest! {
+        #[test]
+        fn every_record_reads_back(
+            seq in any::<u64>(), time_us in any::<u64>(), attempt in any::<u32>(), payload_len in any::<u32>(),
+            action in any_of(Action::ALL), decision in any_of(Decision::ALL),
+            texts in proptest::collection::vec(".{0,60}", 7), blobs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 3),
+            with_ids in any::<bool>(),
+        ) {
+            let correlation_id = with_ids.then(|| CorrelationId::new(&AgentId::parse("a").unwrap()));
+            let message_id = with_ids.then(Uuid::now_v7);
+            let fields = Fields {
+                agent: &texts[0], instance: &texts[1], fingerprint: &blobs[0], message_id,
+                message_type: &texts[2], target: &texts[3], target_instance: &texts[4], correlation_id,
+                payload_digest: &blobs[1], payload_len, attempt, rule: &texts[5], reason: &texts[6],
+                policy_version: &blobs[2],
+            };
+            let mut bytes = Vec::new();
+            encode(&mut bytes, seq, time_us, action, decision, &fields);
+            let record = Record::decode(&bytes).unwrap();
+            prop_assert_eq!(record.seq, seq);
+            prop_assert_eq!(record.time_us, time_us);
+            prop_assert_eq!((record.action, record.decision), (action, decision));
+            prop_assert_eq!((record.attempt, record.payload_len), (attempt, payload_len));
+            prop_assert_eq!(&record.agent, &texts[0]);
+            prop_assert_eq!(&record.message_type, &texts[2]);
+            prop_assert_eq!(&record.reason, &texts[6]);
+            prop_assert_eq!(&record.policy_version, &blobs[2]);
+            prop_assert_eq!(record.message_id, message_id);
+            prop_assert_eq!(record.correlation_id, correlation_id.map(|c| c.to_string()).unwrap_or_default());
+
+            // Canonical: cut or extended bytes are no record.
+            prop_assert!(Record::decode(&bytes[..bytes.len() - 1]).is_none());
+            bytes.push(0);
+            prop_assert!(Record::decode(&bytes).is_none());
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Record::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn over_long_text_is_cut_at_a_character() {
+        let mut bytes = Vec::new();
+        let long = "é".repeat(5000);
+        encode(&mut bytes, 1, 1, Action::Send, Decision::Refused, &Fields {
+            target: &long,
+            ..Fields::default()
+        });
+        let record = Record::decode(&bytes).unwrap();
+        assert_eq!(record.target.len(), MAX_FIELD_BYTES);
+    }
+}

@@ -1,0 +1,89 @@
+//! The server process.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use mas::cli::exit::Exit;
+use mas::cli::logging::{self, LogFormat};
+use mas::config::Config;
+use mas::server::Server;
+
+/// Routes, authorizes and records messages between agents.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Args {
+    /// The configuration; else MAS_CONFIG_FILE, else the nearest mas.yaml upward.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Worker threads, each with a completion queue; default: as configured, else one per core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Address to serve on instead of the configured one; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Check the configuration and the certificate files, then exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Form of the log lines on stderr.
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    logging::start(args.log_format);
+    logging::abort_on_panic();
+    run(&args).into()
+}
+
+fn run(args: &Args) -> Exit {
+    let config = match Config::locate_and_load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return fail(Exit::Usage, &error),
+    };
+    if let Err(error) = mas::rpc::check_credentials(&config) {
+        return fail(Exit::Usage, &error);
+    }
+    if args.check_config {
+        for warning in &config.warnings {
+            eprintln!("warning: {}: {warning}", config.path.display());
+        }
+        eprintln!("{}: valid, {} agents", config.path.display(), config.agents.len());
+        return Exit::Done;
+    }
+
+    // Before the first thread starts, so that no signal is missed.
+    let mut signals = match Signals::new([SIGTERM, SIGINT, SIGHUP]) {
+        Ok(signals) => signals,
+        Err(error) => return fail(Exit::Failed, &error),
+    };
+    let threads = args.threads.map_or_else(|| config.worker_threads(), usize::from);
+    let listen = args.listen.as_deref().unwrap_or(&config.listen_addr);
+    let server = match Server::start(&config, listen, threads) {
+        Ok(server) => server,
+        Err(error) => return fail(Exit::Failed, &error),
+    };
+    if let Err(error) = server.announce() {
+        log::warn!("the ready line could not be printed: {error}");
+    }
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            log::warn!("SIGHUP: this version does not reload its configuration; restart it instead");
+            continue;
+        }
+        log::info!("stopping");
+        break;
+    }
+    server.stop();
+    log::info!("stopped");
+    Exit::Done
+}
+
+fn fail(exit: Exit, error: &dyn std::error::Error) -> Exit {
+    eprintln!("mas-server: {error}");
+    exit
+}

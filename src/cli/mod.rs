@@ -1,0 +1,5 @@
+//! What the two programs have in common: commands, exit codes, logging.
+
+pub mod certs;
+pub mod exit;
+pub mod logging;

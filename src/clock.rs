@@ -1,0 +1,33 @@
+//! The only module that reads a clock. Everything else takes [`Now`] as an argument.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// One reading of both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock, microseconds since the Unix epoch: for records and envelopes. May step.
+    pub unix_us: u64,
+    /// Monotonic milliseconds since the process's first reading: for timers. Never steps.
+    pub mono_ms: u64,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Self {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let start = START.get_or_init(Instant::now);
+        Self {
+            // Before 1970 is no time this program can run at; 0 is as good an answer as any.
+            unix_us: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_micros() as u64),
+            mono_ms: start.elapsed().as_millis() as u64,
+        }
+    }
+
+    /// Wall clock in whole seconds since the Unix epoch.
+    pub fn unix_s(&self) -> u64 {
+        self.unix_us / 1_000_000
+    }
+}

@@ -1,0 +1,391 @@
+//! The document: every key of `mas.yaml` with its default. Unknown keys are errors that name the key.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::ids::AgentId;
+
+/// Reads the document. The error names key path, line and what was expected.
+pub(super) fn parse(text: &str) -> Result<File, String> {
+    serde_yaml::from_str(text).map_err(|e| e.to_string())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub server_listen_addr: String,
+    admin_listen_addr: Option<String>,
+    pub threads: Option<usize>,
+    pub tls_ca_path: Option<PathBuf>,
+    pub tls_server_cert_path: Option<PathBuf>,
+    pub tls_server_key_path: Option<PathBuf>,
+    tls_revoked_path: Option<PathBuf>,
+    pub limits: Limits,
+    pub delivery: Delivery,
+    pub gateway: Gateway,
+    roles: Vec<Role>,
+    pub permissions: Vec<Permission>,
+    pub agents: Vec<Agent>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            server_listen_addr: "127.0.0.1:50051".to_owned(),
+            admin_listen_addr: None,
+            threads: None,
+            tls_ca_path: None,
+            tls_server_cert_path: None,
+            tls_server_key_path: None,
+            tls_revoked_path: None,
+            limits: Limits::default(),
+            delivery: Delivery::default(),
+            gateway: Gateway::default(),
+            roles: Vec::new(),
+            permissions: Vec::new(),
+            agents: Vec::new(),
+        }
+    }
+}
+
+impl File {
+    /// Keys that are understood but not yet enforced: an operator must not believe otherwise.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut silent = Vec::new();
+        let mut note = |set: bool, key: &str| {
+            if set {
+                silent.push(format!("{key}: accepted, not yet enforced by this version"));
+            }
+        };
+        note(self.admin_listen_addr.is_some(), "admin_listen_addr");
+        note(self.tls_revoked_path.is_some(), "tls_revoked_path");
+        note(!self.roles.is_empty(), "roles");
+        note(self.gateway.rate_limit.is_some(), "gateway.rate_limit");
+        note(self.gateway.features.is_some(), "gateway.features");
+        note(self.gateway.dlp.is_some(), "gateway.dlp");
+        note(self.gateway.audit.is_some(), "gateway.audit");
+        note(self.gateway.circuit_breaker.is_some(), "gateway.circuit_breaker");
+        note(self.gateway.telemetry.is_some(), "gateway.telemetry");
+        note(
+            self.gateway.redis.decode_responses.is_some(),
+            "gateway.redis.decode_responses",
+        );
+        note(
+            self.agents.iter().any(|a| !a.roles.is_empty()),
+            "agents[].roles",
+        );
+        note(
+            self.agents.iter().any(|a| a.rate_limit.is_some()),
+            "agents[].rate_limit",
+        );
+        note(
+            self.agents.iter().any(|a| !a.init_kwargs.is_null()),
+            "agents[].init_kwargs",
+        );
+        silent
+    }
+}
+
+/// Bounds per request, agent and connection (`limits`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Longest `data_json`, in bytes. Bounded so that a Delivery stays under a client's 4 MiB default.
+    pub max_message_bytes: usize,
+    /// Deepest nesting of arrays and objects in `data_json`.
+    pub max_json_depth: usize,
+    /// Messages that may wait (undelivered or unacknowledged) for one agent.
+    pub max_queue_len: u64,
+    /// Keys and values of one agent's state together, in bytes.
+    pub max_state_bytes: usize,
+    /// Fields of one agent's state.
+    pub max_state_fields: usize,
+    /// Instances of one agent that may be connected at once.
+    pub max_sessions_per_agent: usize,
+    /// Concurrent RPCs on one connection.
+    pub max_streams_per_connection: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 1024 * 1024,
+            max_json_depth: 64,
+            max_queue_len: 100_000,
+            max_state_bytes: 1024 * 1024,
+            max_state_fields: 1024,
+            max_sessions_per_agent: 64,
+            max_streams_per_connection: 100,
+        }
+    }
+}
+
+type Problem = (&'static str, String);
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), Problem> {
+    if value < low || value > high {
+        return Err((key, format!("is {value}; expected {low} to {high}")));
+    }
+    Ok(())
+}
+
+impl Limits {
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        // A client's default receive limit is 4 MiB; ids, type and meta take up to 16 KiB beside the data.
+        within("max_message_bytes", self.max_message_bytes, 1, 4 * 1024 * 1024 - 64 * 1024)?;
+        within("max_json_depth", self.max_json_depth, 1, 120)?;
+        within("max_queue_len", self.max_queue_len, 1, 100_000_000)?;
+        within("max_state_bytes", self.max_state_bytes, 1, 64 * 1024 * 1024)?;
+        within("max_state_fields", self.max_state_fields, 1, 1_000_000)?;
+        within("max_sessions_per_agent", self.max_sessions_per_agent, 1, 10_000)?;
+        within(
+            "max_streams_per_connection",
+            self.max_streams_per_connection,
+            1,
+            100_000,
+        )
+    }
+}
+
+/// Credit and redelivery (`delivery`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delivery {
+    /// Deliveries that one session may hold without acknowledging them.
+    pub max_in_flight: usize,
+    /// How long a lost session's deliveries wait for its return before another instance gets them.
+    pub reclaim_idle_ms: u64,
+    /// Pending entries that are taken over in one step.
+    pub reclaim_batch_size: usize,
+    /// Deliveries of one message before it goes to the dead letters.
+    pub max_attempts: u32,
+    /// Wait before the second, third, … delivery after a retryable nack; the last one repeats.
+    pub retry_backoff_ms: Vec<u64>,
+    /// Whether a message to a permitted agent without a session waits for it.
+    pub queue_offline: bool,
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 200,
+            reclaim_idle_ms: 30_000,
+            reclaim_batch_size: 50,
+            max_attempts: 5,
+            retry_backoff_ms: vec![100, 1000, 10_000],
+            queue_offline: true,
+        }
+    }
+}
+
+impl Delivery {
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        within("max_in_flight", self.max_in_flight, 1, 10_000)?;
+        within("reclaim_idle_ms", self.reclaim_idle_ms, 10, 86_400_000)?;
+        within("reclaim_batch_size", self.reclaim_batch_size, 1, 1000)?;
+        within("max_attempts", self.max_attempts, 1, 1000)?;
+        if self.retry_backoff_ms.is_empty() || self.retry_backoff_ms.len() > 32 {
+            return Err(("retry_backoff_ms", "expected 1 to 32 waits".to_owned()));
+        }
+        for wait_ms in &self.retry_backoff_ms {
+            within("retry_backoff_ms", *wait_ms, 1, 86_400_000)?;
+        }
+        Ok(())
+    }
+
+    /// The wait after delivery number `attempt` (from 1) was refused, in milliseconds.
+    pub fn backoff_ms(&self, attempt: u32) -> u64 {
+        let last = self.retry_backoff_ms.len().saturating_sub(1);
+        let index = (attempt.saturating_sub(1) as usize).min(last);
+        self.retry_backoff_ms.get(index).copied().unwrap_or(1000)
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Gateway {
+    pub redis: Redis,
+    rate_limit: Option<serde_yaml::Value>,
+    features: Option<serde_yaml::Value>,
+    dlp: Option<serde_yaml::Value>,
+    audit: Option<serde_yaml::Value>,
+    circuit_breaker: Option<serde_yaml::Value>,
+    telemetry: Option<serde_yaml::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Redis {
+    pub url: String,
+    pub data_dir: PathBuf,
+    /// Seconds.
+    pub socket_timeout: f64,
+    decode_responses: Option<bool>,
+    pub durability: Durability,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            data_dir: PathBuf::from(".mas/redis"),
+            socket_timeout: 5.0,
+            decode_responses: None,
+            durability: Durability::default(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Durability {
+    pub mode: DurabilityMode,
+    // Read with the stricter modes, which are refused so far.
+    #[serde(rename = "replicas")]
+    _replicas: u32,
+    #[serde(rename = "timeout_ms")]
+    _timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DurabilityMode {
+    #[default]
+    Accepted,
+    Fsynced,
+    Replicated,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Role {
+    #[serde(rename = "name")]
+    _name: String,
+    #[serde(rename = "permissions")]
+    _permissions: Vec<String>,
+}
+
+/// One rule of `permissions`. What no rule allows is refused; `deny` wins over every other rule.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Permission {
+    /// Both agents may send to each other.
+    AllowBidirectional {
+        /// Exactly the two.
+        agents: [AgentId; 2],
+    },
+    /// A full mesh, or, when not `bidirectional`, a chain in the given order.
+    AllowNetwork {
+        /// The members.
+        agents: Vec<AgentId>,
+        /// Mesh (`true`) or chain (`false`).
+        #[serde(default = "yes")]
+        bidirectional: bool,
+    },
+    /// One sender to many receivers.
+    AllowBroadcast {
+        /// Who may send.
+        sender: AgentId,
+        /// To whom.
+        receivers: Vec<AgentId>,
+    },
+    /// One agent may send to every allowlisted agent.
+    AllowWildcard {
+        /// Who may send.
+        agent_id: AgentId,
+    },
+    /// One sender to the named targets.
+    Allow {
+        /// Who may send.
+        sender: AgentId,
+        /// To whom.
+        targets: Vec<AgentId>,
+    },
+    /// One sender never to the named targets, whatever else allows it.
+    Deny {
+        /// Who may not send.
+        sender: AgentId,
+        /// To whom.
+        targets: Vec<AgentId>,
+    },
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Permission {
+    /// Every agent that the rule names, with the field that names it.
+    pub fn named(&self) -> Vec<(&'static str, &AgentId)> {
+        fn all<'a>(
+            field: &'static str,
+            ids: &'a [AgentId],
+        ) -> impl Iterator<Item = (&'static str, &'a AgentId)> {
+            ids.iter().map(move |id| (field, id))
+        }
+        match self {
+            Self::AllowBidirectional { agents } => all("agents", agents).collect(),
+            Self::AllowNetwork { agents, .. } => all("agents", agents).collect(),
+            Self::AllowBroadcast { sender, receivers } => {
+                std::iter::once(("sender", sender)).chain(all("receivers", receivers)).collect()
+            }
+            Self::AllowWildcard { agent_id } => vec![("agent_id", agent_id)],
+            Self::Allow { sender, targets } | Self::Deny { sender, targets } => {
+                std::iter::once(("sender", sender)).chain(all("targets", targets)).collect()
+            }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Agent {
+    pub agent_id: AgentId,
+    pub class_path: Option<String>,
+    pub command: Option<Vec<String>>,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    #[serde(default)]
+    pub restart: Restart,
+    #[serde(default = "one")]
+    pub instances: u32,
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    #[serde(default = "empty_object")]
+    pub metadata: serde_json::Value,
+    pub tls_cert_path: Option<PathBuf>,
+    pub tls_key_path: Option<PathBuf>,
+    #[serde(default)]
+    pub init_kwargs: serde_json::Value,
+    #[serde(default)]
+    pub roles: Vec<String>,
+    pub rate_limit: Option<serde_yaml::Value>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn empty_object() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// When the runner starts an agent's process again.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// After any exit.
+    Always,
+    /// After an exit with a failure or by a signal.
+    #[default]
+    OnFailure,
+    /// Never.
+    Never,
+}

@@ -1,0 +1,231 @@
+//! The envelope: the JSON object that a Delivery carries and that is the one field of a stream entry.
+//! Built once, as bytes, around the sender's payload; never parsed again on its way.
+
+use uuid::Uuid;
+
+use crate::clock::Now;
+use crate::ids::{AgentId, CorrelationId, InstanceId};
+
+/// Longest `message_type`, in bytes.
+pub const MAX_MESSAGE_TYPE_BYTES: usize = 512;
+/// Longest `traceparent` or `tracestate` that is passed on, in bytes.
+pub const MAX_TRACE_BYTES: usize = 512;
+
+/// A fresh message id: UUIDv7, so that ids of one server sort by time.
+pub fn new_message_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// The parts of an envelope. `sender` comes from the certificate, never from the caller.
+#[derive(Debug, Clone)]
+pub struct Envelope<'a> {
+    /// Who sends.
+    pub sender: &'a AgentId,
+    /// The instance that sends.
+    pub sender_instance: &'a InstanceId,
+    /// Who receives.
+    pub target: &'a AgentId,
+    /// Free text of the sender.
+    pub message_type: &'a str,
+    /// A checked JSON object.
+    pub data_json: &'a str,
+    /// Unique id of this message.
+    pub message_id: Uuid,
+    /// The request this belongs to.
+    pub correlation_id: Option<CorrelationId>,
+    /// Whether the sender waits for a reply.
+    pub expects_reply: bool,
+    /// For a reply: the instance that asked.
+    pub reply_to_instance: Option<&'a InstanceId>,
+    /// W3C trace context of the sender.
+    pub trace: Option<&'a Trace>,
+}
+
+/// W3C trace context, as the sender's request metadata gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// `traceparent`.
+    pub parent: Option<String>,
+    /// `tracestate`.
+    pub state: Option<String>,
+}
+
+impl Trace {
+    /// From two optional header values; what is over-long or not printable ASCII is left out.
+    pub fn from_headers(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Self> {
+        let clean = |value: Option<&[u8]>| {
+            let text = std::str::from_utf8(value?).ok()?;
+            let printable = text.bytes().all(|b| (0x20..0x7f).contains(&b));
+            (printable && text.len() <= MAX_TRACE_BYTES).then(|| text.to_owned())
+        };
+        let trace = Self {
+            parent: clean(parent),
+            state: clean(state),
+        };
+        (trace.parent.is_some() || trace.state.is_some()).then_some(trace)
+    }
+}
+
+impl Envelope<'_> {
+    /// The envelope's JSON text.
+    pub fn to_json(&self, now: Now) -> String {
+        let mut json = String::with_capacity(self.data_json.len() + 640);
+        json.push_str("{\"sender_id\":\"");
+        json.push_str(self.sender.as_str());
+        json.push_str("\",\"target_id\":\"");
+        json.push_str(self.target.as_str());
+        json.push_str("\",\"message_type\":");
+        push_string(&mut json, self.message_type);
+        json.push_str(",\"data\":");
+        json.push_str(if self.data_json.is_empty() {
+            "{}"
+        } else {
+            self.data_json
+        });
+        json.push_str(",\"meta\":{\"version\":1,\"correlation_id\":");
+        match &self.correlation_id {
+            Some(id) => {
+                json.push('"');
+                json.push_str(&id.to_string());
+                json.push('"');
+            }
+            None => json.push_str("null"),
+        }
+        json.push_str(",\"expects_reply\":");
+        json.push_str(if self.expects_reply { "true" } else { "false" });
+        json.push_str(",\"is_reply\":");
+        json.push_str(if self.reply_to_instance.is_some() {
+            "true"
+        } else {
+            "false"
+        });
+        json.push_str(",\"sender_instance_id\":\"");
+        json.push_str(self.sender_instance.as_str());
+        json.push_str("\",\"reply_to_instance_id\":");
+        push_optional(&mut json, self.reply_to_instance.map(InstanceId::as_str));
+        json.push_str(",\"traceparent\":");
+        push_optional(&mut json, self.trace.and_then(|t| t.parent.as_deref()));
+        json.push_str(",\"tracestate\":");
+        push_optional(&mut json, self.trace.and_then(|t| t.state.as_deref()));
+        json.push_str("},\"timestamp\":");
+        push_timestamp(&mut json, now.unix_us);
+        json.push_str(",\"message_id\":\"");
+        let mut buffer = Uuid::encode_buffer();
+        json.push_str(self.message_id.hyphenated().encode_lower(&mut buffer));
+        json.push_str("\"}");
+        json
+    }
+}
+
+fn push_optional(json: &mut String, text: Option<&str>) {
+    match text {
+        Some(text) => push_string(json, text),
+        None => json.push_str("null"),
+    }
+}
+
+/// Seconds with microseconds, always with a decimal point: clients expect a float.
+fn push_timestamp(json: &mut String, unix_us: u64) {
+    use std::fmt::Write;
+    // Writing to a String cannot fail.
+    let _ = write!(json, "{}.{:06}", unix_us / 1_000_000, unix_us % 1_000_000);
+}
+
+/// Appends `text` as a JSON string.
+fn push_string(json: &mut String, text: &str) {
+    let plain = |b: u8| b >= 0x20 && b != b'"' && b != b'\\';
+    if text.bytes().all(plain) {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    } else {
+        // A string always serializes.
+        json.push_str(&serde_json::Value::from(text).to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn agent(name: &str) -> AgentId {
+        AgentId::parse(name).unwrap()
+    }
+
+    fn instance(name: &str) -> InstanceId {
+        InstanceId::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_reply_carries_every_field_of_the_contract() {
+        let requester = agent("asker");
+        let correlation_id = CorrelationId::new(&requester);
+        let message_id = new_message_id();
+        let json = Envelope {
+            sender: &agent("worker"),
+            sender_instance: &instance("w1"),
+            target: &requester,
+            message_type: "answer",
+            data_json: "{\"n\":1.50}",
+            message_id,
+            correlation_id: Some(correlation_id),
+            expects_reply: false,
+            reply_to_instance: Some(&instance("a1")),
+            trace: Some(&Trace { parent: Some("00-ab".into()), state: None }),
+        }
+        .to_json(Now { unix_us: 1_700_000_000_000_042, mono_ms: 0 });
+        assert!(json.contains("{\"n\":1.50}"), "the payload's bytes are kept: {json}");
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            value,
+            json!({
+                "sender_id": "worker", "target_id": "asker", "message_type": "answer",
+                "data": {"n": 1.5},
+                "meta": {
+                    "version": 1, "correlation_id": correlation_id.to_string(),
+                    "expects_reply": false, "is_reply": true, "sender_instance_id": "w1",
+                    "reply_to_instance_id": "a1", "traceparent": "00-ab", "tracestate": null,
+                },
+                "timestamp": 1_700_000_000.000_042_f64,
+                "message_id": message_id.to_string(),
+            })
+        );
+        assert!(value["timestamp"].is_f64());
+    }
+
+    #[test]
+    fn an_empty_payload_is_an_empty_object() {
+        let json = Envelope {
+            sender: &agent("a"),
+            sender_instance: &instance("i"),
+            target: &agent("b"),
+            message_type: "t",
+            data_json: "",
+            message_id: new_message_id(),
+            correlation_id: None,
+            expects_reply: true,
+            reply_to_instance: None,
+            trace: None,
+        }
+        .to_json(Now { unix_us: 0, mono_ms: 0 });
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["data"], json!({}));
+        assert_eq!(value["meta"]["correlation_id"], Value::Null);
+        assert_eq!(value["meta"]["expects_reply"], json!(true));
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_type_survives(text in any::<String>()) {
+            let json = Envelope {
+                sender: &agent("a"), sender_instance: &instance("i"), target: &agent("b"),
+                message_type: &text, data_json: "{}", message_id: new_message_id(),
+                correlation_id: None, expects_reply: false, reply_to_instance: None, trace: None,
+            }.to_json(Now { unix_us: 1, mono_ms: 0 });
+            let value: Value = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(value["message_type"].as_str(), Some(text.as_str()));
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! MAS server: a secure, centralised multi-agent runtime.
+//!
+//! Agents talk to one another only through the server, over gRPC with mandatory mutual TLS. The server
+//! reads identity from the client certificate, allows nothing that `mas.yaml` does not allow, writes a
+//! tamper-evident record of every decision, and delivers at least once through Redis Streams.
+//!
+//! ARCHITECTURE.md has the map and the life of one message.
+
+pub mod agent;
+pub mod audit;
+pub mod certs;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod envelope;
+pub mod identity;
+pub mod ids;
+pub mod json;
+pub mod policy;
+pub mod protocol;
+pub mod refusal;
+pub mod rpc;
+pub mod runner;
+pub mod server;
+pub mod shard;
+pub mod store;

@@ -1,0 +1,80 @@
+//! Who is calling, from the certificate of the connection; parsed once per certificate, checked against
+//! the allowlist and the certificate's dates at every call.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use grpcio::RpcContext;
+
+use crate::clock::Now;
+use crate::identity::Identity;
+use crate::refusal::Refusal;
+use crate::shard::Shared;
+
+/// Certificates whose reading is remembered; the memory starts anew when it is full.
+const MAX_CACHED: usize = 4096;
+/// Longest certificate chain element that is remembered, in bytes.
+const MAX_CACHED_PEM_BYTES: usize = 16 * 1024;
+/// The property in which gRPC hands over the verified leaf certificate.
+const PEM_PROPERTY: &str = "x509_pem_cert";
+
+type Reading = Result<Arc<Identity>, Refusal>;
+
+/// Reads callers' identities.
+pub struct Callers {
+    shared: Arc<Shared>,
+    /// Keyed by the certificate itself, so that no two can be mistaken for each other.
+    known: RwLock<HashMap<Box<[u8]>, Reading>>,
+}
+
+/// A caller that is turned away, with what is known of it for the record.
+pub struct Stranger {
+    /// Why.
+    pub refusal: Refusal,
+    /// The identity, when the certificate gives one.
+    pub identity: Option<Arc<Identity>>,
+}
+
+impl Callers {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, known: RwLock::default() }
+    }
+
+    /// The allowlisted identity behind this call.
+    pub fn identify(&self, ctx: &RpcContext<'_>) -> Result<Arc<Identity>, Stranger> {
+        let stranger = |refusal| Stranger { refusal, identity: None };
+        // The handshake demands a certificate: without one there is no call.
+        let auth = ctx.auth_context().ok_or(stranger(Refusal::INVALID_CERTIFICATE))?;
+        let property = auth
+            .into_iter()
+            .find(|property| property.name() == PEM_PROPERTY)
+            .ok_or(stranger(Refusal::INVALID_CERTIFICATE))?;
+        let identity = self.read(property.value()).map_err(stranger)?;
+        let refusal = if self.shared.policy.agent(identity.agent.as_str()).is_none() {
+            Refusal::AGENT_NOT_ALLOWLISTED
+        } else if !identity.is_current(Now::read()) {
+            Refusal::INVALID_CERTIFICATE
+        } else {
+            return Ok(identity);
+        };
+        Err(Stranger { refusal, identity: Some(identity) })
+    }
+
+    fn read(&self, pem: &[u8]) -> Reading {
+        {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(reading) = known.get(pem) {
+                return reading.clone();
+            }
+        }
+        let reading = Identity::from_pem(pem).map(Arc::new);
+        if pem.len() <= MAX_CACHED_PEM_BYTES {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= MAX_CACHED {
+                known.clear();
+            }
+            let _ = known.insert(pem.into(), reading.clone());
+        }
+        reading
+    }
+}

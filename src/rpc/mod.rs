@@ -1,0 +1,222 @@
+//! gRPC, and nothing of gRPC elsewhere in the server: handlers on completion-queue threads that read the
+//! identity, check shapes and hand a job to a worker. Nothing here blocks.
+
+mod caller;
+mod transport;
+mod unary;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpcio::{
+    CertificateRequestType, ChannelBuilder, EnvBuilder, Environment, RpcStatus, RpcStatusCode, Server,
+    ServerBuilder, ServerCredentials, ServerCredentialsBuilder, Service, ServiceBuilder,
+};
+
+use crate::config::{Config, Limits};
+use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
+use crate::refusal::{Kind, Refusal};
+use crate::shard::Shards;
+use caller::Callers;
+
+/// Beside `data_json`, a request holds ids and a type: far less than this.
+const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
+/// A handshake that takes longer is cut (gRPC's default is two minutes).
+const HANDSHAKE_TIMEOUT_MS: i32 = 5_000;
+/// Request headers of one call.
+const MAX_METADATA_BYTES: i32 = 8 * 1024;
+/// HPACK table that a peer may ask for.
+const HPACK_TABLE_BYTES: i32 = 4 * 1024;
+/// A silent connection is pinged after this, and is dead when it does not answer in time: this is what
+/// ends the session of an agent that is stopped or cut off.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Clients may ping as often as this; more often is abuse.
+const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_PING_STRIKES: i32 = 5;
+
+/// Everything a handler needs; cloned per completion queue.
+#[derive(Clone)]
+struct Gateway {
+    shards: Arc<Shards>,
+    callers: Arc<Callers>,
+}
+
+/// A listening server.
+pub struct Listener {
+    server: Server,
+    // Dropped last: the server's completion queues live in it.
+    _environment: Arc<Environment>,
+    /// The address that was bound, with its real port.
+    pub addr: String,
+}
+
+/// Why the server does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// A certificate or key file.
+    #[error("{path}: {problem}")]
+    Tls {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The address.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// What was asked for.
+        addr: String,
+        /// gRPC's word.
+        source: grpcio::Error,
+    },
+    /// gRPC itself.
+    #[error("the gRPC server cannot be built: {0}")]
+    Build(#[source] grpcio::Error),
+}
+
+impl Listener {
+    /// Binds, loads the certificates and starts serving.
+    pub fn start(config: &Config, addr: &str, shards: Arc<Shards>, threads: usize) -> Result<Self, ListenError> {
+        let credentials = credentials(config)?;
+        let environment = Arc::new(environment(threads));
+        let gateway = Gateway {
+            callers: Arc::new(Callers::new(shards.shared().clone())),
+            shards,
+        };
+        let args = channel(environment.clone(), &config.limits).build_args();
+        let mut server = ServerBuilder::new(environment.clone())
+            .channel_args(args)
+            .register_service(service(&RUNTIME_V1, &gateway))
+            .register_service(service(&MAS_V1, &gateway))
+            .build()
+            .map_err(ListenError::Build)?;
+        let port = server
+            .add_listening_port(addr, credentials)
+            .map_err(|source| ListenError::Bind { addr: addr.to_owned(), source })?;
+        server.start();
+        let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+        Ok(Self {
+            server,
+            _environment: environment,
+            addr: format!("{host}:{port}"),
+        })
+    }
+
+    /// Takes no new calls and waits until the open ones are over, or cancels them after `patience`.
+    pub fn stop(mut self, patience: Duration) {
+        let over = self.server.shutdown();
+        let (done, finished) = std::sync::mpsc::channel();
+        let waiter = std::thread::spawn(move || {
+            let _ = done.send(futures_executor::block_on(over));
+        });
+        if finished.recv_timeout(patience).is_err() {
+            self.server.cancel_all_calls();
+        }
+        drop(waiter.join());
+    }
+}
+
+fn environment(threads: usize) -> Environment {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    EnvBuilder::new()
+        .cq_count(threads)
+        .name_prefix("rpc")
+        .after_start(move || {
+            let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if let Some(core) = cores.get(index % cores.len().max(1))
+                && !core_affinity::set_for_current(*core)
+            {
+                log::warn!("completion queue {index} could not be pinned to core {}", core.id);
+            }
+        })
+        .build()
+}
+
+fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
+    let raw = |name: &'static std::ffi::CStr| name.to_owned();
+    let receive = limits.max_message_bytes.max(limits.max_state_bytes) + MESSAGE_OVERHEAD_BYTES;
+    ChannelBuilder::new(environment)
+        // Two servers must not share a port by accident.
+        .reuse_port(false)
+        .max_concurrent_stream(i32::try_from(limits.max_streams_per_connection).unwrap_or(i32::MAX))
+        .max_receive_message_len(i32::try_from(receive).unwrap_or(i32::MAX))
+        .max_send_message_len(-1)
+        .keepalive_time(KEEPALIVE_TIME)
+        .keepalive_timeout(KEEPALIVE_TIMEOUT)
+        .keepalive_permit_without_calls(true)
+        .http2_min_recv_ping_interval_without_data(MIN_PING_INTERVAL)
+        .http2_max_ping_strikes(MAX_PING_STRIKES)
+        .raw_cfg_int(raw(c"grpc.server_handshake_timeout_ms"), HANDSHAKE_TIMEOUT_MS)
+        .raw_cfg_int(raw(c"grpc.max_metadata_size"), MAX_METADATA_BYTES)
+        .raw_cfg_int(raw(c"grpc.http2.hpack_table_size.decoder"), HPACK_TABLE_BYTES)
+        .raw_cfg_int(raw(c"grpc.per_message_decompression"), 0)
+}
+
+fn credentials(config: &Config) -> Result<ServerCredentials, ListenError> {
+    let read = |path: &std::path::Path, label: &str| {
+        let fail = |problem: String| ListenError::Tls { path: path.display().to_string(), problem };
+        let pem = std::fs::read(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+        // C strings end at a NUL, and gRPC takes what comes before it.
+        if pem.contains(&0) || !String::from_utf8_lossy(&pem).contains(label) {
+            return Err(fail(format!("expected PEM with {label}")));
+        }
+        Ok(pem)
+    };
+    let ca = read(&config.tls.ca, "BEGIN CERTIFICATE")?;
+    let cert = read(&config.tls.cert, "BEGIN CERTIFICATE")?;
+    let key = read(&config.tls.key, "PRIVATE KEY")?;
+    Ok(ServerCredentialsBuilder::new()
+        .root_cert(ca, CertificateRequestType::RequestAndRequireClientCertificateAndVerify)
+        .add_cert(cert, key)
+        .build())
+}
+
+/// Checks the certificate files without listening.
+pub fn check_credentials(config: &Config) -> Result<(), ListenError> {
+    credentials(config).map(drop)
+}
+
+/// One table serves both service paths.
+fn service(methods: &'static Methods, gateway: &Gateway) -> Service {
+    let g = || gateway.clone();
+    let (a, b, c, d, e, f, h, i) = (g(), g(), g(), g(), g(), g(), g(), g());
+    ServiceBuilder::new()
+        .add_duplex_streaming_handler(&methods.transport.server, move |ctx, stream, sink| {
+            transport::serve(&a, ctx, stream, sink);
+        })
+        .add_unary_handler(&methods.send.server, move |ctx, request, sink| unary::send(&b, ctx, request, sink))
+        .add_unary_handler(&methods.request.server, move |ctx, request, sink| {
+            unary::request(&c, ctx, request, sink);
+        })
+        .add_unary_handler(&methods.reply.server, move |ctx, request, sink| {
+            unary::reply(&d, ctx, request, sink);
+        })
+        .add_unary_handler(&methods.discover.server, move |ctx, request, sink| {
+            unary::discover(&e, ctx, request, sink);
+        })
+        .add_unary_handler(&methods.get_state.server, move |ctx, request, sink| {
+            unary::get_state(&f, ctx, request, sink);
+        })
+        .add_unary_handler(&methods.update_state.server, move |ctx, request, sink| {
+            unary::update_state(&h, ctx, request, sink);
+        })
+        .add_unary_handler(&methods.reset_state.server, move |ctx, request, sink| {
+            unary::reset_state(&i, ctx, request, sink);
+        })
+        .build()
+}
+
+/// The one place where a refusal becomes a gRPC status.
+fn status(refusal: Refusal) -> RpcStatus {
+    let code = match refusal.kind {
+        Kind::Unauthenticated => RpcStatusCode::UNAUTHENTICATED,
+        Kind::InvalidArgument => RpcStatusCode::INVALID_ARGUMENT,
+        Kind::PermissionDenied => RpcStatusCode::PERMISSION_DENIED,
+        Kind::FailedPrecondition => RpcStatusCode::FAILED_PRECONDITION,
+        Kind::ResourceExhausted => RpcStatusCode::RESOURCE_EXHAUSTED,
+        Kind::Unavailable => RpcStatusCode::UNAVAILABLE,
+    };
+    RpcStatus::with_message(code, refusal.detail.to_owned())
+}

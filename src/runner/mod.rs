@@ -1,0 +1,232 @@
+//! Runs a whole system from one configuration: a managed Redis, the server, the agents.
+//!
+//! Each is a child process in its own process group. They are started in that order and stopped in the
+//! opposite one, so that agents can finish with a server and the server with a store. The server and
+//! the agents are restarted with growing waits; the others stay up meanwhile and reconnect.
+
+mod child;
+mod data_dir;
+mod error;
+mod forward;
+mod managed_redis;
+mod plan;
+mod redis_keeper;
+mod stop_signal;
+mod supervisor;
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+
+pub use child::{Child, ChildSpec, ReadyLine};
+pub use error::RunnerError;
+pub use forward::{LineSink, Stream, std_sink};
+pub use managed_redis::ManagedRedis;
+pub use stop_signal::StopSignal;
+pub use supervisor::{Backoff, SlotId, Supervisor};
+
+use redis_keeper::RedisKeeper;
+
+/// Environment variable that names the server's program.
+pub const SERVER_BINARY_VARIABLE: &str = "MAS_SERVER_BIN";
+/// Name of the server's program beside this one.
+const SERVER_BINARY: &str = "mas-server";
+/// How long the server may take until it accepts connections.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a request to stop is looked for while the server starts.
+const STOP_CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a managed Redis is looked at.
+const REDIS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long agents may take to finish.
+const AGENT_GRACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the server may take to drain.
+const SERVER_GRACE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What to run and how.
+pub struct RunOptions {
+    /// The configuration; the server reads its file again.
+    pub config: Config,
+    /// The server's program.
+    pub server_binary: PathBuf,
+    /// Worker threads of the server, in place of the configured number.
+    pub threads: Option<usize>,
+    /// Ends the start when asked to stop, and kills all children when asked to kill.
+    pub stop: StopSignal,
+    /// Takes the output of the children.
+    pub sink: LineSink,
+}
+
+impl RunOptions {
+    /// The defaults: the server's program from `MAS_SERVER_BIN` or beside this one, output to stdout
+    /// and stderr, and a request to stop that no signal makes.
+    pub fn new(config: Config) -> Result<Self, RunnerError> {
+        Ok(Self {
+            config,
+            server_binary: server_binary()?,
+            threads: None,
+            stop: StopSignal::new(),
+            sink: std_sink(),
+        })
+    }
+}
+
+/// The server's program: what `MAS_SERVER_BIN` names, else `mas-server` beside this program.
+pub fn server_binary() -> Result<PathBuf, RunnerError> {
+    if let Some(path) = std::env::var_os(SERVER_BINARY_VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(PathBuf::from(path));
+    }
+    let this = std::env::current_exe().map_err(|source| RunnerError::File {
+        path: PathBuf::from(SERVER_BINARY),
+        action: "cannot be looked for beside this program",
+        source,
+    })?;
+    Ok(this.with_file_name(SERVER_BINARY))
+}
+
+/// Runs everything until SIGINT or SIGTERM: the body of `mas run`. A second signal kills.
+pub fn run(options: RunOptions) -> Result<(), RunnerError> {
+    let stop = options.stop.clone();
+    stop.listen_to_signals()?;
+    let runner = match Runner::start(options) {
+        Ok(runner) => runner,
+        // What had been started is stopped again; that was what the operator wanted.
+        Err(RunnerError::Stopped) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    runner.wait_until_stopped(&stop);
+    runner.stop();
+    Ok(())
+}
+
+/// A running system. Dropping it stops it in order.
+pub struct Runner {
+    redis: Mutex<Option<RedisKeeper>>,
+    server: Supervisor,
+    server_slot: Option<SlotId>,
+    server_addr: String,
+    agents: Supervisor,
+    stop: StopSignal,
+}
+
+impl Runner {
+    /// Starts everything, in order. Returns when the server is ready and the agents are started; after
+    /// an error nothing is left running.
+    pub fn start(options: RunOptions) -> Result<Self, RunnerError> {
+        // Mistakes in the configuration are found before anything runs.
+        let agents = plan::agents(&options.config)?;
+        let mut runner = Self {
+            redis: Mutex::new(None),
+            server: Supervisor::start("server", options.sink.clone())?,
+            server_slot: None,
+            server_addr: String::new(),
+            agents: Supervisor::start("agents", options.sink.clone())?,
+            stop: options.stop.clone(),
+        };
+        options.stop.on_kill(runner.agents.killer());
+        options.stop.on_kill(runner.server.killer());
+        if let Some(data_dir) = options.config.redis.managed.clone() {
+            let keeper = RedisKeeper::start(data_dir, &options.stop)?;
+            runner.redis = Mutex::new(Some(keeper));
+        }
+        runner.start_server(&options)?;
+        let count = agents.len();
+        for spec in agents {
+            if options.stop.is_stopping() {
+                return Err(RunnerError::Stopped);
+            }
+            let spec = plan::with_server_addr(spec, &runner.server_addr);
+            runner.agents.supervise(spec)?;
+        }
+        log::info!(
+            "serving on {}, {count} agent processes started",
+            runner.server_addr
+        );
+        Ok(runner)
+    }
+
+    /// The `host:port` at which agents on this host reach the server.
+    pub fn server_addr(&self) -> &str {
+        &self.server_addr
+    }
+
+    /// The process id of the server; `None` while it is down.
+    pub fn server_pid(&self) -> Option<u32> {
+        let child = self.server.child(self.server_slot?)?;
+        Some(child.pid())
+    }
+
+    /// Agents' processes that run or will be started again.
+    pub fn active_agents(&self) -> usize {
+        self.agents.active()
+    }
+
+    /// Returns when `stop` is asked for; a managed Redis is kept running until then. The server stays
+    /// up even when all agents have ended.
+    pub fn wait_until_stopped(&self, stop: &StopSignal) {
+        while !stop.wait(REDIS_CHECK_INTERVAL) {
+            if let Some(redis) = lock(&self.redis).as_mut() {
+                redis.check(stop);
+            }
+        }
+    }
+
+    /// Stops the agents, then the server, then Redis. Returns when all have ended, or, after a request
+    /// to kill, soon. What still starts is given up: the runner's own [`StopSignal`] is raised.
+    pub fn stop(&self) {
+        self.stop.stop();
+        self.agents.stop(AGENT_GRACE_TIMEOUT);
+        self.server.stop(SERVER_GRACE_TIMEOUT);
+        if let Some(redis) = lock(&self.redis).take() {
+            redis.stop(&self.stop);
+        }
+    }
+
+    fn start_server(&mut self, options: &RunOptions) -> Result<(), RunnerError> {
+        let slot = self.server.supervise(plan::server(options))?;
+        self.server_slot = Some(slot);
+        let ready = self.wait_for_server(slot)?;
+        self.server
+            .set_spec(slot, plan::server_again(options, &ready.listen_addr));
+        self.server_addr = plan::reachable(&ready.listen_addr);
+        Ok(())
+    }
+
+    fn wait_for_server(&self, slot: SlotId) -> Result<ReadyLine, RunnerError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let ready = self.server.wait_ready(slot, STOP_CHECK_INTERVAL);
+            if self.stop.is_stopping() {
+                return Err(RunnerError::Stopped);
+            }
+            match ready {
+                Err(RunnerError::NotReady { .. }) if Instant::now() < deadline => {}
+                Err(RunnerError::NotReady { label, .. }) => {
+                    return Err(RunnerError::NotReady {
+                        label,
+                        timeout: READY_TIMEOUT,
+                    });
+                }
+                ready => return ready,
+            }
+        }
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The data behind a lock, also after a thread that held it panicked: every change here is complete in
+/// one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_support;

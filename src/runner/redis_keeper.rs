@@ -1,0 +1,94 @@
+//! Keeps a managed Redis running: a dead one would otherwise leave a server that accepts nothing.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::managed_redis::ManagedRedis;
+use super::supervisor::Backoff;
+use super::{RunnerError, StopSignal};
+
+/// A managed Redis that is started again after an unexpected end.
+pub(super) struct RedisKeeper {
+    data_dir: PathBuf,
+    redis: Option<ManagedRedis>,
+    started: Instant,
+    backoff: Backoff,
+    restart_at: Option<Instant>,
+}
+
+impl RedisKeeper {
+    /// Starts it.
+    pub fn start(data_dir: PathBuf, stop: &StopSignal) -> Result<Self, RunnerError> {
+        let redis = ManagedRedis::start_unless_stopped(&data_dir, stop)?;
+        Ok(Self {
+            data_dir,
+            redis: Some(redis),
+            started: Instant::now(),
+            backoff: Backoff::new(),
+            restart_at: None,
+        })
+    }
+
+    /// Starts it again if it has ended and its wait is over. To be called now and then.
+    pub fn check(&mut self, stop: &StopSignal) {
+        if self.redis.as_mut().is_some_and(ManagedRedis::exited) {
+            let wait = self.backoff.after(self.started.elapsed());
+            log::error!("redis has ended unexpectedly, starts again in {wait:?}");
+            // Dropped, because it holds the lock of the directory.
+            self.redis = None;
+            self.restart_at = Some(Instant::now() + wait);
+        }
+        if self.restart_at.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        self.started = Instant::now();
+        match ManagedRedis::start_unless_stopped(&self.data_dir, stop) {
+            Ok(redis) => {
+                self.redis = Some(redis);
+                self.restart_at = None;
+            }
+            Err(RunnerError::Stopped) => self.restart_at = None,
+            Err(error) => {
+                let wait = self.backoff.after(self.started.elapsed());
+                log::error!("{error}; next try in {wait:?}");
+                self.restart_at = Some(Instant::now() + wait);
+            }
+        }
+    }
+
+    /// Ends it; killed when `stop` asks to kill.
+    pub fn stop(mut self, stop: &StopSignal) {
+        if let Some(redis) = &mut self.redis {
+            redis.stop_unless_killed(stop);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    #[test]
+    fn a_killed_redis_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let stop = StopSignal::new();
+        let mut keeper = RedisKeeper::start(folder.path().join("redis"), &stop).unwrap();
+        let first = keeper.redis.as_ref().and_then(ManagedRedis::pid).unwrap();
+        kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            keeper.check(&stop);
+            match keeper.redis.as_ref().and_then(ManagedRedis::pid) {
+                Some(pid) if pid != first => break,
+                _ => assert!(Instant::now() < deadline, "not started again"),
+            }
+            std::thread::yield_now();
+        }
+        keeper.stop(&stop);
+    }
+}

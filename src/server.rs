@@ -1,0 +1,84 @@
+//! The server: connect the workers, listen, wait for a signal, drain.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::rpc::{ListenError, Listener};
+use crate::shard::{Shards, Shared};
+use crate::store::StoreError;
+
+/// How long a start waits for Redis.
+const REDIS_PATIENCE: Duration = Duration::from_secs(10);
+/// Wait between two attempts to reach Redis at start.
+const REDIS_RETRY: Duration = Duration::from_millis(100);
+/// How long a stop waits for open calls after the workers are done.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running server.
+pub struct Server {
+    listener: Listener,
+    shards: Arc<Shards>,
+    threads: usize,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Redis.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Listening.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+impl Server {
+    /// Starts with `threads` workers and as many completion queues; waits a bounded time for Redis.
+    pub fn start(config: &Config, listen_addr: &str, threads: usize) -> Result<Self, StartError> {
+        for warning in &config.warnings {
+            log::warn!("{}: {warning}", config.path.display());
+        }
+        let shared = Arc::new(Shared::new(config));
+        let shards = Arc::new(connect(&shared, threads)?);
+        let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
+        Ok(Self { listener, shards, threads })
+    }
+
+    /// Prints the ready line: the one thing on stdout.
+    pub fn announce(&self) -> std::io::Result<()> {
+        let line = serde_json::json!({
+            "event": "mas.server.ready",
+            "pid": std::process::id(),
+            "listen_addr": self.listener.addr,
+            "admin_addr": null,
+            "threads": self.threads,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "{line}")?;
+        stdout.flush()
+    }
+
+    /// Finishes what was accepted, ends all sessions, records it, and stops listening.
+    pub fn stop(self) {
+        let Self { listener, shards, .. } = self;
+        shards.stop();
+        listener.stop(DRAIN_PATIENCE);
+    }
+}
+
+fn connect(shared: &Arc<Shared>, threads: usize) -> Result<Shards, StoreError> {
+    let give_up = Instant::now() + REDIS_PATIENCE;
+    loop {
+        match Shards::start(shared.clone(), threads) {
+            Ok(shards) => return Ok(shards),
+            Err(error) if Instant::now() >= give_up => return Err(error),
+            Err(error) => {
+                log::warn!("{error}; trying again");
+                std::thread::sleep(REDIS_RETRY);
+            }
+        }
+    }
+}

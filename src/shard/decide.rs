@@ -1,0 +1,645 @@
+//! What happens to each job: the checks in their order, the audit record, and the commands that carry
+//! the decision out, all added to one transaction. Hot path: runs once per message, inline in a worker.
+//!
+//! Nothing in memory changes here. A decision becomes true when the transaction commits, and may be made
+//! again when it does not.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::Shared;
+use super::inbox::{DeadLetter, Inbox};
+use super::job::{Accepted, Caller, Discovered, Job, MessageJob, RefusedJob, ReplyJob};
+use super::session::Session;
+use crate::audit::{Action, Decision, Fields, Lane};
+use crate::clock::Now;
+use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
+use crate::identity::Identity;
+use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::json::{JsonError, check_object};
+use crate::policy::{Message, Rule};
+use crate::refusal::Refusal;
+use crate::store::{Batch, keys};
+
+/// Dead letters that Redis keeps; the oldest beyond it are trimmed.
+pub(super) const MAX_DEAD_LETTERS: u64 = 1_000_000;
+
+/// An unanswered request, as stored under its correlation id.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct PendingRequest {
+    /// Who asked.
+    pub sender_id: String,
+    /// Which instance asked.
+    pub sender_instance_id: String,
+    /// Who was asked.
+    pub target_id: String,
+    /// The asking message.
+    pub message_id: String,
+}
+
+/// What the decisions of this round depend on, read (and watched) beforehand.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// Unanswered requests that replies of this round name.
+    pub pending: HashMap<CorrelationId, Option<PendingRequest>>,
+    /// Sizes of the fields of states that are updated in this round.
+    pub states: HashMap<AgentId, HashMap<String, usize>>,
+}
+
+/// A decision that awaits its commit.
+pub(super) struct Decided {
+    /// What the caller will be told.
+    pub outcome: Result<Success, Refusal>,
+    /// Which effects of the transaction carry it out: first and one past the last.
+    pub effects: std::ops::Range<usize>,
+}
+
+/// What an allowed job yields once it is committed.
+pub(super) enum Success {
+    /// A message was queued for the agent.
+    Queued { accepted: Accepted, target: AgentId },
+    /// A reply was queued for the instance.
+    Replied {
+        accepted: Accepted,
+        target: AgentId,
+        instance: InstanceId,
+    },
+    /// The agents to show.
+    Discovered(Vec<Discovered>),
+    /// The state is in the effect's answer.
+    State,
+    /// Done.
+    Done,
+    /// The session may open.
+    Opened,
+}
+
+/// Something that happened and must be on record with the next commit.
+#[derive(Debug, Clone)]
+pub(super) enum Note {
+    /// A session ended.
+    Closed {
+        identity: Arc<Identity>,
+        instance: InstanceId,
+        reason: &'static str,
+    },
+    /// A delivery was refused by its receiver.
+    Nacked {
+        identity: Arc<Identity>,
+        instance: InstanceId,
+        delivery: String,
+        attempt: u32,
+        retryable: bool,
+        reason: String,
+    },
+    /// An effect that is on record as allowed was refused by the store.
+    EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
+    /// The lane ends in order.
+    LaneClosed,
+}
+
+/// One transaction in the making.
+pub(super) struct Transaction<'a> {
+    pub shared: &'a Shared,
+    pub now: Now,
+    pub lane: &'a mut Lane,
+    pub batch: &'a mut Batch,
+    pub inboxes: &'a HashMap<AgentId, Inbox>,
+    pub facts: Facts,
+    pub effects: usize,
+    queued: HashMap<AgentId, u64>,
+    consumed: HashSet<CorrelationId>,
+    opening: Vec<(AgentId, InstanceId)>,
+}
+
+type Outcome = Result<Success, Refusal>;
+
+impl<'a> Transaction<'a> {
+    pub fn new(
+        shared: &'a Shared,
+        now: Now,
+        lane: &'a mut Lane,
+        batch: &'a mut Batch,
+        inboxes: &'a HashMap<AgentId, Inbox>,
+        facts: Facts,
+    ) -> Self {
+        Self {
+            shared,
+            now,
+            lane,
+            batch,
+            inboxes,
+            facts,
+            effects: 0,
+            queued: HashMap::new(),
+            consumed: HashSet::new(),
+            opening: Vec::new(),
+        }
+    }
+
+    /// Starts the next effect; its arguments follow on `self.batch`.
+    fn effect(&mut self, command: &str) {
+        let _ = self.batch.command(command);
+        self.effects += 1;
+    }
+
+    fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+        let fields = Fields { policy_version: self.shared.policy.version(), ..*fields };
+        let _ = self.lane.append(self.now, action, decision, &fields);
+    }
+
+    /// Decides one job and records the decision.
+    pub fn decide(&mut self, job: &Job) -> Decided {
+        let first = self.effects;
+        let outcome = match job {
+            Job::Message(job) => self.message(job),
+            Job::Reply(job) => self.reply(job),
+            Job::Discover { caller, capabilities, .. } => self.discover(caller, capabilities),
+            Job::StateGet { caller, .. } => {
+                self.effect("HGETALL");
+                let _ = self.batch.arg(keys::state(&caller.identity.agent));
+                self.state_record(caller, Action::StateGet, &Ok(Success::State), 0);
+                Ok(Success::State)
+            }
+            Job::StateUpdate { caller, updates, .. } => self.state_update(caller, updates),
+            Job::StateReset { caller, .. } => {
+                self.effect("DEL");
+                let _ = self.batch.arg(keys::state(&caller.identity.agent));
+                let _ = self.facts.states.remove(&caller.identity.agent);
+                self.state_record(caller, Action::StateReset, &Ok(Success::Done), 0);
+                Ok(Success::Done)
+            }
+            Job::Open(session) => self.open(session),
+            Job::Refused(job) => self.refused(job),
+        };
+        Decided { outcome, effects: first..self.effects }
+    }
+
+    // --- messages -------------------------------------------------------------------------------
+
+    fn message(&mut self, job: &MessageJob) -> Outcome {
+        let agent = &job.caller.identity.agent;
+        let message_id = new_message_id();
+        let correlation_id = job.request_ttl_s.map(|_| CorrelationId::new(agent));
+        let (decision, rule, refusal) = self.judge_message(job);
+        let action = if job.request_ttl_s.is_some() { Action::Request } else { Action::Send };
+        self.record(action, decision, &Fields {
+            agent: agent.as_str(),
+            instance: job.instance.as_str(),
+            fingerprint: &job.caller.identity.fingerprint,
+            message_id: Some(message_id),
+            message_type: cut(&job.message_type),
+            target: cut(&job.target),
+            correlation_id,
+            payload_digest: &payload_digest(&job.data_json),
+            payload_len: job.data_json.len() as u32,
+            rule: &rule,
+            reason: refusal.map_or("", |r| r.detail),
+            ..Fields::default()
+        });
+        if let Some(refusal) = refusal {
+            return Err(refusal);
+        }
+        let Some(card) = self.shared.policy.agent(&job.target) else {
+            return Err(Refusal::NOT_AUTHORIZED);
+        };
+        let target = card.id.clone();
+        *self.queued.entry(target.clone()).or_default() += 1;
+        let envelope = Envelope {
+            sender: agent,
+            sender_instance: &job.instance,
+            target: &target,
+            message_type: &job.message_type,
+            data_json: &job.data_json,
+            message_id,
+            correlation_id,
+            expects_reply: correlation_id.is_some(),
+            reply_to_instance: None,
+            trace: job.trace.as_ref(),
+        };
+        self.append(&keys::inbox(&target), &envelope);
+        if let (Some(correlation_id), Some(ttl_s)) = (correlation_id, job.request_ttl_s) {
+            let pending = PendingRequest {
+                sender_id: agent.to_string(),
+                sender_instance_id: job.instance.to_string(),
+                target_id: target.to_string(),
+                message_id: message_id.to_string(),
+            };
+            self.effect("SET");
+            let _ = self
+                .batch
+                .arg(keys::pending_request(&correlation_id))
+                // A struct of strings always serializes.
+                .arg(serde_json::to_string(&pending).unwrap_or_default())
+                .arg("EX")
+                .arg(ttl_s);
+        }
+        Ok(Success::Queued { accepted: Accepted { message_id, correlation_id }, target })
+    }
+
+    fn judge_message(&self, job: &MessageJob) -> (Decision, String, Option<Refusal>) {
+        if let Err(refusal) = self.check_payload(&job.message_type, &job.data_json) {
+            return (Decision::Refused, String::new(), Some(refusal));
+        }
+        let verdict = self.shared.policy.check(Message {
+            sender: &job.caller.identity.agent,
+            target: &job.target,
+        });
+        let rule = verdict.rule.to_string();
+        let refusal = match verdict.decision {
+            Decision::Allowed | Decision::Alert | Decision::DlpRedacted => None,
+            Decision::AuthzDenied => Some(Refusal::NOT_AUTHORIZED),
+            Decision::RateLimited => Some(Refusal::RATE_LIMITED),
+            Decision::CircuitOpen => Some(Refusal::CIRCUIT_OPEN),
+            Decision::DlpBlocked => Some(Refusal::DLP_BLOCKED),
+            Decision::Unauthenticated | Decision::Refused | Decision::Event => Some(Refusal::NOT_AUTHORIZED),
+        };
+        if refusal.is_some() {
+            return (verdict.decision, rule, refusal);
+        }
+        match self.check_room(&job.target) {
+            Ok(()) => (verdict.decision, rule, None),
+            Err(refusal) => (Decision::Refused, rule, Some(refusal)),
+        }
+    }
+
+    fn check_payload(&self, message_type: &str, data_json: &str) -> Result<(), Refusal> {
+        let limits = &self.shared.limits;
+        if message_type.len() > MAX_MESSAGE_TYPE_BYTES {
+            return Err(Refusal::INVALID_MESSAGE_TYPE);
+        }
+        if data_json.len() > limits.max_message_bytes {
+            return Err(Refusal::MESSAGE_TOO_LARGE);
+        }
+        if data_json.is_empty() {
+            return Ok(());
+        }
+        check_object(data_json, limits.max_json_depth).map_err(|error| match error {
+            JsonError::Invalid => Refusal::INVALID_JSON,
+            JsonError::NotAnObject => Refusal::PAYLOAD_MUST_BE_OBJECT,
+        })
+    }
+
+    /// Whether the target's inbox takes one more.
+    fn check_room(&self, target: &str) -> Result<(), Refusal> {
+        let Some(inbox) = self.inboxes.get(target) else {
+            return Ok(());
+        };
+        let waiting = inbox.len + self.queued.get(target).copied().unwrap_or(0);
+        if waiting >= self.shared.limits.max_queue_len {
+            return Err(Refusal::QUEUE_FULL);
+        }
+        if !self.shared.delivery.queue_offline && inbox.slots().is_empty() {
+            return Err(Refusal::TARGET_OFFLINE);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, stream: &str, envelope: &Envelope<'_>) {
+        let json = envelope.to_json(self.now);
+        self.effect("XADD");
+        let _ = self.batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(json);
+    }
+
+    fn reply(&mut self, job: &ReplyJob) -> Outcome {
+        let agent = &job.caller.identity.agent;
+        let message_id = new_message_id();
+        let judged = self.judge_reply(job);
+        let (target, instance) = match &judged {
+            Ok((target, instance)) => (target.as_str(), instance.as_str()),
+            Err(_) => ("", ""),
+        };
+        let rule = Rule::PendingRequest.to_string();
+        self.record(
+            Action::Reply,
+            match &judged {
+                Ok(_) => Decision::Allowed,
+                Err(refusal) if *refusal == Refusal::REPLY_SENDER_MISMATCH => Decision::AuthzDenied,
+                Err(_) => Decision::Refused,
+            },
+            &Fields {
+                agent: agent.as_str(),
+                instance: job.instance.as_str(),
+                fingerprint: &job.caller.identity.fingerprint,
+                message_id: Some(message_id),
+                message_type: cut(&job.message_type),
+                target,
+                target_instance: instance,
+                correlation_id: Some(job.correlation_id),
+                payload_digest: &payload_digest(&job.data_json),
+                payload_len: job.data_json.len() as u32,
+                rule: &rule,
+                reason: judged.as_ref().err().map_or("", |r| r.detail),
+                ..Fields::default()
+            },
+        );
+        let (target, instance) = judged?;
+        let _ = self.consumed.insert(job.correlation_id);
+        let envelope = Envelope {
+            sender: agent,
+            sender_instance: &job.instance,
+            target: &target,
+            message_type: &job.message_type,
+            data_json: &job.data_json,
+            message_id,
+            correlation_id: Some(job.correlation_id),
+            expects_reply: false,
+            reply_to_instance: Some(&instance),
+            trace: job.trace.as_ref(),
+        };
+        self.append(&keys::instance_inbox(&target, &instance), &envelope);
+        self.effect("DEL");
+        let _ = self.batch.arg(keys::pending_request(&job.correlation_id));
+        let connected = self.inboxes.get(&target).is_some_and(|i| i.slot(&instance).is_some());
+        if !connected {
+            // Registered, so that the reply is cleared away if the instance never comes back.
+            self.effect("HSETNX");
+            let _ = self
+                .batch
+                .arg(keys::instances(&target))
+                .arg(instance.as_str())
+                .arg(self.now.unix_us / 1000);
+        }
+        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id) };
+        Ok(Success::Replied { accepted, target, instance })
+    }
+
+    /// A pending request is itself the permission to reply; only an accepted reply consumes it.
+    fn judge_reply(&self, job: &ReplyJob) -> Result<(AgentId, InstanceId), Refusal> {
+        let unknown = Refusal::UNKNOWN_CORRELATION_ID;
+        if self.consumed.contains(&job.correlation_id) {
+            return Err(unknown);
+        }
+        let pending = self.facts.pending.get(&job.correlation_id).and_then(Option::as_ref).ok_or(unknown)?;
+        if pending.target_id != job.caller.identity.agent.as_str() {
+            return Err(Refusal::REPLY_SENDER_MISMATCH);
+        }
+        self.check_payload(&job.message_type, &job.data_json)?;
+        let card = self.shared.policy.agent(&pending.sender_id).ok_or(unknown)?;
+        let instance = InstanceId::parse(&pending.sender_instance_id).ok_or(unknown)?;
+        Ok((card.id.clone(), instance))
+    }
+
+    // --- discover and state ----------------------------------------------------------------------
+
+    fn discover(&mut self, caller: &Caller, capabilities: &[String]) -> Outcome {
+        let identity = &caller.identity;
+        let shared = self.shared;
+        let mut found: Vec<Discovered> = shared
+            .policy
+            .agents()
+            .filter(|card| {
+                let offers = capabilities.is_empty()
+                    || card.capabilities.iter().any(|offered| capabilities.contains(offered));
+                offers
+                    && shared.directory.is_active(&card.id)
+                    && shared.policy.may_message(&identity.agent, &card.id)
+            })
+            .map(|card| Discovered {
+                agent: card.id.clone(),
+                capabilities: card.capabilities.clone(),
+                metadata_json: card.metadata_json.clone(),
+            })
+            .collect();
+        found.sort_by(|a, b| a.agent.cmp(&b.agent));
+        self.record(Action::Discover, Decision::Allowed, &Fields {
+            agent: identity.agent.as_str(),
+            fingerprint: &identity.fingerprint,
+            ..Fields::default()
+        });
+        Ok(Success::Discovered(found))
+    }
+
+    fn state_update(&mut self, caller: &Caller, updates: &[(String, String)]) -> Outcome {
+        let agent = &caller.identity.agent;
+        let limits = &self.shared.limits;
+        let mut sizes = self.facts.states.get(agent).cloned().unwrap_or_default();
+        for (field, value) in updates {
+            let _ = sizes.insert(field.clone(), value.len());
+        }
+        let bytes: usize = sizes.iter().map(|(field, size)| field.len() + size).sum();
+        let outcome = if sizes.len() > limits.max_state_fields || bytes > limits.max_state_bytes {
+            Err(Refusal::STATE_TOO_LARGE)
+        } else {
+            Ok(Success::Done)
+        };
+        let written: usize = updates.iter().map(|(field, value)| field.len() + value.len()).sum();
+        self.state_record(caller, Action::StateUpdate, &outcome, written);
+        if outcome.is_ok() && !updates.is_empty() {
+            self.effect("HSET");
+            let _ = self.batch.arg(keys::state(agent));
+            for (field, value) in updates {
+                let _ = self.batch.arg(field).arg(value);
+            }
+            let _ = self.facts.states.insert(agent.clone(), sizes);
+        }
+        outcome
+    }
+
+    fn state_record(&mut self, caller: &Caller, action: Action, outcome: &Outcome, bytes: usize) {
+        let (decision, reason) = match outcome {
+            Ok(_) => (Decision::Allowed, ""),
+            Err(refusal) => (Decision::Refused, refusal.detail),
+        };
+        self.record(action, decision, &Fields {
+            agent: caller.identity.agent.as_str(),
+            fingerprint: &caller.identity.fingerprint,
+            payload_len: bytes as u32,
+            reason,
+            ..Fields::default()
+        });
+    }
+
+    // --- sessions and refusals -------------------------------------------------------------------
+
+    fn open(&mut self, session: &Arc<Session>) -> Outcome {
+        let agent = &session.identity.agent;
+        let key = (agent.clone(), session.instance.clone());
+        let inbox = self.inboxes.get(agent);
+        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some()) || self.opening.contains(&key);
+        let opening = self.opening.iter().filter(|(a, _)| a == agent).count();
+        let open = inbox.map_or(0, |i| i.slots().len()) + opening;
+        let outcome = if taken {
+            Err(Refusal::INSTANCE_ALREADY_CONNECTED)
+        } else if open >= self.shared.limits.max_sessions_per_agent {
+            Err(Refusal::TOO_MANY_SESSIONS)
+        } else if !session.identity.is_current(self.now) {
+            Err(Refusal::INVALID_CERTIFICATE)
+        } else {
+            Ok(Success::Opened)
+        };
+        self.record(
+            Action::SessionOpen,
+            if outcome.is_ok() { Decision::Allowed } else { Decision::Refused },
+            &Fields {
+                agent: agent.as_str(),
+                instance: session.instance.as_str(),
+                fingerprint: &session.identity.fingerprint,
+                reason: outcome.as_ref().err().map_or("", |r| r.detail),
+                ..Fields::default()
+            },
+        );
+        if outcome.is_ok() {
+            self.opening.push(key);
+            self.effect("HSET");
+            let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("ACTIVE");
+            self.effect("HSET");
+            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(0);
+        }
+        outcome
+    }
+
+    fn refused(&mut self, job: &RefusedJob) -> Outcome {
+        let decision = match job.refusal.kind {
+            crate::refusal::Kind::Unauthenticated => Decision::Unauthenticated,
+            crate::refusal::Kind::PermissionDenied => Decision::AuthzDenied,
+            crate::refusal::Kind::InvalidArgument
+            | crate::refusal::Kind::FailedPrecondition
+            | crate::refusal::Kind::ResourceExhausted
+            | crate::refusal::Kind::Unavailable => Decision::Refused,
+        };
+        self.record(job.action, decision, &Fields {
+            agent: cut(&job.agent),
+            instance: cut(&job.instance),
+            fingerprint: job.fingerprint.as_ref().map_or(&[], |f| f.as_slice()),
+            target: cut(&job.target),
+            message_type: cut(&job.message_type),
+            reason: job.refusal.detail,
+            ..Fields::default()
+        });
+        Err(job.refusal)
+    }
+
+    // --- what happened by itself -----------------------------------------------------------------
+
+    /// Records what happened since the last commit, with its effects on the store.
+    pub fn note(&mut self, note: &Note) {
+        match note {
+            Note::Closed { identity, instance, reason } => {
+                let agent = &identity.agent;
+                self.record(Action::SessionClose, Decision::Event, &Fields {
+                    agent: agent.as_str(),
+                    instance: instance.as_str(),
+                    fingerprint: &identity.fingerprint,
+                    reason,
+                    ..Fields::default()
+                });
+                self.effect("HSET");
+                let left_ms = self.now.unix_us / 1000;
+                let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str()).arg(left_ms);
+                if self.inboxes.get(agent).is_none_or(|inbox| inbox.slots().is_empty()) {
+                    self.effect("HSET");
+                    let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("INACTIVE");
+                }
+            }
+            Note::Nacked { identity, instance, delivery, attempt, retryable, reason } => {
+                self.record(Action::Nack, Decision::Event, &Fields {
+                    agent: identity.agent.as_str(),
+                    instance: instance.as_str(),
+                    fingerprint: &identity.fingerprint,
+                    target: delivery,
+                    attempt: *attempt,
+                    rule: if *retryable { "retryable" } else { "not_retryable" },
+                    reason,
+                    ..Fields::default()
+                });
+            }
+            Note::EffectFailed { message_id, agent, error } => {
+                self.record(Action::EffectFailed, Decision::Event, &Fields {
+                    agent,
+                    message_id: *message_id,
+                    reason: error,
+                    ..Fields::default()
+                });
+            }
+            Note::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
+        }
+    }
+
+    /// Moves an entry to the dead letters, payload and all.
+    pub fn dead_letter(&mut self, agent: &AgentId, stream: &str, letter: &DeadLetter, envelope: Option<&str>) {
+        self.record(Action::DeadLetter, Decision::Event, &Fields {
+            agent: agent.as_str(),
+            instance: letter.holder.as_str(),
+            message_id: envelope.and_then(message_id_of),
+            target: stream,
+            attempt: letter.attempts,
+            reason: cut(&letter.reason),
+            ..Fields::default()
+        });
+        if let Some(envelope) = envelope {
+            self.effect("XADD");
+            let _ = self
+                .batch
+                .arg(keys::DEAD_LETTERS)
+                .arg("MAXLEN")
+                .arg("~")
+                .arg(MAX_DEAD_LETTERS)
+                .arg("*")
+                .arg(keys::ENVELOPE_FIELD)
+                .arg(envelope)
+                .arg("agent_id")
+                .arg(agent.as_str())
+                .arg("instance_id")
+                .arg(letter.holder.as_str())
+                .arg("reason")
+                .arg(cut(&letter.reason))
+                .arg("attempts")
+                .arg(letter.attempts)
+                .arg("stream")
+                .arg(stream)
+                .arg("entry")
+                .arg(letter.key.entry)
+                .arg("time_ms")
+                .arg(self.now.unix_us / 1000);
+        }
+        self.effect("XACK");
+        let _ = self.batch.arg(stream).arg(keys::GROUP).arg(letter.key.entry);
+        self.effect("XDEL");
+        let _ = self.batch.arg(stream).arg(letter.key.entry);
+    }
+
+    /// Removes what is left of an instance that is gone; `consumer`: also from the shared group.
+    pub fn clear_instance(&mut self, agent: &AgentId, instance: &InstanceId, consumer: bool) {
+        self.effect("DEL");
+        let _ = self.batch.arg(keys::instance_inbox(agent, instance));
+        if consumer {
+            self.effect("HDEL");
+            let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str());
+            self.effect("XGROUP");
+            let _ = self
+                .batch
+                .arg("DELCONSUMER")
+                .arg(keys::inbox(agent))
+                .arg(keys::GROUP)
+                .arg(keys::consumer(agent, instance));
+        }
+    }
+}
+
+/// Text of a stranger as it goes on record: bounded.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(MAX_MESSAGE_TYPE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+fn payload_digest(data_json: &str) -> [u8; 32] {
+    Sha256::digest(data_json.as_bytes()).into()
+}
+
+/// The id in an envelope of ours or of an older server's.
+pub(super) fn message_id_of(envelope: &str) -> Option<Uuid> {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        message_id: std::borrow::Cow<'a, str>,
+    }
+    let head: Head<'_> = serde_json::from_str(envelope).ok()?;
+    Uuid::parse_str(&head.message_id).ok()
+}

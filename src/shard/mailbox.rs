@@ -1,0 +1,134 @@
+//! How work reaches a worker: a bounded channel of jobs, a control channel, and a doorbell.
+//!
+//! Completion-queue threads only ever `try_send`: a full mailbox refuses at once. The doorbell is a
+//! parked thread rather than a blocking `recv`, because crossbeam's `recv` spins before it parks and an
+//! idle server must cost nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::Thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+
+use super::job::{Control, Job};
+
+/// Jobs that may wait for one worker.
+pub const MAX_QUEUED_JOBS: usize = 8192;
+/// Payload bytes that may wait for one worker.
+pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
+
+/// The sending side; one per worker, shared by all threads.
+#[derive(Clone)]
+pub struct Mailbox {
+    jobs: Sender<Job>,
+    control: Sender<Control>,
+    bell: Arc<Bell>,
+}
+
+/// The worker's side.
+pub struct Inlet {
+    /// Waiting jobs.
+    pub jobs: Receiver<Job>,
+    /// Session events and stop. Bounded by construction: a session has at most one event note and one
+    /// close note queued, and sessions are bounded by the allowlist and `max_sessions_per_agent`.
+    pub control: Receiver<Control>,
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct Bell {
+    sleeping: AtomicBool,
+    thread: std::sync::OnceLock<Thread>,
+    queued_bytes: AtomicUsize,
+}
+
+/// A connected pair.
+pub fn mailbox() -> (Mailbox, Inlet) {
+    let (job_sender, job_receiver) = crossbeam_channel::bounded(MAX_QUEUED_JOBS);
+    let (control_sender, control_receiver) = crossbeam_channel::unbounded();
+    let bell = Arc::new(Bell::default());
+    (
+        Mailbox {
+            jobs: job_sender,
+            control: control_sender,
+            bell: bell.clone(),
+        },
+        Inlet {
+            jobs: job_receiver,
+            control: control_receiver,
+            bell,
+        },
+    )
+}
+
+impl Mailbox {
+    /// Hands a job to the worker, or gives it back when too many jobs or bytes wait already.
+    pub fn try_send(&self, job: Job) -> Result<(), Box<Job>> {
+        let bytes = job.payload_bytes();
+        let before = self.bell.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // One job always fits, however large: it was bounded on arrival.
+        let fits = before == 0 || before + bytes <= MAX_QUEUED_BYTES;
+        let refused = if fits {
+            match self.jobs.try_send(job) {
+                Ok(()) => None,
+                Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => Some(job),
+            }
+        } else {
+            Some(job)
+        };
+        match refused {
+            None => {
+                self.bell.ring();
+                Ok(())
+            }
+            Some(job) => {
+                let _ = self.bell.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                Err(Box::new(job))
+            }
+        }
+    }
+
+    /// Tells the worker of a session's events or of the server's stop.
+    pub fn control(&self, control: Control) {
+        // A worker that is gone has ended its sessions itself.
+        if self.control.send(control).is_ok() {
+            self.bell.ring();
+        }
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        if self.sleeping.swap(false, Ordering::SeqCst)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+}
+
+impl Inlet {
+    /// Makes the calling thread the one that the doorbell wakes.
+    pub fn attach(&self) {
+        let _ = self.bell.thread.set(std::thread::current());
+    }
+
+    /// Accounts for a job that was taken off the channel.
+    pub fn taken(&self, job: &Job) {
+        let _ = self
+            .bell
+            .queued_bytes
+            .fetch_sub(job.payload_bytes(), Ordering::Relaxed);
+    }
+
+    /// Parks until something arrives or `timeout` has passed. May return early.
+    pub fn wait(&self, timeout: Duration) {
+        self.bell.sleeping.store(true, Ordering::SeqCst);
+        // Whoever sends after this check sees `sleeping` and unparks.
+        if self.jobs.is_empty() && self.control.is_empty() {
+            std::thread::park_timeout(timeout);
+        }
+        self.bell.sleeping.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,149 @@
+//! The worker loop: pinned threads that each own a Redis connection, an audit lane and the inboxes of
+//! the agents that live there.
+//!
+//! * [`job`], [`mailbox`], [`session`]: what completion-queue threads hand over, and how.
+//! * [`inbox`]: one agent's sessions, credit and pending entries. Pure.
+//! * [`worker`]: the loop, timers, connection.
+//! * `round`: one round trip: gather facts, decide, commit, apply.
+//! * `decide`: what happens to each job, and its audit record.
+
+mod decide;
+pub mod inbox;
+pub mod job;
+pub mod mailbox;
+mod round;
+pub mod session;
+pub mod worker;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::config::{Config, Delivery, Limits};
+use crate::ids::AgentId;
+use crate::policy::Policy;
+use job::{Control, Job};
+use mailbox::Mailbox;
+use session::Directory;
+
+/// What every worker and every completion-queue thread of one server shares. Read-only but for the
+/// directory.
+#[derive(Debug)]
+pub struct Shared {
+    /// Names this run of the server.
+    pub boot: Uuid,
+    /// The rules.
+    pub policy: Policy,
+    /// Bounds on requests.
+    pub limits: Limits,
+    /// Credit and redelivery.
+    pub delivery: Delivery,
+    /// Who is connected.
+    pub directory: Directory,
+    /// Where Redis is.
+    pub redis_url: String,
+    /// How long one round trip may take.
+    pub redis_timeout: Duration,
+}
+
+impl Shared {
+    /// The shared part of a server that runs `config`.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            boot: Uuid::now_v7(),
+            policy: Policy::compile(config),
+            limits: config.limits.clone(),
+            delivery: config.delivery.clone(),
+            directory: Directory::default(),
+            redis_url: config.redis.url.clone(),
+            redis_timeout: Duration::from_millis(config.redis.timeout_ms),
+        }
+    }
+}
+
+/// The running workers.
+pub struct Shards {
+    shared: Arc<Shared>,
+    mailboxes: Vec<Mailbox>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Shards {
+    /// Starts `count` workers, each connected to Redis; fails when the first connection does.
+    pub fn start(shared: Arc<Shared>, count: usize) -> Result<Self, crate::store::StoreError> {
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let mut shards = Self {
+            shared: shared.clone(),
+            mailboxes: Vec::with_capacity(count),
+            threads: Mutex::default(),
+        };
+        let mut workers = Vec::with_capacity(count);
+        for index in 0..count {
+            let (mailbox, inlet) = mailbox::mailbox();
+            shards.mailboxes.push(mailbox);
+            workers.push(worker::Worker::connect(shared.clone(), index, count, inlet)?);
+        }
+        let mut threads = Vec::with_capacity(count);
+        for (index, worker) in workers.into_iter().enumerate() {
+            let core = cores.get(index % cores.len().max(1)).copied();
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    if let Some(core) = core
+                        && !core_affinity::set_for_current(core)
+                    {
+                        log::warn!("worker {index} could not be pinned to core {}", core.id);
+                    }
+                    worker.run();
+                });
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => log::error!("worker {index} could not be started: {error}"),
+            }
+        }
+        shards.threads = Mutex::new(threads);
+        Ok(shards)
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The mailbox of the worker that owns `agent`'s inbox.
+    pub fn home(&self, agent: &AgentId) -> Option<&Mailbox> {
+        self.by_hash(agent.route_hash())
+    }
+
+    /// The mailbox that a route hash leads to.
+    pub fn by_hash(&self, hash: u16) -> Option<&Mailbox> {
+        self.mailboxes.get(usize::from(hash) % self.mailboxes.len().max(1))
+    }
+
+    /// Hands a job to the worker behind `hash`, or refuses it at once.
+    pub fn submit(&self, hash: u16, job: Job) {
+        let refused = match self.by_hash(hash) {
+            Some(mailbox) => match mailbox.try_send(job) {
+                Ok(()) => return,
+                Err(job) => *job,
+            },
+            None => job,
+        };
+        refused.fail(crate::refusal::Refusal::OVERLOADED);
+    }
+
+    /// Lets the workers finish what they accepted, end all sessions and stop.
+    pub fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.control(Control::Stop);
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                log::error!("a worker ended by a panic");
+            }
+        }
+    }
+}

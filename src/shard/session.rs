@@ -1,0 +1,269 @@
+//! A session: one Transport stream of one instance, as its completion-queue thread and its home worker
+//! share it; and the directory of connected instances that every thread reads.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use futures_channel::mpsc;
+
+use super::job::Control;
+use super::mailbox::Mailbox;
+use crate::identity::Identity;
+use crate::ids::{AgentId, InstanceId};
+use crate::refusal::Refusal;
+use crate::store::answers::EntryId;
+
+/// Longest reason of a nack that is kept, in bytes.
+pub const MAX_REASON_BYTES: usize = 512;
+
+/// Which of a session's two streams a delivery came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The agent's inbox, shared by its instances.
+    Shared,
+    /// The instance's own inbox: replies.
+    Own,
+}
+
+/// A delivery id: which entry of which stream. Its text is what the client acknowledges with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId {
+    /// The stream.
+    pub place: Place,
+    /// The entry.
+    pub entry: EntryId,
+}
+
+impl DeliveryId {
+    /// Parses what [`Display`](std::fmt::Display) wrote; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (place, entry) = match text.strip_prefix('r') {
+            Some(rest) => (Place::Own, rest),
+            None => (Place::Shared, text),
+        };
+        Some(Self {
+            place,
+            entry: EntryId::parse(entry)?,
+        })
+    }
+}
+
+impl std::fmt::Display for DeliveryId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.place {
+            Place::Shared => write!(f, "{}", self.entry),
+            Place::Own => write!(f, "r{}", self.entry),
+        }
+    }
+}
+
+/// What a client says of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientNote {
+    /// Handled.
+    Ack(DeliveryId),
+    /// Not handled.
+    Nack {
+        /// Which delivery.
+        id: DeliveryId,
+        /// Why, in the client's words.
+        reason: String,
+        /// Whether another delivery may help.
+        retryable: bool,
+    },
+}
+
+/// What goes out on a session's stream.
+#[derive(Debug)]
+pub enum Outbound {
+    /// The session is open.
+    Welcome,
+    /// A message.
+    Delivery {
+        /// Its id.
+        id: DeliveryId,
+        /// The envelope's JSON text.
+        envelope: String,
+    },
+    /// The stream ends: in order, or with a refusal.
+    End(Option<Refusal>),
+}
+
+/// The shared part of a session.
+pub struct Session {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// Which of the agent's processes.
+    pub instance: InstanceId,
+    outbound: mpsc::UnboundedSender<Outbound>,
+    notes: Mutex<Notes>,
+    /// Notes that may wait: every valid one answers a delivery in flight, so twice the credit is ample
+    /// and what exceeds it is forged or repeated.
+    max_notes: usize,
+    closed: AtomicBool,
+    home: Mailbox,
+}
+
+#[derive(Default)]
+struct Notes {
+    waiting: Vec<ClientNote>,
+    /// Whether the worker has been told.
+    announced: bool,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({}/{})", self.identity.agent, self.instance)
+    }
+}
+
+impl Session {
+    /// A session that its home worker has yet to open, and the queue that its stream writes out. The
+    /// queue holds at most the session's credit of deliveries: the worker never sends beyond it.
+    pub fn new(
+        identity: Arc<Identity>,
+        instance: InstanceId,
+        max_in_flight: usize,
+        home: Mailbox,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Outbound>) {
+        let (outbound, receiver) = mpsc::unbounded();
+        let session = Self {
+            identity,
+            instance,
+            outbound,
+            notes: Mutex::default(),
+            max_notes: max_in_flight * 2,
+            closed: AtomicBool::new(false),
+            home,
+        };
+        (Arc::new(session), receiver)
+    }
+
+    /// Called by the stream's reader.
+    pub fn note(self: &Arc<Self>, note: ClientNote) {
+        let mut notes = self.lock();
+        if notes.waiting.len() >= self.max_notes {
+            return;
+        }
+        notes.waiting.push(note);
+        if !std::mem::replace(&mut notes.announced, true) {
+            drop(notes);
+            self.home.control(Control::Events(self.clone()));
+        }
+    }
+
+    /// Called by the stream's reader when the stream is over.
+    pub fn closed(self: &Arc<Self>) {
+        // Before the note: a worker that meets the note before the session's opening sees the flag then.
+        self.closed.store(true, Ordering::SeqCst);
+        self.home.control(Control::Closed(self.clone()));
+    }
+
+    /// Whether the stream is over.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Called by the worker: what the client has said since the last call.
+    pub fn take_notes(&self) -> Vec<ClientNote> {
+        let mut notes = self.lock();
+        notes.announced = false;
+        std::mem::take(&mut notes.waiting)
+    }
+
+    /// Called by the worker. A stream that is over has no reader any more; its close note says so.
+    pub fn send(&self, outbound: Outbound) {
+        let _ = self.outbound.unbounded_send(outbound);
+    }
+
+    /// Ends the stream.
+    pub fn end(&self, refusal: Option<Refusal>) {
+        self.send(Outbound::End(refusal));
+        self.outbound.close_channel();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        // Nothing in the critical sections can panic halfway.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which instances are connected to this server. Written by home workers, read by all threads.
+#[derive(Debug)]
+pub struct Directory {
+    shards: Vec<RwLock<HashMap<AgentId, Vec<InstanceId>>>>,
+}
+
+/// Locks of the directory: enough that readers seldom meet a writer.
+const DIRECTORY_SHARDS: usize = 64;
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            shards: (0..DIRECTORY_SHARDS).map(|_| RwLock::default()).collect(),
+        }
+    }
+}
+
+impl Directory {
+    fn shard(&self, agent: &AgentId) -> Option<&RwLock<HashMap<AgentId, Vec<InstanceId>>>> {
+        self.shards.get(usize::from(agent.route_hash()) % DIRECTORY_SHARDS)
+    }
+
+    fn read<T>(&self, agent: &AgentId, f: impl FnOnce(&[InstanceId]) -> T) -> Option<T> {
+        let shard = self.shard(agent)?.read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(agent).map(|instances| f(instances))
+    }
+
+    /// Whether this instance has a session.
+    pub fn has(&self, agent: &AgentId, instance: &InstanceId) -> bool {
+        self.read(agent, |instances| instances.contains(instance)).unwrap_or(false)
+    }
+
+    /// Whether any instance of the agent has a session.
+    pub fn is_active(&self, agent: &AgentId) -> bool {
+        self.read(agent, |instances| !instances.is_empty()).unwrap_or(false)
+    }
+
+    /// A session opened.
+    pub fn insert(&self, agent: &AgentId, instance: &InstanceId) {
+        if let Some(shard) = self.shard(agent) {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            shard.entry(agent.clone()).or_default().push(instance.clone());
+        }
+    }
+
+    /// A session ended.
+    pub fn remove(&self, agent: &AgentId, instance: &InstanceId) {
+        if let Some(shard) = self.shard(agent) {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(instances) = shard.get_mut(agent) {
+                instances.retain(|i| i != instance);
+                if instances.is_empty() {
+                    let _ = shard.remove(agent);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_delivery_id_reads_back(ms in any::<u64>(), seq in any::<u64>(), own in any::<bool>()) {
+            let place = if own { Place::Own } else { Place::Shared };
+            let id = DeliveryId { place, entry: EntryId { ms, seq } };
+            prop_assert_eq!(DeliveryId::parse(&id.to_string()), Some(id));
+        }
+
+        #[test]
+        fn forged_delivery_ids_do_not_panic(text in ".{0,60}") {
+            let _ = DeliveryId::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,568 @@
+//! One worker: takes what waits, makes one round trip, and sleeps only when there is nothing to do.
+//! Owns its Redis connection, its audit lane and the inboxes of its agents; shares nothing mutable but
+//! the directory of connected instances.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::decide::Note;
+use super::inbox::{Inbox, Nacked};
+use super::job::{Control, Job};
+use super::mailbox::Inlet;
+use super::session::{ClientNote, Session};
+use crate::audit::{Action, Decision, Fields, Lane, LaneId};
+use crate::clock::Now;
+use crate::ids::{AgentId, InstanceId};
+use crate::refusal::Refusal;
+use crate::store::answers::{self, EntryId};
+use crate::store::{Batch, Connection, StoreError, Value, keys, trail};
+
+/// Jobs taken into one round trip.
+const MAX_BATCH_JOBS: usize = 256;
+/// Payload bytes taken into one round trip; one job always fits.
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// Longest sleep; a safety net, every event rings the doorbell.
+const MAX_SLEEP_MS: u64 = 60_000;
+/// First wait before another connection attempt; doubles up to the last.
+const RECONNECT_FIRST_MS: u64 = 20;
+const RECONNECT_LAST_MS: u64 = 1000;
+/// How often the inboxes of connected agents are looked over for anything missed.
+const SWEEP_MS: u64 = 30_000;
+/// Attempts to commit what a stop leaves behind.
+const STOP_ATTEMPTS: usize = 5;
+/// Agents registered in one round trip at connect.
+const REGISTER_PAGE: usize = 256;
+/// What is left of an instance is cleared away after this many times `reclaim_idle_ms`.
+const GRACE_FACTOR: u64 = 2;
+/// Wait after Redis refused a whole transaction (memory full, read-only) before what is due by itself is
+/// tried again, in milliseconds.
+pub(super) const STALL_MS: u64 = 250;
+
+/// A due time's business.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// Entries of this inbox are due, or something of a gone instance is to be cleared.
+    Inbox(AgentId),
+    /// The certificate of this instance's session runs out.
+    Expiry(AgentId, InstanceId),
+    /// The safety net.
+    Sweep,
+}
+
+/// A look into Redis' pending entries list for entries that are not tracked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scan {
+    pub agent: AgentId,
+    pub owner: Option<InstanceId>,
+    /// Entries after this one.
+    pub after: Option<EntryId>,
+}
+
+/// A worker thread's state.
+pub struct Worker {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    inlet: Inlet,
+    pub(super) connection: Option<Connection>,
+    connects: u64,
+    retry_at_ms: u64,
+    retry_wait_ms: u64,
+    pub(super) lane: Lane,
+    pub(super) batch: Batch,
+    pub(super) inboxes: HashMap<AgentId, Inbox>,
+    /// Inboxes to look at in the next round.
+    pub(super) ready: HashSet<AgentId>,
+    /// Inboxes whose consumer groups must be made again.
+    pub(super) regroup: HashSet<AgentId>,
+    pub(super) scans: VecDeque<Scan>,
+    /// Gone instances whose remains are to be cleared.
+    pub(super) clears: VecDeque<(AgentId, InstanceId)>,
+    pub(super) notes: Vec<Note>,
+    pub(super) stalled_until_ms: u64,
+    timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    stopping: bool,
+}
+
+impl Worker {
+    /// A connected worker that owns every agent whose route hash falls to `index` of `count`.
+    pub fn connect(shared: Arc<Shared>, index: usize, count: usize, inlet: Inlet) -> Result<Self, StoreError> {
+        let inboxes = shared
+            .policy
+            .agents()
+            .filter(|card| usize::from(card.id.route_hash()) % count == index)
+            .map(|card| (card.id.clone(), Inbox::new(card.id.clone(), 0)))
+            .collect();
+        let lane = Lane::new(LaneId::new(shared.boot, index, 0));
+        let mut worker = Self {
+            index,
+            shared,
+            inlet,
+            connection: None,
+            connects: 0,
+            retry_at_ms: 0,
+            retry_wait_ms: RECONNECT_FIRST_MS,
+            lane,
+            batch: Batch::new(),
+            inboxes,
+            ready: HashSet::new(),
+            regroup: HashSet::new(),
+            scans: VecDeque::new(),
+            clears: VecDeque::new(),
+            notes: Vec::new(),
+            stalled_until_ms: 0,
+            timers: BinaryHeap::new(),
+            stopping: false,
+        };
+        worker.establish(Now::read())?;
+        Ok(worker)
+    }
+
+    /// The loop; returns after a stop.
+    pub fn run(mut self) {
+        self.inlet.attach();
+        self.set_timer(Now::read().mono_ms + SWEEP_MS, Timer::Sweep);
+        loop {
+            let now = Now::read();
+            self.take_control(now);
+            self.fire_timers(now);
+            let jobs = self.take_jobs();
+            if self.is_connected(now) {
+                self.round(jobs, now);
+            } else {
+                for job in jobs {
+                    job.fail(Refusal::STORAGE_UNAVAILABLE);
+                }
+            }
+            if self.stopping && self.inlet.jobs.is_empty() {
+                self.finish();
+                return;
+            }
+            if !self.has_work() {
+                self.inlet.wait(self.sleep_for());
+            }
+        }
+    }
+
+    fn take_jobs(&mut self) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        let mut bytes = 0;
+        while jobs.len() < MAX_BATCH_JOBS && bytes < MAX_BATCH_BYTES {
+            let Ok(job) = self.inlet.jobs.try_recv() else {
+                break;
+            };
+            self.inlet.taken(&job);
+            bytes += job.payload_bytes();
+            jobs.push(job);
+        }
+        jobs
+    }
+
+    fn take_control(&mut self, now: Now) {
+        while let Ok(control) = self.inlet.control.try_recv() {
+            match control {
+                Control::Events(session) => self.client_notes(&session, now),
+                Control::Closed(session) => {
+                    // What it said last still counts.
+                    self.client_notes(&session, now);
+                    self.close(&session, now, "stream_ended", None);
+                }
+                Control::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn client_notes(&mut self, session: &Arc<Session>, now: Now) {
+        let agent = &session.identity.agent;
+        let notes = session.take_notes();
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        if !inbox.slot(&session.instance).is_some_and(|slot| Arc::ptr_eq(&slot.session, session)) {
+            return;
+        }
+        for note in notes {
+            match note {
+                // Unknown, foreign and repeated ids change nothing.
+                ClientNote::Ack(id) => {
+                    let _ = inbox.ack(&session.instance, id);
+                }
+                ClientNote::Nack { id, reason, retryable } => {
+                    let nacked = inbox.nack(
+                        &session.instance,
+                        id,
+                        &reason,
+                        retryable,
+                        now.mono_ms,
+                        &self.shared.delivery,
+                    );
+                    let attempt = match nacked {
+                        Nacked::Retried(attempt) | Nacked::Dead(attempt) => attempt,
+                        Nacked::Unknown => continue,
+                    };
+                    self.notes.push(Note::Nacked {
+                        identity: session.identity.clone(),
+                        instance: session.instance.clone(),
+                        delivery: id.to_string(),
+                        attempt,
+                        retryable,
+                        reason,
+                    });
+                }
+            }
+        }
+        let _ = self.ready.insert(agent.clone());
+    }
+
+    /// Ends a session in memory now; the record and the store follow with the next commit.
+    pub(super) fn close(&mut self, session: &Arc<Session>, now: Now, reason: &'static str, refusal: Option<Refusal>) {
+        let agent = session.identity.agent.clone();
+        let reclaim_at_ms = now.mono_ms + self.shared.delivery.reclaim_idle_ms;
+        let clear_at_ms = now.mono_ms + self.grace_ms();
+        let Some(inbox) = self.inboxes.get_mut(&agent) else {
+            return;
+        };
+        if !inbox.close(session, reclaim_at_ms) {
+            return;
+        }
+        self.shared.directory.remove(&agent, &session.instance);
+        let _ = inbox.gone.insert(session.instance.clone(), clear_at_ms);
+        self.notes.push(Note::Closed {
+            identity: session.identity.clone(),
+            instance: session.instance.clone(),
+            reason,
+        });
+        session.end(refusal);
+        let _ = self.ready.insert(agent);
+    }
+
+    /// How long an instance may be away before what is left of it is cleared, in milliseconds.
+    pub(super) fn grace_ms(&self) -> u64 {
+        self.shared.delivery.reclaim_idle_ms * GRACE_FACTOR
+    }
+
+    /// A session opened: from now on it receives.
+    pub(super) fn opened(&mut self, session: &Arc<Session>, now: Now) {
+        let agent = session.identity.agent.clone();
+        let Some(inbox) = self.inboxes.get_mut(&agent) else {
+            return;
+        };
+        inbox.open(session.clone(), now.mono_ms);
+        self.shared.directory.insert(&agent, &session.instance);
+        session.send(super::session::Outbound::Welcome);
+        for owner in [None, Some(session.instance.clone())] {
+            self.scans.push_back(Scan { agent: agent.clone(), owner, after: None });
+        }
+        let left_s = session.identity.not_after_s - i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
+        // The second after the last valid one.
+        let expires_ms = now.mono_ms + (u64::try_from(left_s).unwrap_or(0) + 1).saturating_mul(1000);
+        self.set_timer(expires_ms, Timer::Expiry(agent.clone(), session.instance.clone()));
+        let _ = self.ready.insert(agent);
+        if session.is_closed() {
+            self.close(session, now, "stream_ended", None);
+        }
+    }
+
+    // --- time ------------------------------------------------------------------------------------
+
+    fn set_timer(&mut self, at_ms: u64, timer: Timer) {
+        self.timers.push(Reverse((at_ms, timer)));
+    }
+
+    /// Makes sure the worker wakes when something of this inbox is due.
+    pub(super) fn schedule(&mut self, agent: &AgentId) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        let next = inbox.next_due_ms().into_iter().chain(inbox.gone.values().copied()).min();
+        if let Some(at_ms) = next
+            && inbox.timer_ms.is_none_or(|set| at_ms < set)
+        {
+            inbox.timer_ms = Some(at_ms);
+            self.set_timer(at_ms, Timer::Inbox(agent.clone()));
+        }
+    }
+
+    fn fire_timers(&mut self, now: Now) {
+        while let Some(Reverse((at_ms, _))) = self.timers.peek() {
+            if *at_ms > now.mono_ms {
+                break;
+            }
+            let Some(Reverse((_, timer))) = self.timers.pop() else {
+                break;
+            };
+            match timer {
+                Timer::Inbox(agent) => self.inbox_due(agent, now),
+                Timer::Expiry(agent, instance) => self.expire(&agent, &instance, now),
+                Timer::Sweep => {
+                    self.sweep();
+                    self.set_timer(now.mono_ms + SWEEP_MS, Timer::Sweep);
+                }
+            }
+        }
+    }
+
+    fn inbox_due(&mut self, agent: AgentId, now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(&agent) else {
+            return;
+        };
+        inbox.timer_ms = None;
+        let due: Vec<InstanceId> = inbox
+            .gone
+            .iter()
+            .filter(|(_, at_ms)| **at_ms <= now.mono_ms)
+            .map(|(instance, _)| instance.clone())
+            .collect();
+        for instance in due {
+            // Entered again with a later time where it cannot be cleared yet.
+            let _ = inbox.gone.remove(&instance);
+            self.clears.push_back((agent.clone(), instance));
+        }
+        let _ = self.ready.insert(agent);
+    }
+
+    fn expire(&mut self, agent: &AgentId, instance: &InstanceId, now: Now) {
+        let session = self
+            .inboxes
+            .get(agent)
+            .and_then(|inbox| inbox.slot(instance))
+            .map(|slot| slot.session.clone());
+        // A later session of the instance, with a newer certificate, has a timer of its own.
+        if let Some(session) = session.filter(|session| !session.identity.is_current(now)) {
+            self.close(&session, now, "certificate_expired", Some(Refusal::INVALID_CERTIFICATE));
+        }
+    }
+
+    fn sweep(&mut self) {
+        for (agent, inbox) in &mut self.inboxes {
+            if inbox.slots().is_empty() {
+                continue;
+            }
+            inbox.suspect();
+            self.scans.push_back(Scan { agent: agent.clone(), owner: None, after: None });
+            let _ = self.ready.insert(agent.clone());
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        if !self.inlet.jobs.is_empty() || !self.inlet.control.is_empty() || self.stopping {
+            return true;
+        }
+        if self.connection.is_none() {
+            return false;
+        }
+        let stalled = Now::read().mono_ms < self.stalled_until_ms;
+        !self.ready.is_empty()
+            || !self.scans.is_empty()
+            || !self.regroup.is_empty()
+            || (!stalled && (!self.notes.is_empty() || !self.clears.is_empty()))
+    }
+
+    fn sleep_for(&self) -> Duration {
+        let now_ms = Now::read().mono_ms;
+        let mut until_ms = now_ms + MAX_SLEEP_MS;
+        if let Some(Reverse((at_ms, _))) = self.timers.peek() {
+            until_ms = until_ms.min(*at_ms);
+        }
+        if self.connection.is_none() {
+            until_ms = until_ms.min(self.retry_at_ms);
+        }
+        if self.stalled_until_ms > now_ms {
+            until_ms = until_ms.min(self.stalled_until_ms);
+        }
+        Duration::from_millis(until_ms.saturating_sub(now_ms).max(1))
+    }
+
+    // --- connection ------------------------------------------------------------------------------
+
+    fn is_connected(&mut self, now: Now) -> bool {
+        if self.connection.is_some() {
+            return true;
+        }
+        if now.mono_ms < self.retry_at_ms {
+            return false;
+        }
+        match self.establish(now) {
+            Ok(()) => {
+                log::info!("worker {}: connected to Redis again", self.index);
+                true
+            }
+            Err(error) => {
+                log::warn!("worker {}: {error}", self.index);
+                self.connection = None;
+                self.retry_at_ms = Now::read().mono_ms + self.retry_wait_ms;
+                self.retry_wait_ms = (self.retry_wait_ms * 2).min(RECONNECT_LAST_MS);
+                false
+            }
+        }
+    }
+
+    /// The connection is of no use any more.
+    pub(super) fn disconnect(&mut self, error: &StoreError, now: Now) {
+        log::warn!("worker {}: {error}", self.index);
+        self.connection = None;
+        self.batch.clear();
+        self.retry_wait_ms = RECONNECT_FIRST_MS;
+        self.retry_at_ms = now.mono_ms;
+        for inbox in self.inboxes.values_mut() {
+            inbox.claims_lost(now.mono_ms);
+        }
+    }
+
+    /// Connects, opens a lane of its own for this connection, and takes up what Redis holds.
+    fn establish(&mut self, now: Now) -> Result<(), StoreError> {
+        let mut connection = Connection::open(&self.shared.redis_url, self.shared.redis_timeout)?;
+        self.connects += 1;
+        let mut lane = Lane::new(LaneId::new(self.shared.boot, self.index, self.connects));
+        // The first connection has no predecessor; any later one states how the last lane ended.
+        let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
+        let _ = lane.append(now, Action::LaneOpened, Decision::Event, &Fields {
+            reason: &predecessor,
+            policy_version: self.shared.policy.version(),
+            ..Fields::default()
+        });
+        open_lane(&mut connection, &mut self.batch, &mut lane, now)?;
+        self.adopt_agents(&mut connection, now)?;
+        self.lane = lane;
+        self.connection = Some(connection);
+        self.retry_wait_ms = RECONNECT_FIRST_MS;
+        for (agent, inbox) in &mut self.inboxes {
+            inbox.suspect();
+            if inbox.slots().is_empty() {
+                continue;
+            }
+            let _ = self.regroup.insert(agent.clone());
+            let _ = self.ready.insert(agent.clone());
+            let own = inbox.slots().iter().map(|slot| Some(slot.session.instance.clone()));
+            for owner in own.chain(std::iter::once(None)) {
+                self.scans.push_back(Scan { agent: agent.clone(), owner, after: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// Registers this worker's agents and learns their inboxes' lengths and their absent instances.
+    fn adopt_agents(&mut self, connection: &mut Connection, now: Now) -> Result<(), StoreError> {
+        const PER_AGENT: usize = 5;
+        let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
+        let now_ms = (now.unix_us / 1000).to_string();
+        for page in agents.chunks(REGISTER_PAGE) {
+            for agent in page {
+                self.register(agent, &now_ms);
+            }
+            let mut answers = connection.run(&mut self.batch)?.into_iter();
+            for agent in page {
+                let of_agent: Vec<Value> = answers.by_ref().take(PER_AGENT).collect();
+                self.adopt(agent, &of_agent, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, agent: &AgentId, now_ms: &str) {
+        let key = keys::agent(agent);
+        let batch = &mut self.batch;
+        let active = self.inboxes.get(agent).is_some_and(|inbox| !inbox.slots().is_empty());
+        let _ = batch.command("HSET");
+        let _ = batch.arg(&key).arg("id").arg(agent.as_str());
+        if let Some(card) = self.shared.policy.agent(agent.as_str()) {
+            let capabilities = serde_json::Value::from(card.capabilities.clone()).to_string();
+            let _ = batch.arg("capabilities").arg(capabilities).arg("metadata").arg(&card.metadata_json);
+        }
+        let _ = batch.arg("status").arg(if active { "ACTIVE" } else { "INACTIVE" });
+        let _ = batch.command("HSETNX");
+        let _ = batch.arg(&key).arg("registered_at").arg(now_ms);
+        let _ = batch.command("XLEN");
+        let _ = batch.arg(keys::inbox(agent));
+        let _ = batch.command("HGETALL");
+        let _ = batch.arg(keys::instances(agent));
+        let _ = batch.command("EXISTS");
+        let _ = batch.arg(keys::inbox(agent));
+    }
+
+    fn adopt(&mut self, agent: &AgentId, answers: &[Value], now: Now) {
+        let clear_at_ms = now.mono_ms + self.grace_ms();
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        let [_, _, len, instances, _] = answers else {
+            return;
+        };
+        if let Some(code) = answers.iter().find_map(answers::error_code) {
+            log::error!("agent {agent}: Redis refused its registration: {code}");
+        }
+        inbox.len = answers::int(len).unwrap_or(0);
+        for (name, _) in answers::pairs(instances.clone()).unwrap_or_default() {
+            if let Some(instance) = InstanceId::parse(&name)
+                && inbox.slot(&instance).is_none()
+            {
+                let _ = inbox.gone.entry(instance).or_insert(clear_at_ms);
+            }
+        }
+        self.schedule(agent);
+    }
+
+    // --- stop ------------------------------------------------------------------------------------
+
+    /// Ends every session, commits what is left and closes the lane.
+    fn finish(mut self) {
+        let now = Now::read();
+        let sessions: Vec<Arc<Session>> = self
+            .inboxes
+            .values()
+            .flat_map(|inbox| inbox.slots().iter().map(|slot| slot.session.clone()))
+            .collect();
+        for session in sessions {
+            self.client_notes(&session, now);
+            self.close(&session, now, "server_stopping", Some(Refusal::SERVER_STOPPING));
+        }
+        self.notes.push(Note::LaneClosed);
+        self.clears.clear();
+        self.scans.clear();
+        self.stalled_until_ms = 0;
+        for _ in 0..STOP_ATTEMPTS {
+            let now = Now::read();
+            if self.is_connected(now) {
+                self.round(Vec::new(), now);
+            }
+            let acked = self.inboxes.values().any(|inbox| !inbox.acked.is_empty());
+            if self.notes.is_empty() && !acked {
+                return;
+            }
+        }
+        log::error!(
+            "worker {}: stopped with {} events unrecorded and Redis not available",
+            self.index,
+            self.notes.len()
+        );
+    }
+}
+
+/// Registers a lane and writes its first block, both or neither.
+fn open_lane(connection: &mut Connection, batch: &mut Batch, lane: &mut Lane, now: Now) -> Result<(), StoreError> {
+    let description = serde_json::json!({
+        "opened_unix_us": now.unix_us,
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+    .to_string();
+    batch.clear();
+    let _ = batch.command("MULTI");
+    let _ = trail::register(batch, lane.id(), &description);
+    if let Some(block) = lane.block() {
+        let _ = trail::append(batch, lane.id(), block);
+    }
+    let _ = batch.command("EXEC");
+    let answers = connection.run(batch)?;
+    match answers.last() {
+        Some(Value::Array(effects)) if effects.iter().all(|e| answers::error_code(e).is_none()) => {
+            lane.confirm();
+            Ok(())
+        }
+        other => Err(StoreError::Unexpected {
+            command: "opening an audit lane",
+            answer: format!("{other:?}"),
+        }),
+    }
+}

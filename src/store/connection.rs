@@ -1,0 +1,153 @@
+//! One Redis connection of one worker, and batches of commands for it: written at once, answered at
+//! once, one round trip. Hot path: buffers are kept, nothing is formatted per command but its arguments.
+
+use std::time::Duration;
+
+use redis::{Client, Cmd, ToRedisArgs, Value};
+
+/// Why a batch has no answers.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No connection could be made; nothing was sent.
+    #[error("Redis cannot be reached: {0}")]
+    Unreachable(#[source] redis::RedisError),
+    /// The connection broke while the batch was under way: its outcome is unknown.
+    #[error("the connection to Redis broke: {0}")]
+    Broken(#[source] redis::RedisError),
+    /// Redis answered in a shape that the command does not have.
+    #[error("Redis answered {command} unexpectedly: {answer}")]
+    Unexpected {
+        /// The command.
+        command: &'static str,
+        /// What came back.
+        answer: String,
+    },
+}
+
+/// An open connection.
+pub struct Connection {
+    inner: redis::Connection,
+}
+
+/// Commands that go out together, each with its answer in order.
+pub struct Batch {
+    bytes: Vec<u8>,
+    cmd: Cmd,
+    started: bool,
+    count: usize,
+}
+
+impl Connection {
+    /// Connects; no step of it and no later round trip takes longer than `timeout`.
+    pub fn open(url: &str, timeout: Duration) -> Result<Self, StoreError> {
+        let client = Client::open(url).map_err(StoreError::Unreachable)?;
+        let inner = client
+            .get_connection_with_timeout(timeout)
+            .map_err(StoreError::Unreachable)?;
+        inner
+            .set_read_timeout(Some(timeout))
+            .and_then(|()| inner.set_write_timeout(Some(timeout)))
+            .map_err(StoreError::Unreachable)?;
+        Ok(Self { inner })
+    }
+
+    /// Sends the batch and reads all its answers. A command that Redis refuses is an answer
+    /// (`Value::ServerError`), not an error. After an error the connection must be dropped: what it
+    /// reads next would belong to another command.
+    pub fn run(&mut self, batch: &mut Batch) -> Result<Vec<Value>, StoreError> {
+        batch.finish_command();
+        let count = batch.count;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        self.inner
+            .send_packed_command(&batch.bytes)
+            .map_err(StoreError::Broken)?;
+        batch.clear();
+        let mut answers = Vec::with_capacity(count);
+        for _ in 0..count {
+            answers.push(self.inner.recv_response().map_err(StoreError::Broken)?);
+        }
+        Ok(answers)
+    }
+
+    /// One command; its refusal is an error here.
+    pub fn command(&mut self, name: &'static str, args: &[&str]) -> Result<Value, StoreError> {
+        let mut batch = Batch::new();
+        batch.command(name);
+        for arg in args {
+            batch.arg(*arg);
+        }
+        match self.run(&mut batch)?.pop() {
+            Some(Value::ServerError(error)) => Err(StoreError::Unexpected {
+                command: name,
+                answer: format!("{error:?}"),
+            }),
+            Some(value) => Ok(value),
+            None => Err(StoreError::Unexpected {
+                command: name,
+                answer: "nothing".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            cmd: Cmd::new(),
+            started: false,
+            count: 0,
+        }
+    }
+
+    /// Starts the next command and returns the place of its answer.
+    pub fn command(&mut self, name: &str) -> usize {
+        self.finish_command();
+        let place = self.count;
+        let _ = self.cmd.arg(name);
+        self.started = true;
+        self.count += 1;
+        place
+    }
+
+    /// Adds an argument to the command that was started last.
+    pub fn arg<T: ToRedisArgs>(&mut self, value: T) -> &mut Self {
+        let _ = self.cmd.arg(value);
+        self
+    }
+
+    /// Commands so far.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no command.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Drops every command.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.cmd.clear();
+        self.started = false;
+        self.count = 0;
+    }
+
+    fn finish_command(&mut self) {
+        if self.started {
+            self.cmd.write_packed_command(&mut self.bytes);
+            self.cmd.clear();
+            self.started = false;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Every key this program touches. Only validated ids become part of a key, and none of them can hold
+//! `:`, so no two of these can collide.
+
+use crate::audit::LaneId;
+use crate::ids::{AgentId, CorrelationId, InstanceId};
+
+/// The consumer group on every delivery stream.
+pub const GROUP: &str = "agents";
+/// The one field of a delivery stream entry.
+pub const ENVELOPE_FIELD: &str = "envelope";
+/// The dead letters of all agents.
+pub const DEAD_LETTERS: &str = "dlq:messages";
+/// Registry of audit lanes: a hash, lane id → when and by whom it was opened (JSON).
+pub const LANES: &str = "audit:lanes";
+/// Prefix of the lanes' streams.
+pub const LANE_PREFIX: &str = "audit:lane:";
+
+/// Messages for an agent, shared by its instances.
+pub fn inbox(agent: &AgentId) -> String {
+    format!("agent.stream:{agent}")
+}
+
+/// Replies for one instance.
+pub fn instance_inbox(agent: &AgentId, instance: &InstanceId) -> String {
+    format!("agent.stream:{agent}:{instance}")
+}
+
+/// The consumer name of an instance in [`GROUP`].
+pub fn consumer(agent: &AgentId, instance: &InstanceId) -> String {
+    format!("{agent}-{instance}")
+}
+
+/// The instances of an agent that have, or had, an instance inbox: a hash, instance id → `0` while it
+/// is connected, else when it left (Unix milliseconds).
+pub fn instances(agent: &AgentId) -> String {
+    format!("agent.instances:{agent}")
+}
+
+/// The agent's record for tools: id, capabilities, metadata, status, registered_at.
+pub fn agent(agent: &AgentId) -> String {
+    format!("agent:{agent}")
+}
+
+/// The agent's state.
+pub fn state(agent: &AgentId) -> String {
+    format!("agent.state:{agent}")
+}
+
+/// An unanswered request.
+pub fn pending_request(id: &CorrelationId) -> String {
+    format!("mas.pending_request:{id}")
+}
+
+/// An audit lane's stream.
+pub fn lane(id: &LaneId) -> String {
+    format!("{LANE_PREFIX}{id}")
+}

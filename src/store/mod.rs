@@ -1,0 +1,10 @@
+//! Redis, and nothing of Redis elsewhere: key names, connections, batches of commands, and reading
+//! their answers.
+
+pub mod answers;
+pub mod connection;
+pub mod keys;
+pub mod trail;
+
+pub use connection::{Batch, Connection, StoreError};
+pub use redis::Value;

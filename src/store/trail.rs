@@ -1,0 +1,116 @@
+//! The audit trail's place in Redis: the registry of lanes, and lanes read back in order.
+
+use redis::Value;
+
+use super::answers::{self, text};
+use super::connection::{Batch, Connection, StoreError};
+use super::keys;
+use crate::audit::{Block, LaneId};
+
+/// Field of a lane entry that holds the records.
+pub const BLOCK_FIELD: &str = "b";
+/// Field of a lane entry that holds the chain's hash after its last record.
+pub const HASH_FIELD: &str = "h";
+/// Blocks read in one step.
+const PAGE_BLOCKS: usize = 256;
+
+/// One stored block.
+#[derive(Debug)]
+pub struct StoredBlock {
+    /// Sequence of its first record, from its entry id.
+    pub first_seq: u64,
+    /// The records' bytes.
+    pub bytes: Vec<u8>,
+    /// The stored hash.
+    pub hash: Vec<u8>,
+}
+
+/// Adds the command that appends a block to its lane.
+pub fn append(batch: &mut Batch, lane: &LaneId, block: Block<'_>) -> usize {
+    let place = batch.command("XADD");
+    let _ = batch
+        .arg(keys::lane(lane))
+        .arg(format!("{}-0", block.first_seq))
+        .arg(BLOCK_FIELD)
+        .arg(block.bytes)
+        .arg(HASH_FIELD)
+        .arg(block.hash.as_slice());
+    place
+}
+
+/// Adds the command that enters a lane into the registry.
+pub fn register(batch: &mut Batch, lane: &LaneId, description_json: &str) -> usize {
+    let place = batch.command("HSET");
+    let _ = batch.arg(keys::LANES).arg(lane.as_str()).arg(description_json);
+    place
+}
+
+/// The registered lanes and those that exist, both sorted.
+pub fn lanes(connection: &mut Connection) -> Result<(Vec<LaneId>, Vec<LaneId>), StoreError> {
+    let mut registered: Vec<LaneId> = match connection.command("HKEYS", &[keys::LANES])? {
+        Value::Array(names) => names.iter().filter_map(text).map(LaneId::from_stored).collect(),
+        other => return Err(unexpected("HKEYS", &other)),
+    };
+    let pattern = format!("{}*", keys::LANE_PREFIX);
+    let mut existing = Vec::new();
+    let mut cursor = "0".to_owned();
+    loop {
+        let args = [cursor.as_str(), "MATCH", &pattern, "COUNT", "1000"];
+        let answer = connection.command("SCAN", &args)?;
+        let Value::Array(parts) = &answer else {
+            return Err(unexpected("SCAN", &answer));
+        };
+        let (Some(next), Some(Value::Array(names))) = (parts.first().and_then(text), parts.get(1)) else {
+            return Err(unexpected("SCAN", &answer));
+        };
+        let ids = names.iter().filter_map(text).filter_map(|key| key.strip_prefix(keys::LANE_PREFIX));
+        existing.extend(ids.map(LaneId::from_stored));
+        cursor = next.to_owned();
+        if cursor == "0" {
+            break;
+        }
+    }
+    registered.sort();
+    existing.sort();
+    existing.dedup();
+    Ok((registered, existing))
+}
+
+/// The next blocks of a lane after the one that began at `after` (0: from the start); empty at its end.
+pub fn blocks(connection: &mut Connection, lane: &LaneId, after: u64) -> Result<Vec<StoredBlock>, StoreError> {
+    let key = keys::lane(lane);
+    let from = if after == 0 { "-".to_owned() } else { format!("({after}-0") };
+    let answer = connection.command("XRANGE", &[&key, &from, "+", "COUNT", &PAGE_BLOCKS.to_string()])?;
+    parse_blocks(answer)
+}
+
+/// The newest blocks of a lane, newest first.
+pub fn newest_blocks(connection: &mut Connection, lane: &LaneId, count: usize) -> Result<Vec<StoredBlock>, StoreError> {
+    let key = keys::lane(lane);
+    let answer = connection.command("XREVRANGE", &[&key, "+", "-", "COUNT", &count.to_string()])?;
+    parse_blocks(answer)
+}
+
+fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
+    let Value::Array(items) = answer else {
+        return Err(unexpected("XRANGE", &answer));
+    };
+    items
+        .into_iter()
+        .map(|item| {
+            let (id, fields) = answers::entry(item).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
+            let bytes = answers::field(fields.clone(), BLOCK_FIELD).unwrap_or_default();
+            let hash = answers::field(fields, HASH_FIELD).unwrap_or_default();
+            // A second part of the id that is not 0 cannot come from a lane's writer.
+            let first_seq = if id.seq == 0 { id.ms } else { 0 };
+            Ok(StoredBlock { first_seq, bytes, hash })
+        })
+        .collect()
+}
+
+fn unexpected(command: &'static str, answer: &Value) -> StoreError {
+    StoreError::Unexpected {
+        command,
+        answer: format!("{answer:?}").chars().take(200).collect(),
+    }
+}
