@@ -173,10 +173,19 @@ mod tests {
             correlation_id: Some(correlation_id),
             expects_reply: false,
             reply_to_instance: Some(&instance("a1")),
-            trace: Some(&Trace { parent: Some("00-ab".into()), state: None }),
+            trace: Some(&Trace {
+                parent: Some("00-ab".into()),
+                state: None,
+            }),
         }
-        .to_json(Now { unix_us: 1_700_000_000_000_042, mono_ms: 0 });
-        assert!(json.contains("{\"n\":1.50}"), "the payload's bytes are kept: {json}");
+        .to_json(Now {
+            unix_us: 1_700_000_000_000_042,
+            mono_ms: 0,
+        });
+        assert!(
+            json.contains("{\"n\":1.50}"),
+            "the payload's bytes are kept: {json}"
+        );
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             value,
@@ -209,7 +218,10 @@ mod tests {
             reply_to_instance: None,
             trace: None,
         }
-        .to_json(Now { unix_us: 0, mono_ms: 0 });
+        .to_json(Now {
+            unix_us: 0,
+            mono_ms: 0,
+        });
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["data"], json!({}));
         assert_eq!(value["meta"]["correlation_id"], Value::Null);

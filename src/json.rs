@@ -21,11 +21,16 @@ pub enum JsonError {
 /// Checks that `text` is one JSON object that nests arrays and objects at most `max_depth` deep.
 pub fn check_object(text: &str, max_depth: usize) -> Result<(), JsonError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Value { depth_left: max_depth }
-        .deserialize(&mut deserializer)
-        .and_then(|()| deserializer.end())
-        .map_err(|_| JsonError::Invalid)?;
-    if text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
+    Value {
+        depth_left: max_depth,
+    }
+    .deserialize(&mut deserializer)
+    .and_then(|()| deserializer.end())
+    .map_err(|_| JsonError::Invalid)?;
+    if text
+        .trim_start_matches([' ', '\t', '\n', '\r'])
+        .starts_with('{')
+    {
         Ok(())
     } else {
         Err(JsonError::NotAnObject)
@@ -168,7 +173,10 @@ mod tests {
 
     #[test]
     fn objects_pass() {
-        for good in ["{}", " {\"a\": [1, 2.5, -0, 1e308, null, true, \"\\ud83d\\ude00\"]} \n"] {
+        for good in [
+            "{}",
+            " {\"a\": [1, 2.5, -0, 1e308, null, true, \"\\ud83d\\ude00\"]} \n",
+        ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
     }

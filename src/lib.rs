@@ -12,6 +12,7 @@ pub mod certs;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod envelope;
 pub mod identity;
 pub mod ids;

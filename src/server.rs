@@ -43,19 +43,23 @@ impl Server {
         let shared = Arc::new(Shared::new(config));
         let shards = Arc::new(connect(&shared, threads)?);
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
-        Ok(Self { listener, shards, threads })
+        Ok(Self {
+            listener,
+            shards,
+            threads,
+        })
     }
 
     /// Prints the ready line: the one thing on stdout.
     pub fn announce(&self) -> std::io::Result<()> {
-        let line = serde_json::json!({
-            "event": "mas.server.ready",
-            "pid": std::process::id(),
-            "listen_addr": self.listener.addr,
-            "admin_addr": null,
-            "threads": self.threads,
-            "version": env!("CARGO_PKG_VERSION"),
-        });
+        // Written out, so that the keys keep the order of the documentation.
+        let line = format!(
+            "{{\"event\":\"mas.server.ready\",\"pid\":{},\"listen_addr\":{},\"admin_addr\":null,\"threads\":{},\"version\":\"{}\"}}",
+            std::process::id(),
+            serde_json::Value::from(self.listener.addr.as_str()),
+            self.threads,
+            env!("CARGO_PKG_VERSION"),
+        );
         let mut stdout = std::io::stdout().lock();
         writeln!(stdout, "{line}")?;
         stdout.flush()
@@ -63,7 +67,9 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, .. } = self;
+        let Self {
+            listener, shards, ..
+        } = self;
         shards.stop();
         listener.stop(DRAIN_PATIENCE);
     }

@@ -195,7 +195,13 @@ pub fn encode(
     push_text(out, fields.agent);
     push_text(out, fields.instance);
     push(out, fields.fingerprint);
-    push(out, fields.message_id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()));
+    push(
+        out,
+        fields
+            .message_id
+            .as_ref()
+            .map_or(&[], |id| id.as_bytes().as_slice()),
+    );
     push_text(out, fields.message_type);
     push_text(out, fields.target);
     push_text(out, fields.target_instance);
@@ -335,10 +341,17 @@ mod tests {
     fn over_long_text_is_cut_at_a_character() {
         let mut bytes = Vec::new();
         let long = "é".repeat(5000);
-        encode(&mut bytes, 1, 1, Action::Send, Decision::Refused, &Fields {
-            target: &long,
-            ..Fields::default()
-        });
+        encode(
+            &mut bytes,
+            1,
+            1,
+            Action::Send,
+            Decision::Refused,
+            &Fields {
+                target: &long,
+                ..Fields::default()
+            },
+        );
         let record = Record::decode(&bytes).unwrap();
         assert_eq!(record.target.len(), MAX_FIELD_BYTES);
     }

@@ -65,7 +65,10 @@ impl fmt::Display for Damage {
             DamageKind::LaneMissing => f.write_str("the lane is registered, and has no records"),
             DamageKind::LaneUnlisted => f.write_str("the lane is not registered"),
             DamageKind::TailDiffers { stated } => {
-                write!(f, "the lane ends here, and its successor says it ended at {stated}")
+                write!(
+                    f,
+                    "the lane ends here, and its successor says it ended at {stated}"
+                )
             }
         }
     }
@@ -138,7 +141,10 @@ impl LaneVerifier {
             lane: self.lane,
             seq: self.seq,
             hash: hex(&self.hash),
-            predecessor: self.predecessor.as_deref().and_then(lane::parse_closing_note),
+            predecessor: self
+                .predecessor
+                .as_deref()
+                .and_then(lane::parse_closing_note),
         }
     }
 

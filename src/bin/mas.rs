@@ -1,11 +1,14 @@
-//! The operator's program: runner, certificates, audit, dead letters.
+//! The operator's program: runner, certificates, audit.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use mas::cli::audit::{self, AuditCommand};
 use mas::cli::certs::{self, CertsCommand};
 use mas::cli::exit::Exit;
+use mas::cli::logging::{self, LogFormat};
+use mas::cli::run::{self, DevArgs, RunArgs};
 
 /// Runs and inspects a MAS server.
 #[derive(Debug, Parser)]
@@ -17,14 +20,32 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Start the server and the configured agents; stop all on SIGINT or SIGTERM.
+    Run(RunArgs),
+    /// The same with no configuration at all: own authority, own Redis.
+    Dev(DevArgs),
     /// Certificates: authority, server, agents, deny-list.
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// The audit trail: verify, read.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The bundled worker of `mas dev --demo`.
+    #[command(hide = true)]
+    DemoWorker,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     let exit = match args.command {
+        Command::Run(args) => {
+            logging::start(LogFormat::Text);
+            run::run(args)
+        }
+        Command::Dev(args) => {
+            logging::start_with(LogFormat::Text, "warn");
+            run::dev(args)
+        }
         Command::Certs(command) => match certs::run(command) {
             Ok(()) => Exit::Done,
             Err(error) => {
@@ -32,6 +53,11 @@ fn main() -> ExitCode {
                 Exit::Failed
             }
         },
+        Command::Audit(command) => audit::run(command),
+        Command::DemoWorker => {
+            logging::start(LogFormat::Text);
+            mas::demo::run_worker()
+        }
     };
     exit.into()
 }

@@ -1,5 +1,7 @@
 //! What the two programs have in common: commands, exit codes, logging.
 
+pub mod audit;
 pub mod certs;
 pub mod exit;
 pub mod logging;
+pub mod run;

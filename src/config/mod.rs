@@ -216,9 +216,11 @@ impl Resolver<'_> {
         if file.threads.is_some_and(|n| n == 0 || n > 1024) {
             return Err(self.fail("threads", "expected 1 to 1024"));
         }
-        if file.server_listen_addr.rsplit_once(':').is_none_or(|(host, port)| {
-            host.is_empty() || port.parse::<u16>().is_err()
-        }) {
+        if file
+            .server_listen_addr
+            .rsplit_once(':')
+            .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        {
             return Err(self.fail("server_listen_addr", "expected host:port"));
         }
         let tls = Tls {
@@ -246,7 +248,10 @@ impl Resolver<'_> {
 
     fn required_path(&self, key: &str, path: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
         path.map(|p| self.absolute(&p)).ok_or_else(|| {
-            self.fail(key, "is missing; mutual TLS is not optional (`mas certs init` makes the files)")
+            self.fail(
+                key,
+                "is missing; mutual TLS is not optional (`mas certs init` makes the files)",
+            )
         })
     }
 
@@ -270,7 +275,10 @@ impl Resolver<'_> {
             if socket.as_os_str().len() > 107 {
                 return Err(self.fail(
                     "gateway.redis.data_dir",
-                    format!("{} is too long for a unix socket (107 bytes)", socket.display()),
+                    format!(
+                        "{} is too long for a unix socket (107 bytes)",
+                        socket.display()
+                    ),
                 ));
             }
             return Ok(Redis {
@@ -281,7 +289,10 @@ impl Resolver<'_> {
         }
         let known = ["redis://", "rediss://", "unix://"];
         if !known.iter().any(|scheme| redis.url.starts_with(scheme)) {
-            return Err(self.fail(key, format!("expected `managed` or a URL with one of {known:?}")));
+            return Err(self.fail(
+                key,
+                format!("expected `managed` or a URL with one of {known:?}"),
+            ));
         }
         Ok(Redis {
             url: redis.url.clone(),
@@ -315,7 +326,9 @@ impl Resolver<'_> {
             }
             let program = match (agent.command, agent.class_path) {
                 (Some(_), Some(_)) => {
-                    return Err(self.fail(&key, "has both `command` and `class_path`; expected one"));
+                    return Err(
+                        self.fail(&key, "has both `command` and `class_path`; expected one")
+                    );
                 }
                 (Some(words), None) if words.is_empty() => {
                     return Err(self.fail(&format!("{key}.command"), "is empty"));

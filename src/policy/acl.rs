@@ -137,9 +137,12 @@ mod tests {
         let ids = || proptest::collection::vec((0usize..5).prop_map(agent), 0..4);
         prop_oneof![
             (id(), id()).prop_map(|(a, b)| Permission::AllowBidirectional { agents: [a, b] }),
-            (ids(), any::<bool>())
-                .prop_map(|(agents, bidirectional)| Permission::AllowNetwork { agents, bidirectional }),
-            (id(), ids()).prop_map(|(sender, receivers)| Permission::AllowBroadcast { sender, receivers }),
+            (ids(), any::<bool>()).prop_map(|(agents, bidirectional)| Permission::AllowNetwork {
+                agents,
+                bidirectional
+            }),
+            (id(), ids())
+                .prop_map(|(sender, receivers)| Permission::AllowBroadcast { sender, receivers }),
             id().prop_map(|agent_id| Permission::AllowWildcard { agent_id }),
             (id(), ids()).prop_map(|(sender, targets)| Permission::Allow { sender, targets }),
             (id(), ids()).prop_map(|(sender, targets)| Permission::Deny { sender, targets }),
@@ -152,13 +155,19 @@ mod tests {
             Permission::AllowBidirectional { agents: [a, b] } => {
                 (a == from && b == to) || (b == from && a == to)
             }
-            Permission::AllowNetwork { agents, bidirectional: true } => {
-                from != to && agents.contains(from) && agents.contains(to)
+            Permission::AllowNetwork {
+                agents,
+                bidirectional: true,
+            } => from != to && agents.contains(from) && agents.contains(to),
+            Permission::AllowNetwork {
+                agents,
+                bidirectional: false,
+            } => agents
+                .windows(2)
+                .any(|pair| &pair[0] == from && &pair[1] == to),
+            Permission::AllowBroadcast { sender, receivers } => {
+                sender == from && receivers.contains(to)
             }
-            Permission::AllowNetwork { agents, bidirectional: false } => {
-                agents.windows(2).any(|pair| &pair[0] == from && &pair[1] == to)
-            }
-            Permission::AllowBroadcast { sender, receivers } => sender == from && receivers.contains(to),
             Permission::AllowWildcard { agent_id } => agent_id == from,
             Permission::Allow { sender, targets } => sender == from && targets.contains(to),
             Permission::Deny { .. } => false,

@@ -51,18 +51,28 @@ async fn session(
     let instance = match instance {
         Ok(instance) => instance,
         Err(text) => {
-            let stranger = Stranger { refusal, identity: Some(identity) };
+            let stranger = Stranger {
+                refusal,
+                identity: Some(identity),
+            };
             return refuse(&gateway, stranger, &text, sink).await;
         }
     };
     let shared = gateway.shards.shared();
     let Some(home) = gateway.shards.home(&identity.agent) else {
-        let stranger = Stranger { refusal: Refusal::OVERLOADED, identity: Some(identity) };
+        let stranger = Stranger {
+            refusal: Refusal::OVERLOADED,
+            identity: Some(identity),
+        };
         return refuse(&gateway, stranger, instance.as_str(), sink).await;
     };
     let hash = identity.agent.route_hash();
-    let (session, outbound) =
-        Session::new(identity, instance, shared.delivery.max_in_flight, home.clone());
+    let (session, outbound) = Session::new(
+        identity,
+        instance,
+        shared.delivery.max_in_flight,
+        home.clone(),
+    );
     gateway.shards.submit(hash, Job::Open(session.clone()));
     let reading = read(&session, stream);
     let writing = write(&session, outbound, sink);
@@ -73,9 +83,10 @@ async fn session(
 /// The first event must be Hello.
 async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<String, Refusal> {
     match stream.try_next().await {
-        Ok(Some(Untrusted(Some(ClientEvent { event: Some(ClientEventKind::Hello(hello)), .. })))) => {
-            Ok(hello.instance_id)
-        }
+        Ok(Some(Untrusted(Some(ClientEvent {
+            event: Some(ClientEventKind::Hello(hello)),
+            ..
+        })))) => Ok(hello.instance_id),
         Ok(Some(_)) => Err(Refusal::EXPECTED_HELLO),
         Ok(None) | Err(_) => Err(Refusal::MISSING_HELLO),
     }
@@ -102,7 +113,11 @@ async fn read(session: &Arc<Session>, mut stream: RequestStream<Untrusted<Client
                         end -= 1;
                     }
                     reason.truncate(end);
-                    session.note(ClientNote::Nack { id, reason, retryable: nack.retryable });
+                    session.note(ClientNote::Nack {
+                        id,
+                        reason,
+                        retryable: nack.retryable,
+                    });
                 }
             }
             ClientEventKind::Hello(_) | ClientEventKind::Heartbeat(_) => {}
@@ -112,7 +127,11 @@ async fn read(session: &Arc<Session>, mut stream: RequestStream<Untrusted<Client
 }
 
 /// Sends what the worker queued until it ends the stream.
-async fn write(session: &Arc<Session>, mut outbound: mpsc::UnboundedReceiver<Outbound>, mut sink: DuplexSink<ServerEvent>) {
+async fn write(
+    session: &Arc<Session>,
+    mut outbound: mpsc::UnboundedReceiver<Outbound>,
+    mut sink: DuplexSink<ServerEvent>,
+) {
     sink.enhance_batch(true);
     while let Some(first) = outbound.next().await {
         let mut next = Some(first);
@@ -130,7 +149,10 @@ async fn write(session: &Arc<Session>, mut outbound: mpsc::UnboundedReceiver<Out
                 }),
                 Outbound::End(refusal) => return end(sink, refusal).await,
             };
-            let event = ServerEvent { event: Some(event), ..ServerEvent::default() };
+            let event = ServerEvent {
+                event: Some(event),
+                ..ServerEvent::default()
+            };
             if sink.feed((event, WriteFlags::default())).await.is_err() {
                 // The stream is gone; the reader tells the worker.
                 return;
@@ -155,7 +177,12 @@ async fn end(mut sink: DuplexSink<ServerEvent>, refusal: Option<Refusal>) {
 }
 
 /// Has the refusal recorded, then ends the stream with it.
-async fn refuse(gateway: &Gateway, stranger: Stranger, instance: &str, sink: DuplexSink<ServerEvent>) {
+async fn refuse(
+    gateway: &Gateway,
+    stranger: Stranger,
+    instance: &str,
+    sink: DuplexSink<ServerEvent>,
+) {
     let (answer, receiver) = oneshot::channel();
     let answer = Box::new(move |refusal: Refusal| {
         // A client that is gone needs no answer.

@@ -10,9 +10,10 @@ use crate::audit::Action;
 use crate::envelope::Trace;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::protocol::{
-    AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse, ReplyRequest,
-    ReplyResponse, RequestRequest, RequestResponse, ResetStateRequest, ResetStateResponse, SendRequest,
-    SendResponse, Untrusted, UpdateStateRequest, UpdateStateResponse,
+    AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse,
+    ReplyRequest, ReplyResponse, RequestRequest, RequestResponse, ResetStateRequest,
+    ResetStateResponse, SendRequest, SendResponse, Untrusted, UpdateStateRequest,
+    UpdateStateResponse,
 };
 use crate::refusal::Refusal;
 use crate::shard::job::{Accepted, Answer, Caller, Job, MessageJob, RefusedJob, ReplyJob};
@@ -55,11 +56,24 @@ fn respond<T, R>(
 
 impl Gateway {
     /// Who calls, and the request's content; a refusal otherwise.
-    fn admit<'r, Q>(&self, ctx: &RpcContext<'_>, request: &'r Untrusted<Q>) -> Result<(Caller, &'r Q), Stranger> {
+    fn admit<'r, Q>(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: &'r Untrusted<Q>,
+    ) -> Result<(Caller, &'r Q), Stranger> {
         let identity = self.callers.identify(ctx)?;
         match &request.0 {
-            Some(content) => Ok((Caller { identity, instance: None }, content)),
-            None => Err(Stranger { refusal: Refusal::MALFORMED_REQUEST, identity: Some(identity) }),
+            Some(content) => Ok((
+                Caller {
+                    identity,
+                    instance: None,
+                },
+                content,
+            )),
+            None => Err(Stranger {
+                refusal: Refusal::MALFORMED_REQUEST,
+                identity: Some(identity),
+            }),
         }
     }
 
@@ -84,10 +98,17 @@ impl Gateway {
         message_type: &str,
         answer: Box<dyn FnOnce(Refusal) + Send>,
     ) {
-        let hash = stranger.identity.as_ref().map_or(0, |identity| identity.agent.route_hash());
+        let hash = stranger
+            .identity
+            .as_ref()
+            .map_or(0, |identity| identity.agent.route_hash());
         let job = RefusedJob {
             action,
-            agent: stranger.identity.as_ref().map(|i| i.agent.to_string()).unwrap_or_default(),
+            agent: stranger
+                .identity
+                .as_ref()
+                .map(|i| i.agent.to_string())
+                .unwrap_or_default(),
             instance: bounded(instance),
             fingerprint: stranger.identity.as_ref().map(|i| i.fingerprint),
             target: bounded(target),
@@ -98,33 +119,61 @@ impl Gateway {
         self.shards.submit(hash, Job::Refused(job));
     }
 
-    fn refuse_call<T: Send + 'static>(&self, action: Action, stranger: Stranger, about: &About<'_>, answer: Answer<T>) {
+    fn refuse_call<T: Send + 'static>(
+        &self,
+        action: Action,
+        stranger: Stranger,
+        about: &About<'_>,
+        answer: Answer<T>,
+    ) {
         let answer = Box::new(move |refusal| drop(answer.send(Err(refusal))));
-        self.refuse(action, stranger, about.instance, about.target, about.message_type, answer);
+        self.refuse(
+            action,
+            stranger,
+            about.instance,
+            about.target,
+            about.message_type,
+            answer,
+        );
     }
 }
 
 /// Enough of a stranger's text for the record.
 fn bounded(text: &str) -> String {
-    text.chars().take(crate::envelope::MAX_MESSAGE_TYPE_BYTES).collect()
+    text.chars()
+        .take(crate::envelope::MAX_MESSAGE_TYPE_BYTES)
+        .collect()
 }
 
 fn header<'m>(headers: &'m Metadata, name: &str) -> Option<&'m [u8]> {
-    headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    headers
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
 }
 
 fn trace(ctx: &RpcContext<'_>) -> Option<Trace> {
     let headers = ctx.request_headers();
-    Trace::from_headers(header(headers, "traceparent"), header(headers, "tracestate"))
+    Trace::from_headers(
+        header(headers, "traceparent"),
+        header(headers, "tracestate"),
+    )
 }
 
 /// Where a message's job goes: to its target's worker. A target that is no id is refused by the
 /// sender's.
 fn message_route(caller: &Caller, target: &str) -> u16 {
-    AgentId::parse(target).unwrap_or_else(|| caller.identity.agent.clone()).route_hash()
+    AgentId::parse(target)
+        .unwrap_or_else(|| caller.identity.agent.clone())
+        .route_hash()
 }
 
-pub fn send(gateway: &Gateway, ctx: RpcContext<'_>, request: Untrusted<SendRequest>, sink: UnarySink<SendResponse>) {
+pub fn send(
+    gateway: &Gateway,
+    ctx: RpcContext<'_>,
+    request: Untrusted<SendRequest>,
+    sink: UnarySink<SendResponse>,
+) {
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |accepted: Accepted| SendResponse {
         message_id: accepted.message_id.to_string(),
@@ -132,7 +181,9 @@ pub fn send(gateway: &Gateway, ctx: RpcContext<'_>, request: Untrusted<SendReque
     });
     let (caller, content) = match gateway.admit(&ctx, &request) {
         Ok(admitted) => admitted,
-        Err(stranger) => return gateway.refuse_call(Action::Send, stranger, &About::default(), answer),
+        Err(stranger) => {
+            return gateway.refuse_call(Action::Send, stranger, &About::default(), answer);
+        }
     };
     let instance = match gateway.session(&caller, &content.instance_id) {
         Ok(instance) => instance,
@@ -142,7 +193,10 @@ pub fn send(gateway: &Gateway, ctx: RpcContext<'_>, request: Untrusted<SendReque
                 target: &content.target_id,
                 message_type: &content.message_type,
             };
-            let stranger = Stranger { refusal, identity: Some(caller.identity) };
+            let stranger = Stranger {
+                refusal,
+                identity: Some(caller.identity),
+            };
             return gateway.refuse_call(Action::Send, stranger, &about, answer);
         }
     };
@@ -172,12 +226,17 @@ pub fn request(
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |accepted: Accepted| RequestResponse {
         message_id: accepted.message_id.to_string(),
-        correlation_id: accepted.correlation_id.map(|id| id.to_string()).unwrap_or_default(),
+        correlation_id: accepted
+            .correlation_id
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
         ..RequestResponse::default()
     });
     let (caller, content) = match gateway.admit(&ctx, &request) {
         Ok(admitted) => admitted,
-        Err(stranger) => return gateway.refuse_call(Action::Request, stranger, &About::default(), answer),
+        Err(stranger) => {
+            return gateway.refuse_call(Action::Request, stranger, &About::default(), answer);
+        }
     };
     let instance = match gateway.session(&caller, &content.instance_id) {
         Ok(instance) => instance,
@@ -187,7 +246,10 @@ pub fn request(
                 target: &content.target_id,
                 message_type: &content.message_type,
             };
-            let stranger = Stranger { refusal, identity: Some(caller.identity) };
+            let stranger = Stranger {
+                refusal,
+                identity: Some(caller.identity),
+            };
             return gateway.refuse_call(Action::Request, stranger, &about, answer);
         }
     };
@@ -216,7 +278,12 @@ fn request_ttl_s(timeout_ms: i32) -> u64 {
     }
 }
 
-pub fn reply(gateway: &Gateway, ctx: RpcContext<'_>, request: Untrusted<ReplyRequest>, sink: UnarySink<ReplyResponse>) {
+pub fn reply(
+    gateway: &Gateway,
+    ctx: RpcContext<'_>,
+    request: Untrusted<ReplyRequest>,
+    sink: UnarySink<ReplyResponse>,
+) {
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |accepted: Accepted| ReplyResponse {
         message_id: accepted.message_id.to_string(),
@@ -224,15 +291,20 @@ pub fn reply(gateway: &Gateway, ctx: RpcContext<'_>, request: Untrusted<ReplyReq
     });
     let (caller, content) = match gateway.admit(&ctx, &request) {
         Ok(admitted) => admitted,
-        Err(stranger) => return gateway.refuse_call(Action::Reply, stranger, &About::default(), answer),
-    };
-    let admitted = gateway.session(&caller, &content.instance_id).and_then(|instance| {
-        if content.correlation_id.is_empty() {
-            return Err(Refusal::MISSING_CORRELATION_ID);
+        Err(stranger) => {
+            return gateway.refuse_call(Action::Reply, stranger, &About::default(), answer);
         }
-        let id = CorrelationId::parse(&content.correlation_id).ok_or(Refusal::UNKNOWN_CORRELATION_ID)?;
-        Ok((instance, id))
-    });
+    };
+    let admitted = gateway
+        .session(&caller, &content.instance_id)
+        .and_then(|instance| {
+            if content.correlation_id.is_empty() {
+                return Err(Refusal::MISSING_CORRELATION_ID);
+            }
+            let id = CorrelationId::parse(&content.correlation_id)
+                .ok_or(Refusal::UNKNOWN_CORRELATION_ID)?;
+            Ok((instance, id))
+        });
     let (instance, correlation_id) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
@@ -241,7 +313,10 @@ pub fn reply(gateway: &Gateway, ctx: RpcContext<'_>, request: Untrusted<ReplyReq
                 target: "",
                 message_type: &content.message_type,
             };
-            let stranger = Stranger { refusal, identity: Some(caller.identity) };
+            let stranger = Stranger {
+                refusal,
+                identity: Some(caller.identity),
+            };
             return gateway.refuse_call(Action::Reply, stranger, &about, answer);
         }
     };
@@ -268,24 +343,36 @@ pub fn discover(
     sink: UnarySink<DiscoverResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |found: Vec<crate::shard::job::Discovered>| DiscoverResponse {
-        agents: found
-            .into_iter()
-            .map(|agent| AgentRecord {
-                agent_id: agent.agent.to_string(),
-                capabilities: agent.capabilities,
-                metadata_json: agent.metadata_json,
-                status: "ACTIVE".to_owned(),
-                ..AgentRecord::default()
-            })
-            .collect(),
-        ..DiscoverResponse::default()
-    });
-    owned(gateway, &ctx, request, Action::Discover, answer, |caller, content, answer| Job::Discover {
-        caller,
-        capabilities: content.capabilities,
+    respond(
+        &ctx,
+        sink,
+        receiver,
+        |found: Vec<crate::shard::job::Discovered>| DiscoverResponse {
+            agents: found
+                .into_iter()
+                .map(|agent| AgentRecord {
+                    agent_id: agent.agent.to_string(),
+                    capabilities: agent.capabilities,
+                    metadata_json: agent.metadata_json,
+                    status: "ACTIVE".to_owned(),
+                    ..AgentRecord::default()
+                })
+                .collect(),
+            ..DiscoverResponse::default()
+        },
+    );
+    owned(
+        gateway,
+        &ctx,
+        request,
+        Action::Discover,
         answer,
-    });
+        |caller, content, answer| Job::Discover {
+            caller,
+            capabilities: content.capabilities,
+            answer,
+        },
+    );
 }
 
 pub fn get_state(
@@ -295,11 +382,20 @@ pub fn get_state(
     sink: UnarySink<GetStateResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |fields: Vec<(String, String)>| GetStateResponse {
-        state: fields.into_iter().collect(),
-        ..GetStateResponse::default()
+    respond(&ctx, sink, receiver, |fields: Vec<(String, String)>| {
+        GetStateResponse {
+            state: fields.into_iter().collect(),
+            ..GetStateResponse::default()
+        }
     });
-    owned(gateway, &ctx, request, Action::StateGet, answer, |caller, _, answer| Job::StateGet { caller, answer });
+    owned(
+        gateway,
+        &ctx,
+        request,
+        Action::StateGet,
+        answer,
+        |caller, _, answer| Job::StateGet { caller, answer },
+    );
 }
 
 pub fn update_state(
@@ -310,11 +406,18 @@ pub fn update_state(
 ) {
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |()| UpdateStateResponse::default());
-    owned(gateway, &ctx, request, Action::StateUpdate, answer, |caller, content, answer| Job::StateUpdate {
-        caller,
-        updates: content.updates.into_iter().collect(),
+    owned(
+        gateway,
+        &ctx,
+        request,
+        Action::StateUpdate,
         answer,
-    });
+        |caller, content, answer| Job::StateUpdate {
+            caller,
+            updates: content.updates.into_iter().collect(),
+            answer,
+        },
+    );
 }
 
 pub fn reset_state(
@@ -325,10 +428,14 @@ pub fn reset_state(
 ) {
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |()| ResetStateResponse::default());
-    owned(gateway, &ctx, request, Action::StateReset, answer, |caller, _, answer| Job::StateReset {
-        caller,
+    owned(
+        gateway,
+        &ctx,
+        request,
+        Action::StateReset,
         answer,
-    });
+        |caller, _, answer| Job::StateReset { caller, answer },
+    );
 }
 
 /// A call about the caller's own affairs: its own worker does it.

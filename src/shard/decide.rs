@@ -96,7 +96,11 @@ pub(super) enum Note {
         reason: String,
     },
     /// An effect that is on record as allowed was refused by the store.
-    EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
+    EffectFailed {
+        message_id: Option<Uuid>,
+        agent: String,
+        error: String,
+    },
     /// The lane ends in order.
     LaneClosed,
 }
@@ -147,7 +151,10 @@ impl<'a> Transaction<'a> {
     }
 
     fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
-        let fields = Fields { policy_version: self.shared.policy.version(), ..*fields };
+        let fields = Fields {
+            policy_version: self.shared.policy.version(),
+            ..*fields
+        };
         let _ = self.lane.append(self.now, action, decision, &fields);
     }
 
@@ -157,14 +164,20 @@ impl<'a> Transaction<'a> {
         let outcome = match job {
             Job::Message(job) => self.message(job),
             Job::Reply(job) => self.reply(job),
-            Job::Discover { caller, capabilities, .. } => self.discover(caller, capabilities),
+            Job::Discover {
+                caller,
+                capabilities,
+                ..
+            } => self.discover(caller, capabilities),
             Job::StateGet { caller, .. } => {
                 self.effect("HGETALL");
                 let _ = self.batch.arg(keys::state(&caller.identity.agent));
                 self.state_record(caller, Action::StateGet, &Ok(Success::State), 0);
                 Ok(Success::State)
             }
-            Job::StateUpdate { caller, updates, .. } => self.state_update(caller, updates),
+            Job::StateUpdate {
+                caller, updates, ..
+            } => self.state_update(caller, updates),
             Job::StateReset { caller, .. } => {
                 self.effect("DEL");
                 let _ = self.batch.arg(keys::state(&caller.identity.agent));
@@ -175,7 +188,10 @@ impl<'a> Transaction<'a> {
             Job::Open(session) => self.open(session),
             Job::Refused(job) => self.refused(job),
         };
-        Decided { outcome, effects: first..self.effects }
+        Decided {
+            outcome,
+            effects: first..self.effects,
+        }
     }
 
     // --- messages -------------------------------------------------------------------------------
@@ -185,21 +201,29 @@ impl<'a> Transaction<'a> {
         let message_id = new_message_id();
         let correlation_id = job.request_ttl_s.map(|_| CorrelationId::new(agent));
         let (decision, rule, refusal) = self.judge_message(job);
-        let action = if job.request_ttl_s.is_some() { Action::Request } else { Action::Send };
-        self.record(action, decision, &Fields {
-            agent: agent.as_str(),
-            instance: job.instance.as_str(),
-            fingerprint: &job.caller.identity.fingerprint,
-            message_id: Some(message_id),
-            message_type: cut(&job.message_type),
-            target: cut(&job.target),
-            correlation_id,
-            payload_digest: &payload_digest(&job.data_json),
-            payload_len: job.data_json.len() as u32,
-            rule: &rule,
-            reason: refusal.map_or("", |r| r.detail),
-            ..Fields::default()
-        });
+        let action = if job.request_ttl_s.is_some() {
+            Action::Request
+        } else {
+            Action::Send
+        };
+        self.record(
+            action,
+            decision,
+            &Fields {
+                agent: agent.as_str(),
+                instance: job.instance.as_str(),
+                fingerprint: &job.caller.identity.fingerprint,
+                message_id: Some(message_id),
+                message_type: cut(&job.message_type),
+                target: cut(&job.target),
+                correlation_id,
+                payload_digest: &payload_digest(&job.data_json),
+                payload_len: job.data_json.len() as u32,
+                rule: &rule,
+                reason: refusal.map_or("", |r| r.detail),
+                ..Fields::default()
+            },
+        );
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
@@ -237,7 +261,13 @@ impl<'a> Transaction<'a> {
                 .arg("EX")
                 .arg(ttl_s);
         }
-        Ok(Success::Queued { accepted: Accepted { message_id, correlation_id }, target })
+        Ok(Success::Queued {
+            accepted: Accepted {
+                message_id,
+                correlation_id,
+            },
+            target,
+        })
     }
 
     fn judge_message(&self, job: &MessageJob) -> (Decision, String, Option<Refusal>) {
@@ -255,7 +285,9 @@ impl<'a> Transaction<'a> {
             Decision::RateLimited => Some(Refusal::RATE_LIMITED),
             Decision::CircuitOpen => Some(Refusal::CIRCUIT_OPEN),
             Decision::DlpBlocked => Some(Refusal::DLP_BLOCKED),
-            Decision::Unauthenticated | Decision::Refused | Decision::Event => Some(Refusal::NOT_AUTHORIZED),
+            Decision::Unauthenticated | Decision::Refused | Decision::Event => {
+                Some(Refusal::NOT_AUTHORIZED)
+            }
         };
         if refusal.is_some() {
             return (verdict.decision, rule, refusal);
@@ -301,7 +333,12 @@ impl<'a> Transaction<'a> {
     fn append(&mut self, stream: &str, envelope: &Envelope<'_>) {
         let json = envelope.to_json(self.now);
         self.effect("XADD");
-        let _ = self.batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(json);
+        let _ = self
+            .batch
+            .arg(stream)
+            .arg("*")
+            .arg(keys::ENVELOPE_FIELD)
+            .arg(json);
     }
 
     fn reply(&mut self, job: &ReplyJob) -> Outcome {
@@ -353,7 +390,10 @@ impl<'a> Transaction<'a> {
         self.append(&keys::instance_inbox(&target, &instance), &envelope);
         self.effect("DEL");
         let _ = self.batch.arg(keys::pending_request(&job.correlation_id));
-        let connected = self.inboxes.get(&target).is_some_and(|i| i.slot(&instance).is_some());
+        let connected = self
+            .inboxes
+            .get(&target)
+            .is_some_and(|i| i.slot(&instance).is_some());
         if !connected {
             // Registered, so that the reply is cleared away if the instance never comes back.
             self.effect("HSETNX");
@@ -363,8 +403,15 @@ impl<'a> Transaction<'a> {
                 .arg(instance.as_str())
                 .arg(self.now.unix_us / 1000);
         }
-        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id) };
-        Ok(Success::Replied { accepted, target, instance })
+        let accepted = Accepted {
+            message_id,
+            correlation_id: Some(job.correlation_id),
+        };
+        Ok(Success::Replied {
+            accepted,
+            target,
+            instance,
+        })
     }
 
     /// A pending request is itself the permission to reply; only an accepted reply consumes it.
@@ -373,12 +420,21 @@ impl<'a> Transaction<'a> {
         if self.consumed.contains(&job.correlation_id) {
             return Err(unknown);
         }
-        let pending = self.facts.pending.get(&job.correlation_id).and_then(Option::as_ref).ok_or(unknown)?;
+        let pending = self
+            .facts
+            .pending
+            .get(&job.correlation_id)
+            .and_then(Option::as_ref)
+            .ok_or(unknown)?;
         if pending.target_id != job.caller.identity.agent.as_str() {
             return Err(Refusal::REPLY_SENDER_MISMATCH);
         }
         self.check_payload(&job.message_type, &job.data_json)?;
-        let card = self.shared.policy.agent(&pending.sender_id).ok_or(unknown)?;
+        let card = self
+            .shared
+            .policy
+            .agent(&pending.sender_id)
+            .ok_or(unknown)?;
         let instance = InstanceId::parse(&pending.sender_instance_id).ok_or(unknown)?;
         Ok((card.id.clone(), instance))
     }
@@ -393,7 +449,10 @@ impl<'a> Transaction<'a> {
             .agents()
             .filter(|card| {
                 let offers = capabilities.is_empty()
-                    || card.capabilities.iter().any(|offered| capabilities.contains(offered));
+                    || card
+                        .capabilities
+                        .iter()
+                        .any(|offered| capabilities.contains(offered));
                 offers
                     && shared.directory.is_active(&card.id)
                     && shared.policy.may_message(&identity.agent, &card.id)
@@ -405,11 +464,15 @@ impl<'a> Transaction<'a> {
             })
             .collect();
         found.sort_by(|a, b| a.agent.cmp(&b.agent));
-        self.record(Action::Discover, Decision::Allowed, &Fields {
-            agent: identity.agent.as_str(),
-            fingerprint: &identity.fingerprint,
-            ..Fields::default()
-        });
+        self.record(
+            Action::Discover,
+            Decision::Allowed,
+            &Fields {
+                agent: identity.agent.as_str(),
+                fingerprint: &identity.fingerprint,
+                ..Fields::default()
+            },
+        );
         Ok(Success::Discovered(found))
     }
 
@@ -426,7 +489,10 @@ impl<'a> Transaction<'a> {
         } else {
             Ok(Success::Done)
         };
-        let written: usize = updates.iter().map(|(field, value)| field.len() + value.len()).sum();
+        let written: usize = updates
+            .iter()
+            .map(|(field, value)| field.len() + value.len())
+            .sum();
         self.state_record(caller, Action::StateUpdate, &outcome, written);
         if outcome.is_ok() && !updates.is_empty() {
             self.effect("HSET");
@@ -444,13 +510,17 @@ impl<'a> Transaction<'a> {
             Ok(_) => (Decision::Allowed, ""),
             Err(refusal) => (Decision::Refused, refusal.detail),
         };
-        self.record(action, decision, &Fields {
-            agent: caller.identity.agent.as_str(),
-            fingerprint: &caller.identity.fingerprint,
-            payload_len: bytes as u32,
-            reason,
-            ..Fields::default()
-        });
+        self.record(
+            action,
+            decision,
+            &Fields {
+                agent: caller.identity.agent.as_str(),
+                fingerprint: &caller.identity.fingerprint,
+                payload_len: bytes as u32,
+                reason,
+                ..Fields::default()
+            },
+        );
     }
 
     // --- sessions and refusals -------------------------------------------------------------------
@@ -459,7 +529,8 @@ impl<'a> Transaction<'a> {
         let agent = &session.identity.agent;
         let key = (agent.clone(), session.instance.clone());
         let inbox = self.inboxes.get(agent);
-        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some()) || self.opening.contains(&key);
+        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some())
+            || self.opening.contains(&key);
         let opening = self.opening.iter().filter(|(a, _)| a == agent).count();
         let open = inbox.map_or(0, |i| i.slots().len()) + opening;
         let outcome = if taken {
@@ -473,7 +544,11 @@ impl<'a> Transaction<'a> {
         };
         self.record(
             Action::SessionOpen,
-            if outcome.is_ok() { Decision::Allowed } else { Decision::Refused },
+            if outcome.is_ok() {
+                Decision::Allowed
+            } else {
+                Decision::Refused
+            },
             &Fields {
                 agent: agent.as_str(),
                 instance: session.instance.as_str(),
@@ -485,9 +560,17 @@ impl<'a> Transaction<'a> {
         if outcome.is_ok() {
             self.opening.push(key);
             self.effect("HSET");
-            let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("ACTIVE");
+            let _ = self
+                .batch
+                .arg(keys::agent(agent))
+                .arg("status")
+                .arg("ACTIVE");
             self.effect("HSET");
-            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(0);
+            let _ = self
+                .batch
+                .arg(keys::instances(agent))
+                .arg(session.instance.as_str())
+                .arg(0);
         }
         outcome
     }
@@ -501,15 +584,19 @@ impl<'a> Transaction<'a> {
             | crate::refusal::Kind::ResourceExhausted
             | crate::refusal::Kind::Unavailable => Decision::Refused,
         };
-        self.record(job.action, decision, &Fields {
-            agent: cut(&job.agent),
-            instance: cut(&job.instance),
-            fingerprint: job.fingerprint.as_ref().map_or(&[], |f| f.as_slice()),
-            target: cut(&job.target),
-            message_type: cut(&job.message_type),
-            reason: job.refusal.detail,
-            ..Fields::default()
-        });
+        self.record(
+            job.action,
+            decision,
+            &Fields {
+                agent: cut(&job.agent),
+                instance: cut(&job.instance),
+                fingerprint: job.fingerprint.as_ref().map_or(&[], |f| f.as_slice()),
+                target: cut(&job.target),
+                message_type: cut(&job.message_type),
+                reason: job.refusal.detail,
+                ..Fields::default()
+            },
+        );
         Err(job.refusal)
     }
 
@@ -518,58 +605,113 @@ impl<'a> Transaction<'a> {
     /// Records what happened since the last commit, with its effects on the store.
     pub fn note(&mut self, note: &Note) {
         match note {
-            Note::Closed { identity, instance, reason } => {
+            Note::Closed {
+                identity,
+                instance,
+                reason,
+            } => {
                 let agent = &identity.agent;
-                self.record(Action::SessionClose, Decision::Event, &Fields {
-                    agent: agent.as_str(),
-                    instance: instance.as_str(),
-                    fingerprint: &identity.fingerprint,
-                    reason,
-                    ..Fields::default()
-                });
+                self.record(
+                    Action::SessionClose,
+                    Decision::Event,
+                    &Fields {
+                        agent: agent.as_str(),
+                        instance: instance.as_str(),
+                        fingerprint: &identity.fingerprint,
+                        reason,
+                        ..Fields::default()
+                    },
+                );
                 self.effect("HSET");
                 let left_ms = self.now.unix_us / 1000;
-                let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str()).arg(left_ms);
-                if self.inboxes.get(agent).is_none_or(|inbox| inbox.slots().is_empty()) {
+                let _ = self
+                    .batch
+                    .arg(keys::instances(agent))
+                    .arg(instance.as_str())
+                    .arg(left_ms);
+                if self
+                    .inboxes
+                    .get(agent)
+                    .is_none_or(|inbox| inbox.slots().is_empty())
+                {
                     self.effect("HSET");
-                    let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("INACTIVE");
+                    let _ = self
+                        .batch
+                        .arg(keys::agent(agent))
+                        .arg("status")
+                        .arg("INACTIVE");
                 }
             }
-            Note::Nacked { identity, instance, delivery, attempt, retryable, reason } => {
-                self.record(Action::Nack, Decision::Event, &Fields {
-                    agent: identity.agent.as_str(),
-                    instance: instance.as_str(),
-                    fingerprint: &identity.fingerprint,
-                    target: delivery,
-                    attempt: *attempt,
-                    rule: if *retryable { "retryable" } else { "not_retryable" },
-                    reason,
-                    ..Fields::default()
-                });
+            Note::Nacked {
+                identity,
+                instance,
+                delivery,
+                attempt,
+                retryable,
+                reason,
+            } => {
+                self.record(
+                    Action::Nack,
+                    Decision::Event,
+                    &Fields {
+                        agent: identity.agent.as_str(),
+                        instance: instance.as_str(),
+                        fingerprint: &identity.fingerprint,
+                        target: delivery,
+                        attempt: *attempt,
+                        rule: if *retryable {
+                            "retryable"
+                        } else {
+                            "not_retryable"
+                        },
+                        reason,
+                        ..Fields::default()
+                    },
+                );
             }
-            Note::EffectFailed { message_id, agent, error } => {
-                self.record(Action::EffectFailed, Decision::Event, &Fields {
-                    agent,
-                    message_id: *message_id,
-                    reason: error,
-                    ..Fields::default()
-                });
+            Note::EffectFailed {
+                message_id,
+                agent,
+                error,
+            } => {
+                self.record(
+                    Action::EffectFailed,
+                    Decision::Event,
+                    &Fields {
+                        agent,
+                        message_id: *message_id,
+                        reason: error,
+                        ..Fields::default()
+                    },
+                );
             }
-            Note::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
+            Note::LaneClosed => {
+                self.record(Action::LaneClosed, Decision::Event, &Fields::default())
+            }
         }
     }
 
     /// Moves an entry to the dead letters, payload and all.
-    pub fn dead_letter(&mut self, agent: &AgentId, stream: &str, letter: &DeadLetter, envelope: Option<&str>) {
-        self.record(Action::DeadLetter, Decision::Event, &Fields {
-            agent: agent.as_str(),
-            instance: letter.holder.as_str(),
-            message_id: envelope.and_then(message_id_of),
-            target: stream,
-            attempt: letter.attempts,
-            reason: cut(&letter.reason),
-            ..Fields::default()
-        });
+    pub fn dead_letter(
+        &mut self,
+        agent: &AgentId,
+        stream: &str,
+        letter: &DeadLetter,
+        envelope: Option<&str>,
+    ) {
+        self.record(
+            Action::DeadLetter,
+            Decision::Event,
+            &Fields {
+                agent: agent.as_str(),
+                instance: letter.holder.as_str(),
+                message_id: envelope.and_then(message_id_of),
+                target: stream,
+                attempt: letter.attempts,
+                reason: cut(&letter.reason),
+                ..Fields::default()
+            },
+        );
         if let Some(envelope) = envelope {
             self.effect("XADD");
             let _ = self
@@ -597,7 +739,11 @@ impl<'a> Transaction<'a> {
                 .arg(self.now.unix_us / 1000);
         }
         self.effect("XACK");
-        let _ = self.batch.arg(stream).arg(keys::GROUP).arg(letter.key.entry);
+        let _ = self
+            .batch
+            .arg(stream)
+            .arg(keys::GROUP)
+            .arg(letter.key.entry);
         self.effect("XDEL");
         let _ = self.batch.arg(stream).arg(letter.key.entry);
     }
@@ -608,7 +754,10 @@ impl<'a> Transaction<'a> {
         let _ = self.batch.arg(keys::instance_inbox(agent, instance));
         if consumer {
             self.effect("HDEL");
-            let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str());
+            let _ = self
+                .batch
+                .arg(keys::instances(agent))
+                .arg(instance.as_str());
             self.effect("XGROUP");
             let _ = self
                 .batch

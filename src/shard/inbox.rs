@@ -190,11 +190,15 @@ impl Inbox {
 
     /// The connected instance of that name.
     pub fn slot(&self, instance: &InstanceId) -> Option<&Slot> {
-        self.slots.iter().find(|slot| slot.session.instance == *instance)
+        self.slots
+            .iter()
+            .find(|slot| slot.session.instance == *instance)
     }
 
     fn slot_mut(&mut self, instance: &InstanceId) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|slot| slot.session.instance == *instance)
+        self.slots
+            .iter_mut()
+            .find(|slot| slot.session.instance == *instance)
     }
 
     /// Key of the stream an entry is in.
@@ -220,18 +224,27 @@ impl Inbox {
         self.backlog = Backlog::Unknown;
         let mut due = Vec::new();
         for (key, entry) in &mut self.entries {
-            if entry.holder == instance && matches!(entry.state, State::Waiting { lost: true, .. }) {
-                entry.state = State::Waiting { due_ms: now_ms, lost: true };
+            if entry.holder == instance && matches!(entry.state, State::Waiting { lost: true, .. })
+            {
+                entry.state = State::Waiting {
+                    due_ms: now_ms,
+                    lost: true,
+                };
                 due.push(key.clone());
             }
         }
-        self.waiting.extend(due.into_iter().map(|key| Reverse((now_ms, key))));
+        self.waiting
+            .extend(due.into_iter().map(|key| Reverse((now_ms, key))));
     }
 
     /// Disconnects an instance, if `session` is its current one. What it held waits for its return until
     /// `reclaim_at_ms`, then goes to another instance.
     pub fn close(&mut self, session: &Arc<Session>, reclaim_at_ms: u64) -> bool {
-        let Some(at) = self.slots.iter().position(|slot| Arc::ptr_eq(&slot.session, session)) else {
+        let Some(at) = self
+            .slots
+            .iter()
+            .position(|slot| Arc::ptr_eq(&slot.session, session))
+        else {
             return false;
         };
         drop(self.slots.remove(at));
@@ -239,11 +252,15 @@ impl Inbox {
         for (key, entry) in &mut self.entries {
             let held = matches!(entry.state, State::InFlight | State::Claiming);
             if held && entry.holder == session.instance {
-                entry.state = State::Waiting { due_ms: reclaim_at_ms, lost: true };
+                entry.state = State::Waiting {
+                    due_ms: reclaim_at_ms,
+                    lost: true,
+                };
                 lost.push(key.clone());
             }
         }
-        self.waiting.extend(lost.into_iter().map(|key| Reverse((reclaim_at_ms, key))));
+        self.waiting
+            .extend(lost.into_iter().map(|key| Reverse((reclaim_at_ms, key))));
         true
     }
 
@@ -258,7 +275,12 @@ impl Inbox {
     }
 
     /// Takes a delivery that `instance` holds off its hands.
-    fn release(&mut self, instance: &InstanceId, id: DeliveryId, state: State) -> Option<(EntryKey, u32)> {
+    fn release(
+        &mut self,
+        instance: &InstanceId,
+        id: DeliveryId,
+        state: State,
+    ) -> Option<(EntryKey, u32)> {
         let key = Self::key(instance, id);
         let entry = self.entries.get_mut(&key)?;
         if entry.state != State::InFlight || entry.holder != *instance {
@@ -300,7 +322,10 @@ impl Inbox {
         if retryable && attempts < config.max_attempts {
             let due_ms = now_ms + config.backoff_ms(attempts);
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.state = State::Waiting { due_ms, lost: false };
+                entry.state = State::Waiting {
+                    due_ms,
+                    lost: false,
+                };
             }
             self.waiting.push(Reverse((due_ms, key)));
             return Nacked::Retried(attempts);
@@ -355,9 +380,16 @@ impl Inbox {
                     taken += 1;
                     self.assign(&key, &instance);
                     let place = key.delivery_id().place;
-                    match claims.iter_mut().find(|c| c.instance == instance && c.place == place) {
+                    match claims
+                        .iter_mut()
+                        .find(|c| c.instance == instance && c.place == place)
+                    {
                         Some(claim) => claim.entries.push(key.entry),
-                        None => claims.push(Claim { instance, place, entries: vec![key.entry] }),
+                        None => claims.push(Claim {
+                            instance,
+                            place,
+                            entries: vec![key.entry],
+                        }),
                     }
                 }
                 // Nobody for it now: it stays due, behind what can move.
@@ -393,7 +425,10 @@ impl Inbox {
     fn receiver(&mut self, key: &EntryKey, config: &Delivery) -> Option<InstanceId> {
         let open = |slot: &Slot| slot.credit(config, 1) > 0;
         if let Some(owner) = &key.owner {
-            return self.slot(owner).filter(|slot| open(slot)).map(|_| owner.clone());
+            return self
+                .slot(owner)
+                .filter(|slot| open(slot))
+                .map(|_| owner.clone());
         }
         let count = self.slots.len();
         for step in 0..count {
@@ -455,7 +490,10 @@ impl Inbox {
         let unread = self.backlog != Backlog::AtMost(0);
         !self.acked.is_empty()
             || !self.dead.is_empty()
-            || self.slots.iter().any(|slot| open(slot) && (unread || slot.own_news))
+            || self
+                .slots
+                .iter()
+                .any(|slot| open(slot) && (unread || slot.own_news))
             || (self.next_due_ms().is_some_and(|due| due <= now_ms) && self.slots.iter().any(open))
     }
 
@@ -489,7 +527,9 @@ impl Inbox {
     pub fn read_answered(&mut self, instance: &InstanceId, place: Place, asked: usize, got: usize) {
         match place {
             Place::Own => {
-                if got < asked && let Some(slot) = self.slot_mut(instance) {
+                if got < asked
+                    && let Some(slot) = self.slot_mut(instance)
+                {
                     slot.own_news = false;
                 }
             }
@@ -504,23 +544,38 @@ impl Inbox {
     }
 
     /// A new entry was read for a connected instance and goes to it now.
-    pub fn delivered_new(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
+    pub fn delivered_new(
+        &mut self,
+        instance: &InstanceId,
+        place: Place,
+        entry: EntryId,
+        bytes: usize,
+    ) {
         let key = Self::key(instance, DeliveryId { place, entry });
         self.typical_bytes = (self.typical_bytes * 7 + bytes) / 8;
         if let Some(slot) = self.slot_mut(instance) {
             slot.in_flight += 1;
             slot.bytes += bytes;
         }
-        let _ = self.entries.insert(key, Entry {
-            state: State::InFlight,
-            attempts: 1,
-            holder: instance.clone(),
-            bytes,
-        });
+        let _ = self.entries.insert(
+            key,
+            Entry {
+                state: State::InFlight,
+                attempts: 1,
+                holder: instance.clone(),
+                bytes,
+            },
+        );
     }
 
     /// A claimed entry came back and goes to its new holder now.
-    pub fn delivered_again(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
+    pub fn delivered_again(
+        &mut self,
+        instance: &InstanceId,
+        place: Place,
+        entry: EntryId,
+        bytes: usize,
+    ) {
         let key = Self::key(instance, DeliveryId { place, entry });
         let Some(found) = self.entries.get_mut(&key) else {
             return;
@@ -534,13 +589,23 @@ impl Inbox {
 
     /// A claim that Redis did not answer with the entry: it exists no more (`gone`), or the claim failed
     /// and is due again.
-    pub fn not_delivered(&mut self, instance: &InstanceId, place: Place, entry: EntryId, gone: bool, now_ms: u64) {
+    pub fn not_delivered(
+        &mut self,
+        instance: &InstanceId,
+        place: Place,
+        entry: EntryId,
+        gone: bool,
+        now_ms: u64,
+    ) {
         let key = Self::key(instance, DeliveryId { place, entry });
         let Some(found) = self.entries.get_mut(&key) else {
             return;
         };
         found.attempts = found.attempts.saturating_sub(1);
-        found.state = State::Waiting { due_ms: now_ms, lost: true };
+        found.state = State::Waiting {
+            due_ms: now_ms,
+            lost: true,
+        };
         if gone {
             drop(self.entries.remove(&key));
         } else {
@@ -565,24 +630,52 @@ impl Inbox {
 
     /// Takes up a line of Redis' pending entries list that is not tracked yet: an entry that a lost
     /// session, or an earlier server, left behind.
-    pub fn adopt(&mut self, owner: Option<&InstanceId>, line: &PendingEntry, now_ms: u64, config: &Delivery) {
-        let key = EntryKey { owner: owner.cloned(), entry: line.id };
+    pub fn adopt(
+        &mut self,
+        owner: Option<&InstanceId>,
+        line: &PendingEntry,
+        now_ms: u64,
+        config: &Delivery,
+    ) {
+        let key = EntryKey {
+            owner: owner.cloned(),
+            entry: line.id,
+        };
         if self.entries.contains_key(&key) {
             return;
         }
-        let name = line.consumer.strip_prefix(self.agent.as_str()).and_then(|n| n.strip_prefix('-'));
+        let name = line
+            .consumer
+            .strip_prefix(self.agent.as_str())
+            .and_then(|n| n.strip_prefix('-'));
         let Some(holder) = name.and_then(InstanceId::parse) else {
-            log::warn!("{}: pending entry {} of foreign consumer {:?} left alone", self.stream, line.id, line.consumer);
+            log::warn!(
+                "{}: pending entry {} of foreign consumer {:?} left alone",
+                self.stream,
+                line.id,
+                line.consumer
+            );
             return;
         };
         let (due_ms, attempts) = if self.slot(&holder).is_some() {
             // Read for a connected instance, but the answer never arrived: not delivered yet.
             (now_ms, line.deliveries.saturating_sub(1))
         } else {
-            (now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms), line.deliveries)
+            (
+                now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms),
+                line.deliveries,
+            )
         };
         let state = State::Waiting { due_ms, lost: true };
-        let _ = self.entries.insert(key.clone(), Entry { state, attempts, holder, bytes: 0 });
+        let _ = self.entries.insert(
+            key.clone(),
+            Entry {
+                state,
+                attempts,
+                holder,
+                bytes: 0,
+            },
+        );
         self.waiting.push(Reverse((due_ms, key)));
     }
 

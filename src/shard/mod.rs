@@ -83,7 +83,12 @@ impl Shards {
         for index in 0..count {
             let (mailbox, inlet) = mailbox::mailbox();
             shards.mailboxes.push(mailbox);
-            workers.push(worker::Worker::connect(shared.clone(), index, count, inlet)?);
+            workers.push(worker::Worker::connect(
+                shared.clone(),
+                index,
+                count,
+                inlet,
+            )?);
         }
         let mut threads = Vec::with_capacity(count);
         for (index, worker) in workers.into_iter().enumerate() {
@@ -119,7 +124,8 @@ impl Shards {
 
     /// The mailbox that a route hash leads to.
     pub fn by_hash(&self, hash: u16) -> Option<&Mailbox> {
-        self.mailboxes.get(usize::from(hash) % self.mailboxes.len().max(1))
+        self.mailboxes
+            .get(usize::from(hash) % self.mailboxes.len().max(1))
     }
 
     /// Hands a job to the worker behind `hash`, or refuses it at once.
@@ -139,7 +145,8 @@ impl Shards {
         for mailbox in &self.mailboxes {
             mailbox.control(Control::Stop);
         }
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 log::error!("a worker ended by a panic");

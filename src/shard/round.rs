@@ -62,7 +62,10 @@ enum Tail {
 }
 
 enum Attempt {
-    Committed { decided: Vec<Decided>, values: Vec<Value> },
+    Committed {
+        decided: Vec<Decided>,
+        values: Vec<Value>,
+    },
     /// A watched key changed: read again, decide again.
     Conflict,
     /// Redis refused the transaction as a whole.
@@ -103,7 +106,11 @@ impl Worker {
             }
             return;
         }
-        log::warn!("worker {}: watched keys kept changing; {} jobs refused", self.index, jobs.len());
+        log::warn!(
+            "worker {}: watched keys kept changing; {} jobs refused",
+            self.index,
+            jobs.len()
+        );
         for job in jobs {
             job.fail(Refusal::STORAGE_UNAVAILABLE);
         }
@@ -115,7 +122,12 @@ impl Worker {
         self.batch.clear();
         let mut tail = self.make_groups(jobs);
 
-        let Gathered { facts, letters, clears, watching } = gathered;
+        let Gathered {
+            facts,
+            letters,
+            clears,
+            watching,
+        } = gathered;
         let notes = if stalled { 0 } else { self.notes.len() };
         let transacts = !jobs.is_empty() || notes > 0 || !letters.is_empty() || !clears.is_empty();
         let mut decided = Vec::with_capacity(jobs.len());
@@ -123,17 +135,34 @@ impl Worker {
         let mut exec = None;
         if transacts {
             let _ = self.batch.command("MULTI");
-            let mut transaction =
-                Transaction::new(&self.shared, now, &mut self.lane, &mut self.batch, &self.inboxes, facts);
+            let mut transaction = Transaction::new(
+                &self.shared,
+                now,
+                &mut self.lane,
+                &mut self.batch,
+                &self.inboxes,
+                facts,
+            );
             for note in &self.notes[..notes] {
                 transaction.note(note);
             }
-            for Letter { agent, stream, letter, envelope } in &letters {
+            for Letter {
+                agent,
+                stream,
+                letter,
+                envelope,
+            } in &letters
+            {
                 let first = transaction.effects;
                 transaction.dead_letter(agent, stream, letter, envelope.as_deref());
                 letter_effects.push(first..transaction.effects);
             }
-            for Clear { agent, instance, consumer_free } in &clears {
+            for Clear {
+                agent,
+                instance,
+                consumer_free,
+            } in &clears
+            {
                 transaction.clear_instance(agent, instance, *consumer_free);
             }
             for job in jobs {
@@ -149,7 +178,10 @@ impl Worker {
         self.expect_deliveries(&decided);
         self.add_tail(now, &mut tail);
         if self.batch.is_empty() {
-            return Ok(Attempt::Committed { decided, values: Vec::new() });
+            return Ok(Attempt::Committed {
+                decided,
+                values: Vec::new(),
+            });
         }
 
         let mut answers = self.run_batch().map_err(Failure::Unknown)?;
@@ -163,7 +195,11 @@ impl Worker {
                         self.lane.discard();
                         self.expect_no_deliveries(&decided);
                         self.apply_tail(tail, answers, now);
-                        return Ok(if conflict { Attempt::Conflict } else { Attempt::Refused });
+                        return Ok(if conflict {
+                            Attempt::Conflict
+                        } else {
+                            Attempt::Refused
+                        });
                     }
                 }
             }
@@ -200,8 +236,14 @@ impl Worker {
             }
             Value::Nil => Err(true),
             other => {
-                let cause = answers.iter().find(|a| answers::error_code(a).is_some()).unwrap_or(&other);
-                log::error!("worker {}: Redis refused a transaction: {cause:?}", self.index);
+                let cause = answers
+                    .iter()
+                    .find(|a| answers::error_code(a).is_some())
+                    .unwrap_or(&other);
+                log::error!(
+                    "worker {}: Redis refused a transaction: {cause:?}",
+                    self.index
+                );
                 Err(false)
             }
         }
@@ -244,22 +286,47 @@ impl Worker {
                 let _ = self.batch.arg(keys::state(agent));
             }
         }
-        let scans: Vec<Scan> = self.scans.drain(..self.scans.len().min(MAX_SCANS)).collect();
+        let scans: Vec<Scan> = self
+            .scans
+            .drain(..self.scans.len().min(MAX_SCANS))
+            .collect();
         for scan in &scans {
             self.add_scan(scan);
         }
-        let letters = if stalled { Vec::new() } else { self.take_letters() };
+        let letters = if stalled {
+            Vec::new()
+        } else {
+            self.take_letters()
+        };
         for (_, stream, letter) in &letters {
             let _ = self.batch.command("XRANGE");
-            let _ = self.batch.arg(stream).arg(letter.key.entry).arg(letter.key.entry);
+            let _ = self
+                .batch
+                .arg(stream)
+                .arg(letter.key.entry)
+                .arg(letter.key.entry);
         }
-        let clears = if stalled { Vec::new() } else { self.take_clears() };
+        let clears = if stalled {
+            Vec::new()
+        } else {
+            self.take_clears()
+        };
         for (agent, instance) in &clears {
             let _ = self.batch.command("XPENDING");
-            let _ = self.batch.arg(keys::inbox(agent)).arg(keys::GROUP).arg("-").arg("+").arg(1);
+            let _ = self
+                .batch
+                .arg(keys::inbox(agent))
+                .arg(keys::GROUP)
+                .arg("-")
+                .arg("+")
+                .arg(1);
             let _ = self.batch.arg(keys::consumer(agent, instance));
             let _ = self.batch.command("XRANGE");
-            let _ = self.batch.arg(keys::instance_inbox(agent, instance)).arg("-").arg("+");
+            let _ = self
+                .batch
+                .arg(keys::instance_inbox(agent, instance))
+                .arg("-")
+                .arg("+");
             let _ = self.batch.arg("COUNT").arg(CLEAR_PAGE);
         }
         if self.batch.is_empty() {
@@ -279,11 +346,17 @@ impl Worker {
             drop(found.next());
         }
         for (reply, value) in replies.iter().zip(found.by_ref()) {
-            let _ = gathered.facts.pending.insert(reply.correlation_id, parse_pending(&value));
+            let _ = gathered
+                .facts
+                .pending
+                .insert(reply.correlation_id, parse_pending(&value));
         }
         for (agent, value) in states.iter().zip(found.by_ref()) {
             let fields = answers::pairs(value).unwrap_or_default();
-            let sizes = fields.into_iter().map(|(field, value)| (field, value.len())).collect();
+            let sizes = fields
+                .into_iter()
+                .map(|(field, value)| (field, value.len()))
+                .collect();
             let _ = gathered.facts.states.insert((*agent).clone(), sizes);
         }
         for (scan, value) in scans.into_iter().zip(found.by_ref()) {
@@ -292,7 +365,12 @@ impl Worker {
         for ((agent, stream, letter), value) in letters.into_iter().zip(found.by_ref()) {
             let entry = answers::entries(value).and_then(|entries| entries.into_iter().next());
             let envelope = entry.and_then(|entry| entry.envelope);
-            gathered.letters.push(Letter { agent, stream, letter, envelope });
+            gathered.letters.push(Letter {
+                agent,
+                stream,
+                letter,
+                envelope,
+            });
         }
         for (agent, instance) in clears {
             let (pending, own) = (found.next(), found.next());
@@ -306,9 +384,17 @@ impl Worker {
             Some(instance) => keys::instance_inbox(&scan.agent, instance),
             None => keys::inbox(&scan.agent),
         };
-        let from = scan.after.map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
+        let from = scan
+            .after
+            .map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
         let _ = self.batch.command("XPENDING");
-        let _ = self.batch.arg(stream).arg(keys::GROUP).arg(from).arg("+").arg(SCAN_PAGE);
+        let _ = self
+            .batch
+            .arg(stream)
+            .arg(keys::GROUP)
+            .arg(from)
+            .arg("+")
+            .arg(SCAN_PAGE);
     }
 
     fn scanned(&mut self, scan: Scan, value: &Value, now: Now) {
@@ -324,7 +410,12 @@ impl Worker {
             return;
         };
         for line in &lines {
-            inbox.adopt(scan.owner.as_ref(), line, now.mono_ms, &self.shared.delivery);
+            inbox.adopt(
+                scan.owner.as_ref(),
+                line,
+                now.mono_ms,
+                &self.shared.delivery,
+            );
         }
         let _ = self.ready.insert(scan.agent.clone());
         // The sweep goes on where a scan stops at the bound.
@@ -354,7 +445,9 @@ impl Worker {
         let count = self.clears.len().min(MAX_CLEARS);
         let taken: Vec<(AgentId, InstanceId)> = self.clears.drain(..count).collect();
         let connected = |(agent, instance): &(AgentId, InstanceId)| {
-            self.inboxes.get(agent).is_some_and(|inbox| inbox.slot(instance).is_some())
+            self.inboxes
+                .get(agent)
+                .is_some_and(|inbox| inbox.slot(instance).is_some())
         };
         taken.into_iter().filter(|gone| !connected(gone)).collect()
     }
@@ -375,18 +468,30 @@ impl Worker {
         };
         let unread = own.and_then(answers::entries).unwrap_or_default();
         if unread.is_empty() {
-            gathered.clears.push(Clear { agent, instance, consumer_free });
+            gathered.clears.push(Clear {
+                agent,
+                instance,
+                consumer_free,
+            });
             return;
         }
         let stream = keys::instance_inbox(&agent, &instance);
         for StreamEntry { id, envelope } in unread {
             let letter = DeadLetter {
-                key: EntryKey { owner: Some(instance.clone()), entry: id },
+                key: EntryKey {
+                    owner: Some(instance.clone()),
+                    entry: id,
+                },
                 holder: instance.clone(),
                 attempts: 0,
                 reason: "instance_gone".to_owned(),
             };
-            gathered.letters.push(Letter { agent: agent.clone(), stream: stream.clone(), letter, envelope });
+            gathered.letters.push(Letter {
+                agent: agent.clone(),
+                stream: stream.clone(),
+                letter,
+                envelope,
+            });
         }
         self.clears.push_back((agent, instance));
     }
@@ -401,7 +506,10 @@ impl Worker {
         for job in jobs {
             if let Job::Open(session) = job {
                 streams.push(keys::inbox(&session.identity.agent));
-                streams.push(keys::instance_inbox(&session.identity.agent, &session.instance));
+                streams.push(keys::instance_inbox(
+                    &session.identity.agent,
+                    &session.instance,
+                ));
             }
         }
         for agent in std::mem::take(&mut self.regroup) {
@@ -412,12 +520,23 @@ impl Worker {
             streams.extend(inbox.slots().iter().map(|slot| slot.own_stream.clone()));
             let at = self.batch.command("XLEN");
             let _ = self.batch.arg(&inbox.stream);
-            tail.push((at, Tail::Length { agent: agent.clone() }));
+            tail.push((
+                at,
+                Tail::Length {
+                    agent: agent.clone(),
+                },
+            ));
             let _ = self.ready.insert(agent);
         }
         for stream in streams {
             let _ = self.batch.command("XGROUP");
-            let _ = self.batch.arg("CREATE").arg(stream).arg(keys::GROUP).arg("0").arg("MKSTREAM");
+            let _ = self
+                .batch
+                .arg("CREATE")
+                .arg(stream)
+                .arg(keys::GROUP)
+                .arg("0")
+                .arg("MKSTREAM");
         }
         tail
     }
@@ -432,13 +551,16 @@ impl Worker {
                         let _ = self.ready.insert(target.clone());
                     }
                 }
-                Ok(Success::Replied { target, instance, .. }) => {
+                Ok(Success::Replied {
+                    target, instance, ..
+                }) => {
                     if let Some(inbox) = self.inboxes.get_mut(target) {
                         inbox.own_news(instance);
                         let _ = self.ready.insert(target.clone());
                     }
                 }
-                Ok(Success::Discovered(_) | Success::State | Success::Done | Success::Opened) | Err(_) => {}
+                Ok(Success::Discovered(_) | Success::State | Success::Done | Success::Opened)
+                | Err(_) => {}
             }
         }
     }
@@ -481,7 +603,13 @@ impl Worker {
                 for key in group {
                     let _ = batch.arg(key.entry);
                 }
-                tail.push((at, Tail::Acked { agent: agent.clone(), keys: group.to_vec() }));
+                tail.push((
+                    at,
+                    Tail::Acked {
+                        agent: agent.clone(),
+                        keys: group.to_vec(),
+                    },
+                ));
             }
             for claim in inbox.due(now.mono_ms, &self.shared.delivery) {
                 let Some(slot) = inbox.slot(&claim.instance) else {
@@ -492,11 +620,21 @@ impl Worker {
                     Place::Own => &slot.own_stream,
                 };
                 let at = batch.command("XCLAIM");
-                let _ = batch.arg(stream).arg(keys::GROUP).arg(&slot.consumer).arg(0);
+                let _ = batch
+                    .arg(stream)
+                    .arg(keys::GROUP)
+                    .arg(&slot.consumer)
+                    .arg(0);
                 for entry in &claim.entries {
                     let _ = batch.arg(*entry);
                 }
-                tail.push((at, Tail::Claimed { agent: agent.clone(), claim }));
+                tail.push((
+                    at,
+                    Tail::Claimed {
+                        agent: agent.clone(),
+                        claim,
+                    },
+                ));
             }
             for read in inbox.reads(&self.shared.delivery) {
                 let Some(slot) = inbox.slot(&read.instance) else {
@@ -508,8 +646,19 @@ impl Worker {
                 };
                 let at = batch.command("XREADGROUP");
                 let _ = batch.arg("GROUP").arg(keys::GROUP).arg(&slot.consumer);
-                let _ = batch.arg("COUNT").arg(read.count).arg("STREAMS").arg(stream).arg(">");
-                tail.push((at, Tail::Read { agent: agent.clone(), read }));
+                let _ = batch
+                    .arg("COUNT")
+                    .arg(read.count)
+                    .arg("STREAMS")
+                    .arg(stream)
+                    .arg(">");
+                tail.push((
+                    at,
+                    Tail::Read {
+                        agent: agent.clone(),
+                        read,
+                    },
+                ));
             }
             self.schedule(&agent);
         }
@@ -534,21 +683,33 @@ impl Worker {
                     agent
                 }
                 Tail::Length { agent } => {
-                    if let (Some(inbox), Some(len)) = (self.inboxes.get_mut(&agent), answers::int(&value)) {
+                    if let (Some(inbox), Some(len)) =
+                        (self.inboxes.get_mut(&agent), answers::int(&value))
+                    {
                         inbox.len = len;
                     }
                     agent
                 }
             };
             let delivery = &self.shared.delivery;
-            if self.inboxes.get(&agent).is_some_and(|inbox| inbox.has_work(now.mono_ms, delivery)) {
+            if self
+                .inboxes
+                .get(&agent)
+                .is_some_and(|inbox| inbox.has_work(now.mono_ms, delivery))
+            {
                 let _ = self.ready.insert(agent.clone());
             }
             self.schedule(&agent);
         }
     }
 
-    fn acked(&mut self, agent: &AgentId, keys: Vec<EntryKey>, deleted: &Value, acked: Option<&Value>) {
+    fn acked(
+        &mut self,
+        agent: &AgentId,
+        keys: Vec<EntryKey>,
+        deleted: &Value,
+        acked: Option<&Value>,
+    ) {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
@@ -570,7 +731,13 @@ impl Worker {
             log::error!("{}: Redis refused a claim: {code}", inbox.stream);
             let lost_group = code == "NOGROUP";
             for entry in &claim.entries {
-                inbox.not_delivered(&claim.instance, claim.place, *entry, lost_group, now.mono_ms + STALL_MS);
+                inbox.not_delivered(
+                    &claim.instance,
+                    claim.place,
+                    *entry,
+                    lost_group,
+                    now.mono_ms + STALL_MS,
+                );
             }
             if lost_group {
                 let _ = self.regroup.insert(agent.clone());
@@ -580,11 +747,23 @@ impl Worker {
         let mut returned = answers::entries(value).unwrap_or_default();
         let session = inbox.slot(&claim.instance).map(|slot| slot.session.clone());
         for entry in &claim.entries {
-            let found = returned.iter().position(|e| e.id == *entry).map(|at| returned.swap_remove(at));
+            let found = returned
+                .iter()
+                .position(|e| e.id == *entry)
+                .map(|at| returned.swap_remove(at));
             match (found, &session) {
-                (Some(StreamEntry { id, envelope: Some(envelope) }), Some(session)) => {
+                (
+                    Some(StreamEntry {
+                        id,
+                        envelope: Some(envelope),
+                    }),
+                    Some(session),
+                ) => {
                     inbox.delivered_again(&claim.instance, claim.place, id, envelope.len());
-                    let key = super::session::DeliveryId { place: claim.place, entry: id };
+                    let key = super::session::DeliveryId {
+                        place: claim.place,
+                        entry: id,
+                    };
                     session.send(Outbound::Delivery { id: key, envelope });
                 }
                 // Deleted meanwhile: nothing is left to deliver.
@@ -604,7 +783,10 @@ impl Worker {
         };
         if let Some(code) = answers::error_code(&value) {
             if code == "NOGROUP" {
-                log::warn!("{}: its consumer group is gone; it is made again", inbox.stream);
+                log::warn!(
+                    "{}: its consumer group is gone; it is made again",
+                    inbox.stream
+                );
                 inbox.forget();
                 let _ = self.regroup.insert(agent.clone());
             } else {
@@ -625,14 +807,24 @@ impl Worker {
         for StreamEntry { id, envelope } in entries {
             let bytes = envelope.as_ref().map_or(0, String::len);
             inbox.delivered_new(&read.instance, read.place, id, bytes);
-            let id = super::session::DeliveryId { place: read.place, entry: id };
+            let id = super::session::DeliveryId {
+                place: read.place,
+                entry: id,
+            };
             match envelope {
                 Some(envelope) => session.send(Outbound::Delivery { id, envelope }),
                 // Not written by this server: nobody can handle it.
                 None => {
                     let now_ms = Now::read().mono_ms;
                     let reason = "no_envelope";
-                    let _ = inbox.nack(&read.instance, id, reason, false, now_ms, &self.shared.delivery);
+                    let _ = inbox.nack(
+                        &read.instance,
+                        id,
+                        reason,
+                        false,
+                        now_ms,
+                        &self.shared.delivery,
+                    );
                 }
             }
         }
@@ -660,7 +852,12 @@ impl Worker {
 
     fn settle_clears(&mut self, clears: Vec<Clear>, now: Now) {
         let again_at_ms = now.mono_ms + self.grace_ms();
-        for Clear { agent, instance, consumer_free } in clears {
+        for Clear {
+            agent,
+            instance,
+            consumer_free,
+        } in clears
+        {
             if !consumer_free && let Some(inbox) = self.inboxes.get_mut(&agent) {
                 // Its share of the inbox waits for another instance; the consumer is needed until then.
                 let _ = inbox.gone.insert(instance, again_at_ms);
@@ -694,10 +891,16 @@ impl Worker {
                     let _ = answer.send(Ok(found));
                 }
                 (Job::StateGet { answer, .. }, Success::State) => {
-                    let value = values.get_mut(effects.start).map(std::mem::take).unwrap_or_default();
+                    let value = values
+                        .get_mut(effects.start)
+                        .map(std::mem::take)
+                        .unwrap_or_default();
                     let _ = answer.send(answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE));
                 }
-                (Job::StateUpdate { answer, .. } | Job::StateReset { answer, .. }, Success::Done) => {
+                (
+                    Job::StateUpdate { answer, .. } | Job::StateReset { answer, .. },
+                    Success::Done,
+                ) => {
                     let _ = answer.send(Ok(()));
                 }
                 (Job::Open(session), Success::Opened) => self.opened(&session, now),
@@ -716,10 +919,18 @@ impl Worker {
                 }
                 (Some(accepted.message_id), target.to_string())
             }
-            Success::Replied { accepted, target, .. } => (Some(accepted.message_id), target.to_string()),
-            Success::Discovered(_) | Success::State | Success::Done | Success::Opened => (None, String::new()),
+            Success::Replied {
+                accepted, target, ..
+            } => (Some(accepted.message_id), target.to_string()),
+            Success::Discovered(_) | Success::State | Success::Done | Success::Opened => {
+                (None, String::new())
+            }
         };
-        self.notes.push(Note::EffectFailed { message_id, agent, error });
+        self.notes.push(Note::EffectFailed {
+            message_id,
+            agent,
+            error,
+        });
     }
 }
 
@@ -734,4 +945,3 @@ fn failed(values: &[Value], effects: &std::ops::Range<usize>) -> Option<String> 
 fn parse_pending(value: &Value) -> Option<PendingRequest> {
     serde_json::from_str(answers::text(value)?).ok()
 }
-

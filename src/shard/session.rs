@@ -208,29 +208,38 @@ impl Default for Directory {
 
 impl Directory {
     fn shard(&self, agent: &AgentId) -> Option<&RwLock<HashMap<AgentId, Vec<InstanceId>>>> {
-        self.shards.get(usize::from(agent.route_hash()) % DIRECTORY_SHARDS)
+        self.shards
+            .get(usize::from(agent.route_hash()) % DIRECTORY_SHARDS)
     }
 
     fn read<T>(&self, agent: &AgentId, f: impl FnOnce(&[InstanceId]) -> T) -> Option<T> {
-        let shard = self.shard(agent)?.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self
+            .shard(agent)?
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         shard.get(agent).map(|instances| f(instances))
     }
 
     /// Whether this instance has a session.
     pub fn has(&self, agent: &AgentId, instance: &InstanceId) -> bool {
-        self.read(agent, |instances| instances.contains(instance)).unwrap_or(false)
+        self.read(agent, |instances| instances.contains(instance))
+            .unwrap_or(false)
     }
 
     /// Whether any instance of the agent has a session.
     pub fn is_active(&self, agent: &AgentId) -> bool {
-        self.read(agent, |instances| !instances.is_empty()).unwrap_or(false)
+        self.read(agent, |instances| !instances.is_empty())
+            .unwrap_or(false)
     }
 
     /// A session opened.
     pub fn insert(&self, agent: &AgentId, instance: &InstanceId) {
         if let Some(shard) = self.shard(agent) {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            shard.entry(agent.clone()).or_default().push(instance.clone());
+            shard
+                .entry(agent.clone())
+                .or_default()
+                .push(instance.clone());
         }
     }
 

@@ -88,7 +88,12 @@ pub struct Worker {
 
 impl Worker {
     /// A connected worker that owns every agent whose route hash falls to `index` of `count`.
-    pub fn connect(shared: Arc<Shared>, index: usize, count: usize, inlet: Inlet) -> Result<Self, StoreError> {
+    pub fn connect(
+        shared: Arc<Shared>,
+        index: usize,
+        count: usize,
+        inlet: Inlet,
+    ) -> Result<Self, StoreError> {
         let inboxes = shared
             .policy
             .agents()
@@ -180,7 +185,10 @@ impl Worker {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
-        if !inbox.slot(&session.instance).is_some_and(|slot| Arc::ptr_eq(&slot.session, session)) {
+        if !inbox
+            .slot(&session.instance)
+            .is_some_and(|slot| Arc::ptr_eq(&slot.session, session))
+        {
             return;
         }
         for note in notes {
@@ -189,7 +197,11 @@ impl Worker {
                 ClientNote::Ack(id) => {
                     let _ = inbox.ack(&session.instance, id);
                 }
-                ClientNote::Nack { id, reason, retryable } => {
+                ClientNote::Nack {
+                    id,
+                    reason,
+                    retryable,
+                } => {
                     let nacked = inbox.nack(
                         &session.instance,
                         id,
@@ -217,7 +229,13 @@ impl Worker {
     }
 
     /// Ends a session in memory now; the record and the store follow with the next commit.
-    pub(super) fn close(&mut self, session: &Arc<Session>, now: Now, reason: &'static str, refusal: Option<Refusal>) {
+    pub(super) fn close(
+        &mut self,
+        session: &Arc<Session>,
+        now: Now,
+        reason: &'static str,
+        refusal: Option<Refusal>,
+    ) {
         let agent = session.identity.agent.clone();
         let reclaim_at_ms = now.mono_ms + self.shared.delivery.reclaim_idle_ms;
         let clear_at_ms = now.mono_ms + self.grace_ms();
@@ -253,12 +271,20 @@ impl Worker {
         self.shared.directory.insert(&agent, &session.instance);
         session.send(super::session::Outbound::Welcome);
         for owner in [None, Some(session.instance.clone())] {
-            self.scans.push_back(Scan { agent: agent.clone(), owner, after: None });
+            self.scans.push_back(Scan {
+                agent: agent.clone(),
+                owner,
+                after: None,
+            });
         }
         let left_s = session.identity.not_after_s - i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
         // The second after the last valid one.
-        let expires_ms = now.mono_ms + (u64::try_from(left_s).unwrap_or(0) + 1).saturating_mul(1000);
-        self.set_timer(expires_ms, Timer::Expiry(agent.clone(), session.instance.clone()));
+        let expires_ms =
+            now.mono_ms + (u64::try_from(left_s).unwrap_or(0) + 1).saturating_mul(1000);
+        self.set_timer(
+            expires_ms,
+            Timer::Expiry(agent.clone(), session.instance.clone()),
+        );
         let _ = self.ready.insert(agent);
         if session.is_closed() {
             self.close(session, now, "stream_ended", None);
@@ -276,7 +302,11 @@ impl Worker {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
-        let next = inbox.next_due_ms().into_iter().chain(inbox.gone.values().copied()).min();
+        let next = inbox
+            .next_due_ms()
+            .into_iter()
+            .chain(inbox.gone.values().copied())
+            .min();
         if let Some(at_ms) = next
             && inbox.timer_ms.is_none_or(|set| at_ms < set)
         {
@@ -331,7 +361,12 @@ impl Worker {
             .map(|slot| slot.session.clone());
         // A later session of the instance, with a newer certificate, has a timer of its own.
         if let Some(session) = session.filter(|session| !session.identity.is_current(now)) {
-            self.close(&session, now, "certificate_expired", Some(Refusal::INVALID_CERTIFICATE));
+            self.close(
+                &session,
+                now,
+                "certificate_expired",
+                Some(Refusal::INVALID_CERTIFICATE),
+            );
         }
     }
 
@@ -341,7 +376,11 @@ impl Worker {
                 continue;
             }
             inbox.suspect();
-            self.scans.push_back(Scan { agent: agent.clone(), owner: None, after: None });
+            self.scans.push_back(Scan {
+                agent: agent.clone(),
+                owner: None,
+                after: None,
+            });
             let _ = self.ready.insert(agent.clone());
         }
     }
@@ -417,12 +456,21 @@ impl Worker {
         self.connects += 1;
         let mut lane = Lane::new(LaneId::new(self.shared.boot, self.index, self.connects));
         // The first connection has no predecessor; any later one states how the last lane ended.
-        let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
-        let _ = lane.append(now, Action::LaneOpened, Decision::Event, &Fields {
-            reason: &predecessor,
-            policy_version: self.shared.policy.version(),
-            ..Fields::default()
-        });
+        let predecessor = if self.connects == 1 {
+            "boot".to_owned()
+        } else {
+            self.lane.closing_note()
+        };
+        let _ = lane.append(
+            now,
+            Action::LaneOpened,
+            Decision::Event,
+            &Fields {
+                reason: &predecessor,
+                policy_version: self.shared.policy.version(),
+                ..Fields::default()
+            },
+        );
         open_lane(&mut connection, &mut self.batch, &mut lane, now)?;
         self.adopt_agents(&mut connection, now)?;
         self.lane = lane;
@@ -435,9 +483,16 @@ impl Worker {
             }
             let _ = self.regroup.insert(agent.clone());
             let _ = self.ready.insert(agent.clone());
-            let own = inbox.slots().iter().map(|slot| Some(slot.session.instance.clone()));
+            let own = inbox
+                .slots()
+                .iter()
+                .map(|slot| Some(slot.session.instance.clone()));
             for owner in own.chain(std::iter::once(None)) {
-                self.scans.push_back(Scan { agent: agent.clone(), owner, after: None });
+                self.scans.push_back(Scan {
+                    agent: agent.clone(),
+                    owner,
+                    after: None,
+                });
             }
         }
         Ok(())
@@ -464,14 +519,23 @@ impl Worker {
     fn register(&mut self, agent: &AgentId, now_ms: &str) {
         let key = keys::agent(agent);
         let batch = &mut self.batch;
-        let active = self.inboxes.get(agent).is_some_and(|inbox| !inbox.slots().is_empty());
+        let active = self
+            .inboxes
+            .get(agent)
+            .is_some_and(|inbox| !inbox.slots().is_empty());
         let _ = batch.command("HSET");
         let _ = batch.arg(&key).arg("id").arg(agent.as_str());
         if let Some(card) = self.shared.policy.agent(agent.as_str()) {
             let capabilities = serde_json::Value::from(card.capabilities.clone()).to_string();
-            let _ = batch.arg("capabilities").arg(capabilities).arg("metadata").arg(&card.metadata_json);
+            let _ = batch
+                .arg("capabilities")
+                .arg(capabilities)
+                .arg("metadata")
+                .arg(&card.metadata_json);
         }
-        let _ = batch.arg("status").arg(if active { "ACTIVE" } else { "INACTIVE" });
+        let _ = batch
+            .arg("status")
+            .arg(if active { "ACTIVE" } else { "INACTIVE" });
         let _ = batch.command("HSETNX");
         let _ = batch.arg(&key).arg("registered_at").arg(now_ms);
         let _ = batch.command("XLEN");
@@ -516,7 +580,12 @@ impl Worker {
             .collect();
         for session in sessions {
             self.client_notes(&session, now);
-            self.close(&session, now, "server_stopping", Some(Refusal::SERVER_STOPPING));
+            self.close(
+                &session,
+                now,
+                "server_stopping",
+                Some(Refusal::SERVER_STOPPING),
+            );
         }
         self.notes.push(Note::LaneClosed);
         self.clears.clear();
@@ -541,7 +610,12 @@ impl Worker {
 }
 
 /// Registers a lane and writes its first block, both or neither.
-fn open_lane(connection: &mut Connection, batch: &mut Batch, lane: &mut Lane, now: Now) -> Result<(), StoreError> {
+fn open_lane(
+    connection: &mut Connection,
+    batch: &mut Batch,
+    lane: &mut Lane,
+    now: Now,
+) -> Result<(), StoreError> {
     let description = serde_json::json!({
         "opened_unix_us": now.unix_us,
         "version": env!("CARGO_PKG_VERSION"),

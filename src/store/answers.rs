@@ -197,7 +197,8 @@ pub fn pairs(value: Value) -> Option<Vec<(String, String)>> {
 fn owned_text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => Some(
-            String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+            String::from_utf8(bytes)
+                .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
         ),
         other => text(&other).map(str::to_owned),
     }
@@ -211,7 +212,20 @@ mod tests {
     #[test]
     fn only_the_canonical_text_is_an_entry_id() {
         assert_eq!(EntryId::parse("12-3"), Some(EntryId { ms: 12, seq: 3 }));
-        for bad in ["", "-", "1", "1-", "-1", "01-2", "1-02", "+1-2", "1-2-3", "1-2\n", " 1-2", "18446744073709551616-0"] {
+        for bad in [
+            "",
+            "-",
+            "1",
+            "1-",
+            "-1",
+            "01-2",
+            "1-02",
+            "+1-2",
+            "1-2-3",
+            "1-2\n",
+            " 1-2",
+            "18446744073709551616-0",
+        ] {
             assert_eq!(EntryId::parse(bad), None, "{bad:?}");
         }
     }

@@ -25,6 +25,15 @@ pub struct StoredBlock {
     pub hash: Vec<u8>,
 }
 
+/// The lanes of a trail.
+#[derive(Debug)]
+pub struct Lanes {
+    /// Those with records.
+    pub existing: Vec<LaneId>,
+    /// Those in the registry.
+    pub registered: Vec<LaneId>,
+}
+
 /// Adds the command that appends a block to its lane.
 pub fn append(batch: &mut Batch, lane: &LaneId, block: Block<'_>) -> usize {
     let place = batch.command("XADD");
@@ -41,16 +50,16 @@ pub fn append(batch: &mut Batch, lane: &LaneId, block: Block<'_>) -> usize {
 /// Adds the command that enters a lane into the registry.
 pub fn register(batch: &mut Batch, lane: &LaneId, description_json: &str) -> usize {
     let place = batch.command("HSET");
-    let _ = batch.arg(keys::LANES).arg(lane.as_str()).arg(description_json);
+    let _ = batch
+        .arg(keys::LANES)
+        .arg(lane.as_str())
+        .arg(description_json);
     place
 }
 
-/// The registered lanes and those that exist, both sorted.
-pub fn lanes(connection: &mut Connection) -> Result<(Vec<LaneId>, Vec<LaneId>), StoreError> {
-    let mut registered: Vec<LaneId> = match connection.command("HKEYS", &[keys::LANES])? {
-        Value::Array(names) => names.iter().filter_map(text).map(LaneId::from_stored).collect(),
-        other => return Err(unexpected("HKEYS", &other)),
-    };
+/// The lanes that exist and those that the registry lists, each sorted. A lane that was opened while
+/// this looked is listed at least where it exists: both appear in one transaction.
+pub fn lanes(connection: &mut Connection) -> Result<Lanes, StoreError> {
     let pattern = format!("{}*", keys::LANE_PREFIX);
     let mut existing = Vec::new();
     let mut cursor = "0".to_owned();
@@ -60,32 +69,63 @@ pub fn lanes(connection: &mut Connection) -> Result<(Vec<LaneId>, Vec<LaneId>), 
         let Value::Array(parts) = &answer else {
             return Err(unexpected("SCAN", &answer));
         };
-        let (Some(next), Some(Value::Array(names))) = (parts.first().and_then(text), parts.get(1)) else {
+        let (Some(next), Some(Value::Array(names))) = (parts.first().and_then(text), parts.get(1))
+        else {
             return Err(unexpected("SCAN", &answer));
         };
-        let ids = names.iter().filter_map(text).filter_map(|key| key.strip_prefix(keys::LANE_PREFIX));
+        let ids = names
+            .iter()
+            .filter_map(text)
+            .filter_map(|key| key.strip_prefix(keys::LANE_PREFIX));
         existing.extend(ids.map(LaneId::from_stored));
         cursor = next.to_owned();
         if cursor == "0" {
             break;
         }
     }
-    registered.sort();
+    let mut registered: Vec<LaneId> = match connection.command("HKEYS", &[keys::LANES])? {
+        Value::Array(names) => names
+            .iter()
+            .filter_map(text)
+            .map(LaneId::from_stored)
+            .collect(),
+        other => return Err(unexpected("HKEYS", &other)),
+    };
     existing.sort();
+    // SCAN may show a key twice.
     existing.dedup();
-    Ok((registered, existing))
+    registered.sort();
+    Ok(Lanes {
+        existing,
+        registered,
+    })
 }
 
 /// The next blocks of a lane after the one that began at `after` (0: from the start); empty at its end.
-pub fn blocks(connection: &mut Connection, lane: &LaneId, after: u64) -> Result<Vec<StoredBlock>, StoreError> {
+pub fn blocks(
+    connection: &mut Connection,
+    lane: &LaneId,
+    after: u64,
+) -> Result<Vec<StoredBlock>, StoreError> {
     let key = keys::lane(lane);
-    let from = if after == 0 { "-".to_owned() } else { format!("({after}-0") };
-    let answer = connection.command("XRANGE", &[&key, &from, "+", "COUNT", &PAGE_BLOCKS.to_string()])?;
+    let from = if after == 0 {
+        "-".to_owned()
+    } else {
+        format!("({after}-0")
+    };
+    let answer = connection.command(
+        "XRANGE",
+        &[&key, &from, "+", "COUNT", &PAGE_BLOCKS.to_string()],
+    )?;
     parse_blocks(answer)
 }
 
 /// The newest blocks of a lane, newest first.
-pub fn newest_blocks(connection: &mut Connection, lane: &LaneId, count: usize) -> Result<Vec<StoredBlock>, StoreError> {
+pub fn newest_blocks(
+    connection: &mut Connection,
+    lane: &LaneId,
+    count: usize,
+) -> Result<Vec<StoredBlock>, StoreError> {
     let key = keys::lane(lane);
     let answer = connection.command("XREVRANGE", &[&key, "+", "-", "COUNT", &count.to_string()])?;
     parse_blocks(answer)
@@ -98,12 +138,17 @@ fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
     items
         .into_iter()
         .map(|item| {
-            let (id, fields) = answers::entry(item).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
+            let (id, fields) =
+                answers::entry(item).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
             let bytes = answers::field(fields.clone(), BLOCK_FIELD).unwrap_or_default();
             let hash = answers::field(fields, HASH_FIELD).unwrap_or_default();
             // A second part of the id that is not 0 cannot come from a lane's writer.
             let first_seq = if id.seq == 0 { id.ms } else { 0 };
-            Ok(StoredBlock { first_seq, bytes, hash })
+            Ok(StoredBlock {
+                first_seq,
+                bytes,
+                hash,
+            })
         })
         .collect()
 }

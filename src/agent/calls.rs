@@ -1,0 +1,310 @@
+//! The unary calls, each bounded in time, repeated where the server says that nothing happened.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use grpcio::{CallOption, Client, Method};
+
+use super::error::{AgentError, Failure, classify};
+use super::{Message, Peer};
+use crate::protocol::{
+    DiscoverRequest, GetStateRequest, RUNTIME_V1, ReplyRequest, RequestRequest, ResetStateRequest,
+    SendRequest, UpdateStateRequest,
+};
+
+/// Wait before a refused call is tried again; doubles up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+const RETRY_LAST: Duration = Duration::from_millis(500);
+/// Replies that arrived before their request's call returned; the oldest go first.
+const MAX_EARLY_REPLIES: usize = 1024;
+
+/// The session as callers see it.
+pub(super) struct Session {
+    pub instance: String,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    agent_id: String,
+    open: bool,
+    stopping: bool,
+    /// Why it is not open, as far as known.
+    problem: String,
+    /// A refusal that connecting again will not change.
+    fatal: Option<(String, String)>,
+}
+
+impl Session {
+    pub fn new(instance: String) -> Self {
+        Self {
+            instance,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn opened(&self, agent_id: String) {
+        let mut state = self.lock();
+        state.agent_id = agent_id;
+        state.open = true;
+        self.changed.notify_all();
+    }
+
+    pub fn lost(&self, problem: String) {
+        let mut state = self.lock();
+        state.open = false;
+        state.problem = problem;
+        self.changed.notify_all();
+    }
+
+    pub fn refused(&self, code: String, detail: String) {
+        let mut state = self.lock();
+        state.open = false;
+        state.fatal = Some((code, detail));
+        self.changed.notify_all();
+    }
+
+    pub fn begin_stop(&self) {
+        self.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.lock().open
+    }
+
+    pub fn agent_id(&self) -> String {
+        self.lock().agent_id.clone()
+    }
+
+    /// Waits `pause`, less when the agent is stopping meanwhile.
+    pub fn pause(&self, pause: Duration) {
+        let state = self.lock();
+        let waited = self
+            .changed
+            .wait_timeout_while(state, pause, |state| !state.stopping);
+        drop(waited);
+    }
+
+    /// Waits until the session is open.
+    pub fn wait_open(&self, give_up: Instant) -> Result<(), AgentError> {
+        let mut state = self.lock();
+        loop {
+            if state.open {
+                return Ok(());
+            }
+            if let Some((code, detail)) = &state.fatal {
+                return Err(AgentError::Refused {
+                    code: code.clone(),
+                    detail: detail.clone(),
+                });
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(AgentError::NotConnected(state.problem.clone()));
+            }
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// The calls of one agent.
+pub(super) struct Calls {
+    pub client: Client,
+    pub session: Session,
+    pub call_timeout: Duration,
+    waiting: Mutex<Waiting>,
+}
+
+/// Requests that wait for their replies.
+#[derive(Default)]
+struct Waiting {
+    by_correlation: HashMap<String, Sender<Message>>,
+    early: VecDeque<Message>,
+}
+
+impl Calls {
+    pub fn new(client: Client, instance: String, call_timeout: Duration) -> Self {
+        Self {
+            client,
+            session: Session::new(instance),
+            call_timeout,
+            waiting: Mutex::default(),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes one call, again while the server says that nothing happened.
+    fn call<Q, R: Unpin>(&self, method: &Method<Q, R>, request: &Q) -> Result<R, AgentError> {
+        let give_up = Instant::now() + self.call_timeout;
+        let mut pause = RETRY_FIRST;
+        loop {
+            self.session.wait_open(give_up)?;
+            let left = give_up.saturating_duration_since(Instant::now());
+            let option = CallOption::default().timeout(left.max(RETRY_FIRST));
+            let problem = match self.client.unary_call(method, request, option) {
+                Ok(response) => return Ok(response),
+                Err(error) => match classify(error) {
+                    Failure::Retry(problem) => problem,
+                    Failure::NoSession => "session_not_connected".to_owned(),
+                    Failure::Final(error) => return Err(error),
+                },
+            };
+            if Instant::now() + pause >= give_up {
+                return Err(AgentError::NotConnected(problem));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_LAST);
+        }
+    }
+
+    pub fn send(
+        &self,
+        target: &str,
+        message_type: &str,
+        data_json: &str,
+    ) -> Result<String, AgentError> {
+        let request = SendRequest {
+            target_id: target.to_owned(),
+            message_type: message_type.to_owned(),
+            data_json: data_json.to_owned(),
+            instance_id: self.session.instance.clone(),
+            ..SendRequest::new()
+        };
+        Ok(self.call(&RUNTIME_V1.send.client, &request)?.message_id)
+    }
+
+    pub fn request(
+        self: &Arc<Self>,
+        target: &str,
+        message_type: &str,
+        data_json: &str,
+        timeout: Duration,
+    ) -> Result<Message, AgentError> {
+        let give_up = Instant::now() + timeout;
+        let request = RequestRequest {
+            target_id: target.to_owned(),
+            message_type: message_type.to_owned(),
+            data_json: data_json.to_owned(),
+            timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
+            instance_id: self.session.instance.clone(),
+            ..RequestRequest::new()
+        };
+        let correlation_id = self
+            .call(&RUNTIME_V1.request.client, &request)?
+            .correlation_id;
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        {
+            let mut waiting = self.waiting();
+            let early = |reply: &Message| reply.correlation_id() == Some(&correlation_id);
+            if let Some(at) = waiting.early.iter().position(early)
+                && let Some(reply) = waiting.early.remove(at)
+            {
+                return Ok(reply);
+            }
+            let _ = waiting
+                .by_correlation
+                .insert(correlation_id.clone(), sender);
+        }
+        let reply = receiver.recv_deadline(give_up);
+        let _ = self.waiting().by_correlation.remove(&correlation_id);
+        reply.map_err(|_| AgentError::NoReply(timeout))
+    }
+
+    /// A reply arrived; its request may still be on its way back from the server.
+    pub fn replied(&self, reply: Message) {
+        let mut waiting = self.waiting();
+        let sender = reply
+            .correlation_id()
+            .and_then(|id| waiting.by_correlation.remove(id));
+        match sender {
+            // The requester may have given up just now.
+            Some(sender) => drop(sender.try_send(reply)),
+            None => {
+                if waiting.early.len() == MAX_EARLY_REPLIES {
+                    drop(waiting.early.pop_front());
+                }
+                waiting.early.push_back(reply);
+            }
+        }
+    }
+
+    pub fn reply(
+        &self,
+        correlation_id: &str,
+        message_type: &str,
+        data_json: &str,
+    ) -> Result<String, AgentError> {
+        let request = ReplyRequest {
+            correlation_id: correlation_id.to_owned(),
+            message_type: message_type.to_owned(),
+            data_json: data_json.to_owned(),
+            instance_id: self.session.instance.clone(),
+            ..ReplyRequest::new()
+        };
+        Ok(self.call(&RUNTIME_V1.reply.client, &request)?.message_id)
+    }
+
+    pub fn discover(&self, capabilities: &[&str]) -> Result<Vec<Peer>, AgentError> {
+        let request = DiscoverRequest {
+            capabilities: capabilities.iter().map(|&c| c.to_owned()).collect(),
+            ..DiscoverRequest::new()
+        };
+        let response = self.call(&RUNTIME_V1.discover.client, &request)?;
+        response
+            .agents
+            .into_iter()
+            .map(|record| {
+                Ok(Peer {
+                    metadata: serde_json::from_str(&record.metadata_json)
+                        .map_err(AgentError::Payload)?,
+                    agent_id: record.agent_id,
+                    capabilities: record.capabilities,
+                    status: record.status,
+                })
+            })
+            .collect()
+    }
+
+    pub fn get_state(&self) -> Result<HashMap<String, String>, AgentError> {
+        Ok(self
+            .call(&RUNTIME_V1.get_state.client, &GetStateRequest::new())?
+            .state)
+    }
+
+    pub fn update_state(&self, updates: &[(&str, &str)]) -> Result<(), AgentError> {
+        let request = UpdateStateRequest {
+            updates: updates
+                .iter()
+                .map(|&(field, value)| (field.to_owned(), value.to_owned()))
+                .collect(),
+            ..UpdateStateRequest::new()
+        };
+        self.call(&RUNTIME_V1.update_state.client, &request)
+            .map(drop)
+    }
+
+    pub fn reset_state(&self) -> Result<(), AgentError> {
+        self.call(&RUNTIME_V1.reset_state.client, &ResetStateRequest::new())
+            .map(drop)
+    }
+}

@@ -1,0 +1,235 @@
+//! Handler threads: take a delivery, find its handler, run it, acknowledge or refuse.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::calls::Calls;
+use super::error::HandlerError;
+use super::message::Message;
+use super::stream::Outbox;
+
+/// Deliveries whose end is remembered, so that a redelivery after a lost acknowledgement is not handled
+/// again by this process.
+const REMEMBERED: usize = 4096;
+
+pub(super) type Handler = Arc<dyn Fn(&Message) -> Result<(), HandlerError> + Send + Sync>;
+
+/// What handles which message type.
+#[derive(Clone, Default)]
+pub(super) struct Handlers {
+    pub by_type: HashMap<String, Handler>,
+    pub fallback: Option<Handler>,
+}
+
+/// A message to handle. The server's credit bounds how many there are.
+pub(super) struct Delivery {
+    pub id: String,
+    pub envelope_json: String,
+}
+
+#[derive(Default)]
+struct Work {
+    waiting: VecDeque<Delivery>,
+    /// Ids that wait or run.
+    taken: HashSet<String>,
+    /// Ids that were handled, with the message they stood for, oldest first.
+    done: VecDeque<String>,
+    running: usize,
+    stopping: bool,
+    closed: bool,
+}
+
+struct Board {
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+impl Board {
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The handler threads of one agent.
+pub(super) struct Pool {
+    board: Arc<Board>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where the stream puts deliveries.
+#[derive(Clone)]
+pub(super) struct Intake {
+    board: Arc<Board>,
+}
+
+/// What becomes of a delivery that has just arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// A handler will run.
+    Queued,
+    /// A handler is at it already: it acknowledges when it is done.
+    Running,
+    /// A handler has finished it; only the acknowledgement was lost.
+    Done,
+    /// The agent is stopping: the server delivers it elsewhere.
+    Declined,
+}
+
+impl Intake {
+    pub fn take(&self, delivery: Delivery) -> Taken {
+        let mut work = self.board.lock();
+        if work.done.contains(&delivery.id) {
+            return Taken::Done;
+        }
+        if work.taken.contains(&delivery.id) {
+            return Taken::Running;
+        }
+        if work.stopping {
+            return Taken::Declined;
+        }
+        let _ = work.taken.insert(delivery.id.clone());
+        work.waiting.push_back(delivery);
+        self.board.changed.notify_one();
+        Taken::Queued
+    }
+}
+
+impl Pool {
+    pub fn start(
+        threads: usize,
+        handlers: Handlers,
+        calls: &Arc<Calls>,
+        outbox: &Outbox,
+    ) -> std::io::Result<Self> {
+        let board = Arc::new(Board {
+            work: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let mut pool = Self {
+            board,
+            threads: Vec::with_capacity(threads),
+        };
+        for index in 0..threads {
+            let worker = Worker {
+                board: pool.board.clone(),
+                handlers: handlers.clone(),
+                calls: calls.clone(),
+                outbox: outbox.clone(),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("handler-{index}"))
+                .spawn(move || worker.run())?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+
+    pub fn intake(&self) -> Intake {
+        Intake {
+            board: self.board.clone(),
+        }
+    }
+
+    /// Lets what has arrived be handled, until `give_up`; then the threads end when their handler does.
+    pub fn drain(&mut self, give_up: Instant) {
+        let mut work = self.board.lock();
+        work.stopping = true;
+        while work.running > 0 || !work.waiting.is_empty() {
+            let left = give_up.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                log::warn!(
+                    "{} messages were not handled before the agent stopped",
+                    work.taken.len()
+                );
+                break;
+            }
+            work = self
+                .board
+                .changed
+                .wait_timeout(work, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        work.closed = true;
+        let idle = work.running == 0;
+        drop(work);
+        self.board.changed.notify_all();
+        if idle {
+            for thread in self.threads.drain(..) {
+                drop(thread.join());
+            }
+        }
+    }
+}
+
+struct Worker {
+    board: Arc<Board>,
+    handlers: Handlers,
+    calls: Arc<Calls>,
+    outbox: Outbox,
+}
+
+impl Worker {
+    fn run(&self) {
+        while let Some(delivery) = self.next() {
+            let outcome = self.handle(&delivery.envelope_json);
+            let mut work = self.board.lock();
+            work.running -= 1;
+            let _ = work.taken.remove(&delivery.id);
+            if outcome.is_ok() {
+                if work.done.len() == REMEMBERED {
+                    drop(work.done.pop_front());
+                }
+                work.done.push_back(delivery.id.clone());
+            }
+            drop(work);
+            match outcome {
+                Ok(()) => self.outbox.ack(delivery.id),
+                Err(HandlerError::Retry(reason)) => self.outbox.nack(delivery.id, reason, true),
+                Err(HandlerError::Reject(reason)) => self.outbox.nack(delivery.id, reason, false),
+            }
+            self.board.changed.notify_all();
+        }
+    }
+
+    fn next(&self) -> Option<Delivery> {
+        let mut work = self.board.lock();
+        loop {
+            if work.closed {
+                return None;
+            }
+            if let Some(delivery) = work.waiting.pop_front() {
+                work.running += 1;
+                return Some(delivery);
+            }
+            work = self
+                .board
+                .changed
+                .wait(work)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn handle(&self, envelope_json: &str) -> Result<(), HandlerError> {
+        let message = Message::parse(envelope_json, &self.calls)
+            .map_err(|error| HandlerError::reject(format!("handler_error:envelope:{error}")))?;
+        let handler = self
+            .handlers
+            .by_type
+            .get(message.message_type())
+            .or(self.handlers.fallback.as_ref());
+        let Some(handler) = handler else {
+            return Err(HandlerError::reject(format!(
+                "no_handler:{}",
+                message.message_type()
+            )));
+        };
+        match catch_unwind(AssertUnwindSafe(|| handler(&message))) {
+            Ok(outcome) => outcome,
+            Err(_) => Err(HandlerError::reject("handler_error:panic")),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! `mas dev --demo`: two bundled agents, each with its own certificate, go through what the server does.
+//!
+//! The planner runs in this process; the worker is two processes that the runner starts, so that one can
+//! be killed. Every scene checks what it shows: the demo fails when the server does not do it.
+
+mod scenes;
+mod worker;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::agent::Credentials;
+use crate::certs::{self, Authority};
+use crate::cli::exit::Exit;
+use crate::config::Config;
+use crate::ids::AgentId;
+use crate::runner::{LineSink, RunOptions, Runner};
+
+pub use worker::run as run_worker;
+
+type AnyError = Box<dyn std::error::Error>;
+
+/// Agents of the demo: the two that talk, and one that nobody may talk to.
+const AGENTS: [&str; 3] = ["planner", "worker", "vault"];
+/// Output of the children, kept for when something goes wrong.
+const LOG_FILE: &str = "demo.log";
+
+/// Runs the demo with its files in `dir`.
+pub fn run(dir: &Path) -> Exit {
+    match play(dir) {
+        Ok(true) => Exit::Done,
+        Ok(false) => Exit::Failed,
+        Err(error) => {
+            eprintln!("mas dev: {error}");
+            eprintln!(
+                "what the processes wrote is in {}",
+                dir.join(LOG_FILE).display()
+            );
+            Exit::Failed
+        }
+    }
+}
+
+/// Makes certificates for `agents` and writes the configuration `text` to `config_path`.
+pub fn prepare(
+    dir: &Path,
+    config_path: &Path,
+    text: &str,
+    agents: &[&str],
+) -> Result<(), AnyError> {
+    std::fs::create_dir_all(dir)?;
+    let authority = Authority::open_or_create(&dir.join("certs"), certs::CA_DAYS)?;
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    drop(authority.issue_server(&names, certs::LEAF_DAYS)?);
+    for agent in agents {
+        let agent = AgentId::parse(agent).ok_or("a bundled agent's name is no agent id")?;
+        drop(authority.issue_agent(&agent, certs::LEAF_DAYS)?);
+    }
+    std::fs::write(config_path, text)?;
+    Ok(())
+}
+
+fn play(dir: &Path) -> Result<bool, AnyError> {
+    let started = Instant::now();
+    let config_path = dir.join("demo.yaml");
+    let program = std::env::current_exe()?;
+    prepare(dir, &config_path, &config_text(&program), &AGENTS)?;
+    let config = Config::load(&config_path)?;
+    let redis_url = config.redis.url.clone();
+    let certs = dir.join("certs");
+    let planner_files = certs::agent_files(&certs, &AgentId::parse("planner").ok_or("planner")?);
+    let credentials = Credentials::from_files(
+        certs::ca_file(&certs),
+        &planner_files.cert,
+        &planner_files.key,
+    )?;
+
+    let options = RunOptions {
+        sink: log_to(&dir.join(LOG_FILE))?,
+        ..RunOptions::new(config)?
+    };
+    let stop = options.stop.clone();
+    stop.listen_to_signals()?;
+    println!("\n  MAS server: two agents, two certificates, one server between them\n");
+    let runner = Runner::start(options)?;
+    let ready = started.elapsed();
+    println!(
+        "  Redis, server and the worker's two processes are up after {} ms, on {}\n",
+        ready.as_millis(),
+        runner.server_addr()
+    );
+    let passed = scenes::play(&runner, credentials, &redis_url);
+    runner.stop();
+    let (shown, failed) = passed?;
+    println!();
+    if failed == 0 {
+        println!(
+            "  {shown} scenes, all as promised, in {:.1} s.",
+            started.elapsed().as_secs_f64()
+        );
+        println!(
+            "  Look further: mas audit tail --config {}",
+            config_path.display()
+        );
+        println!(
+            "  (start it again first: mas run --config {})\n",
+            config_path.display()
+        );
+    } else {
+        println!(
+            "  {failed} of {shown} scenes did not go as promised; see {}\n",
+            dir.join(LOG_FILE).display()
+        );
+    }
+    Ok(failed == 0)
+}
+
+fn log_to(path: &Path) -> Result<LineSink, AnyError> {
+    let file = Mutex::new(std::fs::File::create(path)?);
+    Ok(Arc::new(move |_, line: &[u8]| {
+        use std::io::Write;
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        // A full disk must not stop the demo; the log is an aid.
+        let _ = file.write_all(line);
+        if !line.ends_with(b"\n") {
+            let _ = file.write_all(b"\n");
+        }
+    }))
+}
+
+/// The demo's rules: planner and worker may talk; the vault is there, and off limits.
+fn config_text(program: &Path) -> String {
+    let program = serde_json::Value::from(program.display().to_string());
+    format!(
+        "\
+# Made by `mas dev --demo`.
+server_listen_addr: 127.0.0.1:0
+tls_ca_path: certs/ca.pem
+tls_server_cert_path: certs/server.pem
+tls_server_key_path: certs/server.key
+delivery:
+  # Short, so that the killed worker's message moves while you watch.
+  reclaim_idle_ms: 1000
+gateway:
+  redis: {{url: managed, data_dir: demo-redis}}
+permissions:
+  - {{type: allow_bidirectional, agents: [planner, worker]}}
+agents:
+  - {{agent_id: planner, capabilities: [planning]}}
+  - agent_id: worker
+    command: [{program}, demo-worker]
+    instances: 2
+    capabilities: [arithmetic]
+    metadata: {{model: none}}
+    tls_cert_path: certs/agents/worker.pem
+    tls_key_path: certs/agents/worker.key
+  - {{agent_id: vault, capabilities: [secrets]}}
+"
+    )
+}

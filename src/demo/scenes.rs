@@ -1,0 +1,263 @@
+//! The scenes: each does something, checks what came of it, and says so in a line.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::AnyError;
+use super::worker::{Add, Report, Sum, Task};
+use crate::agent::{Agent, Credentials};
+use crate::cli::audit::verify_trail;
+use crate::runner::Runner;
+use crate::store::Connection;
+
+/// How long any one thing may take before its scene counts as failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Tasks that the two workers share.
+const TASKS: u32 = 40;
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(20);
+
+struct Stage<'a> {
+    runner: &'a Runner,
+    planner: Agent,
+    begun: Receiver<Report>,
+    done: Receiver<Report>,
+    redis_url: &'a str,
+}
+
+type Scene = fn(&mut Stage<'_>) -> Result<String, AnyError>;
+
+const SCENES: &[(&str, Scene)] = &[
+    ("allow", allow),
+    ("deny", deny),
+    ("request / reply", request_reply),
+    ("discover", discover),
+    ("share the work", share),
+    ("kill -9 mid-message", kill_worker),
+    ("state, server killed", state),
+    ("audit", audit),
+];
+
+/// Plays all scenes; how many there were, and how many failed.
+pub(super) fn play(
+    runner: &Runner,
+    credentials: Credentials,
+    redis_url: &str,
+) -> Result<(usize, usize), AnyError> {
+    let (begun_sender, begun) = unbounded();
+    let (done_sender, done) = unbounded();
+    let planner = Agent::builder(runner.server_addr(), credentials)
+        .instance("demo")
+        .on("begun", move |_, report: Report| {
+            let _ = begun_sender.send(report);
+            Ok(())
+        })
+        .on("done", move |_, report: Report| {
+            let _ = done_sender.send(report);
+            Ok(())
+        })
+        .connect()?;
+    let mut stage = Stage {
+        runner,
+        planner,
+        begun,
+        done,
+        redis_url,
+    };
+    let mut failed = 0;
+    for (name, scene) in SCENES {
+        let started = Instant::now();
+        match scene(&mut stage) {
+            Ok(said) => println!(
+                "  ✔ {name:<21} {said}  [{} ms]",
+                started.elapsed().as_millis()
+            ),
+            Err(error) => {
+                failed += 1;
+                println!("  ✘ {name:<21} {error}");
+            }
+        }
+    }
+    stage.planner.shutdown();
+    Ok((SCENES.len(), failed))
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), AnyError> {
+    let give_up = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() > give_up {
+            return Err(format!("waited in vain for {what}").into());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+fn allow(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let id = stage.planner.send(
+        "worker",
+        "task",
+        &Task {
+            number: 0,
+            slow: false,
+        },
+    )?;
+    let report = stage.done.recv_timeout(PATIENCE)?;
+    Ok(format!(
+        "planner → worker is in the rules: stored, on record as {id}, done by {}",
+        report.instance
+    ))
+}
+
+fn deny(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let refusal = |target: &str| match stage.planner.send(target, "open", &serde_json::json!({})) {
+        Ok(_) => Err(format!("{target} was reachable")),
+        Err(error) => Ok(error.detail().unwrap_or("no detail").to_owned()),
+    };
+    let (forbidden, unknown) = (refusal("vault")?, refusal("nobody")?);
+    if forbidden != "not_authorized" || unknown != forbidden {
+        return Err(format!("refused with {forbidden} and {unknown}").into());
+    }
+    Ok(
+        "planner → vault is not: not_authorized; an agent that does not exist looks the same"
+            .to_owned(),
+    )
+}
+
+fn request_reply(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let reply = stage
+        .planner
+        .request("worker", "add", &Add { a: 19, b: 23 }, PATIENCE)?;
+    let sum: Sum = reply.parse_data()?;
+    if sum.sum != 42 {
+        return Err(format!("19 + 23 = {}", sum.sum).into());
+    }
+    Ok(format!(
+        "19 + 23 = {}, answered by {}",
+        sum.sum,
+        reply.sender_instance().unwrap_or("?")
+    ))
+}
+
+fn discover(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let found = stage.planner.discover(&[])?;
+    let names: Vec<&str> = found.iter().map(|peer| peer.agent_id.as_str()).collect();
+    if names != ["worker"] {
+        return Err(format!("planner sees {names:?}").into());
+    }
+    Ok("planner sees worker, and not the vault it may not message".to_owned())
+}
+
+fn share(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    for number in 1..=TASKS {
+        drop(stage.planner.send(
+            "worker",
+            "task",
+            &Task {
+                number,
+                slow: false,
+            },
+        )?);
+    }
+    let mut by_instance: BTreeMap<String, u32> = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < TASKS as usize {
+        let report = stage.done.recv_timeout(PATIENCE)?;
+        if !seen.insert(report.number) {
+            return Err(format!("task {} was done twice", report.number).into());
+        }
+        *by_instance.entry(report.instance).or_default() += 1;
+    }
+    if by_instance.len() != 2 {
+        return Err(format!("the work was not shared: {by_instance:?}").into());
+    }
+    let parts: Vec<String> = by_instance
+        .iter()
+        .map(|(instance, count)| format!("{instance} did {count}"))
+        .collect();
+    Ok(format!(
+        "{TASKS} tasks, each done once: {}",
+        parts.join(", ")
+    ))
+}
+
+fn kill_worker(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let number = TASKS + 1;
+    let id = stage
+        .planner
+        .send("worker", "task", &Task { number, slow: true })?;
+    let begun = stage.begun.recv_timeout(PATIENCE)?;
+    kill(Pid::from_raw(i32::try_from(begun.pid)?), Signal::SIGKILL)?;
+    let killed = Instant::now();
+    let done = loop {
+        let report = stage.done.recv_timeout(PATIENCE)?;
+        if report.number == number {
+            break report;
+        }
+    };
+    if done.pid == begun.pid {
+        return Err("the killed process finished its task".into());
+    }
+    let short = id.get(..8).unwrap_or(&id);
+    Ok(format!(
+        "{} died holding {short}…; {} had it done {:.1} s later",
+        begun.instance,
+        if done.instance == begun.instance {
+            "its successor"
+        } else {
+            done.instance.as_str()
+        },
+        killed.elapsed().as_secs_f64()
+    ))
+}
+
+fn state(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    stage.planner.update_state(&[("plan", "\"step 7\"")])?;
+    let old = stage
+        .runner
+        .server_pid()
+        .ok_or("the server is not running")?;
+    kill(Pid::from_raw(i32::try_from(old)?), Signal::SIGKILL)?;
+    until("a new server", || {
+        stage.runner.server_pid().is_some_and(|pid| pid != old)
+    })?;
+    until("the planner's new session", || {
+        stage
+            .planner
+            .state()
+            .is_ok_and(|state| state.get("plan").is_some_and(|plan| plan == "\"step 7\""))
+    })?;
+    let reply = stage
+        .planner
+        .request("worker", "add", &Add { a: 1, b: 1 }, PATIENCE)?;
+    let sum: Sum = reply.parse_data()?;
+    if sum.sum != 2 {
+        return Err("the worker cannot add any more".into());
+    }
+    Ok(
+        "the server was killed too: restarted, all reconnected, the planner's state is still there"
+            .to_owned(),
+    )
+}
+
+fn audit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let mut connection = Connection::open(stage.redis_url, PATIENCE)?;
+    let report = verify_trail(&mut connection, &mut |_| {})?;
+    if let Some(damage) = report.damages.first() {
+        return Err(damage.to_string().into());
+    }
+    let counts: Vec<String> = report
+        .decisions
+        .iter()
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    Ok(format!(
+        "{} records, hash-chained, intact: {}",
+        report.records,
+        counts.join(", ")
+    ))
+}
