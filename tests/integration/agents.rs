@@ -1,0 +1,235 @@
+//! The agent library against a real server.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mas::agent::{Agent, AgentError, Builder, Credentials, HandlerError};
+use serde::{Deserialize, Serialize};
+
+use crate::support::{PATIENCE, Server, World, until};
+
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+struct Number {
+    n: i64,
+}
+
+fn agent(world: &World, server: &Server, name: &str) -> Builder {
+    let (cert, key) = world.certificate(name);
+    let ca = std::fs::read(mas::certs::ca_file(&world.certs())).unwrap();
+    Agent::builder(&server.addr, Credentials { ca, cert, key })
+}
+
+#[test]
+fn handlers_get_their_types_and_the_fallback_the_rest() {
+    let world = World::new();
+    let server = world.server();
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (typed, any) = (seen.clone(), seen.clone());
+    let beta = agent(&world, &server, "beta")
+        .threads(1)
+        .on("number", move |_, number: Number| {
+            typed.lock().unwrap().push(format!("number {}", number.n));
+            Ok(())
+        })
+        .on_any(move |message| {
+            any.lock().unwrap().push(format!("{} from {}", message.message_type(), message.sender()));
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    assert_eq!(beta.agent_id(), "beta");
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    alpha.send("beta", "number", &Number { n: 7 }).unwrap();
+    alpha.send("beta", "other", &serde_json::json!({})).unwrap();
+    until("both are handled", || seen.lock().unwrap().len() == 2);
+    assert_eq!(*seen.lock().unwrap(), ["number 7", "other from alpha"]);
+    until("both are acknowledged", || world.redis.len("agent.stream:beta") == 0);
+}
+
+#[test]
+fn failures_of_a_handler_are_nacks_with_their_reason() {
+    let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10]}\n");
+    let server = world.server();
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let beta = agent(&world, &server, "beta")
+        .on("flaky", move |_, _: Number| {
+            if counted.fetch_add(1, Ordering::SeqCst) < 2 {
+                return Err(HandlerError::retry("not yet"));
+            }
+            Ok(())
+        })
+        .on("wrong", |_, _: Number| Err(HandlerError::reject("never")))
+        .on("panics", |_, _: Number| panic!("on purpose"))
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    alpha.send("beta", "flaky", &Number { n: 1 }).unwrap();
+    until("the third try", || tries.load(Ordering::SeqCst) == 3);
+    alpha.send("beta", "wrong", &Number { n: 1 }).unwrap();
+    alpha.send("beta", "panics", &Number { n: 1 }).unwrap();
+    alpha.send("beta", "wrong", &serde_json::json!({"n": "text"})).unwrap();
+    alpha.send("beta", "unheard of", &Number { n: 1 }).unwrap();
+    until("four dead letters", || world.redis.len("dlq:messages") == 4);
+    until("an empty inbox", || world.redis.len("agent.stream:beta") == 0);
+    let text = format!("{:?}", world.redis.entries("dlq:messages"));
+    for reason in ["\"never\"", "handler_error:panic", "handler_error:payload:", "no_handler:unheard of"] {
+        assert!(text.contains(reason), "{reason}: {text}");
+    }
+    beta.shutdown();
+}
+
+#[test]
+fn a_request_gets_its_reply_or_an_honest_timeout() {
+    let world = World::new();
+    let server = world.server();
+    let beta = agent(&world, &server, "beta")
+        .on("double", |message, number: Number| {
+            assert!(message.expects_reply());
+            message.reply("doubled", &Number { n: number.n * 2 })?;
+            Ok(())
+        })
+        .on("silent", |_, _: Number| Ok(()))
+        .connect()
+        .unwrap();
+    let alpha = Arc::new(agent(&world, &server, "alpha").connect().unwrap());
+    let threads: Vec<_> = (0..8)
+        .map(|t| {
+            let alpha = alpha.clone();
+            std::thread::spawn(move || {
+                for n in 0..25 {
+                    let n = t * 100 + n;
+                    let reply = alpha.request("beta", "double", &Number { n }, PATIENCE).unwrap();
+                    assert_eq!(reply.parse_data::<Number>().unwrap(), Number { n: n * 2 });
+                    assert_eq!((reply.sender(), reply.message_type()), ("beta", "doubled"));
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let started = Instant::now();
+    let silence = alpha.request("beta", "silent", &Number { n: 0 }, Duration::from_millis(200));
+    assert!(matches!(silence, Err(AgentError::NoReply(_))), "{silence:?}");
+    assert!(started.elapsed() < PATIENCE);
+    drop(beta);
+}
+
+#[test]
+fn refusals_reach_the_caller_with_the_contracts_word() {
+    let world = World::new();
+    let server = world.server();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    let error = alpha.send("gamma", "t", &Number { n: 1 }).unwrap_err();
+    assert_eq!(error.detail(), Some("not_authorized"));
+    let error = alpha.send("beta", "t", &[1]).unwrap_err();
+    assert_eq!(error.detail(), Some("payload_must_be_object"));
+    let stranger = agent(&world, &server, "stranger").connect().err().unwrap();
+    assert_eq!(stranger.detail(), Some("agent_not_allowlisted"));
+    let misnamed = agent(&world, &server, "alpha").instance("a b").connect().err().unwrap();
+    assert!(matches!(misnamed, AgentError::Setup(_)));
+}
+
+#[test]
+fn state_and_discover_work_from_the_library() {
+    let world = World::new();
+    let server = world.server();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    alpha.update_state(&[("k", "v")]).unwrap();
+    assert_eq!(alpha.state().unwrap()["k"], "v");
+    alpha.reset_state().unwrap();
+    assert!(alpha.state().unwrap().is_empty());
+    let _beta = agent(&world, &server, "beta").connect().unwrap();
+    let found = alpha.discover(&["work"]).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].metadata, serde_json::json!({"level": 3}));
+}
+
+#[test]
+fn an_agent_outlives_a_killed_server_and_handles_each_message() {
+    let world = World::new();
+    let mut server = world.server();
+    let addr = server.addr.clone();
+    let handled: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let list = handled.clone();
+    let _beta = agent(&world, &server, "beta")
+        .on("number", move |_, number: Number| {
+            list.lock().unwrap().push(number.n);
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    for n in 0..20 {
+        alpha.send("beta", "number", &Number { n }).unwrap();
+    }
+    server.kill();
+    let _server = world.server_on(&addr);
+    // The call waits for the new session by itself; an outcome that is unknown is the caller's to judge.
+    for n in 20..40 {
+        until("sent", || alpha.send("beta", "number", &Number { n }).is_ok());
+    }
+    until("all are handled", || {
+        let handled = handled.lock().unwrap();
+        (0..40).all(|n| handled.contains(&n))
+    });
+    until("all are acknowledged", || world.redis.len("agent.stream:beta") == 0);
+}
+
+#[test]
+fn work_finished_across_a_reconnect_is_not_done_twice() {
+    let world = World::with(World::PAIR, "delivery: {reclaim_idle_ms: 60000}\n");
+    let mut server = world.server();
+    let addr = server.addr.clone();
+    let starts = Arc::new(AtomicUsize::new(0));
+    let (go_sender, go) = crossbeam_channel::bounded::<()>(1);
+    let counted = starts.clone();
+    let beta = agent(&world, &server, "beta")
+        .instance("b")
+        .on("slow", move |_, _: Number| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            go.recv_timeout(PATIENCE).map_err(HandlerError::reject)
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    alpha.send("beta", "slow", &Number { n: 1 }).unwrap();
+    until("it runs", || starts.load(Ordering::SeqCst) == 1);
+    server.kill();
+    until("the loss is noticed", || !beta.is_connected());
+    let _server = world.server_on(&addr);
+    until("it is connected again", || beta.is_connected());
+    go_sender.send(()).unwrap();
+    until("it is acknowledged", || world.redis.len("agent.stream:beta") == 0);
+    assert_eq!(starts.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_shutdown_finishes_what_has_begun() {
+    let world = World::new();
+    let server = world.server();
+    let (begun_sender, begun) = crossbeam_channel::bounded(100);
+    let done = Arc::new(AtomicUsize::new(0));
+    let counted = done.clone();
+    let beta = agent(&world, &server, "beta")
+        .threads(2)
+        .on("slow", move |_, _: Number| {
+            begun_sender.send(()).unwrap();
+            std::thread::park_timeout(Duration::from_millis(100));
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    for n in 0..4 {
+        alpha.send("beta", "slow", &Number { n }).unwrap();
+    }
+    begun.recv_timeout(PATIENCE).unwrap();
+    beta.shutdown();
+    let finished = done.load(Ordering::SeqCst);
+    assert!(finished >= 1);
+    until("exactly the finished ones are acknowledged", || world.redis.len("agent.stream:beta") == 4 - finished);
+}

@@ -1,0 +1,144 @@
+//! The programs as their users meet them: exit codes, errors, run, dev, certs.
+
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::support::{Process, World, until};
+
+fn server_output(world: &World, args: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_mas-server"))
+        .args(args)
+        .current_dir(world.path())
+        .env_remove("MAS_CONFIG_FILE")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn check_config_says_yes_or_names_the_mistake() {
+    let world = World::new();
+    let output = server_output(&world, &["--check-config"]);
+    assert_eq!(output.status.code(), Some(0), "found upward: {output:?}");
+    assert!(output.stdout.is_empty());
+
+    for (text, expected) in [
+        ("agents: []\nbogus: 1\n", "bogus"),
+        ("server_listen_addr: nowhere\n", "server_listen_addr"),
+        ("tls_ca_path: missing.pem\n", "tls_server_cert_path"),
+        (
+            "tls_ca_path: missing.pem\ntls_server_cert_path: certs/server.pem\ntls_server_key_path: certs/server.key\n",
+            "missing.pem",
+        ),
+    ] {
+        let path = world.path().join("bad.yaml");
+        std::fs::write(&path, text).unwrap();
+        let output = server_output(&world, &["--check-config", "--config", "bad.yaml"]);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    assert_eq!(server_output(&world, &["--threads", "0"]).status.code(), Some(2));
+    assert_eq!(server_output(&world, &["--no-such-flag"]).status.code(), Some(2));
+}
+
+#[test]
+fn an_unreachable_redis_is_a_failure_that_says_so() {
+    let mut world = World::new();
+    world.redis.kill();
+    let output = server_output(&world, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty(), "no ready line");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("Redis"));
+}
+
+#[test]
+fn run_starts_agents_with_their_environment_and_stops_everything() {
+    let world = World::new();
+    drop(world.certificate("alpha"));
+    let mas = env!("CARGO_BIN_EXE_mas");
+    let config = format!(
+        "server_listen_addr: 127.0.0.1:0
+tls_ca_path: certs/ca.pem
+tls_server_cert_path: certs/server.pem
+tls_server_key_path: certs/server.key
+gateway: {{redis: {{url: managed, data_dir: own-redis}}}}
+agents:
+  - agent_id: alpha
+    command: [sh, -c, 'echo env $MAS_AGENT_ID $MAS_INSTANCE_ID $MAS_SERVER_ADDR $EXTRA; exec {mas} demo-worker']
+    env: {{EXTRA: more}}
+    instances: 2
+    tls_cert_path: certs/agents/alpha.pem
+    tls_key_path: certs/agents/alpha.key
+"
+    );
+    std::fs::write(world.path().join("run.yaml"), config).unwrap();
+    let output = world.path().join("output");
+    let file = std::fs::File::create(&output).unwrap();
+    let mut run = Process::start(
+        Command::new(mas).args(["run", "--config", "run.yaml"]).current_dir(world.path()).stdout(file).stderr(Stdio::null()),
+    );
+    let said = || std::fs::read_to_string(&output).unwrap();
+    until("both instances have started", || said().matches("env alpha").count() == 2);
+    let text = said();
+    for line in ["alpha/i0 | env alpha i0 127.0.0.1:", "alpha/i1 | env alpha i1 127.0.0.1:"] {
+        assert!(text.contains(line), "{text}");
+    }
+    assert!(text.lines().filter(|l| l.contains("env")).all(|l| l.ends_with(" more")), "{text}");
+    let socket = world.path().join("own-redis/redis.sock");
+    let client = redis::Client::open(format!("unix://{}", socket.display())).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    until("both are connected", || {
+        let instances: Vec<(String, String)> =
+            redis::cmd("HGETALL").arg("agent.instances:alpha").query(&mut connection).unwrap();
+        instances.len() == 2 && instances.iter().all(|(_, gone)| gone == "0")
+    });
+    kill(Pid::from_raw(run.pid() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(run.wait().code(), Some(0));
+    assert!(client.get_connection().is_err(), "Redis was stopped too");
+}
+
+#[test]
+fn run_refuses_a_configuration_it_cannot_use() {
+    let world = World::new();
+    std::fs::write(world.path().join("bad.yaml"), "agents: [{agent_id: 'a b'}]").unwrap();
+    let output = world.mas(&["run", "--config", "bad.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(world.mas(&["run", "--config", "none.yaml"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_demo_shows_every_scene() {
+    let world = World::new();
+    let output = world.mas(&["dev", "--demo", "--dir", "demo"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.matches('✔').count(), 8, "{text}");
+    // Again, on what the first run left.
+    assert_eq!(world.mas(&["dev", "--demo", "--dir", "demo"]).status.code(), Some(0));
+}
+
+#[test]
+fn certificates_are_made_shown_and_good_for_a_connection() {
+    let world = World::new();
+    let made = world.mas(&["certs", "init", "--dir", "pki"]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    assert_eq!(world.mas(&["certs", "issue", "--dir", "pki", "alpha", "beta"]).status.code(), Some(0));
+    let shown = world.mas(&["certs", "show", "--dir", "pki"]);
+    let text = String::from_utf8(shown.stdout).unwrap();
+    assert!(text.contains("spiffe://mas/agent/alpha"), "{text}");
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(world.path().join("pki/agents/alpha.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_ne!(world.mas(&["certs", "issue", "--dir", "pki", "a b"]).status.code(), Some(0));
+}
+
+#[test]
+fn audit_commands_fail_with_the_documented_codes() {
+    let mut world = World::new();
+    assert_eq!(world.mas(&["audit", "verify", "--config", "none.yaml"]).status.code(), Some(2));
+    assert_eq!(world.mas(&["audit", "nonsense"]).status.code(), Some(2));
+    world.redis.kill();
+    assert_eq!(world.mas(&["audit", "verify"]).status.code(), Some(1));
+}

@@ -1,0 +1,135 @@
+//! Who may talk at all: certificates and the allowlist.
+
+use mas::certs::{CustomLeaf, San};
+
+use crate::support::{Client, Ended, Refused, World};
+
+fn refused(code: &str, details: &str) -> Refused {
+    Refused { code: code.to_owned(), details: details.to_owned() }
+}
+
+/// A client whose certificate carries these names.
+fn with_names(world: &World, server: &crate::support::Server, sans: Vec<San>) -> Client {
+    let (cert, key) = world.authority.issue_custom(CustomLeaf::client(sans)).unwrap();
+    world.client_with(server, cert.into(), key.into())
+}
+
+fn uri(text: &str) -> San {
+    San::Uri(text.to_owned())
+}
+
+#[test]
+fn only_one_well_formed_spiffe_uri_is_an_identity() {
+    let world = World::new();
+    let server = world.server();
+    let good = "spiffe://mas/agent/alpha";
+    let cases: Vec<(Vec<San>, &str)> = vec![
+        (vec![], "missing_spiffe_san"),
+        (vec![San::Dns("alpha".to_owned())], "invalid_spiffe_san"),
+        (vec![uri("https://mas/agent/alpha")], "invalid_spiffe_san"),
+        (vec![uri(good), uri("spiffe://mas/agent/beta")], "invalid_spiffe_san"),
+        (vec![uri(good), uri(good)], "invalid_spiffe_san"),
+        (vec![uri(good), uri("https://example.org/")], "invalid_spiffe_san"),
+        (vec![uri("spiffe://other/agent/alpha")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://mas/operator/alpha")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://mas/agent/alpha/x")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://mas/agent//alpha")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://mas/agent/%61lpha")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://mas/agent/alpha?x=1")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://MAS/agent/alpha")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://mas/agent/")], "invalid_spiffe_format"),
+        (vec![uri("spiffe://mas/agent/stranger")], "agent_not_allowlisted"),
+    ];
+    for (sans, details) in cases {
+        let named = format!("{sans:?}");
+        let client = with_names(&world, &server, sans);
+        let expected = refused("UNAUTHENTICATED", details);
+        assert_eq!(client.send("i", "beta", "{}"), Err(expected), "{named}");
+        let ended = client.try_session("i").err();
+        assert_eq!(ended, Some(Ended::refused("UNAUTHENTICATED", details)), "{named}");
+    }
+    // A DNS name may stand beside the one SPIFFE URI.
+    let client = with_names(&world, &server, vec![San::Dns("alpha.example".to_owned()), uri(good)]);
+    drop(client.session("i"));
+}
+
+#[test]
+fn an_identity_outside_the_allowlist_is_refused_on_every_rpc_and_recorded() {
+    let world = World::new();
+    let server = world.server();
+    for (client, path) in [(world.client(&server, "stranger"), "new"), (world.client(&server, "stranger").v04(), "old")] {
+        let expected = refused("UNAUTHENTICATED", "agent_not_allowlisted");
+        assert_eq!(client.send("i", "beta", "{}").unwrap_err(), expected, "{path}");
+        assert_eq!(client.request("i", "beta", "{}", 0).unwrap_err(), expected, "{path}");
+        assert_eq!(client.reply("i", &"0".repeat(32), "{}").unwrap_err(), expected, "{path}");
+        assert_eq!(client.discover(&[]).unwrap_err(), expected, "{path}");
+        assert_eq!(client.state().unwrap_err(), expected, "{path}");
+        assert_eq!(client.update_state(&[("a", "b")]).unwrap_err(), expected, "{path}");
+        assert_eq!(client.reset_state().unwrap_err(), expected, "{path}");
+        let ended = client.try_session("i").err();
+        assert_eq!(ended, Some(Ended::With(expected)), "{path}");
+    }
+    let records = world.records();
+    let refusals = records.iter().filter(|r| r.agent == "stranger" && r.reason == "agent_not_allowlisted");
+    assert_eq!(refusals.count(), 16);
+    assert!(!world.redis.keys().iter().any(|key| key.contains("stranger")));
+}
+
+#[test]
+fn without_a_certificate_of_our_authority_there_is_no_connection() {
+    let world = World::new();
+    let server = world.server();
+    let ca = std::fs::read(mas::certs::ca_file(&world.certs())).unwrap();
+    let code = |client: Client| client.send("i", "beta", "{}").unwrap_err().code;
+
+    assert_eq!(code(Client::new(&server.addr, ca.clone(), None)), "UNAVAILABLE", "no certificate");
+
+    let other = World::new();
+    let (cert, key) = other.certificate("alpha");
+    assert_eq!(code(Client::new(&server.addr, ca.clone(), Some((cert, key)))), "UNAVAILABLE", "other CA");
+
+    let now = time::OffsetDateTime::now_utc();
+    let hours = |n: i64| now + time::Duration::hours(n);
+    for (from, to, what) in [(hours(-48), hours(-24), "expired"), (hours(24), hours(48), "not yet valid")] {
+        let leaf = CustomLeaf { not_before: from, not_after: to, ..CustomLeaf::client(vec![uri("spiffe://mas/agent/alpha")]) };
+        let (cert, key) = world.authority.issue_custom(leaf).unwrap();
+        assert_eq!(code(world.client_with(&server, cert.into(), key.into())), "UNAVAILABLE", "{what}");
+    }
+    // Nothing was offered in the clear either.
+    use std::io::{Read, Write};
+    let mut plain = std::net::TcpStream::connect(&server.addr).unwrap();
+    plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    plain.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.windows(3).any(|w| w == b"\0\0\0"), "an HTTP/2 frame in the clear: {answer:?}");
+}
+
+#[test]
+fn a_session_ends_when_its_certificate_expires() {
+    let world = World::new();
+    let server = world.server();
+    let now = time::OffsetDateTime::now_utc();
+    let leaf = CustomLeaf {
+        not_before: now - time::Duration::hours(1),
+        not_after: now + time::Duration::seconds(3),
+        ..CustomLeaf::client(vec![uri("spiffe://mas/agent/alpha")])
+    };
+    let (cert, key) = world.authority.issue_custom(leaf).unwrap();
+    let client = world.client_with(&server, cert.into(), key.into());
+    let session = client.session("i");
+    assert_eq!(session.end(), Ended::refused("UNAUTHENTICATED", "invalid_certificate"));
+    // The connection is still open; its certificate is not good for anything any more.
+    assert_eq!(client.discover(&[]).unwrap_err(), refused("UNAUTHENTICATED", "invalid_certificate"));
+}
+
+#[test]
+fn a_certificate_that_is_no_leaf_for_handshakes_is_refused() {
+    let world = World::new();
+    let server = world.server();
+    let leaf = CustomLeaf { is_ca: true, ..CustomLeaf::client(vec![uri("spiffe://mas/agent/alpha")]) };
+    let (cert, key) = world.authority.issue_custom(leaf).unwrap();
+    let refusal = world.client_with(&server, cert.into(), key.into()).send("i", "beta", "{}").unwrap_err();
+    // The handshake may refuse it before we do.
+    assert!(["UNAVAILABLE", "UNAUTHENTICATED"].contains(&refusal.code.as_str()), "{refusal:?}");
+}

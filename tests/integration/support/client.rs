@@ -1,0 +1,326 @@
+//! The protocol spoken by hand, so that a test sees every status and every event.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use futures_channel::mpsc::{UnboundedSender, unbounded};
+use futures_util::{SinkExt, StreamExt, TryStreamExt};
+use grpcio::{CallOption, ChannelBuilder, ChannelCredentialsBuilder, EnvBuilder, WriteFlags};
+use mas::protocol::client_event::Event;
+use mas::protocol::server_event::Event as ServerKind;
+use mas::protocol::*;
+use serde_json::Value;
+
+use super::PATIENCE;
+
+/// Calls end after this.
+const CALL_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub struct Client {
+    pub raw: grpcio::Client,
+    methods: &'static Methods,
+}
+
+/// A call's refusal.
+#[derive(Debug, PartialEq)]
+pub struct Refused {
+    pub code: String,
+    pub details: String,
+}
+
+impl Refused {
+    fn from(error: grpcio::Error) -> Self {
+        match error {
+            grpcio::Error::RpcFailure(status) => {
+                let code = status.code().to_string();
+                let name = code.split_once('-').map_or(code.clone(), |(_, name)| name.to_owned());
+                Self { code: name, details: status.message().to_owned() }
+            }
+            other => Self { code: "LOCAL".to_owned(), details: other.to_string() },
+        }
+    }
+}
+
+type Called<T> = Result<T, Refused>;
+
+impl Client {
+    pub fn new(addr: &str, ca: Vec<u8>, pair: Option<(Vec<u8>, Vec<u8>)>) -> Self {
+        let mut credentials = ChannelCredentialsBuilder::new().root_cert(ca);
+        if let Some((cert, key)) = pair {
+            credentials = credentials.cert(cert, key);
+        }
+        let channel = ChannelBuilder::new(Arc::new(EnvBuilder::new().cq_count(1).build()))
+            .use_local_subchannel_pool(true)
+            .initial_reconnect_backoff(Duration::from_millis(20))
+            .max_reconnect_backoff(Duration::from_millis(200))
+            .set_credentials(credentials.build());
+        Self { raw: grpcio::Client::new(channel.connect(addr)), methods: &RUNTIME_V1 }
+    }
+
+    /// The same connection over the older service path.
+    pub fn v04(mut self) -> Self {
+        self.methods = &MAS_V1;
+        self
+    }
+
+    fn call<Q, R: Unpin>(&self, method: &grpcio::Method<Q, R>, request: &Q) -> Called<R> {
+        self.raw.unary_call(method, request, CallOption::default().timeout(CALL_TIMEOUT)).map_err(Refused::from)
+    }
+
+    pub fn send_raw(&self, request: &SendRequest) -> Called<SendResponse> {
+        self.call(&self.methods.send.client, request)
+    }
+
+    /// Sends from `instance`; the message id.
+    pub fn send(&self, instance: &str, target: &str, data_json: &str) -> Called<String> {
+        let request = SendRequest {
+            target_id: target.to_owned(),
+            message_type: "test".to_owned(),
+            data_json: data_json.to_owned(),
+            instance_id: instance.to_owned(),
+            ..SendRequest::default()
+        };
+        self.send_raw(&request).map(|response| response.message_id)
+    }
+
+    /// The correlation id.
+    pub fn request(&self, instance: &str, target: &str, data_json: &str, timeout_ms: i32) -> Called<String> {
+        let request = RequestRequest {
+            target_id: target.to_owned(),
+            message_type: "question".to_owned(),
+            data_json: data_json.to_owned(),
+            timeout_ms,
+            instance_id: instance.to_owned(),
+            ..RequestRequest::default()
+        };
+        self.call(&self.methods.request.client, &request).map(|response| response.correlation_id)
+    }
+
+    pub fn reply(&self, instance: &str, correlation_id: &str, data_json: &str) -> Called<String> {
+        let request = ReplyRequest {
+            correlation_id: correlation_id.to_owned(),
+            message_type: "answer".to_owned(),
+            data_json: data_json.to_owned(),
+            instance_id: instance.to_owned(),
+            ..ReplyRequest::default()
+        };
+        self.call(&self.methods.reply.client, &request).map(|response| response.message_id)
+    }
+
+    pub fn discover(&self, capabilities: &[&str]) -> Called<Vec<AgentRecord>> {
+        let request = DiscoverRequest {
+            capabilities: capabilities.iter().map(|c| (*c).to_owned()).collect(),
+            ..DiscoverRequest::default()
+        };
+        self.call(&self.methods.discover.client, &request).map(|response| response.agents)
+    }
+
+    pub fn state(&self) -> Called<std::collections::HashMap<String, String>> {
+        self.call(&self.methods.get_state.client, &GetStateRequest::default()).map(|response| response.state)
+    }
+
+    pub fn update_state(&self, updates: &[(&str, &str)]) -> Called<()> {
+        let request = UpdateStateRequest {
+            updates: updates.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..UpdateStateRequest::default()
+        };
+        self.call(&self.methods.update_state.client, &request).map(drop)
+    }
+
+    pub fn reset_state(&self) -> Called<()> {
+        self.call(&self.methods.reset_state.client, &ResetStateRequest::default()).map(drop)
+    }
+
+    /// A Transport stream on which nothing has been said.
+    pub fn stream(&self) -> Session {
+        Session::open(self)
+    }
+
+    /// A session that is open.
+    #[track_caller]
+    pub fn session(&self, instance: &str) -> Session {
+        match self.try_session(instance) {
+            Ok(session) => session,
+            Err(ended) => panic!("no session: {ended:?}"),
+        }
+    }
+
+    pub fn try_session(&self, instance: &str) -> Result<Session, Ended> {
+        let session = self.stream();
+        session.hello(instance);
+        match session.event(PATIENCE) {
+            Some(Ok(ServerKind::Welcome(welcome))) => {
+                assert_eq!(welcome.instance_id, instance);
+                Ok(session)
+            }
+            Some(Ok(other)) => panic!("the first event was {other:?}"),
+            Some(Err(ended)) => Err(ended),
+            None => panic!("no welcome"),
+        }
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug, PartialEq)]
+pub enum Ended {
+    InOrder,
+    With(Refused),
+}
+
+impl Ended {
+    /// A refusal with this code and detail.
+    pub fn refused(code: &str, details: &str) -> Self {
+        Self::With(Refused { code: code.to_owned(), details: details.to_owned() })
+    }
+}
+
+/// A delivery, with its envelope read.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    pub id: String,
+    pub json: String,
+    pub envelope: Value,
+}
+
+impl Delivered {
+    pub fn data(&self) -> &Value {
+        &self.envelope["data"]
+    }
+
+    pub fn message_id(&self) -> &str {
+        self.envelope["message_id"].as_str().unwrap()
+    }
+
+    pub fn correlation_id(&self) -> &str {
+        self.envelope["meta"]["correlation_id"].as_str().unwrap()
+    }
+}
+
+/// One Transport stream. Dropping it resets the stream, as a client that vanishes does.
+pub struct Session {
+    events: Receiver<Result<ServerKind, Ended>>,
+    sender: Option<UnboundedSender<Option<ClientEvent>>>,
+}
+
+impl Session {
+    fn open(client: &Client) -> Self {
+        let (mut sink, mut stream) =
+            client.raw.duplex_streaming(&client.methods.transport.client, CallOption::default()).unwrap();
+        let (sender, mut queue) = unbounded::<Option<ClientEvent>>();
+        let (event_sender, events) = crossbeam_channel::unbounded();
+        client.raw.spawn(async move {
+            while let Some(event) = queue.next().await {
+                match event {
+                    Some(event) => {
+                        if sink.send((event, WriteFlags::default())).await.is_err() {
+                            return;
+                        }
+                    }
+                    None => {
+                        let _ = sink.close().await;
+                        return;
+                    }
+                }
+            }
+            // The session was dropped: reset.
+            sink.cancel();
+        });
+        client.raw.spawn(async move {
+            loop {
+                let event = match stream.try_next().await {
+                    Ok(Some(event)) => Ok(event.event.unwrap()),
+                    Ok(None) => Err(Ended::InOrder),
+                    Err(error) => Err(Ended::With(Refused::from(error))),
+                };
+                let over = event.is_err();
+                if event_sender.send(event).is_err() || over {
+                    return;
+                }
+            }
+        });
+        Self { events, sender: Some(sender) }
+    }
+
+    fn say(&self, event: Event) {
+        self.say_raw(ClientEvent { event: Some(event), ..ClientEvent::default() });
+    }
+
+    pub fn say_raw(&self, event: ClientEvent) {
+        let _ = self.sender.as_ref().unwrap().unbounded_send(Some(event));
+    }
+
+    pub fn hello(&self, instance: &str) {
+        self.say(Event::Hello(Hello { instance_id: instance.to_owned(), ..Hello::default() }));
+    }
+
+    pub fn heartbeat(&self) {
+        self.say(Event::Heartbeat(Heartbeat::default()));
+    }
+
+    pub fn ack(&self, delivery_id: &str) {
+        self.say(Event::Ack(Ack { delivery_id: delivery_id.to_owned(), ..Ack::default() }));
+    }
+
+    pub fn nack(&self, delivery_id: &str, reason: &str, retryable: bool) {
+        self.say(Event::Nack(Nack {
+            delivery_id: delivery_id.to_owned(),
+            reason: reason.to_owned(),
+            retryable,
+            ..Nack::default()
+        }));
+    }
+
+    /// Half-closes the stream: nothing more to say.
+    pub fn half_close(&self) {
+        let _ = self.sender.as_ref().unwrap().unbounded_send(None);
+    }
+
+    fn event(&self, timeout: Duration) -> Option<Result<ServerKind, Ended>> {
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Err(Ended::InOrder)),
+        }
+    }
+
+    /// The next delivery.
+    #[track_caller]
+    pub fn next(&self) -> Delivered {
+        self.next_within(PATIENCE).expect("a delivery")
+    }
+
+    /// The next delivery, or nothing within `timeout`.
+    #[track_caller]
+    pub fn next_within(&self, timeout: Duration) -> Option<Delivered> {
+        match self.event(timeout)? {
+            Ok(ServerKind::Delivery(delivery)) => Some(Delivered {
+                id: delivery.delivery_id,
+                envelope: serde_json::from_str(&delivery.envelope_json).unwrap(),
+                json: delivery.envelope_json,
+            }),
+            Ok(other) => panic!("unexpected event {other:?}"),
+            Err(ended) => panic!("the stream ended: {ended:?}"),
+        }
+    }
+
+    /// The next delivery, acknowledged.
+    #[track_caller]
+    pub fn take(&self) -> Delivered {
+        let delivered = self.next();
+        self.ack(&delivered.id);
+        delivered
+    }
+
+    /// How the stream ends.
+    #[track_caller]
+    pub fn end(&self) -> Ended {
+        loop {
+            match self.event(PATIENCE).expect("an end") {
+                Ok(_) => {}
+                Err(ended) => return ended,
+            }
+        }
+    }
+}
+

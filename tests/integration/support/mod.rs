@@ -1,0 +1,26 @@
+//! The harness: worlds, processes, clients.
+
+mod client;
+mod process;
+mod redis;
+mod world;
+
+pub use client::{Client, Delivered, Ended, Refused, Session};
+pub use process::Process;
+pub use redis::Redis;
+pub use world::{Server, World};
+
+use std::time::{Duration, Instant};
+
+/// How long anything that must happen may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `holds`, or fails the test.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < give_up, "waited in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}

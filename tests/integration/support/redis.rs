@@ -1,0 +1,86 @@
+//! A private redis-server on a unix socket, with its append-only file in the world's folder.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Process, until};
+
+pub struct Redis {
+    dir: PathBuf,
+    process: Option<Process>,
+}
+
+impl Redis {
+    pub fn start(dir: &Path) -> Self {
+        std::fs::create_dir_all(dir).unwrap();
+        let mut redis = Self { dir: dir.to_path_buf(), process: None };
+        redis.resume();
+        redis
+    }
+
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join("redis.sock")
+    }
+
+    pub fn kill(&mut self) {
+        self.process.take().expect("Redis runs").kill();
+    }
+
+    /// Starts it again on the same data.
+    pub fn resume(&mut self) {
+        let _ = std::fs::remove_file(self.socket());
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", "0", "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
+            .arg("--unixsocket")
+            .arg(self.socket())
+            .arg("--dir")
+            .arg(&self.dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.process = Some(Process::start(&mut command));
+        until("Redis answers", || {
+            self.try_connect().is_ok_and(|mut c| redis::cmd("PING").query::<String>(&mut c).is_ok())
+        });
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        self.process.as_ref().expect("Redis runs").signal(signal);
+    }
+
+    fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
+        redis::Client::open(self.url())?.get_connection()
+    }
+
+    pub fn connection(&self) -> redis::Connection {
+        self.try_connect().unwrap()
+    }
+
+    pub fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut self.connection()).unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    /// Every key, sorted.
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.query(&["KEYS", "*"]);
+        keys.sort();
+        keys
+    }
+
+    /// Entries of a stream: id, field and value texts.
+    pub fn entries(&self, stream: &str) -> Vec<(String, Vec<(String, String)>)> {
+        self.query(&["XRANGE", stream, "-", "+"])
+    }
+
+    pub fn len(&self, stream: &str) -> usize {
+        self.query(&["XLEN", stream])
+    }
+}

@@ -1,0 +1,198 @@
+//! A world: a folder with a certificate authority, a Redis, and the configuration of a server.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+
+use mas::audit::Record;
+use mas::certs::{Authority, agent_files, ca_file};
+use mas::ids::AgentId;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::{Client, PATIENCE, Process, Redis};
+
+/// The `agents` and `permissions` of a configuration, in YAML.
+type YamlAgents = &'static str;
+
+/// alpha and beta may talk, gamma and delta are there; nobody else may do anything.
+const PAIR: YamlAgents = "\
+permissions:
+  - {type: allow_bidirectional, agents: [alpha, beta]}
+agents:
+  - {agent_id: alpha, capabilities: [plan]}
+  - {agent_id: beta, capabilities: [work, rest], metadata: {level: 3}}
+  - {agent_id: gamma}
+  - {agent_id: delta}
+";
+
+pub struct World {
+    pub redis: Redis,
+    pub authority: Authority,
+    agents: String,
+    settings: String,
+    // Dropped last.
+    dir: TempDir,
+}
+
+pub struct Server {
+    process: Process,
+    pub addr: String,
+}
+
+impl World {
+    /// The agents and permissions of [`World::new`].
+    pub const PAIR: YamlAgents = PAIR;
+
+    pub fn new() -> Self {
+        Self::with(PAIR, "delivery: {reclaim_idle_ms: 300}\n")
+    }
+
+    /// With other agents and permissions, and further settings.
+    pub fn with(agents: &str, settings: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("mas").tempdir_in("/tmp").unwrap();
+        let authority = Authority::create(&dir.path().join("certs"), 30).unwrap();
+        authority.issue_server(&["localhost".to_owned(), "127.0.0.1".to_owned()], 30).unwrap();
+        let redis = Redis::start(&dir.path().join("redis"));
+        let world = Self { redis, authority, agents: agents.to_owned(), settings: settings.to_owned(), dir };
+        world.write_config();
+        world
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn certs(&self) -> PathBuf {
+        self.path().join("certs")
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.path().join("mas.yaml")
+    }
+
+    fn write_config(&self) {
+        let text = format!(
+            "server_listen_addr: 127.0.0.1:0\ntls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
+             tls_server_key_path: certs/server.key\ngateway: {{redis: {{url: '{}', socket_timeout: 2}}}}\n{}{}",
+            self.redis.url(),
+            self.settings,
+            self.agents
+        );
+        std::fs::write(self.config_path(), text).unwrap();
+    }
+
+    pub fn server(&self) -> Server {
+        self.server_on("127.0.0.1:0")
+    }
+
+    pub fn server_on(&self, addr: &str) -> Server {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mas-server"));
+        command.args(["--threads", "2", "--listen", addr, "--config"]).arg(self.config_path());
+        Server::start(command.stderr(self.log()))
+    }
+
+    /// The server's log, for whoever looks at a failed test.
+    fn log(&self) -> Stdio {
+        if std::env::var_os("MAS_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() }
+    }
+
+    /// A `mas` command with this world's configuration, run to its end.
+    pub fn mas(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_mas"))
+            .args(args)
+            .current_dir(self.path())
+            .env_remove("MAS_CONFIG_FILE")
+            .output()
+            .unwrap()
+    }
+
+    /// A client with a certificate of that agent.
+    pub fn client(&self, server: &Server, agent: &str) -> Client {
+        let (cert, key) = self.certificate(agent);
+        self.client_with(server, cert, key)
+    }
+
+    pub fn client_with(&self, server: &Server, cert: Vec<u8>, key: Vec<u8>) -> Client {
+        Client::new(&server.addr, std::fs::read(ca_file(&self.certs())).unwrap(), Some((cert, key)))
+    }
+
+    pub fn certificate(&self, agent: &str) -> (Vec<u8>, Vec<u8>) {
+        let id = AgentId::parse(agent).unwrap();
+        let files = agent_files(&self.certs(), &id);
+        if !files.cert.exists() {
+            self.authority.issue_agent(&id, 30).unwrap();
+        }
+        (std::fs::read(files.cert).unwrap(), std::fs::read(files.key).unwrap())
+    }
+
+    /// What `mas audit verify` says: its exit code and its JSON.
+    pub fn verify(&self) -> (i32, serde_json::Value) {
+        let output = self.mas(&["audit", "verify", "--json"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        let report = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
+        (output.status.code().unwrap(), report)
+    }
+
+    #[track_caller]
+    pub fn assert_intact(&self) {
+        let (code, report) = self.verify();
+        assert_eq!(code, 0, "{report}");
+        assert_eq!(report["intact"], true);
+    }
+
+    /// Every audit record, by time.
+    pub fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        for key in self.redis.keys() {
+            if !key.starts_with("audit:lane:") {
+                continue;
+            }
+            let blocks: Vec<(String, Vec<(String, Vec<u8>)>)> = self.redis.query(&["XRANGE", &key, "-", "+"]);
+            for (_, fields) in blocks {
+                let (_, bytes) = &fields[0];
+                let parts = mas::audit::lane::split_block(bytes).unwrap();
+                records.extend(parts.into_iter().map(|part| Record::decode(part).unwrap()));
+            }
+        }
+        records.sort_by_key(|record| record.time_us);
+        records
+    }
+}
+
+impl Server {
+    pub fn start(command: &mut Command) -> Self {
+        let mut process = Process::start(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+        let stdout = process.child().stdout.take().unwrap();
+        let (sender, line) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = BufReader::new(stdout).read_line(&mut line);
+            let _ = sender.send(line);
+        });
+        let line = line.recv_timeout(PATIENCE).expect("a ready line");
+        let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        assert_eq!(ready["event"], "mas.server.ready");
+        assert_eq!(ready["pid"], process.pid());
+        Self { addr: ready["listen_addr"].as_str().unwrap().to_owned(), process }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// SIGTERM, and out in order.
+    pub fn stop(&mut self) {
+        self.process.signal(Signal::SIGTERM);
+        assert_eq!(self.process.wait().code(), Some(0));
+    }
+}
