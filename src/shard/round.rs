@@ -184,7 +184,13 @@ impl Worker {
             });
         }
 
-        let mut answers = self.run_batch().map_err(Failure::Unknown)?;
+        let mut answers = match self.run_batch() {
+            Ok(answers) => answers,
+            Err(error) => {
+                self.tail_lost(tail);
+                return Err(Failure::Unknown(error));
+            }
+        };
         let committed = match exec {
             None => Some(Vec::new()),
             Some(at) => {
@@ -700,6 +706,25 @@ impl Worker {
                 let _ = self.ready.insert(agent.clone());
             }
             self.schedule(&agent);
+        }
+    }
+
+    /// The connection broke: acknowledgements are sent again. Claims are undone with the connection, and
+    /// reads whose answers were lost are found by the scan that follows the next connect.
+    fn tail_lost(&mut self, tail: Vec<(usize, Tail)>) {
+        for (_, step) in tail {
+            match step {
+                Tail::Acked { agent, keys } => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.acked.extend(keys);
+                        let _ = self.ready.insert(agent);
+                    }
+                }
+                Tail::Length { agent } => {
+                    let _ = self.regroup.insert(agent);
+                }
+                Tail::Claimed { .. } | Tail::Read { .. } => {}
+            }
         }
     }
 

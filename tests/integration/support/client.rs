@@ -201,6 +201,16 @@ impl Delivered {
 pub struct Session {
     events: Receiver<Result<ServerKind, Ended>>,
     sender: Option<UnboundedSender<Option<ClientEvent>>>,
+    // The connection lives as long as its stream.
+    _client: grpcio::Client,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.sender = None;
+        // The reset is sent by the client's own thread: it must have happened before the client goes.
+        while let Some(Ok(_)) = self.event(PATIENCE) {}
+    }
 }
 
 impl Session {
@@ -239,7 +249,7 @@ impl Session {
                 }
             }
         });
-        Self { events, sender: Some(sender) }
+        Self { events, sender: Some(sender), _client: client.raw.clone() }
     }
 
     fn say(&self, event: Event) {

@@ -186,10 +186,6 @@ impl Server {
         self.process.kill();
     }
 
-    pub fn signal(&self, signal: Signal) {
-        self.process.signal(signal);
-    }
-
     /// SIGTERM, and out in order.
     pub fn stop(&mut self) {
         self.process.signal(Signal::SIGTERM);
