@@ -19,9 +19,7 @@ impl Now {
         let start = START.get_or_init(Instant::now);
         Self {
             // Before 1970 is no time this program can run at; 0 is as good an answer as any.
-            unix_us: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_micros() as u64),
+            unix_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64),
             mono_ms: start.elapsed().as_millis() as u64,
         }
     }

@@ -58,10 +58,7 @@ impl Trace {
             let printable = text.bytes().all(|b| (0x20..0x7f).contains(&b));
             (printable && text.len() <= MAX_TRACE_BYTES).then(|| text.to_owned())
         };
-        let trace = Self {
-            parent: clean(parent),
-            state: clean(state),
-        };
+        let trace = Self { parent: clean(parent), state: clean(state) };
         (trace.parent.is_some() || trace.state.is_some()).then_some(trace)
     }
 }
@@ -77,11 +74,7 @@ impl Envelope<'_> {
         json.push_str("\",\"message_type\":");
         push_string(&mut json, self.message_type);
         json.push_str(",\"data\":");
-        json.push_str(if self.data_json.is_empty() {
-            "{}"
-        } else {
-            self.data_json
-        });
+        json.push_str(if self.data_json.is_empty() { "{}" } else { self.data_json });
         json.push_str(",\"meta\":{\"version\":1,\"correlation_id\":");
         match &self.correlation_id {
             Some(id) => {
@@ -94,11 +87,7 @@ impl Envelope<'_> {
         json.push_str(",\"expects_reply\":");
         json.push_str(if self.expects_reply { "true" } else { "false" });
         json.push_str(",\"is_reply\":");
-        json.push_str(if self.reply_to_instance.is_some() {
-            "true"
-        } else {
-            "false"
-        });
+        json.push_str(if self.reply_to_instance.is_some() { "true" } else { "false" });
         json.push_str(",\"sender_instance_id\":\"");
         json.push_str(self.sender_instance.as_str());
         json.push_str("\",\"reply_to_instance_id\":");
@@ -173,19 +162,10 @@ mod tests {
             correlation_id: Some(correlation_id),
             expects_reply: false,
             reply_to_instance: Some(&instance("a1")),
-            trace: Some(&Trace {
-                parent: Some("00-ab".into()),
-                state: None,
-            }),
+            trace: Some(&Trace { parent: Some("00-ab".into()), state: None }),
         }
-        .to_json(Now {
-            unix_us: 1_700_000_000_000_042,
-            mono_ms: 0,
-        });
-        assert!(
-            json.contains("{\"n\":1.50}"),
-            "the payload's bytes are kept: {json}"
-        );
+        .to_json(Now { unix_us: 1_700_000_000_000_042, mono_ms: 0 });
+        assert!(json.contains("{\"n\":1.50}"), "the payload's bytes are kept: {json}");
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(
             value,
@@ -218,10 +198,7 @@ mod tests {
             reply_to_instance: None,
             trace: None,
         }
-        .to_json(Now {
-            unix_us: 0,
-            mono_ms: 0,
-        });
+        .to_json(Now { unix_us: 0, mono_ms: 0 });
         let value: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["data"], json!({}));
         assert_eq!(value["meta"]["correlation_id"], Value::Null);

@@ -34,8 +34,7 @@ pub struct Identity {
 impl Identity {
     /// Reads the leaf certificate, PEM. The error is what the caller is told.
     pub fn from_pem(pem: &[u8]) -> Result<Self, Refusal> {
-        let (_, pem) =
-            x509_parser::pem::parse_x509_pem(pem).map_err(|_| Refusal::INVALID_CERTIFICATE)?;
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_| Refusal::INVALID_CERTIFICATE)?;
         let (_, certificate) =
             X509Certificate::from_der(&pem.contents).map_err(|_| Refusal::INVALID_CERTIFICATE)?;
         let agent = agent_of(&certificate)?;
@@ -60,14 +59,10 @@ fn agent_of(certificate: &X509Certificate<'_>) -> Result<AgentId, Refusal> {
         .subject_alternative_name()
         .map_err(|_| Refusal::INVALID_SPIFFE_SAN)?
         .ok_or(Refusal::MISSING_SPIFFE_SAN)?;
-    let mut uris = names
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
     // SPIFFE allows exactly one URI; other kinds of names may stand beside it.
     let (Some(uri), None) = (uris.next(), uris.next()) else {
         return Err(Refusal::INVALID_SPIFFE_SAN);

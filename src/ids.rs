@@ -19,9 +19,7 @@ pub const CORRELATION_ID_CHARS: usize = 32;
 fn is_id(text: &str, max_bytes: usize) -> bool {
     !text.is_empty()
         && text.len() <= max_bytes
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 macro_rules! string_id {

@@ -21,16 +21,11 @@ pub enum JsonError {
 /// Checks that `text` is one JSON object that nests arrays and objects at most `max_depth` deep.
 pub fn check_object(text: &str, max_depth: usize) -> Result<(), JsonError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    Value {
-        depth_left: max_depth,
-    }
-    .deserialize(&mut deserializer)
-    .and_then(|()| deserializer.end())
-    .map_err(|_| JsonError::Invalid)?;
-    if text
-        .trim_start_matches([' ', '\t', '\n', '\r'])
-        .starts_with('{')
-    {
+    Value { depth_left: max_depth }
+        .deserialize(&mut deserializer)
+        .and_then(|()| deserializer.end())
+        .map_err(|_| JsonError::Invalid)?;
+    if text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
         Ok(())
     } else {
         Err(JsonError::NotAnObject)
@@ -84,11 +79,7 @@ impl<'de> Visitor<'de> for Value {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<(), E> {
-        if number.is_finite() {
-            Ok(())
-        } else {
-            Err(E::custom("number out of range"))
-        }
+        if number.is_finite() { Ok(()) } else { Err(E::custom("number out of range")) }
     }
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
@@ -173,10 +164,7 @@ mod tests {
 
     #[test]
     fn objects_pass() {
-        for good in [
-            "{}",
-            " {\"a\": [1, 2.5, -0, 1e308, null, true, \"\\ud83d\\ude00\"]} \n",
-        ] {
+        for good in ["{}", " {\"a\": [1, 2.5, -0, 1e308, null, true, \"\\ud83d\\ude00\"]} \n"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
     }
@@ -227,10 +215,7 @@ mod tests {
     fn a_duplicate_among_many_keys_is_found() {
         let keys: Vec<String> = (0..1000).map(|i| format!("\"k{i}\":0")).collect();
         assert_eq!(check(&format!("{{{}}}", keys.join(","))), Ok(()));
-        assert_eq!(
-            check(&format!("{{{},\"k7\":1}}", keys.join(","))),
-            Err(JsonError::Invalid)
-        );
+        assert_eq!(check(&format!("{{{},\"k7\":1}}", keys.join(","))), Err(JsonError::Invalid));
     }
 
     proptest! {

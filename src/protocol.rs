@@ -19,10 +19,7 @@ fn untrusted_de<T: Message>(reader: grpcio::MessageReader) -> grpcio::Result<Unt
     Ok(Untrusted(pb_de(reader).ok()))
 }
 
-fn untrusted_ser<T: Message>(
-    message: &Untrusted<T>,
-    buffer: &mut grpcio::GrpcSlice,
-) -> grpcio::Result<()> {
+fn untrusted_ser<T: Message>(message: &Untrusted<T>, buffer: &mut grpcio::GrpcSlice) -> grpcio::Result<()> {
     match &message.0 {
         Some(message) => pb_ser(message, buffer),
         None => Err(grpcio::Error::Codec("no message".into())),
@@ -39,36 +36,20 @@ pub struct Rpc<Q, R> {
 
 const fn rpc<Q: Message, R: Message>(name: &'static str, duplex: bool) -> Rpc<Q, R> {
     const fn ty(duplex: bool) -> MethodType {
-        if duplex {
-            MethodType::Duplex
-        } else {
-            MethodType::Unary
-        }
+        if duplex { MethodType::Duplex } else { MethodType::Unary }
     }
     Rpc {
         server: Method {
             ty: ty(duplex),
             name,
-            req_mar: Marshaller {
-                ser: untrusted_ser,
-                de: untrusted_de,
-            },
-            resp_mar: Marshaller {
-                ser: pb_ser,
-                de: pb_de,
-            },
+            req_mar: Marshaller { ser: untrusted_ser, de: untrusted_de },
+            resp_mar: Marshaller { ser: pb_ser, de: pb_de },
         },
         client: Method {
             ty: ty(duplex),
             name,
-            req_mar: Marshaller {
-                ser: pb_ser,
-                de: pb_de,
-            },
-            resp_mar: Marshaller {
-                ser: pb_ser,
-                de: pb_de,
-            },
+            req_mar: Marshaller { ser: pb_ser, de: pb_de },
+            resp_mar: Marshaller { ser: pb_ser, de: pb_de },
         },
     }
 }

@@ -43,11 +43,7 @@ impl Server {
         let shared = Arc::new(Shared::new(config));
         let shards = Arc::new(connect(&shared, threads)?);
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
-        Ok(Self {
-            listener,
-            shards,
-            threads,
-        })
+        Ok(Self { listener, shards, threads })
     }
 
     /// Prints the ready line: the one thing on stdout.
@@ -67,9 +63,7 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self {
-            listener, shards, ..
-        } = self;
+        let Self { listener, shards, .. } = self;
         shards.stop();
         listener.stop(DRAIN_PATIENCE);
     }

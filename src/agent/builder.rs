@@ -18,6 +18,8 @@ use crate::ids::InstanceId;
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest of these that can be set: keeps deadlines computable.
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 const HANDLER_THREADS: usize = 4;
 const MAX_HANDLER_THREADS: usize = 1024;
 /// A silent connection is pinged after this, and given up when no answer comes in time.
@@ -52,18 +54,14 @@ impl Credentials {
         key: impl AsRef<Path>,
     ) -> Result<Self, AgentError> {
         let read = |path: &Path| {
-            let pem = std::fs::read(path)
-                .map_err(|e| AgentError::Setup(format!("{}: {e}", path.display())))?;
+            let pem =
+                std::fs::read(path).map_err(|e| AgentError::Setup(format!("{}: {e}", path.display())))?;
             if pem.contains(&0) {
                 return Err(AgentError::Setup(format!("{}: not PEM", path.display())));
             }
             Ok(pem)
         };
-        Ok(Self {
-            ca: read(ca.as_ref())?,
-            cert: read(cert.as_ref())?,
-            key: read(key.as_ref())?,
-        })
+        Ok(Self { ca: read(ca.as_ref())?, cert: read(cert.as_ref())?, key: read(key.as_ref())? })
     }
 }
 
@@ -96,13 +94,9 @@ impl Builder {
     }
 
     pub(super) fn from_env() -> Result<Self, AgentError> {
-        let var =
-            |name: &str| std::env::var(name).map_err(|e| AgentError::Setup(format!("{name}: {e}")));
-        let credentials = Credentials::from_files(
-            var("MAS_TLS_CA")?,
-            var("MAS_TLS_CERT")?,
-            var("MAS_TLS_KEY")?,
-        )?;
+        let var = |name: &str| std::env::var(name).map_err(|e| AgentError::Setup(format!("{name}: {e}")));
+        let credentials =
+            Credentials::from_files(var("MAS_TLS_CA")?, var("MAS_TLS_CERT")?, var("MAS_TLS_KEY")?)?;
         Ok(Self::new(&var("MAS_SERVER_ADDR")?, credentials).instance(&var("MAS_INSTANCE_ID")?))
     }
 
@@ -159,21 +153,21 @@ impl Builder {
     /// How long one call may take, tries and waits included (default 30 s).
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.call_timeout = timeout;
+        self.call_timeout = timeout.min(MAX_TIMEOUT);
         self
     }
 
     /// How long [`connect`](Self::connect) waits for the session (default 10 s).
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = timeout.min(MAX_TIMEOUT);
         self
     }
 
     /// How long a shutdown waits for running handlers (default 10 s).
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
-        self.drain_timeout = timeout;
+        self.drain_timeout = timeout.min(MAX_TIMEOUT);
         self
     }
 
@@ -185,12 +179,7 @@ impl Builder {
                 self.instance
             )));
         }
-        let environment = Arc::new(
-            EnvBuilder::new()
-                .cq_count(1)
-                .name_prefix("agent-grpc")
-                .build(),
-        );
+        let environment = Arc::new(EnvBuilder::new().cq_count(1).name_prefix("agent-grpc").build());
         let credentials = ChannelCredentialsBuilder::new()
             .root_cert(self.credentials.ca)
             .cert(self.credentials.cert, self.credentials.key)
@@ -210,21 +199,12 @@ impl Builder {
         let client = Client::new(channel.connect(&self.addr));
         let calls = Arc::new(Calls::new(client, self.instance, self.call_timeout));
         let outbox = Outbox::default();
-        let setup = |error: std::io::Error| {
-            AgentError::Setup(format!("a thread could not be started: {error}"))
-        };
+        let setup =
+            |error: std::io::Error| AgentError::Setup(format!("a thread could not be started: {error}"));
         let pool = Pool::start(self.threads, self.handlers, &calls, &outbox).map_err(setup)?;
         let stream = Stream::start(&calls, &outbox, pool.intake()).map_err(setup)?;
-        let agent = Agent {
-            calls,
-            stream,
-            pool,
-            drain_timeout: self.drain_timeout,
-        };
-        agent
-            .calls
-            .session
-            .wait_open(Instant::now() + self.connect_timeout)?;
+        let agent = Agent { calls, stream, pool, drain_timeout: self.drain_timeout };
+        agent.calls.session.wait_open(Instant::now() + self.connect_timeout)?;
         Ok(agent)
     }
 }

@@ -17,8 +17,12 @@ use crate::protocol::{
 /// Wait before a refused call is tried again; doubles up to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 const RETRY_LAST: Duration = Duration::from_millis(500);
-/// Replies that arrived before their request's call returned; the oldest go first.
-const MAX_EARLY_REPLIES: usize = 1024;
+/// Replies that arrived before their request's call returned: how many are kept, and for how long. What
+/// is older answers a request that was given up.
+const MAX_EARLY_REPLIES: usize = 256;
+const EARLY_REPLY_AGE: Duration = Duration::from_secs(10);
+/// Longest wait for anything: keeps deadlines computable.
+const MAX_WAIT: Duration = Duration::from_secs(365 * 86_400);
 
 /// The session as callers see it.
 pub(super) struct Session {
@@ -40,11 +44,7 @@ struct State {
 
 impl Session {
     pub fn new(instance: String) -> Self {
-        Self {
-            instance,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        }
+        Self { instance, state: Mutex::default(), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,9 +92,7 @@ impl Session {
     /// Waits `pause`, less when the agent is stopping meanwhile.
     pub fn pause(&self, pause: Duration) {
         let state = self.lock();
-        let waited = self
-            .changed
-            .wait_timeout_while(state, pause, |state| !state.stopping);
+        let waited = self.changed.wait_timeout_while(state, pause, |state| !state.stopping);
         drop(waited);
     }
 
@@ -105,21 +103,17 @@ impl Session {
             if state.open {
                 return Ok(());
             }
+            if state.stopping {
+                return Err(AgentError::NotConnected("the agent is stopping".to_owned()));
+            }
             if let Some((code, detail)) = &state.fatal {
-                return Err(AgentError::Refused {
-                    code: code.clone(),
-                    detail: detail.clone(),
-                });
+                return Err(AgentError::Refused { code: code.clone(), detail: detail.clone() });
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(AgentError::NotConnected(state.problem.clone()));
             }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -136,17 +130,12 @@ pub(super) struct Calls {
 #[derive(Default)]
 struct Waiting {
     by_correlation: HashMap<String, Sender<Message>>,
-    early: VecDeque<Message>,
+    early: VecDeque<(Instant, Message)>,
 }
 
 impl Calls {
     pub fn new(client: Client, instance: String, call_timeout: Duration) -> Self {
-        Self {
-            client,
-            session: Session::new(instance),
-            call_timeout,
-            waiting: Mutex::default(),
-        }
+        Self { client, session: Session::new(instance), call_timeout, waiting: Mutex::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -155,7 +144,15 @@ impl Calls {
 
     /// Makes one call, again while the server says that nothing happened.
     fn call<Q, R: Unpin>(&self, method: &Method<Q, R>, request: &Q) -> Result<R, AgentError> {
-        let give_up = Instant::now() + self.call_timeout;
+        self.call_until(method, request, Instant::now() + self.call_timeout.min(MAX_WAIT))
+    }
+
+    fn call_until<Q, R: Unpin>(
+        &self,
+        method: &Method<Q, R>,
+        request: &Q,
+        give_up: Instant,
+    ) -> Result<R, AgentError> {
         let mut pause = RETRY_FIRST;
         loop {
             self.session.wait_open(give_up)?;
@@ -177,12 +174,7 @@ impl Calls {
         }
     }
 
-    pub fn send(
-        &self,
-        target: &str,
-        message_type: &str,
-        data_json: &str,
-    ) -> Result<String, AgentError> {
+    pub fn send(&self, target: &str, message_type: &str, data_json: &str) -> Result<String, AgentError> {
         let request = SendRequest {
             target_id: target.to_owned(),
             message_type: message_type.to_owned(),
@@ -200,7 +192,8 @@ impl Calls {
         data_json: &str,
         timeout: Duration,
     ) -> Result<Message, AgentError> {
-        let give_up = Instant::now() + timeout;
+        let started = Instant::now();
+        let give_up = started + timeout.min(MAX_WAIT);
         let request = RequestRequest {
             target_id: target.to_owned(),
             message_type: message_type.to_owned(),
@@ -210,20 +203,18 @@ impl Calls {
             ..RequestRequest::new()
         };
         let correlation_id = self
-            .call(&RUNTIME_V1.request.client, &request)?
+            .call_until(&RUNTIME_V1.request.client, &request, give_up.min(started + self.call_timeout))?
             .correlation_id;
         let (sender, receiver) = crossbeam_channel::bounded(1);
         {
             let mut waiting = self.waiting();
-            let early = |reply: &Message| reply.correlation_id() == Some(&correlation_id);
+            let early = |(_, reply): &(Instant, Message)| reply.correlation_id() == Some(&correlation_id);
             if let Some(at) = waiting.early.iter().position(early)
-                && let Some(reply) = waiting.early.remove(at)
+                && let Some((_, reply)) = waiting.early.remove(at)
             {
                 return Ok(reply);
             }
-            let _ = waiting
-                .by_correlation
-                .insert(correlation_id.clone(), sender);
+            let _ = waiting.by_correlation.insert(correlation_id.clone(), sender);
         }
         let reply = receiver.recv_deadline(give_up);
         let _ = self.waiting().by_correlation.remove(&correlation_id);
@@ -233,17 +224,16 @@ impl Calls {
     /// A reply arrived; its request may still be on its way back from the server.
     pub fn replied(&self, reply: Message) {
         let mut waiting = self.waiting();
-        let sender = reply
-            .correlation_id()
-            .and_then(|id| waiting.by_correlation.remove(id));
+        let sender = reply.correlation_id().and_then(|id| waiting.by_correlation.remove(id));
         match sender {
             // The requester may have given up just now.
             Some(sender) => drop(sender.try_send(reply)),
             None => {
-                if waiting.early.len() == MAX_EARLY_REPLIES {
+                let stale = |(arrived, _): &(Instant, Message)| arrived.elapsed() > EARLY_REPLY_AGE;
+                while waiting.early.len() == MAX_EARLY_REPLIES || waiting.early.front().is_some_and(stale) {
                     drop(waiting.early.pop_front());
                 }
-                waiting.early.push_back(reply);
+                waiting.early.push_back((Instant::now(), reply));
             }
         }
     }
@@ -275,8 +265,7 @@ impl Calls {
             .into_iter()
             .map(|record| {
                 Ok(Peer {
-                    metadata: serde_json::from_str(&record.metadata_json)
-                        .map_err(AgentError::Payload)?,
+                    metadata: serde_json::from_str(&record.metadata_json).map_err(AgentError::Payload)?,
                     agent_id: record.agent_id,
                     capabilities: record.capabilities,
                     status: record.status,
@@ -286,25 +275,18 @@ impl Calls {
     }
 
     pub fn get_state(&self) -> Result<HashMap<String, String>, AgentError> {
-        Ok(self
-            .call(&RUNTIME_V1.get_state.client, &GetStateRequest::new())?
-            .state)
+        Ok(self.call(&RUNTIME_V1.get_state.client, &GetStateRequest::new())?.state)
     }
 
     pub fn update_state(&self, updates: &[(&str, &str)]) -> Result<(), AgentError> {
         let request = UpdateStateRequest {
-            updates: updates
-                .iter()
-                .map(|&(field, value)| (field.to_owned(), value.to_owned()))
-                .collect(),
+            updates: updates.iter().map(|&(field, value)| (field.to_owned(), value.to_owned())).collect(),
             ..UpdateStateRequest::new()
         };
-        self.call(&RUNTIME_V1.update_state.client, &request)
-            .map(drop)
+        self.call(&RUNTIME_V1.update_state.client, &request).map(drop)
     }
 
     pub fn reset_state(&self) -> Result<(), AgentError> {
-        self.call(&RUNTIME_V1.reset_state.client, &ResetStateRequest::new())
-            .map(drop)
+        self.call(&RUNTIME_V1.reset_state.client, &ResetStateRequest::new()).map(drop)
     }
 }

@@ -64,24 +64,17 @@ pub(super) fn classify(error: grpcio::Error) -> Failure {
             Failure::Retry(detail)
         }
         (RpcStatusCode::FAILED_PRECONDITION, "session_not_connected") => Failure::NoSession,
-        (
-            RpcStatusCode::UNAVAILABLE
-            | RpcStatusCode::DEADLINE_EXCEEDED
-            | RpcStatusCode::CANCELLED,
-            _,
-        ) => Failure::Final(AgentError::Unknown(detail)),
-        (code, _) => Failure::Final(AgentError::Refused {
-            code: code_name(code),
-            detail,
-        }),
+        (RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED | RpcStatusCode::CANCELLED, _) => {
+            Failure::Final(AgentError::Unknown(detail))
+        }
+        (code, _) => Failure::Final(AgentError::Refused { code: code_name(code), detail }),
     }
 }
 
 /// gRPC prints codes as `7-PERMISSION_DENIED`.
 pub(super) fn code_name(code: RpcStatusCode) -> String {
     let text = code.to_string();
-    text.split_once('-')
-        .map_or(text.clone(), |(_, name)| name.to_owned())
+    text.split_once('-').map_or(text.clone(), |(_, name)| name.to_owned())
 }
 
 /// Why a handler did not handle a message.

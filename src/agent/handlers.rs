@@ -35,8 +35,9 @@ struct Work {
     waiting: VecDeque<Delivery>,
     /// Ids that wait or run.
     taken: HashSet<String>,
-    /// Ids that were handled, with the message they stood for, oldest first.
+    /// Ids that were handled, oldest first, and the same for looking up.
     done: VecDeque<String>,
+    is_done: HashSet<String>,
     running: usize,
     stopping: bool,
     closed: bool,
@@ -81,7 +82,7 @@ pub(super) enum Taken {
 impl Intake {
     pub fn take(&self, delivery: Delivery) -> Taken {
         let mut work = self.board.lock();
-        if work.done.contains(&delivery.id) {
+        if work.is_done.contains(&delivery.id) {
             return Taken::Done;
         }
         if work.taken.contains(&delivery.id) {
@@ -104,14 +105,8 @@ impl Pool {
         calls: &Arc<Calls>,
         outbox: &Outbox,
     ) -> std::io::Result<Self> {
-        let board = Arc::new(Board {
-            work: Mutex::default(),
-            changed: Condvar::new(),
-        });
-        let mut pool = Self {
-            board,
-            threads: Vec::with_capacity(threads),
-        };
+        let board = Arc::new(Board { work: Mutex::default(), changed: Condvar::new() });
+        let mut pool = Self { board, threads: Vec::with_capacity(threads) };
         for index in 0..threads {
             let worker = Worker {
                 board: pool.board.clone(),
@@ -119,18 +114,15 @@ impl Pool {
                 calls: calls.clone(),
                 outbox: outbox.clone(),
             };
-            let thread = std::thread::Builder::new()
-                .name(format!("handler-{index}"))
-                .spawn(move || worker.run())?;
+            let thread =
+                std::thread::Builder::new().name(format!("handler-{index}")).spawn(move || worker.run())?;
             pool.threads.push(thread);
         }
         Ok(pool)
     }
 
     pub fn intake(&self) -> Intake {
-        Intake {
-            board: self.board.clone(),
-        }
+        Intake { board: self.board.clone() }
     }
 
     /// Lets what has arrived be handled, until `give_up`; then the threads end when their handler does.
@@ -140,18 +132,10 @@ impl Pool {
         while work.running > 0 || !work.waiting.is_empty() {
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                log::warn!(
-                    "{} messages were not handled before the agent stopped",
-                    work.taken.len()
-                );
+                log::warn!("{} messages were not handled before the agent stopped", work.taken.len());
                 break;
             }
-            work = self
-                .board
-                .changed
-                .wait_timeout(work, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            work = self.board.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         work.closed = true;
         let idle = work.running == 0;
@@ -180,10 +164,13 @@ impl Worker {
             work.running -= 1;
             let _ = work.taken.remove(&delivery.id);
             if outcome.is_ok() {
-                if work.done.len() == REMEMBERED {
-                    drop(work.done.pop_front());
+                if work.done.len() == REMEMBERED
+                    && let Some(oldest) = work.done.pop_front()
+                {
+                    let _ = work.is_done.remove(&oldest);
                 }
                 work.done.push_back(delivery.id.clone());
+                let _ = work.is_done.insert(delivery.id.clone());
             }
             drop(work);
             match outcome {
@@ -205,27 +192,16 @@ impl Worker {
                 work.running += 1;
                 return Some(delivery);
             }
-            work = self
-                .board
-                .changed
-                .wait(work)
-                .unwrap_or_else(PoisonError::into_inner);
+            work = self.board.changed.wait(work).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn handle(&self, envelope_json: &str) -> Result<(), HandlerError> {
         let message = Message::parse(envelope_json, &self.calls)
             .map_err(|error| HandlerError::reject(format!("handler_error:envelope:{error}")))?;
-        let handler = self
-            .handlers
-            .by_type
-            .get(message.message_type())
-            .or(self.handlers.fallback.as_ref());
+        let handler = self.handlers.by_type.get(message.message_type()).or(self.handlers.fallback.as_ref());
         let Some(handler) = handler else {
-            return Err(HandlerError::reject(format!(
-                "no_handler:{}",
-                message.message_type()
-            )));
+            return Err(HandlerError::reject(format!("no_handler:{}", message.message_type())));
         };
         match catch_unwind(AssertUnwindSafe(|| handler(&message))) {
             Ok(outcome) => outcome,

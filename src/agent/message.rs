@@ -41,14 +41,8 @@ impl std::fmt::Debug for Message {
 }
 
 impl Message {
-    pub(super) fn parse(
-        envelope_json: &str,
-        calls: &Arc<Calls>,
-    ) -> Result<Self, serde_json::Error> {
-        Ok(Self {
-            wire: serde_json::from_str(envelope_json)?,
-            calls: calls.clone(),
-        })
+    pub(super) fn parse(envelope_json: &str, calls: &Arc<Calls>) -> Result<Self, serde_json::Error> {
+        Ok(Self { wire: serde_json::from_str(envelope_json)?, calls: calls.clone() })
     }
 
     /// Who sent it; proven by the sender's certificate.
@@ -103,8 +97,7 @@ impl Message {
     /// Answers a request; exactly one reply is accepted. Returns the reply's message id.
     pub fn reply<T: Serialize>(&self, message_type: &str, data: &T) -> Result<String, AgentError> {
         let correlation_id = self.correlation_id().unwrap_or_default();
-        self.calls
-            .reply(correlation_id, message_type, &super::to_json(data)?)
+        self.calls.reply(correlation_id, message_type, &super::to_json(data)?)
     }
 
     /// Sends another message from within a handler.
@@ -114,7 +107,6 @@ impl Message {
         message_type: &str,
         data: &T,
     ) -> Result<String, AgentError> {
-        self.calls
-            .send(target, message_type, &super::to_json(data)?)
+        self.calls.send(target, message_type, &super::to_json(data)?)
     }
 }

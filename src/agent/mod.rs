@@ -46,6 +46,9 @@ use calls::Calls;
 use handlers::Pool;
 use stream::Stream;
 
+/// How long a shutdown waits for the server to end the stream.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Another agent, as Discover shows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Peer {
@@ -106,8 +109,7 @@ impl Agent {
         data: &T,
         timeout: Duration,
     ) -> Result<Message, AgentError> {
-        self.calls
-            .request(target, message_type, &to_json(data)?, timeout)
+        self.calls.request(target, message_type, &to_json(data)?, timeout)
     }
 
     /// Connected agents that this one may message and that offer any of `capabilities` (empty: all).
@@ -143,10 +145,10 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        let give_up = Instant::now() + self.drain_timeout;
+        self.pool.drain(Instant::now() + self.drain_timeout);
         self.calls.session.begin_stop();
-        self.pool.drain(give_up);
-        self.stream.close(give_up);
+        // The last acknowledgements and the half-close have time of their own.
+        self.stream.close(Instant::now() + CLOSE_TIMEOUT);
     }
 }
 

@@ -35,28 +35,17 @@ impl Outbox {
     fn send(&self, event: ClientEventKind) {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = &*current {
-            let event = ClientEvent {
-                event: Some(event),
-                ..ClientEvent::default()
-            };
+            let event = ClientEvent { event: Some(event), ..ClientEvent::default() };
             let _ = sender.unbounded_send(event);
         }
     }
 
     pub fn ack(&self, delivery_id: String) {
-        self.send(ClientEventKind::Ack(Ack {
-            delivery_id,
-            ..Ack::default()
-        }));
+        self.send(ClientEventKind::Ack(Ack { delivery_id, ..Ack::default() }));
     }
 
     pub fn nack(&self, delivery_id: String, reason: String, retryable: bool) {
-        self.send(ClientEventKind::Nack(Nack {
-            delivery_id,
-            reason,
-            retryable,
-            ..Nack::default()
-        }));
+        self.send(ClientEventKind::Nack(Nack { delivery_id, reason, retryable, ..Nack::default() }));
     }
 }
 
@@ -69,19 +58,10 @@ pub(super) struct Stream {
 
 impl Stream {
     pub fn start(calls: &Arc<Calls>, outbox: &Outbox, intake: Intake) -> std::io::Result<Self> {
-        let reader = Reader {
-            calls: calls.clone(),
-            outbox: outbox.clone(),
-            intake,
-        };
-        let thread = std::thread::Builder::new()
-            .name("agent-stream".to_owned())
-            .spawn(move || reader.run())?;
-        Ok(Self {
-            calls: calls.clone(),
-            outbox: outbox.clone(),
-            thread: Some(thread),
-        })
+        let reader = Reader { calls: calls.clone(), outbox: outbox.clone(), intake };
+        let thread =
+            std::thread::Builder::new().name("agent-stream".to_owned()).spawn(move || reader.run())?;
+        Ok(Self { calls: calls.clone(), outbox: outbox.clone(), thread: Some(thread) })
     }
 
     /// Half-closes the stream and waits for the server to end it, until `give_up`.
@@ -124,14 +104,8 @@ impl Reader {
                     self.calls.session.refused(code_name(code), detail);
                     return;
                 }
-                Some((code, detail)) => self
-                    .calls
-                    .session
-                    .lost(format!("{detail} ({})", code_name(code))),
-                None => self
-                    .calls
-                    .session
-                    .lost("the server ended the stream".to_owned()),
+                Some((code, detail)) => self.calls.session.lost(format!("{detail} ({})", code_name(code))),
+                None => self.calls.session.lost("the server ended the stream".to_owned()),
             }
             self.calls.session.pause(pause);
             pause = (pause * 2).min(RECONNECT_LAST);
@@ -141,24 +115,15 @@ impl Reader {
 
     /// Runs one stream to its end: whether a session opened, and the status it ended with.
     async fn one_session(&self) -> (bool, Option<(RpcStatusCode, String)>) {
-        let (sink, mut stream) = match self
-            .calls
-            .client
-            .duplex_streaming(&RUNTIME_V1.transport.client, CallOption::default())
-        {
-            Ok(stream) => stream,
-            Err(error) => return (false, Some(status_of(&error))),
-        };
+        let (sink, mut stream) =
+            match self.calls.client.duplex_streaming(&RUNTIME_V1.transport.client, CallOption::default()) {
+                Ok(stream) => stream,
+                Err(error) => return (false, Some(status_of(&error))),
+            };
         let (sender, receiver) = unbounded();
-        let hello = Hello {
-            instance_id: self.calls.session.instance.clone(),
-            ..Hello::default()
-        };
+        let hello = Hello { instance_id: self.calls.session.instance.clone(), ..Hello::default() };
         let hello = ClientEventKind::Hello(hello);
-        let _ = sender.unbounded_send(ClientEvent {
-            event: Some(hello),
-            ..ClientEvent::default()
-        });
+        let _ = sender.unbounded_send(ClientEvent { event: Some(hello), ..ClientEvent::default() });
         self.outbox.set(Some(sender));
         if self.calls.session.is_stopping() {
             self.outbox.set(None);
@@ -200,10 +165,7 @@ impl Reader {
             self.outbox.ack(id);
             return;
         }
-        let taken = self.intake.take(Delivery {
-            id: id.clone(),
-            envelope_json: delivery.envelope_json,
-        });
+        let taken = self.intake.take(Delivery { id: id.clone(), envelope_json: delivery.envelope_json });
         match taken {
             Taken::Done => self.outbox.ack(id),
             Taken::Queued | Taken::Running | Taken::Declined => {}
@@ -212,10 +174,7 @@ impl Reader {
 }
 
 /// Writes events until the outbox lets go of the stream, then half-closes it.
-async fn write(
-    mut events: UnboundedReceiver<ClientEvent>,
-    mut sink: ClientDuplexSender<ClientEvent>,
-) {
+async fn write(mut events: UnboundedReceiver<ClientEvent>, mut sink: ClientDuplexSender<ClientEvent>) {
     sink.enhance_batch(true);
     while let Some(first) = events.next().await {
         let mut next = Some(first);
@@ -245,9 +204,9 @@ fn status_of(error: &grpcio::Error) -> (RpcStatusCode, String) {
 /// connected may be this process's own lost session: that passes.
 fn is_fatal(code: RpcStatusCode, detail: &str) -> bool {
     match code {
-        RpcStatusCode::UNAUTHENTICATED
-        | RpcStatusCode::INVALID_ARGUMENT
-        | RpcStatusCode::UNIMPLEMENTED => true,
+        RpcStatusCode::UNAUTHENTICATED | RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::UNIMPLEMENTED => {
+            true
+        }
         RpcStatusCode::FAILED_PRECONDITION => detail != "instance_already_connected",
         _ => false,
     }

@@ -42,11 +42,7 @@ impl LaneId {
 
     /// The hash before the lane's first record: records of one lane fit into no other.
     pub fn genesis(&self) -> Hash {
-        Sha256::new()
-            .chain_update([GENESIS_PREFIX])
-            .chain_update(self.0.as_bytes())
-            .finalize()
-            .into()
+        Sha256::new().chain_update([GENESIS_PREFIX]).chain_update(self.0.as_bytes()).finalize().into()
     }
 }
 
@@ -58,12 +54,7 @@ impl fmt::Display for LaneId {
 
 /// The next hash of a chain.
 pub fn link(previous: &Hash, record: &[u8]) -> Hash {
-    Sha256::new()
-        .chain_update([RECORD_PREFIX])
-        .chain_update(previous)
-        .chain_update(record)
-        .finalize()
-        .into()
+    Sha256::new().chain_update([RECORD_PREFIX]).chain_update(previous).chain_update(record).finalize().into()
 }
 
 /// A position in a chain.
@@ -100,16 +91,8 @@ pub struct Block<'a> {
 impl Lane {
     /// An empty lane.
     pub fn new(id: LaneId) -> Self {
-        let head = Head {
-            seq: 0,
-            hash: id.genesis(),
-        };
-        Self {
-            id,
-            confirmed: head,
-            pending: head,
-            block: Vec::new(),
-        }
+        let head = Head { seq: 0, hash: id.genesis() };
+        Self { id, confirmed: head, pending: head, block: Vec::new() }
     }
 
     /// The lane's id.
@@ -118,13 +101,7 @@ impl Lane {
     }
 
     /// Adds one record to the waiting block and returns its sequence.
-    pub fn append(
-        &mut self,
-        now: Now,
-        action: Action,
-        decision: Decision,
-        fields: &Fields<'_>,
-    ) -> u64 {
+    pub fn append(&mut self, now: Now, action: Action, decision: Decision, fields: &Fields<'_>) -> u64 {
         let seq = self.pending.seq + 1;
         let start = self.block.len();
         self.block.extend_from_slice(&[0; 4]);
@@ -134,10 +111,7 @@ impl Lane {
         if let Some(length) = head.last_chunk_mut::<4>() {
             *length = (bytes.len() as u32).to_be_bytes();
         }
-        self.pending = Head {
-            seq,
-            hash: link(&self.pending.hash, bytes),
-        };
+        self.pending = Head { seq, hash: link(&self.pending.hash, bytes) };
         seq
     }
 

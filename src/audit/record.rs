@@ -195,13 +195,7 @@ pub fn encode(
     push_text(out, fields.agent);
     push_text(out, fields.instance);
     push(out, fields.fingerprint);
-    push(
-        out,
-        fields
-            .message_id
-            .as_ref()
-            .map_or(&[], |id| id.as_bytes().as_slice()),
-    );
+    push(out, fields.message_id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()));
     push_text(out, fields.message_type);
     push_text(out, fields.target);
     push_text(out, fields.target_instance);
@@ -347,10 +341,7 @@ mod tests {
             1,
             Action::Send,
             Decision::Refused,
-            &Fields {
-                target: &long,
-                ..Fields::default()
-            },
+            &Fields { target: &long, ..Fields::default() },
         );
         let record = Record::decode(&bytes).unwrap();
         assert_eq!(record.target.len(), MAX_FIELD_BYTES);

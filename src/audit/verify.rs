@@ -65,10 +65,7 @@ impl fmt::Display for Damage {
             DamageKind::LaneMissing => f.write_str("the lane is registered, and has no records"),
             DamageKind::LaneUnlisted => f.write_str("the lane is not registered"),
             DamageKind::TailDiffers { stated } => {
-                write!(
-                    f,
-                    "the lane ends here, and its successor says it ended at {stated}"
-                )
+                write!(f, "the lane ends here, and its successor says it ended at {stated}")
             }
         }
     }
@@ -87,21 +84,11 @@ impl LaneVerifier {
     /// Starts before the lane's first record.
     pub fn new(lane: LaneId) -> Self {
         let hash = lane.genesis();
-        Self {
-            lane,
-            seq: 0,
-            hash,
-            predecessor: None,
-        }
+        Self { lane, seq: 0, hash, predecessor: None }
     }
 
     /// Checks the next block and returns its records.
-    pub fn block(
-        &mut self,
-        first_seq: u64,
-        bytes: &[u8],
-        hash: &[u8],
-    ) -> Result<Vec<Record>, Damage> {
+    pub fn block(&mut self, first_seq: u64, bytes: &[u8], hash: &[u8]) -> Result<Vec<Record>, Damage> {
         let expected = self.seq + 1;
         if first_seq != expected {
             return Err(self.damage(first_seq, DamageKind::Gap { expected }));
@@ -141,19 +128,12 @@ impl LaneVerifier {
             lane: self.lane,
             seq: self.seq,
             hash: hex(&self.hash),
-            predecessor: self
-                .predecessor
-                .as_deref()
-                .and_then(lane::parse_closing_note),
+            predecessor: self.predecessor.as_deref().and_then(lane::parse_closing_note),
         }
     }
 
     fn damage(&self, seq: u64, kind: DamageKind) -> Damage {
-        Damage {
-            lane: self.lane.clone(),
-            seq,
-            kind,
-        }
+        Damage { lane: self.lane.clone(), seq, kind }
     }
 }
 
@@ -176,11 +156,7 @@ pub fn check_lanes(ends: &[LaneEnd], registry: &[LaneId]) -> Vec<Damage> {
     let mut damages = Vec::new();
     for end in ends {
         if !registry.contains(&end.lane) {
-            damages.push(Damage {
-                lane: end.lane.clone(),
-                seq: end.seq,
-                kind: DamageKind::LaneUnlisted,
-            });
+            damages.push(Damage { lane: end.lane.clone(), seq: end.seq, kind: DamageKind::LaneUnlisted });
         }
         let Some((previous, stated)) = &end.predecessor else {
             continue;
@@ -196,19 +172,13 @@ pub fn check_lanes(ends: &[LaneEnd], registry: &[LaneId]) -> Vec<Damage> {
             damages.push(Damage {
                 lane: previous.clone(),
                 seq: by_id.get(previous).map_or(0, |found| found.seq),
-                kind: DamageKind::TailDiffers {
-                    stated: stated.join(" or "),
-                },
+                kind: DamageKind::TailDiffers { stated: stated.join(" or ") },
             });
         }
     }
     for lane in registry {
         if !by_id.contains_key(lane) {
-            damages.push(Damage {
-                lane: lane.clone(),
-                seq: 0,
-                kind: DamageKind::LaneMissing,
-            });
+            damages.push(Damage { lane: lane.clone(), seq: 0, kind: DamageKind::LaneMissing });
         }
     }
     damages

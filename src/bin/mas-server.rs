@@ -52,11 +52,7 @@ fn run(args: &Args) -> Exit {
         for warning in &config.warnings {
             eprintln!("warning: {}: {warning}", config.path.display());
         }
-        eprintln!(
-            "{}: valid, {} agents",
-            config.path.display(),
-            config.agents.len()
-        );
+        eprintln!("{}: valid, {} agents", config.path.display(), config.agents.len());
         return Exit::Done;
     }
 
@@ -65,9 +61,7 @@ fn run(args: &Args) -> Exit {
         Ok(signals) => signals,
         Err(error) => return fail(Exit::Failed, &error),
     };
-    let threads = args
-        .threads
-        .map_or_else(|| config.worker_threads(), usize::from);
+    let threads = args.threads.map_or_else(|| config.worker_threads(), usize::from);
     let listen = args.listen.as_deref().unwrap_or(&config.listen_addr);
     let server = match Server::start(&config, listen, threads) {
         Ok(server) => server,
@@ -78,9 +72,7 @@ fn run(args: &Args) -> Exit {
     }
     for signal in signals.forever() {
         if signal == SIGHUP {
-            log::warn!(
-                "SIGHUP: this version does not reload its configuration; restart it instead"
-            );
+            log::warn!("SIGHUP: this version does not reload its configuration; restart it instead");
             continue;
         }
         log::info!("stopping");

@@ -78,9 +78,7 @@ pub fn describe(pem_path: &Path) -> Result<Description, CertsError> {
         not_before: rfc3339(validity.not_before.to_datetime())?,
         not_after: rfc3339(not_after)?,
         is_ca: cert.is_ca(),
-        days_left: (not_after - OffsetDateTime::now_utc())
-            .whole_seconds()
-            .div_euclid(SECONDS_PER_DAY),
+        days_left: (not_after - OffsetDateTime::now_utc()).whole_seconds().div_euclid(SECONDS_PER_DAY),
     })
 }
 
@@ -230,10 +228,7 @@ mod tests {
         let fingerprint = Fingerprint::of(b"");
         let text = fingerprint.as_str();
         assert!(text.starts_with("e3b0c44298fc1c14"), "{text}");
-        assert_eq!(
-            Fingerprint::parse(&text.to_uppercase()),
-            Some(fingerprint.clone())
-        );
+        assert_eq!(Fingerprint::parse(&text.to_uppercase()), Some(fingerprint.clone()));
         assert_eq!(Fingerprint::parse(&text[1..]), None);
         assert_eq!(Fingerprint::parse(&format!("{text}0")), None);
     }

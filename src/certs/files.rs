@@ -41,11 +41,7 @@ impl FolderLock {
 
 /// Makes `dir` and what is missing above it, mode 0700. One that is there stays as it is.
 pub(super) fn create_folder(dir: &Path) -> Result<(), CertsError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(io_error("create", dir))
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io_error("create", dir))
 }
 
 /// Whether there is anything at `path`, a dangling link included.
@@ -77,16 +73,9 @@ pub(super) fn write_pair(paths: &IssuedPaths, signed: &SignedPem) -> Result<(), 
 }
 
 /// Wraps what the system said about `path`.
-pub(super) fn io_error(
-    action: &'static str,
-    path: &Path,
-) -> impl FnOnce(io::Error) -> CertsError + use<> {
+pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CertsError + use<> {
     let path = path.to_path_buf();
-    move |source| CertsError::Io {
-        action,
-        path,
-        source,
-    }
+    move |source| CertsError::Io { action, path, source }
 }
 
 /// A file that is written under another name and then moved into place; dropped before that, it
@@ -120,9 +109,7 @@ impl StagedFile {
         std::fs::rename(&self.temporary, &self.target).map_err(io_error("write", &self.target))?;
         // Without this the new name may be lost in a crash.
         let folder = folder_of(&self.target);
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(io_error("sync", folder))
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
     }
 }
 
@@ -134,9 +121,7 @@ impl Drop for StagedFile {
 }
 
 fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use time::{Duration, OffsetDateTime, UtcOffset};
 
@@ -86,15 +86,10 @@ impl CustomLeaf {
                 San::Ip(address) => SanType::IpAddress(*address),
             });
         }
-        params.is_ca = if self.is_ca {
-            IsCa::Ca(BasicConstraints::Unconstrained)
-        } else {
-            IsCa::ExplicitNoCa
-        };
+        params.is_ca =
+            if self.is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
         params.key_usages.clone_from(&self.key_usages);
-        params
-            .extended_key_usages
-            .clone_from(&self.extended_key_usages);
+        params.extended_key_usages.clone_from(&self.extended_key_usages);
         params.use_authority_key_identifier_extension = true;
         Ok(params)
     }
@@ -117,18 +112,12 @@ pub(super) fn sign(
     leaf: &CustomLeaf,
     issuer: &Issuer<'_, KeyPair>,
 ) -> Result<SignedPem, CertsError> {
-    let failed = |source| CertsError::Issue {
-        subject: subject.to_owned(),
-        source,
-    };
+    let failed = |source| CertsError::Issue { subject: subject.to_owned(), source };
     let mut params = leaf.params().map_err(failed)?;
     (params.not_before, params.not_after) = encodable(leaf.not_before, leaf.not_after)?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let cert = params.signed_by(&key, issuer).map_err(failed)?;
-    Ok(SignedPem {
-        cert: cert.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(SignedPem { cert: cert.pem(), key: key.serialize_pem() })
 }
 
 /// Both times in UTC, if X.509 can express them: the encoder panics on a year it cannot write.
@@ -137,18 +126,14 @@ fn encodable(
     not_after: OffsetDateTime,
 ) -> Result<(OffsetDateTime, OffsetDateTime), CertsError> {
     let utc = |at: OffsetDateTime| {
-        at.checked_to_offset(UtcOffset::UTC)
-            .filter(|at| (1950..=9999).contains(&at.year()))
+        at.checked_to_offset(UtcOffset::UTC).filter(|at| (1950..=9999).contains(&at.year()))
     };
     if let (Some(start), Some(end)) = (utc(not_before), utc(not_after))
         && start < end
     {
         return Ok((start, end));
     }
-    Err(CertsError::Validity {
-        not_before,
-        not_after,
-    })
+    Err(CertsError::Validity { not_before, not_after })
 }
 
 fn is_dns_name(text: &str) -> bool {
@@ -158,15 +143,10 @@ fn is_dns_name(text: &str) -> bool {
             && label.len() <= MAX_DNS_LABEL_BYTES
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     // A last label of digits is a mistyped address, not a name.
-    let ends_in_number = name
-        .rsplit('.')
-        .next()
-        .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    let ends_in_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     text.len() <= MAX_DNS_NAME_BYTES && !ends_in_number && name.split('.').all(is_label)
 }
 
@@ -176,13 +156,7 @@ mod tests {
 
     #[test]
     fn a_host_is_an_address_or_a_dns_name() {
-        for name in [
-            "localhost",
-            "a.example",
-            "*.a.example",
-            "srv_1",
-            "1and1.example",
-        ] {
+        for name in ["localhost", "a.example", "*.a.example", "srv_1", "1and1.example"] {
             assert_eq!(San::host(name), Some(San::Dns(name.to_owned())), "{name}");
         }
         for address in ["127.0.0.1", "::1", "2001:db8::1"] {

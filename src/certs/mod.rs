@@ -13,8 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -120,19 +120,13 @@ pub fn ca_file(dir: &Path) -> PathBuf {
 
 /// Where the CA in `dir` puts the server's certificate and key.
 pub fn server_files(dir: &Path) -> IssuedPaths {
-    IssuedPaths {
-        cert: dir.join("server.pem"),
-        key: dir.join("server.key"),
-    }
+    IssuedPaths { cert: dir.join("server.pem"), key: dir.join("server.key") }
 }
 
 /// Where the CA in `dir` puts the certificate and key of agent `id`.
 pub fn agent_files(dir: &Path, id: &AgentId) -> AgentFiles {
     let folder = agents_folder(dir);
-    AgentFiles {
-        cert: folder.join(format!("{id}.pem")),
-        key: folder.join(format!("{id}.key")),
-    }
+    AgentFiles { cert: folder.join(format!("{id}.pem")), key: folder.join(format!("{id}.key")) }
 }
 
 /// The folder of agents' certificates below `dir`.
@@ -179,8 +173,7 @@ impl Authority {
         let cert_path = ca_file(dir);
         let key_path = ca_key_file(dir);
         let cert_pem = files::read(&cert_path)?;
-        let key = KeyPair::from_pem(&files::read(&key_path)?)
-            .map_err(|error| unusable(&key_path, error))?;
+        let key = KeyPair::from_pem(&files::read(&key_path)?).map_err(|error| unusable(&key_path, error))?;
 
         let der = describe::certificate_der(&cert_path, cert_pem.as_bytes())?;
         let cert = describe::parse_der(&cert_path, &der)?;
@@ -194,11 +187,7 @@ impl Authority {
         let not_after = cert.validity().not_after.to_datetime();
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)
             .map_err(|error| unusable(&cert_path, error))?;
-        Ok(Self {
-            dir: dir.to_path_buf(),
-            issuer,
-            not_after,
-        })
+        Ok(Self { dir: dir.to_path_buf(), issuer, not_after })
     }
 
     /// Opens the CA in `dir`, or makes one that is valid for `days` if there is none.
@@ -294,20 +283,15 @@ impl Authority {
 
     /// Makes the CA; the caller holds the folder's lock.
     fn create_locked(dir: &Path, days: u32) -> Result<Self, CertsError> {
-        let paths = IssuedPaths {
-            cert: ca_file(dir),
-            key: ca_key_file(dir),
-        };
+        let paths = IssuedPaths { cert: ca_file(dir), key: ca_key_file(dir) };
         for path in [&paths.cert, &paths.key] {
             if files::exists(path)? {
                 return Err(CertsError::CaExists { path: path.clone() });
             }
         }
         let (not_before, not_after) = validity_of(days)?;
-        let signed = self_signed(not_before, not_after).map_err(|source| CertsError::Issue {
-            subject: CA_NAME.to_owned(),
-            source,
-        })?;
+        let signed = self_signed(not_before, not_after)
+            .map_err(|source| CertsError::Issue { subject: CA_NAME.to_owned(), source })?;
         files::write_pair(&paths, &signed)?;
         Self::open(dir)
     }
@@ -323,12 +307,7 @@ impl Authority {
         Ok((not_before, not_after.min(self.not_after)))
     }
 
-    fn store(
-        &self,
-        paths: IssuedPaths,
-        subject: &str,
-        leaf: &CustomLeaf,
-    ) -> Result<IssuedPaths, CertsError> {
+    fn store(&self, paths: IssuedPaths, subject: &str, leaf: &CustomLeaf) -> Result<IssuedPaths, CertsError> {
         let signed = leaf::sign(subject, leaf, &self.issuer)?;
         if let Some(folder) = paths.cert.parent() {
             files::create_folder(folder)?;
@@ -351,10 +330,7 @@ fn ca_key_file(dir: &Path) -> PathBuf {
 }
 
 fn unusable(path: &Path, problem: impl ToString) -> CertsError {
-    CertsError::Unusable {
-        path: path.to_path_buf(),
-        problem: problem.to_string(),
-    }
+    CertsError::Unusable { path: path.to_path_buf(), problem: problem.to_string() }
 }
 
 /// Start and end of a validity of `days` from now.
@@ -367,10 +343,7 @@ fn validity_of(days: u32) -> Result<(OffsetDateTime, OffsetDateTime), CertsError
     Ok((now.saturating_sub(CLOCK_SKEW), end))
 }
 
-fn self_signed(
-    not_before: OffsetDateTime,
-    not_after: OffsetDateTime,
-) -> Result<SignedPem, rcgen::Error> {
+fn self_signed(not_before: OffsetDateTime, not_after: OffsetDateTime) -> Result<SignedPem, rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();
     params.not_before = not_before;
@@ -380,10 +353,7 @@ fn self_signed(
     // It signs leaves only: no CA below it.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(SignedPem {
-        cert: params.self_signed(&key)?.pem(),
-        key: key.serialize_pem(),
-    })
+    Ok(SignedPem { cert: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
 fn common_name(name: &str) -> DistinguishedName {

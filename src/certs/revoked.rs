@@ -69,12 +69,7 @@ impl Revocations {
     }
 
     /// Whether a certificate with these marks was revoked; `agent` is whom it names, if anyone.
-    pub fn contains(
-        &self,
-        fingerprint: &Fingerprint,
-        serial: &Serial,
-        agent: Option<&AgentId>,
-    ) -> bool {
+    pub fn contains(&self, fingerprint: &Fingerprint, serial: &Serial, agent: Option<&AgentId>) -> bool {
         self.fingerprints.contains(fingerprint)
             || self.serials.contains(serial)
             || agent.is_some_and(|id| self.contains_agent(id))
@@ -113,8 +108,7 @@ impl Revocations {
             serials: self.serials.iter().map(ToString::to_string).collect(),
             agents: self.agents.iter().map(ToString::to_string).collect(),
         };
-        let mut text =
-            serde_json::to_string_pretty(&document).map_err(|error| unusable(path, error))?;
+        let mut text = serde_json::to_string_pretty(&document).map_err(|error| unusable(path, error))?;
         text.push('\n');
         files::write(path, &text, files::PUBLIC)
     }
@@ -125,10 +119,7 @@ fn all<T: Ord>(
     list: &str,
     parse: impl Fn(&str) -> Option<T>,
 ) -> Result<BTreeSet<T>, String> {
-    texts
-        .iter()
-        .map(|text| parse(text).ok_or_else(|| format!("`{list}`: {text:?} is not valid")))
-        .collect()
+    texts.iter().map(|text| parse(text).ok_or_else(|| format!("`{list}`: {text:?} is not valid"))).collect()
 }
 
 #[cfg(test)]
@@ -197,10 +188,6 @@ mod tests {
             assert_eq!(files::read(&path).unwrap(), text);
         }
         std::fs::write(&path, r#"{"agents": ["alpha"]}"#).unwrap();
-        assert!(
-            Revocations::load(&path)
-                .unwrap()
-                .contains_agent(&AgentId::parse("alpha").unwrap())
-        );
+        assert!(Revocations::load(&path).unwrap().contains_agent(&AgentId::parse("alpha").unwrap()));
     }
 }

@@ -138,10 +138,7 @@ pub fn verify_trail(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, StoreError> {
     let lanes = trail::lanes(connection)?;
-    let mut report = Report {
-        lanes: lanes.existing.len(),
-        ..Report::default()
-    };
+    let mut report = Report { lanes: lanes.existing.len(), ..Report::default() };
     let mut ends: Vec<LaneEnd> = Vec::new();
     for lane in &lanes.existing {
         match verify_lane(connection, lane, &mut report, progress)? {
@@ -149,18 +146,10 @@ pub fn verify_trail(
             Err(damage) => report.damages.push(damage),
         }
     }
-    let broken: Vec<LaneId> = report
-        .damages
-        .iter()
-        .map(|damage| damage.lane.clone())
-        .collect();
+    let broken: Vec<LaneId> = report.damages.iter().map(|damage| damage.lane.clone()).collect();
     let related = check_lanes(&ends, &lanes.registered);
     // A lane that is damaged inside is reported once, not also as missing or differing.
-    report.damages.extend(
-        related
-            .into_iter()
-            .filter(|damage| !broken.contains(&damage.lane)),
-    );
+    report.damages.extend(related.into_iter().filter(|damage| !broken.contains(&damage.lane)));
     Ok(report)
 }
 
@@ -185,10 +174,7 @@ fn verify_lane(
             after = block.first_seq;
             for record in records {
                 report.records += 1;
-                *report
-                    .decisions
-                    .entry(record.decision.as_str())
-                    .or_default() += 1;
+                *report.decisions.entry(record.decision.as_str()).or_default() += 1;
                 if report.records.is_multiple_of(PROGRESS_RECORDS) {
                     progress(report.records);
                 }
@@ -222,18 +208,9 @@ fn verify(connection: &mut Connection, args: &VerifyArgs) -> Result<Exit, Troubl
         });
         writeln!(out, "{line}")?;
     } else {
-        let decisions: Vec<String> = report
-            .decisions
-            .iter()
-            .map(|(name, count)| format!("{count} {name}"))
-            .collect();
-        writeln!(
-            out,
-            "{} records in {} lanes: {}",
-            report.records,
-            report.lanes,
-            decisions.join(", ")
-        )?;
+        let decisions: Vec<String> =
+            report.decisions.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        writeln!(out, "{} records in {} lanes: {}", report.records, report.lanes, decisions.join(", "))?;
         for damage in &report.damages {
             writeln!(out, "DAMAGED  {damage}")?;
         }
@@ -245,11 +222,7 @@ fn verify(connection: &mut Connection, args: &VerifyArgs) -> Result<Exit, Troubl
             )?;
         }
     }
-    Ok(if report.damages.is_empty() {
-        Exit::Done
-    } else {
-        Exit::NotVerified
-    })
+    Ok(if report.damages.is_empty() { Exit::Done } else { Exit::NotVerified })
 }
 
 fn tail(connection: &mut Connection, args: &TailArgs) -> Result<Exit, Trouble> {
@@ -288,11 +261,7 @@ fn tail(connection: &mut Connection, args: &TailArgs) -> Result<Exit, Trouble> {
 
 fn decode(lane: &LaneId, block: &[u8]) -> Vec<(LaneId, Record)> {
     let parts = lane::split_block(block).unwrap_or_default();
-    parts
-        .into_iter()
-        .filter_map(Record::decode)
-        .map(|record| (lane.clone(), record))
-        .collect()
+    parts.into_iter().filter_map(Record::decode).map(|record| (lane.clone(), record)).collect()
 }
 
 fn show(records: &[(LaneId, Record)], as_json: bool) -> std::io::Result<()> {
@@ -353,11 +322,8 @@ fn record_line(record: &Record) -> String {
     if !record.target.is_empty() {
         line.push_str(&format!(" → {}", plain(&record.target)));
     }
-    for (label, value) in [
-        ("type", &record.message_type),
-        ("rule", &record.rule),
-        ("reason", &record.reason),
-    ] {
+    for (label, value) in [("type", &record.message_type), ("rule", &record.rule), ("reason", &record.reason)]
+    {
         if !value.is_empty() {
             line.push_str(&format!("  {label}={}", plain(value)));
         }
@@ -371,13 +337,7 @@ fn record_line(record: &Record) -> String {
 /// Text of a stranger, fit for a terminal: no control or escape sequence passes.
 fn plain(text: &str) -> String {
     text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
 }
 

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::certs::{
-    self, AGENT_URI_PREFIX, Authority, CA_DAYS, CertsError, Description, Fingerprint, LEAF_DAYS,
-    MAX_DAYS, Revocations, Revoked, San, Serial, describe,
+    self, AGENT_URI_PREFIX, Authority, CA_DAYS, CertsError, Description, Fingerprint, LEAF_DAYS, MAX_DAYS,
+    Revocations, Revoked, San, Serial, describe,
 };
 use crate::ids::AgentId;
 
@@ -179,9 +179,7 @@ fn issue(args: &IssueArgs, lines: &mut Vec<String>) -> Result<(), CertsError> {
         let paths = authority.issue_agent(id, args.days)?;
         lines.push(told(verb, &format!("agent {id}"), &paths.cert)?);
         if revoked.contains_agent(id) {
-            lines.push(format!(
-                "  but agent {id} is revoked: no certificate of it is accepted"
-            ));
+            lines.push(format!("  but agent {id} is revoked: no certificate of it is accepted"));
         }
     }
     Ok(())
@@ -193,10 +191,8 @@ fn server_names(args: &IssueArgs) -> Result<Vec<String>, CertsError> {
     let cert = certs::server_files(&args.dir).cert;
     if names.is_empty() && cert.exists() {
         let said = describe(&cert)?;
-        let hosts = said
-            .sans
-            .iter()
-            .filter_map(|san| san.strip_prefix("DNS:").or_else(|| san.strip_prefix("IP:")));
+        let hosts =
+            said.sans.iter().filter_map(|san| san.strip_prefix("DNS:").or_else(|| san.strip_prefix("IP:")));
         names.extend(hosts.map(str::to_owned));
     }
     if names.is_empty() {
@@ -223,12 +219,7 @@ fn show(args: &ShowArgs, lines: &mut Vec<String>) -> Result<(), CertsError> {
 }
 
 fn revoke(args: RevokeArgs, lines: &mut Vec<String>) -> Result<(), CertsError> {
-    let RevokeWhat {
-        agent,
-        fingerprint,
-        serial,
-        file,
-    } = args.what;
+    let RevokeWhat { agent, fingerprint, serial, file } = args.what;
     // The parser lets exactly one through.
     let mut entries = Vec::new();
     entries.extend(agent.map(|id| (format!("agent {id}"), Revoked::Agent(id))));
@@ -241,11 +232,7 @@ fn revoke(args: RevokeArgs, lines: &mut Vec<String>) -> Result<(), CertsError> {
     }
     for (what, entry) in entries {
         let new = certs::revoke(&args.dir, entry)?;
-        let verb = if new {
-            "revoked"
-        } else {
-            "was revoked already:"
-        };
+        let verb = if new { "revoked" } else { "was revoked already:" };
         lines.push(format!("{verb} {what}"));
     }
     Ok(())
@@ -263,11 +250,7 @@ fn told(verb: &str, whose: &str, cert: &Path) -> Result<String, CertsError> {
 fn list(dir: &Path) -> Result<Vec<Listed>, CertsError> {
     let unreadable = |path: &Path| {
         let path = path.to_path_buf();
-        move |source| CertsError::Io {
-            action: "read",
-            path,
-            source,
-        }
+        move |source| CertsError::Io { action: "read", path, source }
     };
     // A folder that is not there is a mistake, one without certificates is not.
     dir.metadata().map_err(unreadable(dir))?;
@@ -286,10 +269,7 @@ fn list(dir: &Path) -> Result<Vec<Listed>, CertsError> {
         agents.sort();
         paths.extend(agents);
     }
-    paths
-        .iter()
-        .map(|path| listed(dir, path, &revoked))
-        .collect()
+    paths.iter().map(|path| listed(dir, path, &revoked)).collect()
 }
 
 fn listed(dir: &Path, path: &Path, revoked: &Revocations) -> Result<Listed, CertsError> {
@@ -299,30 +279,14 @@ fn listed(dir: &Path, path: &Path, revoked: &Revocations) -> Result<Listed, Cert
         .iter()
         .filter_map(|san| san.strip_prefix("URI:")?.strip_prefix(AGENT_URI_PREFIX))
         .find_map(AgentId::parse);
-    let revoked = revoked.contains(
-        &description.fingerprint,
-        &description.serial,
-        agent.as_ref(),
-    );
+    let revoked = revoked.contains(&description.fingerprint, &description.serial, agent.as_ref());
     let file = path.strip_prefix(dir).unwrap_or(path).display().to_string();
-    Ok(Listed {
-        file,
-        description,
-        revoked,
-    })
+    Ok(Listed { file, description, revoked })
 }
 
 /// Lines of a table, columns padded to their widest cell. The longest column comes last.
 fn table(listed: &[Listed]) -> Vec<String> {
-    let head = [
-        "FILE",
-        "IDENTITY",
-        "SERIAL",
-        "NOT AFTER",
-        "DAYS LEFT",
-        "STATUS",
-        "FINGERPRINT",
-    ];
+    let head = ["FILE", "IDENTITY", "SERIAL", "NOT AFTER", "DAYS LEFT", "STATUS", "FINGERPRINT"];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(listed.iter().map(cells));
     let mut widths = [0; 7];
@@ -332,10 +296,7 @@ fn table(listed: &[Listed]) -> Vec<String> {
         }
     }
     let line = |row: &[String; 7]| {
-        let padded = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
+        let padded = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
@@ -344,16 +305,9 @@ fn table(listed: &[Listed]) -> Vec<String> {
 fn cells(listed: &Listed) -> [String; 7] {
     let said = &listed.description;
     // The kind of a name shows from its form; a certificate without names goes by its subject.
-    let names: Vec<&str> = said
-        .sans
-        .iter()
-        .map(|san| san.split_once(':').map_or(san.as_str(), |(_, name)| name))
-        .collect();
-    let identity = if names.is_empty() {
-        said.subject.clone()
-    } else {
-        names.join(", ")
-    };
+    let names: Vec<&str> =
+        said.sans.iter().map(|san| san.split_once(':').map_or(san.as_str(), |(_, name)| name)).collect();
+    let identity = if names.is_empty() { said.subject.clone() } else { names.join(", ") };
     let status = if listed.revoked {
         "revoked"
     } else if said.days_left < 0 {
@@ -374,15 +328,7 @@ fn cells(listed: &Listed) -> [String; 7] {
 
 /// Control characters of a certificate must not reach the terminal.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// The day of an RFC 3339 time.
@@ -392,19 +338,14 @@ fn date(rfc3339: &str) -> &str {
 
 fn print(lines: &[String]) -> Result<(), CertsError> {
     let mut out = io::stdout().lock();
-    let written = lines
-        .iter()
-        .try_for_each(|line| writeln!(out, "{line}"))
-        .and_then(|()| out.flush());
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}")).and_then(|()| out.flush());
     match written {
         Ok(()) => Ok(()),
         // The reader has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(source) => Err(CertsError::Io {
-            action: "write",
-            path: PathBuf::from("standard output"),
-            source,
-        }),
+        Err(source) => {
+            Err(CertsError::Io { action: "write", path: PathBuf::from("standard output"), source })
+        }
     }
 }
 

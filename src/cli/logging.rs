@@ -21,8 +21,7 @@ pub fn start(format: LogFormat) {
 
 /// The same with another level where `RUST_LOG` gives none.
 pub fn start_with(format: LogFormat, level: &str) {
-    let mut builder =
-        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
     let _ = builder.target(env_logger::Target::Stderr);
     if format == LogFormat::Json {
         let _ = builder.format(|out, record| {

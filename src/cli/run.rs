@@ -51,10 +51,7 @@ pub fn dev(args: DevArgs) -> Exit {
     match dev_config(&args.dir) {
         Ok(config) => {
             eprintln!("configuration: {}", config.path.display());
-            eprintln!(
-                "agents' certificates: {}",
-                args.dir.join("certs/agents").display()
-            );
+            eprintln!("agents' certificates: {}", args.dir.join("certs/agents").display());
             serve(config, None)
         }
         Err(problem) => {
@@ -74,11 +71,7 @@ fn serve(config: Config, threads: Option<usize>) -> Exit {
 
 fn failed(error: &RunnerError) -> Exit {
     eprintln!("mas run: {error}");
-    if error.is_configuration() {
-        Exit::Usage
-    } else {
-        Exit::Failed
-    }
+    if error.is_configuration() { Exit::Usage } else { Exit::Failed }
 }
 
 /// The configuration in `dir`, made with its certificates when it is not there yet.

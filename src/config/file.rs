@@ -66,27 +66,12 @@ impl File {
         note(self.gateway.features.is_some(), "gateway.features");
         note(self.gateway.dlp.is_some(), "gateway.dlp");
         note(self.gateway.audit.is_some(), "gateway.audit");
-        note(
-            self.gateway.circuit_breaker.is_some(),
-            "gateway.circuit_breaker",
-        );
+        note(self.gateway.circuit_breaker.is_some(), "gateway.circuit_breaker");
         note(self.gateway.telemetry.is_some(), "gateway.telemetry");
-        note(
-            self.gateway.redis.decode_responses.is_some(),
-            "gateway.redis.decode_responses",
-        );
-        note(
-            self.agents.iter().any(|a| !a.roles.is_empty()),
-            "agents[].roles",
-        );
-        note(
-            self.agents.iter().any(|a| a.rate_limit.is_some()),
-            "agents[].rate_limit",
-        );
-        note(
-            self.agents.iter().any(|a| !a.init_kwargs.is_null()),
-            "agents[].init_kwargs",
-        );
+        note(self.gateway.redis.decode_responses.is_some(), "gateway.redis.decode_responses");
+        note(self.agents.iter().any(|a| !a.roles.is_empty()), "agents[].roles");
+        note(self.agents.iter().any(|a| a.rate_limit.is_some()), "agents[].rate_limit");
+        note(self.agents.iter().any(|a| !a.init_kwargs.is_null()), "agents[].init_kwargs");
         silent
     }
 }
@@ -142,28 +127,13 @@ fn within<T: PartialOrd + std::fmt::Display>(
 impl Limits {
     pub(super) fn check(&self) -> Result<(), Problem> {
         // A client's default receive limit is 4 MiB; ids, type and meta take up to 16 KiB beside the data.
-        within(
-            "max_message_bytes",
-            self.max_message_bytes,
-            1,
-            4 * 1024 * 1024 - 64 * 1024,
-        )?;
+        within("max_message_bytes", self.max_message_bytes, 1, 4 * 1024 * 1024 - 64 * 1024)?;
         within("max_json_depth", self.max_json_depth, 1, 120)?;
         within("max_queue_len", self.max_queue_len, 1, 100_000_000)?;
         within("max_state_bytes", self.max_state_bytes, 1, 64 * 1024 * 1024)?;
         within("max_state_fields", self.max_state_fields, 1, 1_000_000)?;
-        within(
-            "max_sessions_per_agent",
-            self.max_sessions_per_agent,
-            1,
-            10_000,
-        )?;
-        within(
-            "max_streams_per_connection",
-            self.max_streams_per_connection,
-            1,
-            100_000,
-        )
+        within("max_sessions_per_agent", self.max_sessions_per_agent, 1, 10_000)?;
+        within("max_streams_per_connection", self.max_streams_per_connection, 1, 100_000)
     }
 }
 
@@ -346,14 +316,12 @@ impl Permission {
         match self {
             Self::AllowBidirectional { agents } => all("agents", agents).collect(),
             Self::AllowNetwork { agents, .. } => all("agents", agents).collect(),
-            Self::AllowBroadcast { sender, receivers } => std::iter::once(("sender", sender))
-                .chain(all("receivers", receivers))
-                .collect(),
+            Self::AllowBroadcast { sender, receivers } => {
+                std::iter::once(("sender", sender)).chain(all("receivers", receivers)).collect()
+            }
             Self::AllowWildcard { agent_id } => vec![("agent_id", agent_id)],
             Self::Allow { sender, targets } | Self::Deny { sender, targets } => {
-                std::iter::once(("sender", sender))
-                    .chain(all("targets", targets))
-                    .collect()
+                std::iter::once(("sender", sender)).chain(all("targets", targets)).collect()
             }
         }
     }

@@ -121,10 +121,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn new(path: &Path, problem: impl fmt::Display) -> Self {
-        Self {
-            path: path.to_path_buf(),
-            problem: problem.to_string(),
-        }
+        Self { path: path.to_path_buf(), problem: problem.to_string() }
     }
 }
 
@@ -138,16 +135,12 @@ impl Config {
     /// Reads and checks one file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let fail = |problem: String| ConfigError::new(path, problem);
-        let size = std::fs::metadata(path)
-            .map_err(|e| fail(format!("cannot be read: {e}")))?
-            .len();
+        let size = std::fs::metadata(path).map_err(|e| fail(format!("cannot be read: {e}")))?.len();
         if size > MAX_FILE_BYTES {
-            return Err(fail(format!(
-                "is {size} bytes long; at most {MAX_FILE_BYTES} are read"
-            )));
+            return Err(fail(format!("is {size} bytes long; at most {MAX_FILE_BYTES} are read")));
         }
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| fail(format!("cannot be read as UTF-8 text: {e}")))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read as UTF-8 text: {e}")))?;
         Self::parse(path, &text)
     }
 
@@ -159,8 +152,7 @@ impl Config {
 
     /// Worker threads to start: as configured, else the cores this process may use.
     pub fn worker_threads(&self) -> usize {
-        self.threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 }
 
@@ -174,15 +166,9 @@ pub fn locate(explicit: Option<&Path>) -> Result<PathBuf, ConfigError> {
     }
     let here = std::env::current_dir()
         .map_err(|e| ConfigError::new(Path::new("."), format!("no working directory: {e}")))?;
-    here.ancestors()
-        .map(|folder| folder.join(FILE_NAME))
-        .find(|path| path.is_file())
-        .ok_or_else(|| {
-            ConfigError::new(
-                &here,
-                format!("no {FILE_NAME} here or in any folder above; name one with --config"),
-            )
-        })
+    here.ancestors().map(|folder| folder.join(FILE_NAME)).find(|path| path.is_file()).ok_or_else(|| {
+        ConfigError::new(&here, format!("no {FILE_NAME} here or in any folder above; name one with --config"))
+    })
 }
 
 struct Resolver<'a> {
@@ -197,22 +183,14 @@ impl Resolver<'_> {
 
     /// Paths in the file are relative to the file's folder.
     fn absolute(&self, path: &Path) -> PathBuf {
-        let folder = self
-            .path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.join(path)
     }
 
     fn resolve(&self, file: file::File) -> Result<Config, ConfigError> {
         let mut warnings = file.warnings();
-        file.limits
-            .check()
-            .map_err(|(key, problem)| self.fail(&format!("limits.{key}"), problem))?;
-        file.delivery
-            .check()
-            .map_err(|(key, problem)| self.fail(&format!("delivery.{key}"), problem))?;
+        file.limits.check().map_err(|(key, problem)| self.fail(&format!("limits.{key}"), problem))?;
+        file.delivery.check().map_err(|(key, problem)| self.fail(&format!("delivery.{key}"), problem))?;
         if file.threads.is_some_and(|n| n == 0 || n > 1024) {
             return Err(self.fail("threads", "expected 1 to 1024"));
         }
@@ -248,10 +226,7 @@ impl Resolver<'_> {
 
     fn required_path(&self, key: &str, path: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
         path.map(|p| self.absolute(&p)).ok_or_else(|| {
-            self.fail(
-                key,
-                "is missing; mutual TLS is not optional (`mas certs init` makes the files)",
-            )
+            self.fail(key, "is missing; mutual TLS is not optional (`mas certs init` makes the files)")
         })
     }
 
@@ -262,10 +237,9 @@ impl Resolver<'_> {
             return Err(self.fail("gateway.redis.socket_timeout", "expected 0.1 to 60 seconds"));
         }
         if redis.durability.mode != file::DurabilityMode::Accepted {
-            return Err(self.fail(
-                "gateway.redis.durability.mode",
-                "only `accepted` can be given by this version",
-            ));
+            return Err(
+                self.fail("gateway.redis.durability.mode", "only `accepted` can be given by this version")
+            );
         }
         if redis.url == "managed" {
             let data_dir = self.absolute(&redis.data_dir);
@@ -275,10 +249,7 @@ impl Resolver<'_> {
             if socket.as_os_str().len() > 107 {
                 return Err(self.fail(
                     "gateway.redis.data_dir",
-                    format!(
-                        "{} is too long for a unix socket (107 bytes)",
-                        socket.display()
-                    ),
+                    format!("{} is too long for a unix socket (107 bytes)", socket.display()),
                 ));
             }
             return Ok(Redis {
@@ -289,16 +260,9 @@ impl Resolver<'_> {
         }
         let known = ["redis://", "rediss://", "unix://"];
         if !known.iter().any(|scheme| redis.url.starts_with(scheme)) {
-            return Err(self.fail(
-                key,
-                format!("expected `managed` or a URL with one of {known:?}"),
-            ));
+            return Err(self.fail(key, format!("expected `managed` or a URL with one of {known:?}")));
         }
-        Ok(Redis {
-            url: redis.url.clone(),
-            managed: None,
-            timeout_ms,
-        })
+        Ok(Redis { url: redis.url.clone(), managed: None, timeout_ms })
     }
 
     fn agents(
@@ -319,16 +283,11 @@ impl Resolver<'_> {
                 return Err(self.fail(&format!("{key}.metadata"), "expected a mapping"));
             }
             if agent.instances > MAX_INSTANCES {
-                return Err(self.fail(
-                    &format!("{key}.instances"),
-                    format!("expected 0 to {MAX_INSTANCES}"),
-                ));
+                return Err(self.fail(&format!("{key}.instances"), format!("expected 0 to {MAX_INSTANCES}")));
             }
             let program = match (agent.command, agent.class_path) {
                 (Some(_), Some(_)) => {
-                    return Err(
-                        self.fail(&key, "has both `command` and `class_path`; expected one")
-                    );
+                    return Err(self.fail(&key, "has both `command` and `class_path`; expected one"));
                 }
                 (Some(words), None) if words.is_empty() => {
                     return Err(self.fail(&format!("{key}.command"), "is empty"));

@@ -3,18 +3,14 @@ use super::*;
 const HEAD: &str = "tls_ca_path: ca.pem\ntls_server_cert_path: s.pem\ntls_server_key_path: s.key\n";
 
 fn parse(body: &str) -> Result<Config, String> {
-    Config::parse(Path::new("/etc/mas/mas.yaml"), &format!("{HEAD}{body}"))
-        .map_err(|e| e.to_string())
+    Config::parse(Path::new("/etc/mas/mas.yaml"), &format!("{HEAD}{body}")).map_err(|e| e.to_string())
 }
 
 #[test]
 fn a_small_file_is_resolved_against_its_folder() {
     let config = parse("agents: [{agent_id: a, tls_cert_path: a.pem}, {agent_id: b}]\n").unwrap();
     assert_eq!(config.tls.ca, Path::new("/etc/mas/ca.pem"));
-    assert_eq!(
-        config.agents["a"].cert.as_deref(),
-        Some(Path::new("/etc/mas/a.pem"))
-    );
+    assert_eq!(config.agents["a"].cert.as_deref(), Some(Path::new("/etc/mas/a.pem")));
     assert_eq!(config.limits.max_message_bytes, 1_048_576);
     assert_eq!(config.delivery.retry_backoff_ms, [100, 1000, 10_000]);
 }
@@ -23,45 +19,27 @@ fn a_small_file_is_resolved_against_its_folder() {
 fn an_error_names_file_key_and_line() {
     let unknown = parse("limits:\n  max_message_byte: 5\n").unwrap_err();
     assert!(unknown.starts_with("/etc/mas/mas.yaml: "), "{unknown}");
-    assert!(
-        unknown.contains("max_message_byte") && unknown.contains("line 5"),
-        "{unknown}"
-    );
+    assert!(unknown.contains("max_message_byte") && unknown.contains("line 5"), "{unknown}");
 
     let wrong_type = parse("delivery:\n  max_attempts: many\n").unwrap_err();
-    assert!(
-        wrong_type.contains("delivery.max_attempts") && wrong_type.contains("line 5"),
-        "{wrong_type}"
-    );
+    assert!(wrong_type.contains("delivery.max_attempts") && wrong_type.contains("line 5"), "{wrong_type}");
 }
 
 #[test]
 fn a_duplicate_key_is_refused() {
-    assert!(
-        parse("threads: 1\nthreads: 2\n")
-            .unwrap_err()
-            .contains("duplicate")
-    );
+    assert!(parse("threads: 1\nthreads: 2\n").unwrap_err().contains("duplicate"));
 }
 
 #[test]
 fn a_rule_over_an_unknown_agent_is_refused() {
-    let error =
-        parse("agents: [{agent_id: a}]\npermissions: [{type: allow, sender: a, targets: [b]}]\n")
-            .unwrap_err();
-    assert!(
-        error.contains("permissions[0].targets") && error.contains("\"b\""),
-        "{error}"
-    );
+    let error = parse("agents: [{agent_id: a}]\npermissions: [{type: allow, sender: a, targets: [b]}]\n")
+        .unwrap_err();
+    assert!(error.contains("permissions[0].targets") && error.contains("\"b\""), "{error}");
 }
 
 #[test]
 fn an_agent_listed_twice_is_refused() {
-    assert!(
-        parse("agents: [{agent_id: a}, {agent_id: a}]")
-            .unwrap_err()
-            .contains("twice")
-    );
+    assert!(parse("agents: [{agent_id: a}, {agent_id: a}]").unwrap_err().contains("twice"));
 }
 
 #[test]
@@ -75,20 +53,14 @@ fn a_malformed_agent_id_is_refused() {
 #[test]
 fn out_of_range_values_are_refused_with_the_range() {
     let error = parse("limits: {max_message_bytes: 9000000}").unwrap_err();
-    assert!(
-        error.contains("limits.max_message_bytes") && error.contains("expected 1 to"),
-        "{error}"
-    );
+    assert!(error.contains("limits.max_message_bytes") && error.contains("expected 1 to"), "{error}");
 }
 
 #[test]
 fn a_managed_redis_is_reached_through_its_socket() {
     let config = parse("gateway: {redis: {url: managed, data_dir: data}}").unwrap();
     assert_eq!(config.redis.url, "unix:///etc/mas/data/redis.sock");
-    assert_eq!(
-        config.redis.managed.as_deref(),
-        Some(Path::new("/etc/mas/data"))
-    );
+    assert_eq!(config.redis.managed.as_deref(), Some(Path::new("/etc/mas/data")));
 }
 
 #[test]
@@ -117,18 +89,7 @@ fn every_permission_type_is_read() {
 
 #[test]
 fn settings_that_have_no_effect_are_named() {
-    let config =
-        parse("gateway: {features: {dlp: true}, redis: {decode_responses: true}}").unwrap();
-    assert!(
-        config
-            .warnings
-            .iter()
-            .any(|w| w.starts_with("gateway.features"))
-    );
-    assert!(
-        config
-            .warnings
-            .iter()
-            .any(|w| w.starts_with("gateway.redis.decode_responses"))
-    );
+    let config = parse("gateway: {features: {dlp: true}, redis: {decode_responses: true}}").unwrap();
+    assert!(config.warnings.iter().any(|w| w.starts_with("gateway.features")));
+    assert!(config.warnings.iter().any(|w| w.starts_with("gateway.redis.decode_responses")));
 }

@@ -33,22 +33,14 @@ pub fn run(dir: &Path) -> Exit {
         Ok(false) => Exit::Failed,
         Err(error) => {
             eprintln!("mas dev: {error}");
-            eprintln!(
-                "what the processes wrote is in {}",
-                dir.join(LOG_FILE).display()
-            );
+            eprintln!("what the processes wrote is in {}", dir.join(LOG_FILE).display());
             Exit::Failed
         }
     }
 }
 
 /// Makes certificates for `agents` and writes the configuration `text` to `config_path`.
-pub fn prepare(
-    dir: &Path,
-    config_path: &Path,
-    text: &str,
-    agents: &[&str],
-) -> Result<(), AnyError> {
+pub fn prepare(dir: &Path, config_path: &Path, text: &str, agents: &[&str]) -> Result<(), AnyError> {
     std::fs::create_dir_all(dir)?;
     let authority = Authority::open_or_create(&dir.join("certs"), certs::CA_DAYS)?;
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
@@ -70,16 +62,10 @@ fn play(dir: &Path) -> Result<bool, AnyError> {
     let redis_url = config.redis.url.clone();
     let certs = dir.join("certs");
     let planner_files = certs::agent_files(&certs, &AgentId::parse("planner").ok_or("planner")?);
-    let credentials = Credentials::from_files(
-        certs::ca_file(&certs),
-        &planner_files.cert,
-        &planner_files.key,
-    )?;
+    let credentials =
+        Credentials::from_files(certs::ca_file(&certs), &planner_files.cert, &planner_files.key)?;
 
-    let options = RunOptions {
-        sink: log_to(&dir.join(LOG_FILE))?,
-        ..RunOptions::new(config)?
-    };
+    let options = RunOptions { sink: log_to(&dir.join(LOG_FILE))?, ..RunOptions::new(config)? };
     let stop = options.stop.clone();
     stop.listen_to_signals()?;
     println!("\n  MAS server: two agents, two certificates, one server between them\n");
@@ -95,18 +81,9 @@ fn play(dir: &Path) -> Result<bool, AnyError> {
     let (shown, failed) = passed?;
     println!();
     if failed == 0 {
-        println!(
-            "  {shown} scenes, all as promised, in {:.1} s.",
-            started.elapsed().as_secs_f64()
-        );
-        println!(
-            "  Look further: mas audit tail --config {}",
-            config_path.display()
-        );
-        println!(
-            "  (start it again first: mas run --config {})\n",
-            config_path.display()
-        );
+        println!("  {shown} scenes, all as promised, in {:.1} s.", started.elapsed().as_secs_f64());
+        println!("  Look further: mas audit tail --config {}", config_path.display());
+        println!("  (start it again first: mas run --config {})\n", config_path.display());
     } else {
         println!(
             "  {failed} of {shown} scenes did not go as promised; see {}\n",

@@ -61,21 +61,12 @@ pub(super) fn play(
             Ok(())
         })
         .connect()?;
-    let mut stage = Stage {
-        runner,
-        planner,
-        begun,
-        done,
-        redis_url,
-    };
+    let mut stage = Stage { runner, planner, begun, done, redis_url };
     let mut failed = 0;
     for (name, scene) in SCENES {
         let started = Instant::now();
         match scene(&mut stage) {
-            Ok(said) => println!(
-                "  ✔ {name:<21} {said}  [{} ms]",
-                started.elapsed().as_millis()
-            ),
+            Ok(said) => println!("  ✔ {name:<21} {said}  [{} ms]", started.elapsed().as_millis()),
             Err(error) => {
                 failed += 1;
                 println!("  ✘ {name:<21} {error}");
@@ -98,19 +89,9 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), AnyError> {
 }
 
 fn allow(stage: &mut Stage<'_>) -> Result<String, AnyError> {
-    let id = stage.planner.send(
-        "worker",
-        "task",
-        &Task {
-            number: 0,
-            slow: false,
-        },
-    )?;
+    let id = stage.planner.send("worker", "task", &Task { number: 0, slow: false })?;
     let report = stage.done.recv_timeout(PATIENCE)?;
-    Ok(format!(
-        "planner → worker is in the rules: stored, on record as {id}, done by {}",
-        report.instance
-    ))
+    Ok(format!("planner → worker is in the rules: stored, on record as {id}, done by {}", report.instance))
 }
 
 fn deny(stage: &mut Stage<'_>) -> Result<String, AnyError> {
@@ -122,25 +103,16 @@ fn deny(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     if forbidden != "not_authorized" || unknown != forbidden {
         return Err(format!("refused with {forbidden} and {unknown}").into());
     }
-    Ok(
-        "planner → vault is not: not_authorized; an agent that does not exist looks the same"
-            .to_owned(),
-    )
+    Ok("planner → vault is not: not_authorized; an agent that does not exist looks the same".to_owned())
 }
 
 fn request_reply(stage: &mut Stage<'_>) -> Result<String, AnyError> {
-    let reply = stage
-        .planner
-        .request("worker", "add", &Add { a: 19, b: 23 }, PATIENCE)?;
+    let reply = stage.planner.request("worker", "add", &Add { a: 19, b: 23 }, PATIENCE)?;
     let sum: Sum = reply.parse_data()?;
     if sum.sum != 42 {
         return Err(format!("19 + 23 = {}", sum.sum).into());
     }
-    Ok(format!(
-        "19 + 23 = {}, answered by {}",
-        sum.sum,
-        reply.sender_instance().unwrap_or("?")
-    ))
+    Ok(format!("19 + 23 = {}, answered by {}", sum.sum, reply.sender_instance().unwrap_or("?")))
 }
 
 fn discover(stage: &mut Stage<'_>) -> Result<String, AnyError> {
@@ -154,14 +126,7 @@ fn discover(stage: &mut Stage<'_>) -> Result<String, AnyError> {
 
 fn share(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     for number in 1..=TASKS {
-        drop(stage.planner.send(
-            "worker",
-            "task",
-            &Task {
-                number,
-                slow: false,
-            },
-        )?);
+        drop(stage.planner.send("worker", "task", &Task { number, slow: false })?);
     }
     let mut by_instance: BTreeMap<String, u32> = BTreeMap::new();
     let mut seen = std::collections::BTreeSet::new();
@@ -175,21 +140,14 @@ fn share(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     if by_instance.len() != 2 {
         return Err(format!("the work was not shared: {by_instance:?}").into());
     }
-    let parts: Vec<String> = by_instance
-        .iter()
-        .map(|(instance, count)| format!("{instance} did {count}"))
-        .collect();
-    Ok(format!(
-        "{TASKS} tasks, each done once: {}",
-        parts.join(", ")
-    ))
+    let parts: Vec<String> =
+        by_instance.iter().map(|(instance, count)| format!("{instance} did {count}")).collect();
+    Ok(format!("{TASKS} tasks, each done once: {}", parts.join(", ")))
 }
 
 fn kill_worker(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     let number = TASKS + 1;
-    let id = stage
-        .planner
-        .send("worker", "task", &Task { number, slow: true })?;
+    let id = stage.planner.send("worker", "task", &Task { number, slow: true })?;
     let begun = stage.begun.recv_timeout(PATIENCE)?;
     kill(Pid::from_raw(i32::try_from(begun.pid)?), Signal::SIGKILL)?;
     let killed = Instant::now();
@@ -206,42 +164,25 @@ fn kill_worker(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     Ok(format!(
         "{} died holding {short}…; {} had it done {:.1} s later",
         begun.instance,
-        if done.instance == begun.instance {
-            "its successor"
-        } else {
-            done.instance.as_str()
-        },
+        if done.instance == begun.instance { "its successor" } else { done.instance.as_str() },
         killed.elapsed().as_secs_f64()
     ))
 }
 
 fn state(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     stage.planner.update_state(&[("plan", "\"step 7\"")])?;
-    let old = stage
-        .runner
-        .server_pid()
-        .ok_or("the server is not running")?;
+    let old = stage.runner.server_pid().ok_or("the server is not running")?;
     kill(Pid::from_raw(i32::try_from(old)?), Signal::SIGKILL)?;
-    until("a new server", || {
-        stage.runner.server_pid().is_some_and(|pid| pid != old)
-    })?;
+    until("a new server", || stage.runner.server_pid().is_some_and(|pid| pid != old))?;
     until("the planner's new session", || {
-        stage
-            .planner
-            .state()
-            .is_ok_and(|state| state.get("plan").is_some_and(|plan| plan == "\"step 7\""))
+        stage.planner.state().is_ok_and(|state| state.get("plan").is_some_and(|plan| plan == "\"step 7\""))
     })?;
-    let reply = stage
-        .planner
-        .request("worker", "add", &Add { a: 1, b: 1 }, PATIENCE)?;
+    let reply = stage.planner.request("worker", "add", &Add { a: 1, b: 1 }, PATIENCE)?;
     let sum: Sum = reply.parse_data()?;
     if sum.sum != 2 {
         return Err("the worker cannot add any more".into());
     }
-    Ok(
-        "the server was killed too: restarted, all reconnected, the planner's state is still there"
-            .to_owned(),
-    )
+    Ok("the server was killed too: restarted, all reconnected, the planner's state is still there".to_owned())
 }
 
 fn audit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
@@ -250,14 +191,7 @@ fn audit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     if let Some(damage) = report.damages.first() {
         return Err(damage.to_string().into());
     }
-    let counts: Vec<String> = report
-        .decisions
-        .iter()
-        .map(|(name, count)| format!("{count} {name}"))
-        .collect();
-    Ok(format!(
-        "{} records, hash-chained, intact: {}",
-        report.records,
-        counts.join(", ")
-    ))
+    let counts: Vec<String> =
+        report.decisions.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    Ok(format!("{} records, hash-chained, intact: {}", report.records, counts.join(", ")))
 }

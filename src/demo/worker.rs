@@ -56,19 +56,13 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let instance = std::env::var("MAS_INSTANCE_ID")?;
     let agent = Agent::builder_from_env()?
         .on("add", |message, add: Add| {
-            let sum = add
-                .a
-                .checked_add(add.b)
-                .ok_or_else(|| crate::agent::HandlerError::reject("overflow"))?;
+            let sum =
+                add.a.checked_add(add.b).ok_or_else(|| crate::agent::HandlerError::reject("overflow"))?;
             message.reply("sum", &Sum { sum })?;
             Ok(())
         })
         .on("task", move |message, task: Task| {
-            let report = Report {
-                number: task.number,
-                instance: instance.clone(),
-                pid: std::process::id(),
-            };
+            let report = Report { number: task.number, instance: instance.clone(), pid: std::process::id() };
             if task.slow {
                 message.send("planner", "begun", &report)?;
                 std::thread::sleep(SLOW);

@@ -39,10 +39,7 @@ impl Acl {
                 self.allow(rule, a, b);
                 self.allow(rule, b, a);
             }
-            Permission::AllowNetwork {
-                agents,
-                bidirectional: true,
-            } => {
+            Permission::AllowNetwork { agents, bidirectional: true } => {
                 for agent in agents {
                     let meshes = self.meshes.entry(agent.clone()).or_default();
                     if meshes.last() != Some(&rule) {
@@ -50,10 +47,7 @@ impl Acl {
                     }
                 }
             }
-            Permission::AllowNetwork {
-                agents,
-                bidirectional: false,
-            } => {
+            Permission::AllowNetwork { agents, bidirectional: false } => {
                 for (from, to) in agents.iter().zip(agents.iter().skip(1)) {
                     self.allow(rule, from, to);
                 }
@@ -97,11 +91,7 @@ impl Acl {
         let named = outgoing.and_then(|o| o.allowed.get(target).copied());
         let wildcard = outgoing.and_then(|o| o.wildcard);
         // A mesh gives no permission to message oneself.
-        let mesh = if sender == target {
-            None
-        } else {
-            self.common_mesh(sender, target)
-        };
+        let mesh = if sender == target { None } else { self.common_mesh(sender, target) };
         match [named, wildcard, mesh].into_iter().flatten().min() {
             Some(rule) => allowed(Rule::Permission(rule)),
             None => denied(Rule::DefaultDeny),
@@ -137,12 +127,9 @@ mod tests {
         let ids = || proptest::collection::vec((0usize..5).prop_map(agent), 0..4);
         prop_oneof![
             (id(), id()).prop_map(|(a, b)| Permission::AllowBidirectional { agents: [a, b] }),
-            (ids(), any::<bool>()).prop_map(|(agents, bidirectional)| Permission::AllowNetwork {
-                agents,
-                bidirectional
-            }),
-            (id(), ids())
-                .prop_map(|(sender, receivers)| Permission::AllowBroadcast { sender, receivers }),
+            (ids(), any::<bool>())
+                .prop_map(|(agents, bidirectional)| Permission::AllowNetwork { agents, bidirectional }),
+            (id(), ids()).prop_map(|(sender, receivers)| Permission::AllowBroadcast { sender, receivers }),
             id().prop_map(|agent_id| Permission::AllowWildcard { agent_id }),
             (id(), ids()).prop_map(|(sender, targets)| Permission::Allow { sender, targets }),
             (id(), ids()).prop_map(|(sender, targets)| Permission::Deny { sender, targets }),
@@ -155,19 +142,13 @@ mod tests {
             Permission::AllowBidirectional { agents: [a, b] } => {
                 (a == from && b == to) || (b == from && a == to)
             }
-            Permission::AllowNetwork {
-                agents,
-                bidirectional: true,
-            } => from != to && agents.contains(from) && agents.contains(to),
-            Permission::AllowNetwork {
-                agents,
-                bidirectional: false,
-            } => agents
-                .windows(2)
-                .any(|pair| &pair[0] == from && &pair[1] == to),
-            Permission::AllowBroadcast { sender, receivers } => {
-                sender == from && receivers.contains(to)
+            Permission::AllowNetwork { agents, bidirectional: true } => {
+                from != to && agents.contains(from) && agents.contains(to)
             }
+            Permission::AllowNetwork { agents, bidirectional: false } => {
+                agents.windows(2).any(|pair| &pair[0] == from && &pair[1] == to)
+            }
+            Permission::AllowBroadcast { sender, receivers } => sender == from && receivers.contains(to),
             Permission::AllowWildcard { agent_id } => agent_id == from,
             Permission::Allow { sender, targets } => sender == from && targets.contains(to),
             Permission::Deny { .. } => false,

@@ -88,11 +88,7 @@ impl Policy {
                 (agent.id.clone(), card)
             })
             .collect();
-        Self {
-            version: config.digest,
-            agents,
-            acl: Acl::compile(&config.permissions),
-        }
+        Self { version: config.digest, agents, acl: Acl::compile(&config.permissions) }
     }
 
     /// Digest of the configuration this was compiled from.
@@ -127,15 +123,9 @@ impl Policy {
 }
 
 fn allowed(rule: Rule) -> Verdict {
-    Verdict {
-        decision: Decision::Allowed,
-        rule,
-    }
+    Verdict { decision: Decision::Allowed, rule }
 }
 
 fn denied(rule: Rule) -> Verdict {
-    Verdict {
-        decision: Decision::AuthzDenied,
-        rule,
-    }
+    Verdict { decision: Decision::AuthzDenied, rule }
 }

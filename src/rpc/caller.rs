@@ -37,22 +37,14 @@ pub struct Stranger {
 
 impl Callers {
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            known: RwLock::default(),
-        }
+        Self { shared, known: RwLock::default() }
     }
 
     /// The allowlisted identity behind this call.
     pub fn identify(&self, ctx: &RpcContext<'_>) -> Result<Arc<Identity>, Stranger> {
-        let stranger = |refusal| Stranger {
-            refusal,
-            identity: None,
-        };
+        let stranger = |refusal| Stranger { refusal, identity: None };
         // The handshake demands a certificate: without one there is no call.
-        let auth = ctx
-            .auth_context()
-            .ok_or(stranger(Refusal::INVALID_CERTIFICATE))?;
+        let auth = ctx.auth_context().ok_or(stranger(Refusal::INVALID_CERTIFICATE))?;
         let property = auth
             .into_iter()
             .find(|property| property.name() == PEM_PROPERTY)
@@ -65,10 +57,7 @@ impl Callers {
         } else {
             return Ok(identity);
         };
-        Err(Stranger {
-            refusal,
-            identity: Some(identity),
-        })
+        Err(Stranger { refusal, identity: Some(identity) })
     }
 
     fn read(&self, pem: &[u8]) -> Reading {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio::{
-    CertificateRequestType, ChannelBuilder, EnvBuilder, Environment, RpcStatus, RpcStatusCode,
-    Server, ServerBuilder, ServerCredentials, ServerCredentialsBuilder, Service, ServiceBuilder,
+    CertificateRequestType, ChannelBuilder, EnvBuilder, Environment, RpcStatus, RpcStatusCode, Server,
+    ServerBuilder, ServerCredentials, ServerCredentialsBuilder, Service, ServiceBuilder,
 };
 
 use crate::config::{Config, Limits};
@@ -85,10 +85,7 @@ impl Listener {
     ) -> Result<Self, ListenError> {
         let credentials = credentials(config)?;
         let environment = Arc::new(environment(threads));
-        let gateway = Gateway {
-            callers: Arc::new(Callers::new(shards.shared().clone())),
-            shards,
-        };
+        let gateway = Gateway { callers: Arc::new(Callers::new(shards.shared().clone())), shards };
         let args = channel(environment.clone(), &config.limits).build_args();
         let mut server = ServerBuilder::new(environment.clone())
             .channel_args(args)
@@ -98,17 +95,10 @@ impl Listener {
             .map_err(ListenError::Build)?;
         let port = server
             .add_listening_port(addr, credentials)
-            .map_err(|source| ListenError::Bind {
-                addr: addr.to_owned(),
-                source,
-            })?;
+            .map_err(|source| ListenError::Bind { addr: addr.to_owned(), source })?;
         server.start();
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-        Ok(Self {
-            server,
-            _environment: environment,
-            addr: format!("{host}:{port}"),
-        })
+        Ok(Self { server, _environment: environment, addr: format!("{host}:{port}") })
     }
 
     /// Takes no new calls and waits until the open ones are over, or cancels them after `patience`.
@@ -136,10 +126,7 @@ fn environment(threads: usize) -> Environment {
             if let Some(core) = cores.get(index % cores.len().max(1))
                 && !core_affinity::set_for_current(*core)
             {
-                log::warn!(
-                    "completion queue {index} could not be pinned to core {}",
-                    core.id
-                );
+                log::warn!("completion queue {index} could not be pinned to core {}", core.id);
             }
         })
         .build()
@@ -159,24 +146,15 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
         .keepalive_permit_without_calls(true)
         .http2_min_recv_ping_interval_without_data(MIN_PING_INTERVAL)
         .http2_max_ping_strikes(MAX_PING_STRIKES)
-        .raw_cfg_int(
-            raw(c"grpc.server_handshake_timeout_ms"),
-            HANDSHAKE_TIMEOUT_MS,
-        )
+        .raw_cfg_int(raw(c"grpc.server_handshake_timeout_ms"), HANDSHAKE_TIMEOUT_MS)
         .raw_cfg_int(raw(c"grpc.max_metadata_size"), MAX_METADATA_BYTES)
-        .raw_cfg_int(
-            raw(c"grpc.http2.hpack_table_size.decoder"),
-            HPACK_TABLE_BYTES,
-        )
+        .raw_cfg_int(raw(c"grpc.http2.hpack_table_size.decoder"), HPACK_TABLE_BYTES)
         .raw_cfg_int(raw(c"grpc.per_message_decompression"), 0)
 }
 
 fn credentials(config: &Config) -> Result<ServerCredentials, ListenError> {
     let read = |path: &std::path::Path, label: &str| {
-        let fail = |problem: String| ListenError::Tls {
-            path: path.display().to_string(),
-            problem,
-        };
+        let fail = |problem: String| ListenError::Tls { path: path.display().to_string(), problem };
         let pem = std::fs::read(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
         // C strings end at a NUL, and gRPC takes what comes before it.
         if pem.contains(&0) || !String::from_utf8_lossy(&pem).contains(label) {
@@ -188,10 +166,7 @@ fn credentials(config: &Config) -> Result<ServerCredentials, ListenError> {
     let cert = read(&config.tls.cert, "BEGIN CERTIFICATE")?;
     let key = read(&config.tls.key, "PRIVATE KEY")?;
     Ok(ServerCredentialsBuilder::new()
-        .root_cert(
-            ca,
-            CertificateRequestType::RequestAndRequireClientCertificateAndVerify,
-        )
+        .root_cert(ca, CertificateRequestType::RequestAndRequireClientCertificateAndVerify)
         .add_cert(cert, key)
         .build())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_channel::mpsc;
 use futures_channel::oneshot;
+use futures_util::future::select;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
@@ -17,7 +18,7 @@ use crate::protocol::server_event::Event as ServerEventKind;
 use crate::protocol::{ClientEvent, Delivery, ServerEvent, Untrusted, Welcome};
 use crate::refusal::Refusal;
 use crate::shard::job::Job;
-use crate::shard::session::{ClientNote, DeliveryId, MAX_REASON_BYTES, Outbound, Session};
+use crate::shard::session::{ClientNote, DeliveryId, MAX_REASON_BYTES, Outbound, Outlet, Session};
 
 pub fn serve(
     gateway: &Gateway,
@@ -51,31 +52,25 @@ async fn session(
     let instance = match instance {
         Ok(instance) => instance,
         Err(text) => {
-            let stranger = Stranger {
-                refusal,
-                identity: Some(identity),
-            };
+            let stranger = Stranger { refusal, identity: Some(identity) };
             return refuse(&gateway, stranger, &text, sink).await;
         }
     };
     let shared = gateway.shards.shared();
     let Some(home) = gateway.shards.home(&identity.agent) else {
-        let stranger = Stranger {
-            refusal: Refusal::OVERLOADED,
-            identity: Some(identity),
-        };
+        let stranger = Stranger { refusal: Refusal::OVERLOADED, identity: Some(identity) };
         return refuse(&gateway, stranger, instance.as_str(), sink).await;
     };
     let hash = identity.agent.route_hash();
-    let (session, outbound) = Session::new(
-        identity,
-        instance,
-        shared.delivery.max_in_flight,
-        home.clone(),
-    );
+    let (session, outlet) = Session::new(identity, instance, shared.delivery.max_in_flight, home.clone());
     gateway.shards.submit(hash, Job::Open(session.clone()));
     let reading = read(&session, stream);
-    let writing = write(&session, outbound, sink);
+    let writing = async {
+        let Outlet { queue, cut } = outlet;
+        let written = write(&session, queue, sink);
+        // Dropping the writer halfway drops its sink, which cancels the call.
+        drop(select(std::pin::pin!(written), cut).await);
+    };
     // The reader's end does not end the writer: the worker closes the queue when it has heard of it.
     let ((), ()) = futures_util::future::join(reading, writing).await;
 }
@@ -83,10 +78,9 @@ async fn session(
 /// The first event must be Hello.
 async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<String, Refusal> {
     match stream.try_next().await {
-        Ok(Some(Untrusted(Some(ClientEvent {
-            event: Some(ClientEventKind::Hello(hello)),
-            ..
-        })))) => Ok(hello.instance_id),
+        Ok(Some(Untrusted(Some(ClientEvent { event: Some(ClientEventKind::Hello(hello)), .. })))) => {
+            Ok(hello.instance_id)
+        }
         Ok(Some(_)) => Err(Refusal::EXPECTED_HELLO),
         Ok(None) | Err(_) => Err(Refusal::MISSING_HELLO),
     }
@@ -113,11 +107,7 @@ async fn read(session: &Arc<Session>, mut stream: RequestStream<Untrusted<Client
                         end -= 1;
                     }
                     reason.truncate(end);
-                    session.note(ClientNote::Nack {
-                        id,
-                        reason,
-                        retryable: nack.retryable,
-                    });
+                    session.note(ClientNote::Nack { id, reason, retryable: nack.retryable });
                 }
             }
             ClientEventKind::Hello(_) | ClientEventKind::Heartbeat(_) => {}
@@ -149,10 +139,7 @@ async fn write(
                 }),
                 Outbound::End(refusal) => return end(sink, refusal).await,
             };
-            let event = ServerEvent {
-                event: Some(event),
-                ..ServerEvent::default()
-            };
+            let event = ServerEvent { event: Some(event), ..ServerEvent::default() };
             if sink.feed((event, WriteFlags::default())).await.is_err() {
                 // The stream is gone; the reader tells the worker.
                 return;
@@ -177,12 +164,7 @@ async fn end(mut sink: DuplexSink<ServerEvent>, refusal: Option<Refusal>) {
 }
 
 /// Has the refusal recorded, then ends the stream with it.
-async fn refuse(
-    gateway: &Gateway,
-    stranger: Stranger,
-    instance: &str,
-    sink: DuplexSink<ServerEvent>,
-) {
+async fn refuse(gateway: &Gateway, stranger: Stranger, instance: &str, sink: DuplexSink<ServerEvent>) {
     let (answer, receiver) = oneshot::channel();
     let answer = Box::new(move |refusal: Refusal| {
         // A client that is gone needs no answer.

@@ -10,10 +10,9 @@ use crate::audit::Action;
 use crate::envelope::Trace;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::protocol::{
-    AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse,
-    ReplyRequest, ReplyResponse, RequestRequest, RequestResponse, ResetStateRequest,
-    ResetStateResponse, SendRequest, SendResponse, Untrusted, UpdateStateRequest,
-    UpdateStateResponse,
+    AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse, ReplyRequest,
+    ReplyResponse, RequestRequest, RequestResponse, ResetStateRequest, ResetStateResponse, SendRequest,
+    SendResponse, Untrusted, UpdateStateRequest, UpdateStateResponse,
 };
 use crate::refusal::Refusal;
 use crate::shard::job::{Accepted, Answer, Caller, Job, MessageJob, RefusedJob, ReplyJob};
@@ -63,17 +62,8 @@ impl Gateway {
     ) -> Result<(Caller, &'r Q), Stranger> {
         let identity = self.callers.identify(ctx)?;
         match &request.0 {
-            Some(content) => Ok((
-                Caller {
-                    identity,
-                    instance: None,
-                },
-                content,
-            )),
-            None => Err(Stranger {
-                refusal: Refusal::MALFORMED_REQUEST,
-                identity: Some(identity),
-            }),
+            Some(content) => Ok((Caller { identity, instance: None }, content)),
+            None => Err(Stranger { refusal: Refusal::MALFORMED_REQUEST, identity: Some(identity) }),
         }
     }
 
@@ -98,17 +88,10 @@ impl Gateway {
         message_type: &str,
         answer: Box<dyn FnOnce(Refusal) + Send>,
     ) {
-        let hash = stranger
-            .identity
-            .as_ref()
-            .map_or(0, |identity| identity.agent.route_hash());
+        let hash = stranger.identity.as_ref().map_or(0, |identity| identity.agent.route_hash());
         let job = RefusedJob {
             action,
-            agent: stranger
-                .identity
-                .as_ref()
-                .map(|i| i.agent.to_string())
-                .unwrap_or_default(),
+            agent: stranger.identity.as_ref().map(|i| i.agent.to_string()).unwrap_or_default(),
             instance: bounded(instance),
             fingerprint: stranger.identity.as_ref().map(|i| i.fingerprint),
             target: bounded(target),
@@ -127,45 +110,28 @@ impl Gateway {
         answer: Answer<T>,
     ) {
         let answer = Box::new(move |refusal| drop(answer.send(Err(refusal))));
-        self.refuse(
-            action,
-            stranger,
-            about.instance,
-            about.target,
-            about.message_type,
-            answer,
-        );
+        self.refuse(action, stranger, about.instance, about.target, about.message_type, answer);
     }
 }
 
 /// Enough of a stranger's text for the record.
 fn bounded(text: &str) -> String {
-    text.chars()
-        .take(crate::envelope::MAX_MESSAGE_TYPE_BYTES)
-        .collect()
+    text.chars().take(crate::envelope::MAX_MESSAGE_TYPE_BYTES).collect()
 }
 
 fn header<'m>(headers: &'m Metadata, name: &str) -> Option<&'m [u8]> {
-    headers
-        .iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
+    headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 fn trace(ctx: &RpcContext<'_>) -> Option<Trace> {
     let headers = ctx.request_headers();
-    Trace::from_headers(
-        header(headers, "traceparent"),
-        header(headers, "tracestate"),
-    )
+    Trace::from_headers(header(headers, "traceparent"), header(headers, "tracestate"))
 }
 
 /// Where a message's job goes: to its target's worker. A target that is no id is refused by the
 /// sender's.
 fn message_route(caller: &Caller, target: &str) -> u16 {
-    AgentId::parse(target)
-        .unwrap_or_else(|| caller.identity.agent.clone())
-        .route_hash()
+    AgentId::parse(target).unwrap_or_else(|| caller.identity.agent.clone()).route_hash()
 }
 
 pub fn send(
@@ -193,10 +159,7 @@ pub fn send(
                 target: &content.target_id,
                 message_type: &content.message_type,
             };
-            let stranger = Stranger {
-                refusal,
-                identity: Some(caller.identity),
-            };
+            let stranger = Stranger { refusal, identity: Some(caller.identity) };
             return gateway.refuse_call(Action::Send, stranger, &about, answer);
         }
     };
@@ -226,10 +189,7 @@ pub fn request(
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |accepted: Accepted| RequestResponse {
         message_id: accepted.message_id.to_string(),
-        correlation_id: accepted
-            .correlation_id
-            .map(|id| id.to_string())
-            .unwrap_or_default(),
+        correlation_id: accepted.correlation_id.map(|id| id.to_string()).unwrap_or_default(),
         ..RequestResponse::default()
     });
     let (caller, content) = match gateway.admit(&ctx, &request) {
@@ -246,10 +206,7 @@ pub fn request(
                 target: &content.target_id,
                 message_type: &content.message_type,
             };
-            let stranger = Stranger {
-                refusal,
-                identity: Some(caller.identity),
-            };
+            let stranger = Stranger { refusal, identity: Some(caller.identity) };
             return gateway.refuse_call(Action::Request, stranger, &about, answer);
         }
     };
@@ -295,28 +252,19 @@ pub fn reply(
             return gateway.refuse_call(Action::Reply, stranger, &About::default(), answer);
         }
     };
-    let admitted = gateway
-        .session(&caller, &content.instance_id)
-        .and_then(|instance| {
-            if content.correlation_id.is_empty() {
-                return Err(Refusal::MISSING_CORRELATION_ID);
-            }
-            let id = CorrelationId::parse(&content.correlation_id)
-                .ok_or(Refusal::UNKNOWN_CORRELATION_ID)?;
-            Ok((instance, id))
-        });
+    let admitted = gateway.session(&caller, &content.instance_id).and_then(|instance| {
+        if content.correlation_id.is_empty() {
+            return Err(Refusal::MISSING_CORRELATION_ID);
+        }
+        let id = CorrelationId::parse(&content.correlation_id).ok_or(Refusal::UNKNOWN_CORRELATION_ID)?;
+        Ok((instance, id))
+    });
     let (instance, correlation_id) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            let about = About {
-                instance: &content.instance_id,
-                target: "",
-                message_type: &content.message_type,
-            };
-            let stranger = Stranger {
-                refusal,
-                identity: Some(caller.identity),
-            };
+            let about =
+                About { instance: &content.instance_id, target: "", message_type: &content.message_type };
+            let stranger = Stranger { refusal, identity: Some(caller.identity) };
             return gateway.refuse_call(Action::Reply, stranger, &about, answer);
         }
     };
@@ -343,36 +291,24 @@ pub fn discover(
     sink: UnarySink<DiscoverResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(
-        &ctx,
-        sink,
-        receiver,
-        |found: Vec<crate::shard::job::Discovered>| DiscoverResponse {
-            agents: found
-                .into_iter()
-                .map(|agent| AgentRecord {
-                    agent_id: agent.agent.to_string(),
-                    capabilities: agent.capabilities,
-                    metadata_json: agent.metadata_json,
-                    status: "ACTIVE".to_owned(),
-                    ..AgentRecord::default()
-                })
-                .collect(),
-            ..DiscoverResponse::default()
-        },
-    );
-    owned(
-        gateway,
-        &ctx,
-        request,
-        Action::Discover,
+    respond(&ctx, sink, receiver, |found: Vec<crate::shard::job::Discovered>| DiscoverResponse {
+        agents: found
+            .into_iter()
+            .map(|agent| AgentRecord {
+                agent_id: agent.agent.to_string(),
+                capabilities: agent.capabilities,
+                metadata_json: agent.metadata_json,
+                status: "ACTIVE".to_owned(),
+                ..AgentRecord::default()
+            })
+            .collect(),
+        ..DiscoverResponse::default()
+    });
+    owned(gateway, &ctx, request, Action::Discover, answer, |caller, content, answer| Job::Discover {
+        caller,
+        capabilities: content.capabilities,
         answer,
-        |caller, content, answer| Job::Discover {
-            caller,
-            capabilities: content.capabilities,
-            answer,
-        },
-    );
+    });
 }
 
 pub fn get_state(
@@ -382,20 +318,14 @@ pub fn get_state(
     sink: UnarySink<GetStateResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |fields: Vec<(String, String)>| {
-        GetStateResponse {
-            state: fields.into_iter().collect(),
-            ..GetStateResponse::default()
-        }
+    respond(&ctx, sink, receiver, |fields: Vec<(String, String)>| GetStateResponse {
+        state: fields.into_iter().collect(),
+        ..GetStateResponse::default()
     });
-    owned(
-        gateway,
-        &ctx,
-        request,
-        Action::StateGet,
+    owned(gateway, &ctx, request, Action::StateGet, answer, |caller, _, answer| Job::StateGet {
+        caller,
         answer,
-        |caller, _, answer| Job::StateGet { caller, answer },
-    );
+    });
 }
 
 pub fn update_state(
@@ -406,18 +336,11 @@ pub fn update_state(
 ) {
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |()| UpdateStateResponse::default());
-    owned(
-        gateway,
-        &ctx,
-        request,
-        Action::StateUpdate,
+    owned(gateway, &ctx, request, Action::StateUpdate, answer, |caller, content, answer| Job::StateUpdate {
+        caller,
+        updates: content.updates.into_iter().collect(),
         answer,
-        |caller, content, answer| Job::StateUpdate {
-            caller,
-            updates: content.updates.into_iter().collect(),
-            answer,
-        },
-    );
+    });
 }
 
 pub fn reset_state(
@@ -428,14 +351,10 @@ pub fn reset_state(
 ) {
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |()| ResetStateResponse::default());
-    owned(
-        gateway,
-        &ctx,
-        request,
-        Action::StateReset,
+    owned(gateway, &ctx, request, Action::StateReset, answer, |caller, _, answer| Job::StateReset {
+        caller,
         answer,
-        |caller, _, answer| Job::StateReset { caller, answer },
-    );
+    });
 }
 
 /// A call about the caller's own affairs: its own worker does it.

@@ -91,11 +91,7 @@ impl Child {
                 process,
                 status: None,
                 open_pipes: 0,
-                ready: if spec.announces_ready {
-                    Ready::Awaited
-                } else {
-                    Ready::NotAnnounced
-                },
+                ready: if spec.announces_ready { Ready::Awaited } else { Ready::NotAnnounced },
             }),
             changed: Condvar::new(),
         });
@@ -126,33 +122,24 @@ impl Child {
 
     /// Waits for its end, at most `timeout`. `None` if it still runs.
     pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
-        self.inner
-            .wait_while(timeout, |state| state.status.is_none())
-            .status
+        self.inner.wait_while(timeout, |state| state.status.is_none()).status
     }
 
     /// Waits for its announcement, at most `timeout`.
     pub fn wait_ready(&self, timeout: Duration) -> Result<ReadyLine, RunnerError> {
         let label = || self.inner.label.clone();
-        let state = self.inner.wait_while(timeout, |state| {
-            state.status.is_none() && matches!(state.ready, Ready::Awaited)
-        });
+        let state = self
+            .inner
+            .wait_while(timeout, |state| state.status.is_none() && matches!(state.ready, Ready::Awaited));
         if let Some(status) = state.status {
-            return Err(RunnerError::EndedEarly {
-                label: label(),
-                status,
-            });
+            return Err(RunnerError::EndedEarly { label: label(), status });
         }
         match &state.ready {
             Ready::Yes(line) => Ok(line.clone()),
-            Ready::Awaited => Err(RunnerError::NotReady {
-                label: label(),
-                timeout,
-            }),
-            Ready::Wrong(problem) => Err(RunnerError::Announcement {
-                label: label(),
-                problem: problem.clone(),
-            }),
+            Ready::Awaited => Err(RunnerError::NotReady { label: label(), timeout }),
+            Ready::Wrong(problem) => {
+                Err(RunnerError::Announcement { label: label(), problem: problem.clone() })
+            }
             Ready::NotAnnounced => Err(RunnerError::Announcement {
                 label: label(),
                 problem: "no announcement was asked for".to_owned(),
@@ -196,25 +183,16 @@ impl Child {
         )
     }
 
-    fn thread(
-        &self,
-        purpose: &str,
-        body: impl FnOnce() + Send + 'static,
-    ) -> Result<(), RunnerError> {
+    fn thread(&self, purpose: &str, body: impl FnOnce() + Send + 'static) -> Result<(), RunnerError> {
         let label = &self.inner.label;
-        let spawned = std::thread::Builder::new()
-            .name(format!("{label} {purpose}"))
-            .spawn(body);
+        let spawned = std::thread::Builder::new().name(format!("{label} {purpose}")).spawn(body);
         match spawned {
             Ok(_) => Ok(()),
             Err(source) => {
                 // No thread will reap it, so that must be done here.
                 self.inner.signal(Signal::SIGKILL);
                 self.inner.reap();
-                Err(RunnerError::Thread {
-                    label: label.clone(),
-                    source,
-                })
+                Err(RunnerError::Thread { label: label.clone(), source })
             }
         }
     }
@@ -254,14 +232,8 @@ impl Inner {
         lock(&self.state)
     }
 
-    fn wait_while(
-        &self,
-        timeout: Duration,
-        condition: impl Fn(&State) -> bool,
-    ) -> MutexGuard<'_, State> {
-        let waiting = self
-            .changed
-            .wait_timeout_while(self.lock(), timeout, |state| condition(state));
+    fn wait_while(&self, timeout: Duration, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let waiting = self.changed.wait_timeout_while(self.lock(), timeout, |state| condition(state));
         let (state, _) = waiting.unwrap_or_else(std::sync::PoisonError::into_inner);
         state
     }
@@ -275,11 +247,7 @@ impl Inner {
         if let Err(errno) = killpg(self.group(), signal)
             && errno != Errno::ESRCH
         {
-            log::error!(
-                "{}: {signal} to pid {} failed: {errno}",
-                self.label,
-                self.pid
-            );
+            log::error!("{}: {signal} to pid {} failed: {errno}", self.label, self.pid);
         }
     }
 

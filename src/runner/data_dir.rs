@@ -16,16 +16,9 @@ const LOG_TAIL_BYTES: u64 = 2048;
 const LOG_TAIL_LINES: usize = 3;
 
 /// An error about `path`.
-pub(super) fn file_error(
-    path: &Path,
-    action: &'static str,
-) -> impl Fn(std::io::Error) -> RunnerError {
+pub(super) fn file_error(path: &Path, action: &'static str) -> impl Fn(std::io::Error) -> RunnerError {
     let path = path.to_path_buf();
-    move |source| RunnerError::File {
-        path: path.clone(),
-        action,
-        source,
-    }
+    move |source| RunnerError::File { path: path.clone(), action, source }
 }
 
 /// The directory exists and is closed to other users: messages are in its files.
@@ -42,11 +35,7 @@ pub(super) fn prepare(data_dir: &Path) -> Result<(), RunnerError> {
         return Ok(());
     }
     // One with other files in it may be shared on purpose: only its owner can decide to close it.
-    if std::fs::read_dir(data_dir)
-        .map_err(unreadable)?
-        .next()
-        .is_some()
-    {
+    if std::fs::read_dir(data_dir).map_err(unreadable)?.next().is_some() {
         return Err(RunnerError::Redis {
             data_dir: data_dir.to_path_buf(),
             problem: format!("the directory is open to other users (mode {mode:o}); expected 700"),
@@ -67,9 +56,7 @@ pub(super) fn lock(data_dir: &Path) -> Result<Flock<File>, RunnerError> {
         .open(&path)
         .map_err(file_error(&path, "cannot be opened"))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => RunnerError::DataDirInUse {
-            data_dir: data_dir.to_path_buf(),
-        },
+        Errno::EWOULDBLOCK => RunnerError::DataDirInUse { data_dir: data_dir.to_path_buf() },
         _ => file_error(&path, "cannot be locked")(errno.into()),
     })
 }
@@ -79,9 +66,7 @@ pub(super) fn log_tail(path: &Path, start: u64) -> String {
     let read = || -> std::io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         let end = file.metadata()?.len();
-        file.seek(SeekFrom::Start(
-            start.max(end.saturating_sub(LOG_TAIL_BYTES)),
-        ))?;
+        file.seek(SeekFrom::Start(start.max(end.saturating_sub(LOG_TAIL_BYTES))))?;
         let mut tail = Vec::new();
         file.take(LOG_TAIL_BYTES).read_to_end(&mut tail)?;
         Ok(tail)

@@ -122,9 +122,7 @@ impl RunnerError {
             // A missing or non-executable program, as opposed to exhausted processes or memory.
             Self::Spawn { source, .. } => matches!(
                 source.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::InvalidInput
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
             ),
             _ => false,
         }

@@ -47,9 +47,7 @@ pub(super) fn forward(
     loop {
         line.clear();
         line.extend_from_slice(prefix.as_bytes());
-        let read = (&mut pipe)
-            .take(MAX_LINE_BYTES)
-            .read_until(b'\n', &mut line);
+        let read = (&mut pipe).take(MAX_LINE_BYTES).read_until(b'\n', &mut line);
         let bytes = match read {
             Ok(0) => return,
             Ok(bytes) => bytes,
@@ -69,11 +67,7 @@ pub(super) fn forward(
             line.push(b'\n');
         }
         match first_line.take() {
-            Some(take) => take(
-                line.get(prefix.len()..)
-                    .unwrap_or_default()
-                    .trim_ascii_end(),
-            ),
+            Some(take) => take(line.get(prefix.len()..).unwrap_or_default().trim_ascii_end()),
             None => sink(stream, &line),
         }
     }

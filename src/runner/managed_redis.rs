@@ -47,11 +47,7 @@ impl ManagedRedis {
     pub fn start_unless_stopped(data_dir: &Path, stop: &StopSignal) -> Result<Self, RunnerError> {
         let data_dir = std::path::absolute(data_dir).map_err(file_error(data_dir, "is no path"))?;
         data_dir::prepare(&data_dir)?;
-        let mut redis = Self {
-            _lock: data_dir::lock(&data_dir)?,
-            data_dir,
-            process: Process::None,
-        };
+        let mut redis = Self { _lock: data_dir::lock(&data_dir)?, data_dir, process: Process::None };
         let deadline = Instant::now() + START_TIMEOUT;
         if redis.adopt(deadline, stop)? {
             let pid = shown(redis.pid());
@@ -120,10 +116,7 @@ impl ManagedRedis {
     }
 
     fn error(&self, problem: impl Into<String>) -> RunnerError {
-        RunnerError::Redis {
-            data_dir: self.data_dir.clone(),
-            problem: problem.into(),
-        }
+        RunnerError::Redis { data_dir: self.data_dir.clone(), problem: problem.into() }
     }
 
     /// Takes over the process that owns the socket, if there is one.
@@ -155,9 +148,7 @@ impl ManagedRedis {
         let socket = self.socket();
         match std::fs::remove_file(&socket) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(file_error(&socket, "a stale socket cannot be removed")(
-                    error,
-                ));
+                return Err(file_error(&socket, "a stale socket cannot be removed")(error));
             }
             _ => {}
         }
@@ -183,11 +174,9 @@ impl ManagedRedis {
             .spawn()
             .map_err(|source| match source.kind() {
                 ErrorKind::NotFound => RunnerError::NoRedisServer { source },
-                _ => RunnerError::Spawn {
-                    label: "redis".to_owned(),
-                    program: PathBuf::from(PROGRAM),
-                    source,
-                },
+                _ => {
+                    RunnerError::Spawn { label: "redis".to_owned(), program: PathBuf::from(PROGRAM), source }
+                }
             })?;
         self.process = Process::Child(child);
         Ok(log_start)
@@ -239,9 +228,8 @@ impl ManagedRedis {
     }
 
     fn probe(&self) -> Probe {
-        let answer = self
-            .connect()
-            .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+        let answer =
+            self.connect().and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
         match answer {
             Ok(pong) if pong == "PONG" => Probe::Answers,
             Ok(other) => Probe::Unusable(format!("answers PING with {other:?}")),
@@ -259,10 +247,7 @@ impl ManagedRedis {
 
     fn ask_for_pid(&self) -> Option<u32> {
         let mut connection = self.connect().ok()?;
-        let info: redis::InfoDict = redis::cmd("INFO")
-            .arg("server")
-            .query(&mut connection)
-            .ok()?;
+        let info: redis::InfoDict = redis::cmd("INFO").arg("server").query(&mut connection).ok()?;
         info.get("process_id")
     }
 
@@ -295,10 +280,7 @@ impl ManagedRedis {
             }
             // Not a child of this process, so its id may be another's by now: never killed by id.
             Process::Adopted(pid) => {
-                log::error!(
-                    "the adopted redis, pid {}, was not seen to end",
-                    shown(*pid)
-                );
+                log::error!("the adopted redis, pid {}, was not seen to end", shown(*pid));
             }
             Process::None => {}
         }

@@ -139,10 +139,7 @@ impl Runner {
             let spec = plan::with_server_addr(spec, &runner.server_addr);
             runner.agents.supervise(spec)?;
         }
-        log::info!(
-            "serving on {}, {count} agent processes started",
-            runner.server_addr
-        );
+        log::info!("serving on {}, {count} agent processes started", runner.server_addr);
         Ok(runner)
     }
 
@@ -187,8 +184,7 @@ impl Runner {
         let slot = self.server.supervise(plan::server(options))?;
         self.server_slot = Some(slot);
         let ready = self.wait_for_server(slot)?;
-        self.server
-            .set_spec(slot, plan::server_again(options, &ready.listen_addr));
+        self.server.set_spec(slot, plan::server_again(options, &ready.listen_addr));
         self.server_addr = plan::reachable(&ready.listen_addr);
         Ok(())
     }
@@ -203,10 +199,7 @@ impl Runner {
             match ready {
                 Err(RunnerError::NotReady { .. }) if Instant::now() < deadline => {}
                 Err(RunnerError::NotReady { label, .. }) => {
-                    return Err(RunnerError::NotReady {
-                        label,
-                        timeout: READY_TIMEOUT,
-                    });
+                    return Err(RunnerError::NotReady { label, timeout: READY_TIMEOUT });
                 }
                 ready => return ready,
             }

@@ -54,9 +54,7 @@ pub(super) fn agents(config: &Config) -> Result<Vec<ChildSpec>, RunnerError> {
 
 /// Tells an agent's process where the server is, unless its own environment says so already.
 pub(super) fn with_server_addr(mut spec: ChildSpec, server_addr: &str) -> ChildSpec {
-    spec.env
-        .entry("MAS_SERVER_ADDR".to_owned())
-        .or_insert_with(|| server_addr.into());
+    spec.env.entry("MAS_SERVER_ADDR".to_owned()).or_insert_with(|| server_addr.into());
     spec
 }
 
@@ -75,21 +73,13 @@ pub(super) fn reachable(listen_addr: &str) -> String {
     addr.to_string()
 }
 
-fn agent_process(
-    config: &Config,
-    agent: &Agent,
-    instance: u32,
-) -> Result<Option<ChildSpec>, RunnerError> {
-    let fail = |problem: String| RunnerError::Agent {
-        agent: agent.id.clone(),
-        problem,
-    };
+fn agent_process(config: &Config, agent: &Agent, instance: u32) -> Result<Option<ChildSpec>, RunnerError> {
+    let fail = |problem: String| RunnerError::Agent { agent: agent.id.clone(), problem };
     let words = match &agent.program {
         Program::None => return Ok(None),
         Program::ClassPath(_) => {
             return Err(fail(
-                "class_path agents need the Python launcher, which this version does not have"
-                    .to_owned(),
+                "class_path agents need the Python launcher, which this version does not have".to_owned(),
             ));
         }
         Program::Command(words) => words,
@@ -99,9 +89,7 @@ fn agent_process(
         _ => return Err(fail("command: names no program".to_owned())),
     };
     let file = |key: &str, path: &Option<PathBuf>| match path {
-        None => Err(fail(format!(
-            "{key} is missing; the runner starts no agent without a certificate"
-        ))),
+        None => Err(fail(format!("{key} is missing; the runner starts no agent without a certificate"))),
         Some(path) if !path.is_file() => Err(fail(format!("{key}: {} is no file", path.display()))),
         Some(path) => Ok(OsString::from(absolute(path))),
     };
@@ -110,19 +98,11 @@ fn agent_process(
         ("MAS_AGENT_ID".to_owned(), agent.id.as_str().into()),
         ("MAS_INSTANCE_ID".to_owned(), instance_id.clone().into()),
         ("MAS_TLS_CA".to_owned(), absolute(&config.tls.ca).into()),
-        (
-            "MAS_TLS_CERT".to_owned(),
-            file("tls_cert_path", &agent.cert)?,
-        ),
+        ("MAS_TLS_CERT".to_owned(), file("tls_cert_path", &agent.cert)?),
         ("MAS_TLS_KEY".to_owned(), file("tls_key_path", &agent.key)?),
     ]);
     // The agent's own variables come last: the operator wrote them for this agent.
-    env.extend(
-        agent
-            .env
-            .iter()
-            .map(|(name, value)| (name.clone(), value.into())),
-    );
+    env.extend(agent.env.iter().map(|(name, value)| (name.clone(), value.into())));
     Ok(Some(ChildSpec {
         label: format!("{}/{instance_id}", agent.id),
         program: program_path(&config.path, program),
@@ -189,31 +169,19 @@ mod tests {
 
     #[test]
     fn a_plain_name_is_left_to_the_path() {
-        assert_eq!(
-            program_path(Path::new("/etc/mas.yaml"), "sh"),
-            Path::new("sh")
-        );
-        assert_eq!(
-            program_path(Path::new("/etc/mas.yaml"), "/bin/sh"),
-            Path::new("/bin/sh")
-        );
+        assert_eq!(program_path(Path::new("/etc/mas.yaml"), "sh"), Path::new("sh"));
+        assert_eq!(program_path(Path::new("/etc/mas.yaml"), "/bin/sh"), Path::new("/bin/sh"));
     }
 
     #[test]
     fn an_agent_that_cannot_be_run_is_a_configuration_error_that_names_it() {
         for (entry, expected) in [
-            (
-                "{agent_id: zed, command: [x]}",
-                "agent zed: tls_cert_path is missing",
-            ),
+            ("{agent_id: zed, command: [x]}", "agent zed: tls_cert_path is missing"),
             (
                 "{agent_id: zed, command: [x], tls_cert_path: a.pem, tls_key_path: no.key}",
                 "no.key is no file",
             ),
-            (
-                "{agent_id: zed, class_path: 'm:C'}",
-                "agent zed: class_path agents need the Python launcher",
-            ),
+            ("{agent_id: zed, class_path: 'm:C'}", "agent zed: class_path agents need the Python launcher"),
             ("{agent_id: zed, command: ['']}", "names no program"),
         ] {
             let error = problem(entry);
@@ -228,11 +196,7 @@ mod tests {
         let fixed = options(folder.path(), "server_listen_addr: 127.0.0.1:7000\n");
         let free = options(folder.path(), "server_listen_addr: 127.0.0.1:0\n");
         let listen = OsString::from("--listen");
-        assert!(
-            !server_again(&fixed, "127.0.0.1:7000")
-                .args
-                .contains(&listen)
-        );
+        assert!(!server_again(&fixed, "127.0.0.1:7000").args.contains(&listen));
         let again = server_again(&free, "127.0.0.1:4242");
         assert!(again.args.ends_with(&[listen, "127.0.0.1:4242".into()]));
         assert_eq!(again.restart, Restart::Always);

@@ -57,10 +57,7 @@ impl StopSignal {
                 Self { shared }.escalate();
             }
         };
-        std::thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(listen)
-            .map_err(failed)?;
+        std::thread::Builder::new().name("signals".to_owned()).spawn(listen).map_err(failed)?;
         Ok(())
     }
 
@@ -76,11 +73,7 @@ impl StopSignal {
 
     /// Asks to stop in order, or, when that has been asked for already, to kill: what a signal does.
     pub fn escalate(&self) {
-        let level = if self.is_stopping() {
-            Level::Kill
-        } else {
-            Level::Stop
-        };
+        let level = if self.is_stopping() { Level::Kill } else { Level::Stop };
         self.raise(level);
     }
 
@@ -97,10 +90,8 @@ impl StopSignal {
     /// Waits until a stop is asked for, at most `timeout`. Returns whether it has been.
     pub fn wait(&self, timeout: Duration) -> bool {
         let state = self.shared.lock();
-        let waiting = self
-            .shared
-            .changed
-            .wait_timeout_while(state, timeout, |state| state.level < Level::Stop);
+        let waiting =
+            self.shared.changed.wait_timeout_while(state, timeout, |state| state.level < Level::Stop);
         let (state, _) = waiting.unwrap_or_else(std::sync::PoisonError::into_inner);
         state.level >= Level::Stop
     }
@@ -122,11 +113,7 @@ impl StopSignal {
             return;
         }
         state.level = level;
-        let actions = if level == Level::Kill {
-            std::mem::take(&mut state.on_kill)
-        } else {
-            Vec::new()
-        };
+        let actions = if level == Level::Kill { std::mem::take(&mut state.on_kill) } else { Vec::new() };
         drop(state);
         self.shared.changed.notify_all();
         // Without the lock: an action may ask for the level.
@@ -189,9 +176,7 @@ fn hangup_is_ignored() -> bool {
 
 /// The mask of ignored signals in the text of `/proc/PID/status`.
 fn ignored_signals(status: &str) -> Option<u64> {
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     u64::from_str_radix(mask.trim(), 16).ok()
 }
 

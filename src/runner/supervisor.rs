@@ -29,9 +29,7 @@ pub struct Backoff {
 impl Backoff {
     /// The sequence from its start.
     pub fn new() -> Self {
-        Self {
-            next: FIRST_BACKOFF,
-        }
+        Self { next: FIRST_BACKOFF }
     }
 
     /// The wait before the next start of a process that has lived for `lived`.
@@ -68,23 +66,14 @@ impl Supervisor {
         let shared = Arc::new(Shared {
             sink,
             events: sender,
-            state: Mutex::new(State {
-                slots: Vec::new(),
-                phase: Phase::Running,
-            }),
+            state: Mutex::new(State { slots: Vec::new(), phase: Phase::Running }),
         });
         let supervised = shared.clone();
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || supervised.run(&events))
-            .map_err(|source| RunnerError::Thread {
-                label: name.to_owned(),
-                source,
-            })?;
-        Ok(Self {
-            shared,
-            thread: Mutex::new(Some(thread)),
-        })
+            .map_err(|source| RunnerError::Thread { label: name.to_owned(), source })?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
     /// Starts a process now and supervises it.

@@ -16,11 +16,7 @@ fn options(folder: &Path, server: &str, body: &str) -> (RunOptions, Lines) {
     // Written by another process: a descriptor that is open for writing here could be inherited by a
     // child that another test starts just now, and a file open for writing cannot be executed.
     let written = Command::new("sh")
-        .args([
-            "-c",
-            "printf '%s' \"$1\" > \"$2\" && chmod 700 \"$2\"",
-            "sh",
-        ])
+        .args(["-c", "printf '%s' \"$1\" > \"$2\" && chmod 700 \"$2\"", "sh"])
         .arg(server)
         .arg(&options.server_binary)
         .status()
@@ -52,10 +48,7 @@ fn server_and_agents_run_and_stop() {
     assert_eq!(three[0], "a/i0 | a i0 127.0.0.1:4242");
     assert_eq!(three[1], "a/i1 | a i1 127.0.0.1:4242");
     let file = folder.path().join("mas.yaml");
-    let expected = format!(
-        "mas-server | arguments --config {} --threads 3",
-        file.display()
-    );
+    let expected = format!("mas-server | arguments --config {} --threads 3", file.display());
     assert_eq!(three[2], expected);
 
     let stop = StopSignal::new();
@@ -75,11 +68,7 @@ fn a_dead_server_comes_back_on_the_same_port() {
     assert!(!lines.next_with("arguments").contains("--listen"));
     let first = runner.server_pid().unwrap();
     kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).unwrap();
-    assert!(
-        lines
-            .next_with("arguments")
-            .contains("--listen 127.0.0.1:4242")
-    );
+    assert!(lines.next_with("arguments").contains("--listen 127.0.0.1:4242"));
     assert_ne!(runner.server_pid(), Some(first));
 }
 
@@ -103,10 +92,7 @@ fn a_request_to_stop_ends_a_start() {
     let starting = std::thread::spawn(move || Runner::start(options).map(drop));
     lines.next_with("waiting");
     stop.stop();
-    assert!(matches!(
-        starting.join().unwrap(),
-        Err(RunnerError::Stopped)
-    ));
+    assert!(matches!(starting.join().unwrap(), Err(RunnerError::Stopped)));
 }
 
 #[test]

@@ -43,8 +43,8 @@ pub(super) struct PendingRequest {
 /// What the decisions of this round depend on, read (and watched) beforehand.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    /// Unanswered requests that replies of this round name.
-    pub pending: HashMap<CorrelationId, Option<PendingRequest>>,
+    /// Unanswered requests that replies of this round name, and how long they still live (milliseconds).
+    pub pending: HashMap<CorrelationId, Option<(PendingRequest, u64)>>,
     /// Sizes of the fields of states that are updated in this round.
     pub states: HashMap<AgentId, HashMap<String, usize>>,
 }
@@ -59,13 +59,15 @@ pub(super) struct Decided {
 
 /// What an allowed job yields once it is committed.
 pub(super) enum Success {
-    /// A message was queued for the agent.
-    Queued { accepted: Accepted, target: AgentId },
-    /// A reply was queued for the instance.
+    /// A message of `bytes` was queued for the agent.
+    Queued { accepted: Accepted, target: AgentId, bytes: usize },
+    /// A reply was queued for the instance; the request is not pending any more.
     Replied {
         accepted: Accepted,
         target: AgentId,
         instance: InstanceId,
+        pending: PendingRequest,
+        ttl_ms: u64,
     },
     /// The agents to show.
     Discovered(Vec<Discovered>),
@@ -81,11 +83,7 @@ pub(super) enum Success {
 #[derive(Debug, Clone)]
 pub(super) enum Note {
     /// A session ended.
-    Closed {
-        identity: Arc<Identity>,
-        instance: InstanceId,
-        reason: &'static str,
-    },
+    Closed { identity: Arc<Identity>, instance: InstanceId, reason: &'static str },
     /// A delivery was refused by its receiver.
     Nacked {
         identity: Arc<Identity>,
@@ -96,11 +94,9 @@ pub(super) enum Note {
         reason: String,
     },
     /// An effect that is on record as allowed was refused by the store.
-    EffectFailed {
-        message_id: Option<Uuid>,
-        agent: String,
-        error: String,
-    },
+    EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
+    /// A request whose reply could not be stored is pending again.
+    Unanswered { correlation_id: CorrelationId, pending: PendingRequest, ttl_ms: u64 },
     /// The lane ends in order.
     LaneClosed,
 }
@@ -151,10 +147,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
-        let fields = Fields {
-            policy_version: self.shared.policy.version(),
-            ..*fields
-        };
+        let fields = Fields { policy_version: self.shared.policy.version(), ..*fields };
         let _ = self.lane.append(self.now, action, decision, &fields);
     }
 
@@ -164,20 +157,14 @@ impl<'a> Transaction<'a> {
         let outcome = match job {
             Job::Message(job) => self.message(job),
             Job::Reply(job) => self.reply(job),
-            Job::Discover {
-                caller,
-                capabilities,
-                ..
-            } => self.discover(caller, capabilities),
+            Job::Discover { caller, capabilities, .. } => self.discover(caller, capabilities),
             Job::StateGet { caller, .. } => {
                 self.effect("HGETALL");
                 let _ = self.batch.arg(keys::state(&caller.identity.agent));
                 self.state_record(caller, Action::StateGet, &Ok(Success::State), 0);
                 Ok(Success::State)
             }
-            Job::StateUpdate {
-                caller, updates, ..
-            } => self.state_update(caller, updates),
+            Job::StateUpdate { caller, updates, .. } => self.state_update(caller, updates),
             Job::StateReset { caller, .. } => {
                 self.effect("DEL");
                 let _ = self.batch.arg(keys::state(&caller.identity.agent));
@@ -188,10 +175,7 @@ impl<'a> Transaction<'a> {
             Job::Open(session) => self.open(session),
             Job::Refused(job) => self.refused(job),
         };
-        Decided {
-            outcome,
-            effects: first..self.effects,
-        }
+        Decided { outcome, effects: first..self.effects }
     }
 
     // --- messages -------------------------------------------------------------------------------
@@ -201,11 +185,7 @@ impl<'a> Transaction<'a> {
         let message_id = new_message_id();
         let correlation_id = job.request_ttl_s.map(|_| CorrelationId::new(agent));
         let (decision, rule, refusal) = self.judge_message(job);
-        let action = if job.request_ttl_s.is_some() {
-            Action::Request
-        } else {
-            Action::Send
-        };
+        let action = if job.request_ttl_s.is_some() { Action::Request } else { Action::Send };
         self.record(
             action,
             decision,
@@ -244,7 +224,7 @@ impl<'a> Transaction<'a> {
             reply_to_instance: None,
             trace: job.trace.as_ref(),
         };
-        self.append(&keys::inbox(&target), &envelope);
+        let bytes = self.append(&keys::inbox(&target), &envelope);
         if let (Some(correlation_id), Some(ttl_s)) = (correlation_id, job.request_ttl_s) {
             let pending = PendingRequest {
                 sender_id: agent.to_string(),
@@ -252,32 +232,17 @@ impl<'a> Transaction<'a> {
                 target_id: target.to_string(),
                 message_id: message_id.to_string(),
             };
-            self.effect("SET");
-            let _ = self
-                .batch
-                .arg(keys::pending_request(&correlation_id))
-                // A struct of strings always serializes.
-                .arg(serde_json::to_string(&pending).unwrap_or_default())
-                .arg("EX")
-                .arg(ttl_s);
+            self.pend(&correlation_id, &pending, ttl_s * 1000);
         }
-        Ok(Success::Queued {
-            accepted: Accepted {
-                message_id,
-                correlation_id,
-            },
-            target,
-        })
+        Ok(Success::Queued { accepted: Accepted { message_id, correlation_id }, target, bytes })
     }
 
     fn judge_message(&self, job: &MessageJob) -> (Decision, String, Option<Refusal>) {
         if let Err(refusal) = self.check_payload(&job.message_type, &job.data_json) {
             return (Decision::Refused, String::new(), Some(refusal));
         }
-        let verdict = self.shared.policy.check(Message {
-            sender: &job.caller.identity.agent,
-            target: &job.target,
-        });
+        let verdict =
+            self.shared.policy.check(Message { sender: &job.caller.identity.agent, target: &job.target });
         let rule = verdict.rule.to_string();
         let refusal = match verdict.decision {
             Decision::Allowed | Decision::Alert | Decision::DlpRedacted => None,
@@ -285,9 +250,7 @@ impl<'a> Transaction<'a> {
             Decision::RateLimited => Some(Refusal::RATE_LIMITED),
             Decision::CircuitOpen => Some(Refusal::CIRCUIT_OPEN),
             Decision::DlpBlocked => Some(Refusal::DLP_BLOCKED),
-            Decision::Unauthenticated | Decision::Refused | Decision::Event => {
-                Some(Refusal::NOT_AUTHORIZED)
-            }
+            Decision::Unauthenticated | Decision::Refused | Decision::Event => Some(Refusal::NOT_AUTHORIZED),
         };
         if refusal.is_some() {
             return (verdict.decision, rule, refusal);
@@ -330,15 +293,23 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    fn append(&mut self, stream: &str, envelope: &Envelope<'_>) {
+    /// Adds the envelope to a stream; its size in bytes.
+    fn append(&mut self, stream: &str, envelope: &Envelope<'_>) -> usize {
         let json = envelope.to_json(self.now);
         self.effect("XADD");
+        let _ = self.batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&json);
+        json.len()
+    }
+
+    fn pend(&mut self, correlation_id: &CorrelationId, pending: &PendingRequest, ttl_ms: u64) {
+        self.effect("SET");
         let _ = self
             .batch
-            .arg(stream)
-            .arg("*")
-            .arg(keys::ENVELOPE_FIELD)
-            .arg(json);
+            .arg(keys::pending_request(correlation_id))
+            // A struct of strings always serializes.
+            .arg(serde_json::to_string(pending).unwrap_or_default())
+            .arg("PX")
+            .arg(ttl_ms);
     }
 
     fn reply(&mut self, job: &ReplyJob) -> Outcome {
@@ -346,7 +317,7 @@ impl<'a> Transaction<'a> {
         let message_id = new_message_id();
         let judged = self.judge_reply(job);
         let (target, instance) = match &judged {
-            Ok((target, instance)) => (target.as_str(), instance.as_str()),
+            Ok((target, instance, ..)) => (target.as_str(), instance.as_str()),
             Err(_) => ("", ""),
         };
         let rule = Rule::PendingRequest.to_string();
@@ -373,7 +344,7 @@ impl<'a> Transaction<'a> {
                 ..Fields::default()
             },
         );
-        let (target, instance) = judged?;
+        let (target, instance, pending, ttl_ms) = judged?;
         let _ = self.consumed.insert(job.correlation_id);
         let envelope = Envelope {
             sender: agent,
@@ -387,56 +358,35 @@ impl<'a> Transaction<'a> {
             reply_to_instance: Some(&instance),
             trace: job.trace.as_ref(),
         };
-        self.append(&keys::instance_inbox(&target, &instance), &envelope);
+        let _ = self.append(&keys::instance_inbox(&target, &instance), &envelope);
         self.effect("DEL");
         let _ = self.batch.arg(keys::pending_request(&job.correlation_id));
-        let connected = self
-            .inboxes
-            .get(&target)
-            .is_some_and(|i| i.slot(&instance).is_some());
+        let connected = self.inboxes.get(&target).is_some_and(|i| i.slot(&instance).is_some());
         if !connected {
             // Registered, so that the reply is cleared away if the instance never comes back.
             self.effect("HSETNX");
-            let _ = self
-                .batch
-                .arg(keys::instances(&target))
-                .arg(instance.as_str())
-                .arg(self.now.unix_us / 1000);
+            let _ =
+                self.batch.arg(keys::instances(&target)).arg(instance.as_str()).arg(self.now.unix_us / 1000);
         }
-        let accepted = Accepted {
-            message_id,
-            correlation_id: Some(job.correlation_id),
-        };
-        Ok(Success::Replied {
-            accepted,
-            target,
-            instance,
-        })
+        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id) };
+        Ok(Success::Replied { accepted, target, instance, pending, ttl_ms })
     }
 
     /// A pending request is itself the permission to reply; only an accepted reply consumes it.
-    fn judge_reply(&self, job: &ReplyJob) -> Result<(AgentId, InstanceId), Refusal> {
+    fn judge_reply(&self, job: &ReplyJob) -> Result<(AgentId, InstanceId, PendingRequest, u64), Refusal> {
         let unknown = Refusal::UNKNOWN_CORRELATION_ID;
         if self.consumed.contains(&job.correlation_id) {
             return Err(unknown);
         }
-        let pending = self
-            .facts
-            .pending
-            .get(&job.correlation_id)
-            .and_then(Option::as_ref)
-            .ok_or(unknown)?;
+        let fact = self.facts.pending.get(&job.correlation_id).and_then(Option::as_ref);
+        let (pending, ttl_ms) = fact.ok_or(unknown)?;
         if pending.target_id != job.caller.identity.agent.as_str() {
             return Err(Refusal::REPLY_SENDER_MISMATCH);
         }
         self.check_payload(&job.message_type, &job.data_json)?;
-        let card = self
-            .shared
-            .policy
-            .agent(&pending.sender_id)
-            .ok_or(unknown)?;
+        let card = self.shared.policy.agent(&pending.sender_id).ok_or(unknown)?;
         let instance = InstanceId::parse(&pending.sender_instance_id).ok_or(unknown)?;
-        Ok((card.id.clone(), instance))
+        Ok((card.id.clone(), instance, pending.clone(), *ttl_ms))
     }
 
     // --- discover and state ----------------------------------------------------------------------
@@ -449,10 +399,7 @@ impl<'a> Transaction<'a> {
             .agents()
             .filter(|card| {
                 let offers = capabilities.is_empty()
-                    || card
-                        .capabilities
-                        .iter()
-                        .any(|offered| capabilities.contains(offered));
+                    || card.capabilities.iter().any(|offered| capabilities.contains(offered));
                 offers
                     && shared.directory.is_active(&card.id)
                     && shared.policy.may_message(&identity.agent, &card.id)
@@ -489,10 +436,7 @@ impl<'a> Transaction<'a> {
         } else {
             Ok(Success::Done)
         };
-        let written: usize = updates
-            .iter()
-            .map(|(field, value)| field.len() + value.len())
-            .sum();
+        let written: usize = updates.iter().map(|(field, value)| field.len() + value.len()).sum();
         self.state_record(caller, Action::StateUpdate, &outcome, written);
         if outcome.is_ok() && !updates.is_empty() {
             self.effect("HSET");
@@ -529,8 +473,7 @@ impl<'a> Transaction<'a> {
         let agent = &session.identity.agent;
         let key = (agent.clone(), session.instance.clone());
         let inbox = self.inboxes.get(agent);
-        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some())
-            || self.opening.contains(&key);
+        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some()) || self.opening.contains(&key);
         let opening = self.opening.iter().filter(|(a, _)| a == agent).count();
         let open = inbox.map_or(0, |i| i.slots().len()) + opening;
         let outcome = if taken {
@@ -544,11 +487,7 @@ impl<'a> Transaction<'a> {
         };
         self.record(
             Action::SessionOpen,
-            if outcome.is_ok() {
-                Decision::Allowed
-            } else {
-                Decision::Refused
-            },
+            if outcome.is_ok() { Decision::Allowed } else { Decision::Refused },
             &Fields {
                 agent: agent.as_str(),
                 instance: session.instance.as_str(),
@@ -559,18 +498,14 @@ impl<'a> Transaction<'a> {
         );
         if outcome.is_ok() {
             self.opening.push(key);
+            for stream in [keys::inbox(agent), keys::instance_inbox(agent, &session.instance)] {
+                self.effect("XGROUP");
+                let _ = self.batch.arg("CREATE").arg(stream).arg(keys::GROUP).arg("0").arg("MKSTREAM");
+            }
             self.effect("HSET");
-            let _ = self
-                .batch
-                .arg(keys::agent(agent))
-                .arg("status")
-                .arg("ACTIVE");
+            let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("ACTIVE");
             self.effect("HSET");
-            let _ = self
-                .batch
-                .arg(keys::instances(agent))
-                .arg(session.instance.as_str())
-                .arg(0);
+            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(0);
         }
         outcome
     }
@@ -605,11 +540,7 @@ impl<'a> Transaction<'a> {
     /// Records what happened since the last commit, with its effects on the store.
     pub fn note(&mut self, note: &Note) {
         match note {
-            Note::Closed {
-                identity,
-                instance,
-                reason,
-            } => {
+            Note::Closed { identity, instance, reason } => {
                 let agent = &identity.agent;
                 self.record(
                     Action::SessionClose,
@@ -624,32 +555,13 @@ impl<'a> Transaction<'a> {
                 );
                 self.effect("HSET");
                 let left_ms = self.now.unix_us / 1000;
-                let _ = self
-                    .batch
-                    .arg(keys::instances(agent))
-                    .arg(instance.as_str())
-                    .arg(left_ms);
-                if self
-                    .inboxes
-                    .get(agent)
-                    .is_none_or(|inbox| inbox.slots().is_empty())
-                {
+                let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str()).arg(left_ms);
+                if self.inboxes.get(agent).is_none_or(|inbox| inbox.slots().is_empty()) {
                     self.effect("HSET");
-                    let _ = self
-                        .batch
-                        .arg(keys::agent(agent))
-                        .arg("status")
-                        .arg("INACTIVE");
+                    let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("INACTIVE");
                 }
             }
-            Note::Nacked {
-                identity,
-                instance,
-                delivery,
-                attempt,
-                retryable,
-                reason,
-            } => {
+            Note::Nacked { identity, instance, delivery, attempt, retryable, reason } => {
                 self.record(
                     Action::Nack,
                     Decision::Event,
@@ -659,39 +571,29 @@ impl<'a> Transaction<'a> {
                         fingerprint: &identity.fingerprint,
                         target: delivery,
                         attempt: *attempt,
-                        rule: if *retryable {
-                            "retryable"
-                        } else {
-                            "not_retryable"
-                        },
+                        rule: if *retryable { "retryable" } else { "not_retryable" },
                         reason,
                         ..Fields::default()
                     },
                 );
             }
-            Note::EffectFailed {
-                message_id,
-                agent,
-                error,
-            } => {
+            Note::EffectFailed { message_id, agent, error } => {
                 self.record(
                     Action::EffectFailed,
                     Decision::Event,
-                    &Fields {
-                        agent,
-                        message_id: *message_id,
-                        reason: error,
-                        ..Fields::default()
-                    },
+                    &Fields { agent, message_id: *message_id, reason: error, ..Fields::default() },
                 );
             }
-            Note::LaneClosed => {
-                self.record(Action::LaneClosed, Decision::Event, &Fields::default())
+            Note::Unanswered { correlation_id, pending, ttl_ms } => {
+                if *ttl_ms > 0 {
+                    self.pend(correlation_id, pending, *ttl_ms);
+                }
             }
+            Note::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
         }
     }
 
-    /// Moves an entry to the dead letters, payload and all.
+    /// Copies an entry to the dead letters, payload and all. It leaves its inbox when this is committed.
     pub fn dead_letter(
         &mut self,
         agent: &AgentId,
@@ -738,14 +640,6 @@ impl<'a> Transaction<'a> {
                 .arg("time_ms")
                 .arg(self.now.unix_us / 1000);
         }
-        self.effect("XACK");
-        let _ = self
-            .batch
-            .arg(stream)
-            .arg(keys::GROUP)
-            .arg(letter.key.entry);
-        self.effect("XDEL");
-        let _ = self.batch.arg(stream).arg(letter.key.entry);
     }
 
     /// Removes what is left of an instance that is gone; `consumer`: also from the shared group.
@@ -754,10 +648,7 @@ impl<'a> Transaction<'a> {
         let _ = self.batch.arg(keys::instance_inbox(agent, instance));
         if consumer {
             self.effect("HDEL");
-            let _ = self
-                .batch
-                .arg(keys::instances(agent))
-                .arg(instance.as_str());
+            let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str());
             self.effect("XGROUP");
             let _ = self
                 .batch

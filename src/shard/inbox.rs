@@ -3,7 +3,7 @@
 //! restarts; this is the truth while the worker lives, and nobody else writes it.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::session::{DeliveryId, Place, Session};
@@ -13,7 +13,7 @@ use crate::store::answers::{EntryId, PendingEntry};
 use crate::store::keys;
 
 /// Entries asked for in one read.
-const READ_BATCH: usize = 128;
+const READ_BATCH: usize = 64;
 /// Envelope bytes that one session may hold without acknowledging them; at least one message passes.
 const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Pending entries that are tracked at once; a scan of Redis' list pauses above it.
@@ -35,10 +35,7 @@ impl EntryKey {
             Some(_) => Place::Own,
             None => Place::Shared,
         };
-        DeliveryId {
-            place,
-            entry: self.entry,
-        }
+        DeliveryId { place, entry: self.entry }
     }
 }
 
@@ -59,6 +56,8 @@ enum State {
     Claiming,
     /// For another delivery, not before `due_ms`. `lost`: because its holder's session ended.
     Waiting { due_ms: u64, lost: bool },
+    /// For another delivery as soon as somebody can take it.
+    Due,
     /// Acknowledged or a dead letter, not yet removed from Redis.
     Leaving,
 }
@@ -157,19 +156,22 @@ pub struct Inbox {
     entries: HashMap<EntryKey, Entry>,
     /// Due times of waiting entries; an item that the entry's state contradicts is stale.
     waiting: BinaryHeap<Reverse<(u64, EntryKey)>>,
+    /// Entries of the shared inbox that are due, and so too for each instance's own.
+    due_shared: VecDeque<EntryId>,
+    due_own: HashMap<InstanceId, VecDeque<EntryId>>,
     /// Whose turn it is.
     turn: usize,
-    /// Recent size of an envelope, for sizing reads.
+    /// What an envelope here may well measure: rises at once, falls slowly. Sizes reads.
     typical_bytes: usize,
 }
 
 impl Inbox {
-    /// An inbox nobody is connected to, holding `len` messages in Redis.
-    pub fn new(agent: AgentId, len: u64) -> Self {
+    /// An inbox nobody is connected to. `max_bytes`: the largest message it can hold.
+    pub fn new(agent: AgentId, max_bytes: usize) -> Self {
         Self {
             stream: keys::inbox(&agent),
             agent,
-            len,
+            len: 0,
             backlog: Backlog::Unknown,
             acked: Vec::new(),
             dead: Vec::new(),
@@ -178,8 +180,10 @@ impl Inbox {
             slots: Vec::new(),
             entries: HashMap::new(),
             waiting: BinaryHeap::new(),
+            due_shared: VecDeque::new(),
+            due_own: HashMap::new(),
             turn: 0,
-            typical_bytes: 1024,
+            typical_bytes: max_bytes,
         }
     }
 
@@ -190,15 +194,11 @@ impl Inbox {
 
     /// The connected instance of that name.
     pub fn slot(&self, instance: &InstanceId) -> Option<&Slot> {
-        self.slots
-            .iter()
-            .find(|slot| slot.session.instance == *instance)
+        self.slots.iter().find(|slot| slot.session.instance == *instance)
     }
 
     fn slot_mut(&mut self, instance: &InstanceId) -> Option<&mut Slot> {
-        self.slots
-            .iter_mut()
-            .find(|slot| slot.session.instance == *instance)
+        self.slots.iter_mut().find(|slot| slot.session.instance == *instance)
     }
 
     /// Key of the stream an entry is in.
@@ -210,7 +210,7 @@ impl Inbox {
     }
 
     /// Connects an instance. What it held before its session was lost is due to it at once.
-    pub fn open(&mut self, session: Arc<Session>, now_ms: u64) {
+    pub fn open(&mut self, session: Arc<Session>) {
         let instance = session.instance.clone();
         let _ = self.gone.remove(&instance);
         self.slots.push(Slot {
@@ -224,27 +224,29 @@ impl Inbox {
         self.backlog = Backlog::Unknown;
         let mut due = Vec::new();
         for (key, entry) in &mut self.entries {
-            if entry.holder == instance && matches!(entry.state, State::Waiting { lost: true, .. })
-            {
-                entry.state = State::Waiting {
-                    due_ms: now_ms,
-                    lost: true,
-                };
+            if entry.holder == instance && matches!(entry.state, State::Waiting { lost: true, .. }) {
+                entry.state = State::Due;
                 due.push(key.clone());
             }
         }
-        self.waiting
-            .extend(due.into_iter().map(|key| Reverse((now_ms, key))));
+        // In the order in which they were sent.
+        due.sort();
+        for key in due {
+            self.push_due(key);
+        }
+    }
+
+    fn push_due(&mut self, key: EntryKey) {
+        match key.owner {
+            None => self.due_shared.push_back(key.entry),
+            Some(owner) => self.due_own.entry(owner).or_default().push_back(key.entry),
+        }
     }
 
     /// Disconnects an instance, if `session` is its current one. What it held waits for its return until
     /// `reclaim_at_ms`, then goes to another instance.
     pub fn close(&mut self, session: &Arc<Session>, reclaim_at_ms: u64) -> bool {
-        let Some(at) = self
-            .slots
-            .iter()
-            .position(|slot| Arc::ptr_eq(&slot.session, session))
-        else {
+        let Some(at) = self.slots.iter().position(|slot| Arc::ptr_eq(&slot.session, session)) else {
             return false;
         };
         drop(self.slots.remove(at));
@@ -252,15 +254,11 @@ impl Inbox {
         for (key, entry) in &mut self.entries {
             let held = matches!(entry.state, State::InFlight | State::Claiming);
             if held && entry.holder == session.instance {
-                entry.state = State::Waiting {
-                    due_ms: reclaim_at_ms,
-                    lost: true,
-                };
+                entry.state = State::Waiting { due_ms: reclaim_at_ms, lost: true };
                 lost.push(key.clone());
             }
         }
-        self.waiting
-            .extend(lost.into_iter().map(|key| Reverse((reclaim_at_ms, key))));
+        self.waiting.extend(lost.into_iter().map(|key| Reverse((reclaim_at_ms, key))));
         true
     }
 
@@ -275,12 +273,7 @@ impl Inbox {
     }
 
     /// Takes a delivery that `instance` holds off its hands.
-    fn release(
-        &mut self,
-        instance: &InstanceId,
-        id: DeliveryId,
-        state: State,
-    ) -> Option<(EntryKey, u32)> {
+    fn release(&mut self, instance: &InstanceId, id: DeliveryId, state: State) -> Option<(EntryKey, u32)> {
         let key = Self::key(instance, id);
         let entry = self.entries.get_mut(&key)?;
         if entry.state != State::InFlight || entry.holder != *instance {
@@ -322,20 +315,12 @@ impl Inbox {
         if retryable && attempts < config.max_attempts {
             let due_ms = now_ms + config.backoff_ms(attempts);
             if let Some(entry) = self.entries.get_mut(&key) {
-                entry.state = State::Waiting {
-                    due_ms,
-                    lost: false,
-                };
+                entry.state = State::Waiting { due_ms, lost: false };
             }
             self.waiting.push(Reverse((due_ms, key)));
             return Nacked::Retried(attempts);
         }
-        self.dead.push(DeadLetter {
-            key,
-            holder: instance.clone(),
-            attempts,
-            reason: reason.to_owned(),
-        });
+        self.dead.push(DeadLetter { key, holder: instance.clone(), attempts, reason: reason.to_owned() });
         Nacked::Dead(attempts)
     }
 
@@ -347,95 +332,97 @@ impl Inbox {
     /// Takes the entries that are due and can go to a connected instance with credit; what had
     /// `max_attempts` deliveries goes to the dead letters instead.
     pub fn due(&mut self, now_ms: u64, config: &Delivery) -> Vec<Claim> {
-        let mut claims: Vec<Claim> = Vec::new();
-        let mut later = Vec::new();
-        let mut taken = 0;
-        while taken < config.reclaim_batch_size {
-            match self.waiting.peek() {
-                Some(Reverse((due_ms, _))) if *due_ms <= now_ms => {}
-                Some(_) | None => break,
-            }
-            let Some(Reverse((due_ms, key))) = self.waiting.pop() else {
-                break;
-            };
-            let Some(entry) = self.entries.get_mut(&key) else {
+        self.ripen(now_ms);
+        let mut claims = Vec::new();
+        let mut budget = config.reclaim_batch_size;
+        let owners: Vec<InstanceId> = self.slots.iter().map(|slot| slot.session.instance.clone()).collect();
+        for owner in owners {
+            let Some(mut queue) = self.due_own.remove(&owner) else {
                 continue;
             };
-            if !matches!(entry.state, State::Waiting { due_ms: due, .. } if due == due_ms) {
-                continue;
-            }
-            if entry.attempts >= config.max_attempts {
-                entry.state = State::Leaving;
-                self.dead.push(DeadLetter {
-                    key,
-                    holder: entry.holder.clone(),
-                    attempts: entry.attempts,
-                    reason: "max_attempts".to_owned(),
-                });
-                taken += 1;
-                continue;
-            }
-            match self.receiver(&key, config) {
-                Some(instance) => {
-                    taken += 1;
-                    self.assign(&key, &instance);
-                    let place = key.delivery_id().place;
-                    match claims
-                        .iter_mut()
-                        .find(|c| c.instance == instance && c.place == place)
-                    {
-                        Some(claim) => claim.entries.push(key.entry),
-                        None => claims.push(Claim {
-                            instance,
-                            place,
-                            entries: vec![key.entry],
-                        }),
-                    }
-                }
-                // Nobody for it now: it stays due, behind what can move.
-                None if self.slots.is_empty() => {
-                    later.push((due_ms, key));
+            while budget > 0 && self.slot(&owner).is_some_and(|slot| slot.credit(config, 1) > 0) {
+                let Some(entry) = queue.pop_front() else {
                     break;
-                }
-                None => {
-                    later.push((due_ms, key));
-                    if later.len() >= config.reclaim_batch_size {
-                        break;
-                    }
-                }
+                };
+                let key = EntryKey { owner: Some(owner.clone()), entry };
+                budget -= usize::from(self.claim(&key, &owner, config, &mut claims));
+            }
+            if !queue.is_empty() {
+                let _ = self.due_own.insert(owner, queue);
             }
         }
-        self.waiting.extend(later.into_iter().map(Reverse));
+        while budget > 0 && !self.due_shared.is_empty() {
+            let Some(receiver) = self.receiver(config) else {
+                break;
+            };
+            let Some(entry) = self.due_shared.pop_front() else {
+                break;
+            };
+            let key = EntryKey { owner: None, entry };
+            budget -= usize::from(self.claim(&key, &receiver, config, &mut claims));
+        }
         claims
     }
 
-    fn assign(&mut self, key: &EntryKey, instance: &InstanceId) {
-        let Some(entry) = self.entries.get_mut(key) else {
-            return;
-        };
-        entry.state = State::Claiming;
-        entry.attempts += 1;
-        entry.holder = instance.clone();
-        if let Some(slot) = self.slot_mut(instance) {
-            slot.in_flight += 1;
+    /// Moves what has waited long enough from the clock to the queues.
+    pub fn ripen(&mut self, now_ms: u64) {
+        while self.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
+            let Some(Reverse((due_ms, key))) = self.waiting.pop() else {
+                return;
+            };
+            if let Some(entry) = self.entries.get_mut(&key)
+                && matches!(entry.state, State::Waiting { due_ms: due, .. } if due == due_ms)
+            {
+                entry.state = State::Due;
+                self.push_due(key);
+            }
         }
     }
 
-    /// The instance that can take this entry now: its owner, or whose turn it is.
-    fn receiver(&mut self, key: &EntryKey, config: &Delivery) -> Option<InstanceId> {
-        let open = |slot: &Slot| slot.credit(config, 1) > 0;
-        if let Some(owner) = &key.owner {
-            return self
-                .slot(owner)
-                .filter(|slot| open(slot))
-                .map(|_| owner.clone());
+    /// Assigns a due entry to `receiver`, or to the dead letters; false when it is not due any more.
+    fn claim(
+        &mut self,
+        key: &EntryKey,
+        receiver: &InstanceId,
+        config: &Delivery,
+        claims: &mut Vec<Claim>,
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state == State::Due) else {
+            return false;
+        };
+        if entry.attempts >= config.max_attempts {
+            entry.state = State::Leaving;
+            self.dead.push(DeadLetter {
+                key: key.clone(),
+                holder: entry.holder.clone(),
+                attempts: entry.attempts,
+                reason: "max_attempts".to_owned(),
+            });
+            return true;
         }
+        entry.state = State::Claiming;
+        entry.attempts += 1;
+        entry.holder = receiver.clone();
+        if let Some(slot) = self.slot_mut(receiver) {
+            slot.in_flight += 1;
+        }
+        let place = key.delivery_id().place;
+        match claims.iter_mut().find(|c| c.instance == *receiver && c.place == place) {
+            Some(claim) => claim.entries.push(key.entry),
+            None => claims.push(Claim { instance: receiver.clone(), place, entries: vec![key.entry] }),
+        }
+        true
+    }
+
+    /// Whose turn it is among the instances with credit.
+    fn receiver(&mut self, config: &Delivery) -> Option<InstanceId> {
         let count = self.slots.len();
         for step in 0..count {
             let at = (self.turn + step) % count;
-            if let Some(slot) = self.slots.get(at).filter(|slot| open(slot)) {
+            if let Some(slot) = self.slots.get(at).filter(|slot| slot.credit(config, 1) > 0) {
+                let instance = slot.session.instance.clone();
                 self.turn = at + 1;
-                return Some(slot.session.instance.clone());
+                return Some(instance);
             }
         }
         None
@@ -461,11 +448,7 @@ impl Inbox {
             if slot.own_news && credit > 0 {
                 let own = credit.min(READ_BATCH);
                 credit -= own;
-                reads.push(Read {
-                    instance: slot.session.instance.clone(),
-                    place: Place::Own,
-                    count: own,
-                });
+                reads.push(Read { instance: slot.session.instance.clone(), place: Place::Own, count: own });
             }
             let share = left.div_ceil(count - step).min(READ_BATCH).min(credit);
             if share > 0 {
@@ -484,22 +467,20 @@ impl Inbox {
         reads
     }
 
-    /// Whether anything could move now: due or unread entries with a session that has credit.
+    /// Whether anything could be delivered now: unread or due entries, and a session with credit.
     pub fn has_work(&self, now_ms: u64, config: &Delivery) -> bool {
-        let open = |slot: &Slot| slot.credit(config, self.typical_bytes) > 0;
-        let unread = self.backlog != Backlog::AtMost(0);
-        !self.acked.is_empty()
-            || !self.dead.is_empty()
-            || self
-                .slots
-                .iter()
-                .any(|slot| open(slot) && (unread || slot.own_news))
-            || (self.next_due_ms().is_some_and(|due| due <= now_ms) && self.slots.iter().any(open))
+        let ripe = self.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms);
+        let for_anyone = ripe || self.backlog != Backlog::AtMost(0) || !self.due_shared.is_empty();
+        self.slots.iter().any(|slot| {
+            let own = slot.own_news || self.due_own.contains_key(&slot.session.instance);
+            (for_anyone || own) && slot.credit(config, self.typical_bytes) > 0
+        })
     }
 
-    /// One more message is in the shared inbox.
-    pub fn added(&mut self) {
+    /// One more message of `bytes` is in the shared inbox.
+    pub fn added(&mut self, bytes: usize) {
         self.len += 1;
+        self.typical_bytes = self.typical_bytes.max(bytes);
         if let Backlog::AtMost(n) = self.backlog {
             self.backlog = Backlog::AtMost(n + 1);
         }
@@ -544,38 +525,20 @@ impl Inbox {
     }
 
     /// A new entry was read for a connected instance and goes to it now.
-    pub fn delivered_new(
-        &mut self,
-        instance: &InstanceId,
-        place: Place,
-        entry: EntryId,
-        bytes: usize,
-    ) {
+    pub fn delivered_new(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
         let key = Self::key(instance, DeliveryId { place, entry });
-        self.typical_bytes = (self.typical_bytes * 7 + bytes) / 8;
+        self.typical_bytes = bytes.max(self.typical_bytes - self.typical_bytes / 8);
         if let Some(slot) = self.slot_mut(instance) {
             slot.in_flight += 1;
             slot.bytes += bytes;
         }
-        let _ = self.entries.insert(
-            key,
-            Entry {
-                state: State::InFlight,
-                attempts: 1,
-                holder: instance.clone(),
-                bytes,
-            },
-        );
+        let _ = self
+            .entries
+            .insert(key, Entry { state: State::InFlight, attempts: 1, holder: instance.clone(), bytes });
     }
 
     /// A claimed entry came back and goes to its new holder now.
-    pub fn delivered_again(
-        &mut self,
-        instance: &InstanceId,
-        place: Place,
-        entry: EntryId,
-        bytes: usize,
-    ) {
+    pub fn delivered_again(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
         let key = Self::key(instance, DeliveryId { place, entry });
         let Some(found) = self.entries.get_mut(&key) else {
             return;
@@ -588,28 +551,25 @@ impl Inbox {
     }
 
     /// A claim that Redis did not answer with the entry: it exists no more (`gone`), or the claim failed
-    /// and is due again.
+    /// and is due again at `at_ms`.
     pub fn not_delivered(
         &mut self,
         instance: &InstanceId,
         place: Place,
         entry: EntryId,
         gone: bool,
-        now_ms: u64,
+        at_ms: u64,
     ) {
         let key = Self::key(instance, DeliveryId { place, entry });
         let Some(found) = self.entries.get_mut(&key) else {
             return;
         };
         found.attempts = found.attempts.saturating_sub(1);
-        found.state = State::Waiting {
-            due_ms: now_ms,
-            lost: true,
-        };
         if gone {
             drop(self.entries.remove(&key));
         } else {
-            self.waiting.push(Reverse((now_ms, key)));
+            found.state = State::Waiting { due_ms: at_ms, lost: true };
+            self.waiting.push(Reverse((at_ms, key)));
         }
         if let Some(slot) = self.slot_mut(instance) {
             slot.in_flight = slot.in_flight.saturating_sub(1);
@@ -618,9 +578,12 @@ impl Inbox {
 
     /// An acknowledged or dead entry is out of Redis.
     pub fn removed(&mut self, key: &EntryKey) {
-        if self.entries.remove(key).is_some() && key.owner.is_none() {
-            self.len = self.len.saturating_sub(1);
-        }
+        drop(self.entries.remove(key));
+    }
+
+    /// `count` messages fewer are in the shared inbox.
+    pub fn shrunk(&mut self, count: u64) {
+        self.len = self.len.saturating_sub(count);
     }
 
     /// Entries that are tracked.
@@ -630,24 +593,12 @@ impl Inbox {
 
     /// Takes up a line of Redis' pending entries list that is not tracked yet: an entry that a lost
     /// session, or an earlier server, left behind.
-    pub fn adopt(
-        &mut self,
-        owner: Option<&InstanceId>,
-        line: &PendingEntry,
-        now_ms: u64,
-        config: &Delivery,
-    ) {
-        let key = EntryKey {
-            owner: owner.cloned(),
-            entry: line.id,
-        };
+    pub fn adopt(&mut self, owner: Option<&InstanceId>, line: &PendingEntry, now_ms: u64, config: &Delivery) {
+        let key = EntryKey { owner: owner.cloned(), entry: line.id };
         if self.entries.contains_key(&key) {
             return;
         }
-        let name = line
-            .consumer
-            .strip_prefix(self.agent.as_str())
-            .and_then(|n| n.strip_prefix('-'));
+        let name = line.consumer.strip_prefix(self.agent.as_str()).and_then(|n| n.strip_prefix('-'));
         let Some(holder) = name.and_then(InstanceId::parse) else {
             log::warn!(
                 "{}: pending entry {} of foreign consumer {:?} left alone",
@@ -661,36 +612,34 @@ impl Inbox {
             // Read for a connected instance, but the answer never arrived: not delivered yet.
             (now_ms, line.deliveries.saturating_sub(1))
         } else {
-            (
-                now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms),
-                line.deliveries,
-            )
+            (now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms), line.deliveries)
         };
         let state = State::Waiting { due_ms, lost: true };
-        let _ = self.entries.insert(
-            key.clone(),
-            Entry {
-                state,
-                attempts,
-                holder,
-                bytes: 0,
-            },
-        );
+        let _ = self.entries.insert(key.clone(), Entry { state, attempts, holder, bytes: 0 });
         self.waiting.push(Reverse((due_ms, key)));
     }
 
-    /// Redis lost the group or the stream: nothing that was tracked can be acknowledged or claimed.
-    pub fn forget(&mut self) {
-        self.entries.clear();
-        self.waiting.clear();
-        self.acked.clear();
-        self.dead.clear();
-        self.len = 0;
-        self.backlog = Backlog::Unknown;
-        for slot in &mut self.slots {
-            slot.in_flight = 0;
-            slot.bytes = 0;
-            slot.own_news = true;
+    /// Redis lost the group of one stream (`owner`: an instance's own): nothing of it that was tracked can
+    /// be acknowledged or claimed, and all of it will be read again.
+    pub fn forget(&mut self, owner: Option<&InstanceId>) {
+        let lost: Vec<EntryKey> =
+            self.entries.keys().filter(|key| key.owner.as_ref() == owner).cloned().collect();
+        for key in lost {
+            let Some(entry) = self.entries.remove(&key) else {
+                continue;
+            };
+            if matches!(entry.state, State::InFlight | State::Claiming)
+                && let Some(slot) = self.slot_mut(&entry.holder)
+            {
+                slot.in_flight = slot.in_flight.saturating_sub(1);
+                slot.bytes = slot.bytes.saturating_sub(entry.bytes);
+            }
+        }
+        self.acked.retain(|key| key.owner.as_ref() != owner);
+        self.dead.retain(|letter| letter.key.owner.as_ref() != owner);
+        match owner {
+            None => self.backlog = Backlog::Unknown,
+            Some(instance) => self.own_news(instance),
         }
     }
 
@@ -702,16 +651,16 @@ impl Inbox {
         }
     }
 
+    /// Nothing of a gone instance is left in Redis.
+    pub fn cleared(&mut self, instance: &InstanceId) {
+        drop(self.due_own.remove(instance));
+    }
+
     /// Replies for this instance may be unread.
     pub fn own_news(&mut self, instance: &InstanceId) {
         if let Some(slot) = self.slot_mut(instance) {
             slot.own_news = true;
         }
-    }
-
-    /// Whether anything of that instance is still tracked in the shared inbox.
-    pub fn holds_of(&self, instance: &InstanceId) -> bool {
-        self.entries.values().any(|entry| entry.holder == *instance)
     }
 }
 

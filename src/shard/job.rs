@@ -153,10 +153,9 @@ impl Job {
         match self {
             Self::Message(job) => job.data_json.len() + job.message_type.len() + job.target.len(),
             Self::Reply(job) => job.data_json.len() + job.message_type.len(),
-            Self::StateUpdate { updates, .. } => updates
-                .iter()
-                .map(|(field, value)| field.len() + value.len())
-                .sum(),
+            Self::StateUpdate { updates, .. } => {
+                updates.iter().map(|(field, value)| field.len() + value.len()).sum()
+            }
             Self::Refused(job) => job.target.len() + job.message_type.len() + job.instance.len(),
             Self::Discover { capabilities, .. } => capabilities.iter().map(String::len).sum(),
             Self::StateGet { .. } | Self::StateReset { .. } | Self::Open(_) => 0,

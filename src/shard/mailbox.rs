@@ -12,6 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::job::{Control, Job};
+use crate::refusal::Refusal;
 
 /// Jobs that may wait for one worker.
 pub const MAX_QUEUED_JOBS: usize = 8192;
@@ -39,6 +40,7 @@ pub struct Inlet {
 #[derive(Default)]
 struct Bell {
     sleeping: AtomicBool,
+    closed: AtomicBool,
     thread: std::sync::OnceLock<Thread>,
     queued_bytes: AtomicUsize,
 }
@@ -49,22 +51,18 @@ pub fn mailbox() -> (Mailbox, Inlet) {
     let (control_sender, control_receiver) = crossbeam_channel::unbounded();
     let bell = Arc::new(Bell::default());
     (
-        Mailbox {
-            jobs: job_sender,
-            control: control_sender,
-            bell: bell.clone(),
-        },
-        Inlet {
-            jobs: job_receiver,
-            control: control_receiver,
-            bell,
-        },
+        Mailbox { jobs: job_sender, control: control_sender, bell: bell.clone() },
+        Inlet { jobs: job_receiver, control: control_receiver, bell },
     )
 }
 
 impl Mailbox {
-    /// Hands a job to the worker, or gives it back when too many jobs or bytes wait already.
-    pub fn try_send(&self, job: Job) -> Result<(), Box<Job>> {
+    /// Hands a job to the worker, or gives it back, with the reason, when too many jobs or bytes wait
+    /// already or the worker stops.
+    pub fn try_send(&self, job: Job) -> Result<(), (Box<Job>, Refusal)> {
+        if self.bell.closed.load(Ordering::Relaxed) {
+            return Err((Box::new(job), Refusal::SERVER_STOPPING));
+        }
         let bytes = job.payload_bytes();
         let before = self.bell.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         // One job always fits, however large: it was bounded on arrival.
@@ -84,7 +82,7 @@ impl Mailbox {
             }
             Some(job) => {
                 let _ = self.bell.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                Err(Box::new(job))
+                Err((Box::new(job), Refusal::OVERLOADED))
             }
         }
     }
@@ -114,12 +112,14 @@ impl Inlet {
         let _ = self.bell.thread.set(std::thread::current());
     }
 
+    /// Takes no further jobs.
+    pub fn close(&self) {
+        self.bell.closed.store(true, Ordering::Relaxed);
+    }
+
     /// Accounts for a job that was taken off the channel.
     pub fn taken(&self, job: &Job) {
-        let _ = self
-            .bell
-            .queued_bytes
-            .fetch_sub(job.payload_bytes(), Ordering::Relaxed);
+        let _ = self.bell.queued_bytes.fetch_sub(job.payload_bytes(), Ordering::Relaxed);
     }
 
     /// Parks until something arrives or `timeout` has passed. May return early.

@@ -4,13 +4,16 @@
 //! * [`job`], [`mailbox`], [`session`]: what completion-queue threads hand over, and how.
 //! * [`inbox`]: one agent's sessions, credit and pending entries. Pure.
 //! * [`worker`]: the loop, timers, connection.
-//! * `round`: one round trip: gather facts, decide, commit, apply.
+//! * `round`: one round trip: gather facts, decide, commit, answer.
+//! * `flow`: what follows in the same pipeline: acknowledge, claim, read.
 //! * `decide`: what happens to each job, and its audit record.
 
 mod decide;
+mod flow;
 pub mod inbox;
 pub mod job;
 pub mod mailbox;
+mod ready;
 mod round;
 pub mod session;
 pub mod worker;
@@ -24,6 +27,7 @@ use uuid::Uuid;
 use crate::config::{Config, Delivery, Limits};
 use crate::ids::AgentId;
 use crate::policy::Policy;
+use crate::refusal::Refusal;
 use job::{Control, Job};
 use mailbox::Mailbox;
 use session::Directory;
@@ -32,8 +36,6 @@ use session::Directory;
 /// directory.
 #[derive(Debug)]
 pub struct Shared {
-    /// Names this run of the server.
-    pub boot: Uuid,
     /// The rules.
     pub policy: Policy,
     /// Bounds on requests.
@@ -52,7 +54,6 @@ impl Shared {
     /// The shared part of a server that runs `config`.
     pub fn new(config: &Config) -> Self {
         Self {
-            boot: Uuid::now_v7(),
             policy: Policy::compile(config),
             limits: config.limits.clone(),
             delivery: config.delivery.clone(),
@@ -73,36 +74,28 @@ pub struct Shards {
 impl Shards {
     /// Starts `count` workers, each connected to Redis; fails when the first connection does.
     pub fn start(shared: Arc<Shared>, count: usize) -> Result<Self, crate::store::StoreError> {
+        // Names this run of the server, and no earlier attempt to start it: lanes are written once.
+        let boot = Uuid::now_v7();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
-        let mut shards = Self {
-            shared: shared.clone(),
-            mailboxes: Vec::with_capacity(count),
-            threads: Mutex::default(),
-        };
+        let mut shards =
+            Self { shared: shared.clone(), mailboxes: Vec::with_capacity(count), threads: Mutex::default() };
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let (mailbox, inlet) = mailbox::mailbox();
             shards.mailboxes.push(mailbox);
-            workers.push(worker::Worker::connect(
-                shared.clone(),
-                index,
-                count,
-                inlet,
-            )?);
+            workers.push(worker::Worker::connect(shared.clone(), boot, index, count, inlet)?);
         }
         let mut threads = Vec::with_capacity(count);
         for (index, worker) in workers.into_iter().enumerate() {
             let core = cores.get(index % cores.len().max(1)).copied();
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || {
-                    if let Some(core) = core
-                        && !core_affinity::set_for_current(core)
-                    {
-                        log::warn!("worker {index} could not be pinned to core {}", core.id);
-                    }
-                    worker.run();
-                });
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                if let Some(core) = core
+                    && !core_affinity::set_for_current(core)
+                {
+                    log::warn!("worker {index} could not be pinned to core {}", core.id);
+                }
+                worker.run();
+            });
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(error) => log::error!("worker {index} could not be started: {error}"),
@@ -124,20 +117,19 @@ impl Shards {
 
     /// The mailbox that a route hash leads to.
     pub fn by_hash(&self, hash: u16) -> Option<&Mailbox> {
-        self.mailboxes
-            .get(usize::from(hash) % self.mailboxes.len().max(1))
+        self.mailboxes.get(usize::from(hash) % self.mailboxes.len().max(1))
     }
 
     /// Hands a job to the worker behind `hash`, or refuses it at once.
     pub fn submit(&self, hash: u16, job: Job) {
-        let refused = match self.by_hash(hash) {
-            Some(mailbox) => match mailbox.try_send(job) {
-                Ok(()) => return,
-                Err(job) => *job,
-            },
-            None => job,
-        };
-        refused.fail(crate::refusal::Refusal::OVERLOADED);
+        match self.by_hash(hash) {
+            Some(mailbox) => {
+                if let Err((job, refusal)) = mailbox.try_send(job) {
+                    job.fail(refusal);
+                }
+            }
+            None => job.fail(Refusal::OVERLOADED),
+        }
     }
 
     /// Lets the workers finish what they accepted, end all sessions and stop.
@@ -145,8 +137,7 @@ impl Shards {
         for mailbox in &self.mailboxes {
             mailbox.control(Control::Stop);
         }
-        let threads =
-            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 log::error!("a worker ended by a panic");

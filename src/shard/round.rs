@@ -1,11 +1,10 @@
 //! One round trip: gather what decisions depend on, decide, commit decisions with their effects and
-//! records in one transaction, then acknowledge, claim and read in the same pipeline, and apply the
-//! answers. Hot path.
+//! records in one transaction, and answer. What follows in the same pipeline is in [`flow`](super::flow).
+//! Hot path.
 
 use super::decide::{Decided, Facts, Note, PendingRequest, Success, Transaction};
-use super::inbox::{Claim, DeadLetter, EntryKey, Read};
+use super::inbox::{DeadLetter, EntryKey};
 use super::job::{Job, MessageJob, ReplyJob};
-use super::session::{Outbound, Place};
 use super::worker::{STALL_MS, Scan, Worker};
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};
@@ -15,8 +14,6 @@ use crate::store::{StoreError, Value, keys, trail};
 
 /// Attempts when a watched fact changed between reading and committing.
 const MAX_CONFLICTS: usize = 3;
-/// Inboxes looked at in one round.
-const MAX_INBOXES: usize = 256;
 /// Lines of a pending entries list read in one round, per scan.
 const SCAN_PAGE: usize = 256;
 /// Scans made in one round.
@@ -45,20 +42,14 @@ struct Letter {
     envelope: Option<String>,
 }
 
-/// A gone instance whose own inbox is empty.
+/// A gone instance, and what is left of it.
 struct Clear {
     agent: AgentId,
     instance: InstanceId,
+    /// Its own inbox holds replies: they go first, the rest follows later.
+    unread: bool,
     /// Nothing of it is pending in the shared inbox.
     consumer_free: bool,
-}
-
-/// What follows the transaction in the pipeline.
-enum Tail {
-    Acked { agent: AgentId, keys: Vec<EntryKey> },
-    Claimed { agent: AgentId, claim: Claim },
-    Read { agent: AgentId, read: Read },
-    Length { agent: AgentId },
 }
 
 enum Attempt {
@@ -106,11 +97,7 @@ impl Worker {
             }
             return;
         }
-        log::warn!(
-            "worker {}: watched keys kept changing; {} jobs refused",
-            self.index,
-            jobs.len()
-        );
+        log::warn!("worker {}: watched keys kept changing; {} jobs refused", self.index, jobs.len());
         for job in jobs {
             job.fail(Refusal::STORAGE_UNAVAILABLE);
         }
@@ -120,14 +107,9 @@ impl Worker {
         let stalled = now.mono_ms < self.stalled_until_ms;
         let gathered = self.gather(jobs, now, stalled).map_err(Failure::Before)?;
         self.batch.clear();
-        let mut tail = self.make_groups(jobs);
+        let mut tail = if stalled { Vec::new() } else { self.make_groups() };
 
-        let Gathered {
-            facts,
-            letters,
-            clears,
-            watching,
-        } = gathered;
+        let Gathered { facts, letters, clears, watching } = gathered;
         let notes = if stalled { 0 } else { self.notes.len() };
         let transacts = !jobs.is_empty() || notes > 0 || !letters.is_empty() || !clears.is_empty();
         let mut decided = Vec::with_capacity(jobs.len());
@@ -135,83 +117,69 @@ impl Worker {
         let mut exec = None;
         if transacts {
             let _ = self.batch.command("MULTI");
-            let mut transaction = Transaction::new(
-                &self.shared,
-                now,
-                &mut self.lane,
-                &mut self.batch,
-                &self.inboxes,
-                facts,
-            );
-            for note in &self.notes[..notes] {
+            let mut transaction =
+                Transaction::new(&self.shared, now, &mut self.lane, &mut self.batch, &self.inboxes, facts);
+            for note in self.notes.iter().take(notes) {
                 transaction.note(note);
             }
-            for Letter {
-                agent,
-                stream,
-                letter,
-                envelope,
-            } in &letters
-            {
+            for Letter { agent, stream, letter, envelope } in &letters {
                 let first = transaction.effects;
                 transaction.dead_letter(agent, stream, letter, envelope.as_deref());
                 letter_effects.push(first..transaction.effects);
             }
-            for Clear {
-                agent,
-                instance,
-                consumer_free,
-            } in &clears
-            {
+            for Clear { agent, instance, consumer_free, .. } in clears.iter().filter(|clear| !clear.unread) {
                 transaction.clear_instance(agent, instance, *consumer_free);
             }
             for job in jobs {
                 decided.push(transaction.decide(job));
             }
-            if let Some(block) = self.lane.block() {
-                let _ = trail::append(&mut self.batch, self.lane.id(), block);
-            }
-            exec = Some(self.batch.command("EXEC"));
+            let block_at = transaction.effects;
+            let has_block = match self.lane.block() {
+                Some(block) => {
+                    let _ = trail::append(&mut self.batch, self.lane.id(), block);
+                    true
+                }
+                None => false,
+            };
+            exec = Some((self.batch.command("EXEC"), has_block.then_some(block_at)));
         } else if watching {
             let _ = self.batch.command("UNWATCH");
         }
         self.expect_deliveries(&decided);
         self.add_tail(now, &mut tail);
         if self.batch.is_empty() {
-            return Ok(Attempt::Committed {
-                decided,
-                values: Vec::new(),
-            });
+            return Ok(Attempt::Committed { decided, values: Vec::new() });
         }
 
         let mut answers = match self.run_batch() {
             Ok(answers) => answers,
             Err(error) => {
                 self.tail_lost(tail);
+                self.put_back(clears);
                 return Err(Failure::Unknown(error));
             }
         };
-        let committed = match exec {
-            None => Some(Vec::new()),
-            Some(at) => {
-                let result = answers.get_mut(at).map(std::mem::take).unwrap_or_default();
-                match self.executed(result, &answers) {
-                    Ok(values) => Some(values),
-                    Err(conflict) => {
-                        self.lane.discard();
-                        self.expect_no_deliveries(&decided);
-                        self.apply_tail(tail, answers, now);
-                        return Ok(if conflict {
-                            Attempt::Conflict
-                        } else {
-                            Attempt::Refused
-                        });
-                    }
+        let mut values = Vec::new();
+        if let Some((at, block_at)) = exec {
+            let result = answers.get_mut(at).map(std::mem::take).unwrap_or_default();
+            match self.executed(result, &answers) {
+                Ok(executed) => values = executed,
+                Err(attempt) => {
+                    self.lane.discard();
+                    self.expect_no_deliveries(&decided);
+                    self.put_back(clears);
+                    self.apply_tail(tail, answers, now);
+                    return Ok(attempt);
                 }
             }
-        };
-        let values = committed.unwrap_or_default();
-        if transacts {
+            if let Some(code) = block_at.and_then(|at| values.get(at)).and_then(answers::error_code) {
+                // The lane's key is not ours any more: go on in a new lane, and say that nothing is sure.
+                let answer = code.to_owned();
+                self.put_back(clears);
+                self.apply_tail(tail, answers, now);
+                let command = "appending to the audit lane";
+                return Err(Failure::Unknown(StoreError::Unexpected { command, answer }));
+            }
             self.lane.confirm();
             drop(self.notes.drain(..notes));
             self.settle_letters(letters, &letter_effects, &values, now);
@@ -221,7 +189,7 @@ impl Worker {
         Ok(Attempt::Committed { decided, values })
     }
 
-    fn run_batch(&mut self) -> Result<Vec<Value>, StoreError> {
+    pub(super) fn run_batch(&mut self) -> Result<Vec<Value>, StoreError> {
         match &mut self.connection {
             Some(connection) => connection.run(&mut self.batch),
             None => Err(StoreError::Unexpected {
@@ -231,28 +199,21 @@ impl Worker {
         }
     }
 
-    /// The effects' answers, or whether it was a conflict that kept the transaction from happening.
-    fn executed(&self, result: Value, answers: &[Value]) -> Result<Vec<Value>, bool> {
+    /// The effects' answers, or why the transaction did not happen.
+    fn executed(&self, result: Value, answers: &[Value]) -> Result<Vec<Value>, Attempt> {
         match result {
-            Value::Array(values) => {
-                if let Some(code) = values.last().and_then(answers::error_code) {
-                    log::error!("worker {}: the audit block was refused: {code}", self.index);
-                }
-                Ok(values)
-            }
-            Value::Nil => Err(true),
+            Value::Array(values) => Ok(values),
+            Value::Nil => Err(Attempt::Conflict),
             other => {
-                let cause = answers
-                    .iter()
-                    .find(|a| answers::error_code(a).is_some())
-                    .unwrap_or(&other);
-                log::error!(
-                    "worker {}: Redis refused a transaction: {cause:?}",
-                    self.index
-                );
-                Err(false)
+                let cause = answers.iter().find(|a| answers::error_code(a).is_some()).unwrap_or(&other);
+                log::error!("worker {}: Redis refused a transaction: {cause:?}", self.index);
+                Err(Attempt::Refused)
             }
         }
+    }
+
+    fn put_back(&mut self, clears: Vec<Clear>) {
+        self.clears.extend(clears.into_iter().map(|clear| (clear.agent, clear.instance)));
     }
 
     // --- gather ----------------------------------------------------------------------------------
@@ -284,55 +245,32 @@ impl Worker {
                 let _ = self.batch.arg(keys::state(agent));
             }
             for reply in &replies {
-                let _ = self.batch.command("GET");
-                let _ = self.batch.arg(keys::pending_request(&reply.correlation_id));
+                for command in ["GET", "PTTL"] {
+                    let _ = self.batch.command(command);
+                    let _ = self.batch.arg(keys::pending_request(&reply.correlation_id));
+                }
             }
             for agent in &states {
                 let _ = self.batch.command("HGETALL");
                 let _ = self.batch.arg(keys::state(agent));
             }
         }
-        let scans: Vec<Scan> = self
-            .scans
-            .drain(..self.scans.len().min(MAX_SCANS))
-            .collect();
+        let scans: Vec<Scan> = self.scans.drain(..self.scans.len().min(MAX_SCANS)).collect();
         for scan in &scans {
             self.add_scan(scan);
         }
-        let letters = if stalled {
-            Vec::new()
-        } else {
-            self.take_letters()
-        };
+        let letters = if stalled { Vec::new() } else { self.take_letters() };
         for (_, stream, letter) in &letters {
             let _ = self.batch.command("XRANGE");
-            let _ = self
-                .batch
-                .arg(stream)
-                .arg(letter.key.entry)
-                .arg(letter.key.entry);
+            let _ = self.batch.arg(stream).arg(letter.key.entry).arg(letter.key.entry);
         }
-        let clears = if stalled {
-            Vec::new()
-        } else {
-            self.take_clears()
-        };
+        let clears = if stalled { Vec::new() } else { self.take_clears(jobs) };
         for (agent, instance) in &clears {
             let _ = self.batch.command("XPENDING");
-            let _ = self
-                .batch
-                .arg(keys::inbox(agent))
-                .arg(keys::GROUP)
-                .arg("-")
-                .arg("+")
-                .arg(1);
+            let _ = self.batch.arg(keys::inbox(agent)).arg(keys::GROUP).arg("-").arg("+").arg(1);
             let _ = self.batch.arg(keys::consumer(agent, instance));
             let _ = self.batch.command("XRANGE");
-            let _ = self
-                .batch
-                .arg(keys::instance_inbox(agent, instance))
-                .arg("-")
-                .arg("+");
+            let _ = self.batch.arg(keys::instance_inbox(agent, instance)).arg("-").arg("+");
             let _ = self.batch.arg("COUNT").arg(CLEAR_PAGE);
         }
         if self.batch.is_empty() {
@@ -351,18 +289,16 @@ impl Worker {
         if gathered.watching {
             drop(found.next());
         }
-        for (reply, value) in replies.iter().zip(found.by_ref()) {
-            let _ = gathered
-                .facts
-                .pending
-                .insert(reply.correlation_id, parse_pending(&value));
+        for reply in &replies {
+            let (pending, ttl) = (found.next(), found.next());
+            let pending = pending.as_ref().and_then(parse_pending);
+            let ttl_ms = ttl.as_ref().and_then(answers::int).unwrap_or(0);
+            let fact = pending.map(|pending| (pending, ttl_ms));
+            let _ = gathered.facts.pending.insert(reply.correlation_id, fact);
         }
         for (agent, value) in states.iter().zip(found.by_ref()) {
             let fields = answers::pairs(value).unwrap_or_default();
-            let sizes = fields
-                .into_iter()
-                .map(|(field, value)| (field, value.len()))
-                .collect();
+            let sizes = fields.into_iter().map(|(field, value)| (field, value.len())).collect();
             let _ = gathered.facts.states.insert((*agent).clone(), sizes);
         }
         for (scan, value) in scans.into_iter().zip(found.by_ref()) {
@@ -371,12 +307,7 @@ impl Worker {
         for ((agent, stream, letter), value) in letters.into_iter().zip(found.by_ref()) {
             let entry = answers::entries(value).and_then(|entries| entries.into_iter().next());
             let envelope = entry.and_then(|entry| entry.envelope);
-            gathered.letters.push(Letter {
-                agent,
-                stream,
-                letter,
-                envelope,
-            });
+            gathered.letters.push(Letter { agent, stream, letter, envelope });
         }
         for (agent, instance) in clears {
             let (pending, own) = (found.next(), found.next());
@@ -390,17 +321,9 @@ impl Worker {
             Some(instance) => keys::instance_inbox(&scan.agent, instance),
             None => keys::inbox(&scan.agent),
         };
-        let from = scan
-            .after
-            .map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
+        let from = scan.after.map_or_else(|| "-".to_owned(), |entry| format!("({entry}"));
         let _ = self.batch.command("XPENDING");
-        let _ = self
-            .batch
-            .arg(stream)
-            .arg(keys::GROUP)
-            .arg(from)
-            .arg("+")
-            .arg(SCAN_PAGE);
+        let _ = self.batch.arg(stream).arg(keys::GROUP).arg(from).arg("+").arg(SCAN_PAGE);
     }
 
     fn scanned(&mut self, scan: Scan, value: &Value, now: Now) {
@@ -408,6 +331,7 @@ impl Worker {
             return;
         };
         if answers::error_code(value) == Some("NOGROUP") {
+            inbox.forget(scan.owner.as_ref());
             let _ = self.regroup.insert(scan.agent);
             return;
         }
@@ -416,14 +340,9 @@ impl Worker {
             return;
         };
         for line in &lines {
-            inbox.adopt(
-                scan.owner.as_ref(),
-                line,
-                now.mono_ms,
-                &self.shared.delivery,
-            );
+            inbox.adopt(scan.owner.as_ref(), line, now.mono_ms, &self.shared.delivery);
         }
-        let _ = self.ready.insert(scan.agent.clone());
+        self.ready.insert(scan.agent.clone());
         // The sweep goes on where a scan stops at the bound.
         if lines.len() == SCAN_PAGE && inbox.tracked() < super::inbox::MAX_TRACKED_ENTRIES {
             let after = lines.last().map(|line| line.id);
@@ -433,7 +352,7 @@ impl Worker {
 
     fn take_letters(&mut self) -> Vec<(AgentId, String, DeadLetter)> {
         let mut letters = Vec::new();
-        for agent in &self.ready {
+        for agent in &self.dying {
             let Some(inbox) = self.inboxes.get(agent) else {
                 continue;
             };
@@ -447,15 +366,25 @@ impl Worker {
         letters
     }
 
-    fn take_clears(&mut self) -> Vec<(AgentId, InstanceId)> {
+    /// The next gone instances to clear, but for those that are back or about to be.
+    fn take_clears(&mut self, jobs: &[Job]) -> Vec<(AgentId, InstanceId)> {
         let count = self.clears.len().min(MAX_CLEARS);
-        let taken: Vec<(AgentId, InstanceId)> = self.clears.drain(..count).collect();
-        let connected = |(agent, instance): &(AgentId, InstanceId)| {
-            self.inboxes
-                .get(agent)
-                .is_some_and(|inbox| inbox.slot(instance).is_some())
-        };
-        taken.into_iter().filter(|gone| !connected(gone)).collect()
+        let mut taken = Vec::with_capacity(count);
+        for _ in 0..count {
+            let Some((agent, instance)) = self.clears.pop_front() else {
+                break;
+            };
+            let opening = jobs.iter().any(
+                |job| matches!(job, Job::Open(s) if s.identity.agent == agent && s.instance == instance),
+            );
+            let connected = self.inboxes.get(&agent).is_some_and(|inbox| inbox.slot(&instance).is_some());
+            if opening {
+                self.clears.push_back((agent, instance));
+            } else if !connected {
+                taken.push((agent, instance));
+            }
+        }
+        taken
     }
 
     fn found_remains(
@@ -473,387 +402,25 @@ impl Worker {
             None => false,
         };
         let unread = own.and_then(answers::entries).unwrap_or_default();
-        if unread.is_empty() {
-            gathered.clears.push(Clear {
-                agent,
-                instance,
-                consumer_free,
-            });
-            return;
-        }
+        gathered.clears.push(Clear {
+            agent: agent.clone(),
+            instance: instance.clone(),
+            unread: !unread.is_empty(),
+            consumer_free,
+        });
         let stream = keys::instance_inbox(&agent, &instance);
         for StreamEntry { id, envelope } in unread {
             let letter = DeadLetter {
-                key: EntryKey {
-                    owner: Some(instance.clone()),
-                    entry: id,
-                },
+                key: EntryKey { owner: Some(instance.clone()), entry: id },
                 holder: instance.clone(),
                 attempts: 0,
                 reason: "instance_gone".to_owned(),
             };
-            gathered.letters.push(Letter {
-                agent: agent.clone(),
-                stream: stream.clone(),
-                letter,
-                envelope,
-            });
-        }
-        self.clears.push_back((agent, instance));
-    }
-
-    // --- pipeline around the transaction -----------------------------------------------------------
-
-    /// Makes the consumer groups that sessions about to open, or inboxes that lost theirs, need. A group
-    /// that exists already is what was wanted.
-    fn make_groups(&mut self, jobs: &[Job]) -> Vec<(usize, Tail)> {
-        let mut tail = Vec::new();
-        let mut streams: Vec<String> = Vec::new();
-        for job in jobs {
-            if let Job::Open(session) = job {
-                streams.push(keys::inbox(&session.identity.agent));
-                streams.push(keys::instance_inbox(
-                    &session.identity.agent,
-                    &session.instance,
-                ));
-            }
-        }
-        for agent in std::mem::take(&mut self.regroup) {
-            let Some(inbox) = self.inboxes.get_mut(&agent) else {
-                continue;
-            };
-            streams.push(inbox.stream.clone());
-            streams.extend(inbox.slots().iter().map(|slot| slot.own_stream.clone()));
-            let at = self.batch.command("XLEN");
-            let _ = self.batch.arg(&inbox.stream);
-            tail.push((
-                at,
-                Tail::Length {
-                    agent: agent.clone(),
-                },
-            ));
-            let _ = self.ready.insert(agent);
-        }
-        for stream in streams {
-            let _ = self.batch.command("XGROUP");
-            let _ = self
-                .batch
-                .arg("CREATE")
-                .arg(stream)
-                .arg(keys::GROUP)
-                .arg("0")
-                .arg("MKSTREAM");
-        }
-        tail
-    }
-
-    /// What the transaction adds is read back in the same pipeline.
-    fn expect_deliveries(&mut self, decided: &[Decided]) {
-        for decision in decided {
-            match &decision.outcome {
-                Ok(Success::Queued { target, .. }) => {
-                    if let Some(inbox) = self.inboxes.get_mut(target) {
-                        inbox.added();
-                        let _ = self.ready.insert(target.clone());
-                    }
-                }
-                Ok(Success::Replied {
-                    target, instance, ..
-                }) => {
-                    if let Some(inbox) = self.inboxes.get_mut(target) {
-                        inbox.own_news(instance);
-                        let _ = self.ready.insert(target.clone());
-                    }
-                }
-                Ok(Success::Discovered(_) | Success::State | Success::Done | Success::Opened)
-                | Err(_) => {}
-            }
+            gathered.letters.push(Letter { agent: agent.clone(), stream: stream.clone(), letter, envelope });
         }
     }
 
-    fn expect_no_deliveries(&mut self, decided: &[Decided]) {
-        for decision in decided {
-            if let Ok(Success::Queued { target, .. }) = &decision.outcome
-                && let Some(inbox) = self.inboxes.get_mut(target)
-            {
-                inbox.not_added();
-            }
-        }
-    }
-
-    /// Acknowledges, claims and reads for the inboxes that have something to move.
-    fn add_tail(&mut self, now: Now, tail: &mut Vec<(usize, Tail)>) {
-        let agents: Vec<AgentId> = self.ready.iter().take(MAX_INBOXES).cloned().collect();
-        for agent in agents {
-            let _ = self.ready.remove(&agent);
-            let Some(inbox) = self.inboxes.get_mut(&agent) else {
-                continue;
-            };
-            let batch = &mut self.batch;
-            let mut acked = std::mem::take(&mut inbox.acked);
-            acked.sort_by(|a, b| a.owner.cmp(&b.owner));
-            for group in acked.chunk_by(|a, b| a.owner == b.owner) {
-                let Some(first) = group.first() else {
-                    continue;
-                };
-                let stream = inbox.stream_of(first);
-                // XDEL first: a crash in between leaves a pending entry without a message, which the next
-                // claim removes; the other way round would leave a message that nobody removes.
-                let at = batch.command("XDEL");
-                let _ = batch.arg(&stream);
-                for key in group {
-                    let _ = batch.arg(key.entry);
-                }
-                let _ = batch.command("XACK");
-                let _ = batch.arg(&stream).arg(keys::GROUP);
-                for key in group {
-                    let _ = batch.arg(key.entry);
-                }
-                tail.push((
-                    at,
-                    Tail::Acked {
-                        agent: agent.clone(),
-                        keys: group.to_vec(),
-                    },
-                ));
-            }
-            for claim in inbox.due(now.mono_ms, &self.shared.delivery) {
-                let Some(slot) = inbox.slot(&claim.instance) else {
-                    continue;
-                };
-                let stream = match claim.place {
-                    Place::Shared => &inbox.stream,
-                    Place::Own => &slot.own_stream,
-                };
-                let at = batch.command("XCLAIM");
-                let _ = batch
-                    .arg(stream)
-                    .arg(keys::GROUP)
-                    .arg(&slot.consumer)
-                    .arg(0);
-                for entry in &claim.entries {
-                    let _ = batch.arg(*entry);
-                }
-                tail.push((
-                    at,
-                    Tail::Claimed {
-                        agent: agent.clone(),
-                        claim,
-                    },
-                ));
-            }
-            for read in inbox.reads(&self.shared.delivery) {
-                let Some(slot) = inbox.slot(&read.instance) else {
-                    continue;
-                };
-                let stream = match read.place {
-                    Place::Shared => &inbox.stream,
-                    Place::Own => &slot.own_stream,
-                };
-                let at = batch.command("XREADGROUP");
-                let _ = batch.arg("GROUP").arg(keys::GROUP).arg(&slot.consumer);
-                let _ = batch
-                    .arg("COUNT")
-                    .arg(read.count)
-                    .arg("STREAMS")
-                    .arg(stream)
-                    .arg(">");
-                tail.push((
-                    at,
-                    Tail::Read {
-                        agent: agent.clone(),
-                        read,
-                    },
-                ));
-            }
-            self.schedule(&agent);
-        }
-    }
-
-    // --- apply -----------------------------------------------------------------------------------
-
-    fn apply_tail(&mut self, tail: Vec<(usize, Tail)>, mut answers: Vec<Value>, now: Now) {
-        for (at, step) in tail {
-            let value = answers.get_mut(at).map(std::mem::take).unwrap_or_default();
-            let agent = match step {
-                Tail::Acked { agent, keys } => {
-                    self.acked(&agent, keys, &value, answers.get(at + 1));
-                    agent
-                }
-                Tail::Claimed { agent, claim } => {
-                    self.claimed(&agent, &claim, value, now);
-                    agent
-                }
-                Tail::Read { agent, read } => {
-                    self.delivered(&agent, &read, value);
-                    agent
-                }
-                Tail::Length { agent } => {
-                    if let (Some(inbox), Some(len)) =
-                        (self.inboxes.get_mut(&agent), answers::int(&value))
-                    {
-                        inbox.len = len;
-                    }
-                    agent
-                }
-            };
-            let delivery = &self.shared.delivery;
-            if self
-                .inboxes
-                .get(&agent)
-                .is_some_and(|inbox| inbox.has_work(now.mono_ms, delivery))
-            {
-                let _ = self.ready.insert(agent.clone());
-            }
-            self.schedule(&agent);
-        }
-    }
-
-    /// The connection broke: acknowledgements are sent again. Claims are undone with the connection, and
-    /// reads whose answers were lost are found by the scan that follows the next connect.
-    fn tail_lost(&mut self, tail: Vec<(usize, Tail)>) {
-        for (_, step) in tail {
-            match step {
-                Tail::Acked { agent, keys } => {
-                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
-                        inbox.acked.extend(keys);
-                        let _ = self.ready.insert(agent);
-                    }
-                }
-                Tail::Length { agent } => {
-                    let _ = self.regroup.insert(agent);
-                }
-                Tail::Claimed { .. } | Tail::Read { .. } => {}
-            }
-        }
-    }
-
-    fn acked(
-        &mut self,
-        agent: &AgentId,
-        keys: Vec<EntryKey>,
-        deleted: &Value,
-        acked: Option<&Value>,
-    ) {
-        let Some(inbox) = self.inboxes.get_mut(agent) else {
-            return;
-        };
-        for answer in [Some(deleted), acked].into_iter().flatten() {
-            if let Some(code) = answers::error_code(answer) {
-                log::error!("{}: Redis refused an acknowledgement: {code}", inbox.stream);
-            }
-        }
-        for key in &keys {
-            inbox.removed(key);
-        }
-    }
-
-    fn claimed(&mut self, agent: &AgentId, claim: &Claim, value: Value, now: Now) {
-        let Some(inbox) = self.inboxes.get_mut(agent) else {
-            return;
-        };
-        if let Some(code) = answers::error_code(&value) {
-            log::error!("{}: Redis refused a claim: {code}", inbox.stream);
-            let lost_group = code == "NOGROUP";
-            for entry in &claim.entries {
-                inbox.not_delivered(
-                    &claim.instance,
-                    claim.place,
-                    *entry,
-                    lost_group,
-                    now.mono_ms + STALL_MS,
-                );
-            }
-            if lost_group {
-                let _ = self.regroup.insert(agent.clone());
-            }
-            return;
-        }
-        let mut returned = answers::entries(value).unwrap_or_default();
-        let session = inbox.slot(&claim.instance).map(|slot| slot.session.clone());
-        for entry in &claim.entries {
-            let found = returned
-                .iter()
-                .position(|e| e.id == *entry)
-                .map(|at| returned.swap_remove(at));
-            match (found, &session) {
-                (
-                    Some(StreamEntry {
-                        id,
-                        envelope: Some(envelope),
-                    }),
-                    Some(session),
-                ) => {
-                    inbox.delivered_again(&claim.instance, claim.place, id, envelope.len());
-                    let key = super::session::DeliveryId {
-                        place: claim.place,
-                        entry: id,
-                    };
-                    session.send(Outbound::Delivery { id: key, envelope });
-                }
-                // Deleted meanwhile: nothing is left to deliver.
-                (None | Some(StreamEntry { envelope: None, .. }), _) => {
-                    inbox.not_delivered(&claim.instance, claim.place, *entry, true, now.mono_ms);
-                }
-                (Some(_), None) => {
-                    inbox.not_delivered(&claim.instance, claim.place, *entry, false, now.mono_ms);
-                }
-            }
-        }
-    }
-
-    fn delivered(&mut self, agent: &AgentId, read: &Read, value: Value) {
-        let Some(inbox) = self.inboxes.get_mut(agent) else {
-            return;
-        };
-        if let Some(code) = answers::error_code(&value) {
-            if code == "NOGROUP" {
-                log::warn!(
-                    "{}: its consumer group is gone; it is made again",
-                    inbox.stream
-                );
-                inbox.forget();
-                let _ = self.regroup.insert(agent.clone());
-            } else {
-                log::error!("{}: Redis refused a read: {code}", inbox.stream);
-                inbox.read_answered(&read.instance, read.place, 1, 0);
-            }
-            return;
-        }
-        let Some(entries) = answers::read_one_stream(value) else {
-            log::error!("{}: XREADGROUP answered in an unknown shape", inbox.stream);
-            inbox.read_answered(&read.instance, read.place, 1, 0);
-            return;
-        };
-        inbox.read_answered(&read.instance, read.place, read.count, entries.len());
-        let Some(session) = inbox.slot(&read.instance).map(|slot| slot.session.clone()) else {
-            return;
-        };
-        for StreamEntry { id, envelope } in entries {
-            let bytes = envelope.as_ref().map_or(0, String::len);
-            inbox.delivered_new(&read.instance, read.place, id, bytes);
-            let id = super::session::DeliveryId {
-                place: read.place,
-                entry: id,
-            };
-            match envelope {
-                Some(envelope) => session.send(Outbound::Delivery { id, envelope }),
-                // Not written by this server: nobody can handle it.
-                None => {
-                    let now_ms = Now::read().mono_ms;
-                    let reason = "no_envelope";
-                    let _ = inbox.nack(
-                        &read.instance,
-                        id,
-                        reason,
-                        false,
-                        now_ms,
-                        &self.shared.delivery,
-                    );
-                }
-            }
-        }
-    }
+    // --- settle ----------------------------------------------------------------------------------
 
     fn settle_letters(
         &mut self,
@@ -868,26 +435,35 @@ impl Worker {
                 self.stalled_until_ms = now.mono_ms + STALL_MS;
                 continue;
             }
+            // It is in the dead letters: out of the inbox with it, as if it had been acknowledged. A crash in
+            // between leaves it in both, never in neither.
             if let Some(inbox) = self.inboxes.get_mut(&agent) {
-                inbox.removed(&letter.key);
                 inbox.dead.retain(|other| other.key != letter.key);
+                if inbox.dead.is_empty() {
+                    let _ = self.dying.remove(&agent);
+                }
+                inbox.acked.push(letter.key);
+                self.ready.insert(agent);
             }
         }
     }
 
     fn settle_clears(&mut self, clears: Vec<Clear>, now: Now) {
         let again_at_ms = now.mono_ms + self.grace_ms();
-        for Clear {
-            agent,
-            instance,
-            consumer_free,
-        } in clears
-        {
-            if !consumer_free && let Some(inbox) = self.inboxes.get_mut(&agent) {
+        for Clear { agent, instance, unread, consumer_free } in clears {
+            let Some(inbox) = self.inboxes.get_mut(&agent) else {
+                continue;
+            };
+            if unread {
+                // Once its replies are out of its inbox.
+                let _ = inbox.gone.insert(instance, now.mono_ms + STALL_MS);
+            } else if consumer_free {
+                inbox.cleared(&instance);
+            } else {
                 // Its share of the inbox waits for another instance; the consumer is needed until then.
                 let _ = inbox.gone.insert(instance, again_at_ms);
-                self.schedule(&agent);
             }
+            self.schedule(&agent);
         }
     }
 
@@ -902,30 +478,30 @@ impl Worker {
                 }
             };
             if let Some(error) = failed(&values, &effects) {
-                self.effect_failed(&success, error);
+                self.effect_failed(&job, success, error);
                 job.fail(Refusal::STORAGE_UNAVAILABLE);
                 continue;
             }
             // A caller that is gone needs no answer.
             match (job, success) {
-                (Job::Message(MessageJob { answer, .. }), Success::Queued { accepted, .. })
-                | (Job::Reply(ReplyJob { answer, .. }), Success::Replied { accepted, .. }) => {
+                (Job::Message(MessageJob { answer, .. }), Success::Queued { accepted, .. }) => {
+                    let _ = answer.send(Ok(accepted));
+                }
+                (
+                    Job::Reply(ReplyJob { answer, .. }),
+                    Success::Replied { accepted, target, instance, .. },
+                ) => {
+                    self.expect_return(&target, instance, now);
                     let _ = answer.send(Ok(accepted));
                 }
                 (Job::Discover { answer, .. }, Success::Discovered(found)) => {
                     let _ = answer.send(Ok(found));
                 }
                 (Job::StateGet { answer, .. }, Success::State) => {
-                    let value = values
-                        .get_mut(effects.start)
-                        .map(std::mem::take)
-                        .unwrap_or_default();
+                    let value = values.get_mut(effects.start).map(std::mem::take).unwrap_or_default();
                     let _ = answer.send(answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE));
                 }
-                (
-                    Job::StateUpdate { answer, .. } | Job::StateReset { answer, .. },
-                    Success::Done,
-                ) => {
+                (Job::StateUpdate { answer, .. } | Job::StateReset { answer, .. }, Success::Done) => {
                     let _ = answer.send(Ok(()));
                 }
                 (Job::Open(session), Success::Opened) => self.opened(&session, now),
@@ -934,37 +510,46 @@ impl Worker {
         }
     }
 
-    /// The record says allowed, the store said no: that too goes on record.
-    fn effect_failed(&mut self, success: &Success, error: String) {
+    /// A reply waits for an instance that may never come back.
+    fn expect_return(&mut self, agent: &AgentId, instance: InstanceId, now: Now) {
+        let clear_at_ms = now.mono_ms + self.grace_ms();
+        if let Some(inbox) = self.inboxes.get_mut(agent)
+            && inbox.slot(&instance).is_none()
+        {
+            let _ = inbox.gone.entry(instance).or_insert(clear_at_ms);
+            self.schedule(agent);
+        }
+    }
+
+    /// The record says allowed, the store said no: that too goes on record, and a request whose reply was
+    /// not stored can still be answered.
+    fn effect_failed(&mut self, job: &Job, success: Success, error: String) {
         log::error!("worker {}: Redis refused an effect: {error}", self.index);
         let (message_id, agent) = match success {
-            Success::Queued { accepted, target } => {
-                if let Some(inbox) = self.inboxes.get_mut(target) {
+            Success::Queued { accepted, target, .. } => {
+                if let Some(inbox) = self.inboxes.get_mut(&target) {
                     inbox.not_added();
                 }
                 (Some(accepted.message_id), target.to_string())
             }
-            Success::Replied {
-                accepted, target, ..
-            } => (Some(accepted.message_id), target.to_string()),
+            Success::Replied { accepted, target, pending, ttl_ms, .. } => {
+                if let Job::Reply(ReplyJob { correlation_id, .. }) = job {
+                    self.notes.push(Note::Unanswered { correlation_id: *correlation_id, pending, ttl_ms });
+                }
+                (Some(accepted.message_id), target.to_string())
+            }
             Success::Discovered(_) | Success::State | Success::Done | Success::Opened => {
                 (None, String::new())
             }
         };
-        self.notes.push(Note::EffectFailed {
-            message_id,
-            agent,
-            error,
-        });
+        self.notes.push(Note::EffectFailed { message_id, agent, error });
     }
 }
 
-/// The first refused effect among these.
+/// The first refused effect among these. A consumer group that exists already is what was wanted.
 fn failed(values: &[Value], effects: &std::ops::Range<usize>) -> Option<String> {
-    values
-        .get(effects.clone())?
-        .iter()
-        .find_map(|value| answers::error_code(value).map(str::to_owned))
+    let code = |value| answers::error_code(value).filter(|code| *code != "BUSYGROUP").map(str::to_owned);
+    values.get(effects.clone())?.iter().find_map(code)
 }
 
 fn parse_pending(value: &Value) -> Option<PendingRequest> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use futures_channel::mpsc;
+use futures_channel::{mpsc, oneshot};
 
 use super::job::Control;
 use super::mailbox::Mailbox;
@@ -42,10 +42,7 @@ impl DeliveryId {
             Some(rest) => (Place::Own, rest),
             None => (Place::Shared, text),
         };
-        Some(Self {
-            place,
-            entry: EntryId::parse(entry)?,
-        })
+        Some(Self { place, entry: EntryId::parse(entry)? })
     }
 }
 
@@ -90,6 +87,14 @@ pub enum Outbound {
     End(Option<Refusal>),
 }
 
+/// The stream's side of a session: what to write, and when to give up.
+pub struct Outlet {
+    /// In this order.
+    pub queue: mpsc::UnboundedReceiver<Outbound>,
+    /// Fires when the stream was ended and its client does not take note.
+    pub cut: oneshot::Receiver<()>,
+}
+
 /// The shared part of a session.
 pub struct Session {
     /// Who it is.
@@ -97,6 +102,7 @@ pub struct Session {
     /// Which of the agent's processes.
     pub instance: InstanceId,
     outbound: mpsc::UnboundedSender<Outbound>,
+    cut: Mutex<Option<oneshot::Sender<()>>>,
     notes: Mutex<Notes>,
     /// Notes that may wait: every valid one answers a delivery in flight, so twice the credit is ample
     /// and what exceeds it is forged or repeated.
@@ -126,18 +132,20 @@ impl Session {
         instance: InstanceId,
         max_in_flight: usize,
         home: Mailbox,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Outbound>) {
-        let (outbound, receiver) = mpsc::unbounded();
+    ) -> (Arc<Self>, Outlet) {
+        let (outbound, queue) = mpsc::unbounded();
+        let (cut_sender, cut) = oneshot::channel();
         let session = Self {
             identity,
             instance,
             outbound,
+            cut: Mutex::new(Some(cut_sender)),
             notes: Mutex::default(),
             max_notes: max_in_flight * 2,
             closed: AtomicBool::new(false),
             home,
         };
-        (Arc::new(session), receiver)
+        (Arc::new(session), Outlet { queue, cut })
     }
 
     /// Called by the stream's reader.
@@ -177,6 +185,15 @@ impl Session {
         let _ = self.outbound.unbounded_send(outbound);
     }
 
+    /// Gives a stream up that does not end: its client does not read.
+    pub fn cut(&self) {
+        let sender = self.cut.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A stream that has ended has no use for it.
+        if let Some(sender) = sender {
+            let _ = sender.send(());
+        }
+    }
+
     /// Ends the stream.
     pub fn end(&self, refusal: Option<Refusal>) {
         self.send(Outbound::End(refusal));
@@ -200,46 +217,35 @@ const DIRECTORY_SHARDS: usize = 64;
 
 impl Default for Directory {
     fn default() -> Self {
-        Self {
-            shards: (0..DIRECTORY_SHARDS).map(|_| RwLock::default()).collect(),
-        }
+        Self { shards: (0..DIRECTORY_SHARDS).map(|_| RwLock::default()).collect() }
     }
 }
 
 impl Directory {
     fn shard(&self, agent: &AgentId) -> Option<&RwLock<HashMap<AgentId, Vec<InstanceId>>>> {
-        self.shards
-            .get(usize::from(agent.route_hash()) % DIRECTORY_SHARDS)
+        self.shards.get(usize::from(agent.route_hash()) % DIRECTORY_SHARDS)
     }
 
     fn read<T>(&self, agent: &AgentId, f: impl FnOnce(&[InstanceId]) -> T) -> Option<T> {
-        let shard = self
-            .shard(agent)?
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard(agent)?.read().unwrap_or_else(PoisonError::into_inner);
         shard.get(agent).map(|instances| f(instances))
     }
 
     /// Whether this instance has a session.
     pub fn has(&self, agent: &AgentId, instance: &InstanceId) -> bool {
-        self.read(agent, |instances| instances.contains(instance))
-            .unwrap_or(false)
+        self.read(agent, |instances| instances.contains(instance)).unwrap_or(false)
     }
 
     /// Whether any instance of the agent has a session.
     pub fn is_active(&self, agent: &AgentId) -> bool {
-        self.read(agent, |instances| !instances.is_empty())
-            .unwrap_or(false)
+        self.read(agent, |instances| !instances.is_empty()).unwrap_or(false)
     }
 
     /// A session opened.
     pub fn insert(&self, agent: &AgentId, instance: &InstanceId) {
         if let Some(shard) = self.shard(agent) {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            shard
-                .entry(agent.clone())
-                .or_default()
-                .push(instance.clone());
+            shard.entry(agent.clone()).or_default().push(instance.clone());
         }
     }
 

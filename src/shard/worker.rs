@@ -3,15 +3,18 @@
 //! the directory of connected instances.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+use uuid::Uuid;
 
 use super::Shared;
 use super::decide::Note;
 use super::inbox::{Inbox, Nacked};
 use super::job::{Control, Job};
 use super::mailbox::Inlet;
+use super::ready::Ready;
 use super::session::{ClientNote, Session};
 use crate::audit::{Action, Decision, Fields, Lane, LaneId};
 use crate::clock::Now;
@@ -31,8 +34,12 @@ const RECONNECT_FIRST_MS: u64 = 20;
 const RECONNECT_LAST_MS: u64 = 1000;
 /// How often the inboxes of connected agents are looked over for anything missed.
 const SWEEP_MS: u64 = 30_000;
-/// Attempts to commit what a stop leaves behind.
-const STOP_ATTEMPTS: usize = 5;
+/// How long a stop tries to commit what is left.
+const STOP_PATIENCE_MS: u64 = 5_000;
+/// How often the certificates of open sessions are looked at.
+const EXPIRY_CHECK_MS: u64 = 1_000;
+/// How long a stream that was ended may take to say so to a client that does not read.
+const END_GRACE_MS: u64 = 1_000;
 /// Agents registered in one round trip at connect.
 const REGISTER_PAGE: usize = 256;
 /// What is left of an instance is cleared away after this many times `reclaim_idle_ms`.
@@ -46,8 +53,10 @@ pub(super) const STALL_MS: u64 = 250;
 enum Timer {
     /// Entries of this inbox are due, or something of a gone instance is to be cleared.
     Inbox(AgentId),
-    /// The certificate of this instance's session runs out.
-    Expiry(AgentId, InstanceId),
+    /// Certificates run out.
+    Expiry,
+    /// A stream that was ended and may still hang.
+    Cut(u64),
     /// The safety net.
     Sweep,
 }
@@ -70,19 +79,28 @@ pub struct Worker {
     connects: u64,
     retry_at_ms: u64,
     retry_wait_ms: u64,
+    boot: Uuid,
     pub(super) lane: Lane,
     pub(super) batch: Batch,
     pub(super) inboxes: HashMap<AgentId, Inbox>,
-    /// Inboxes to look at in the next round.
-    pub(super) ready: HashSet<AgentId>,
+    /// Inboxes to look at in the next rounds.
+    pub(super) ready: Ready,
     /// Inboxes whose consumer groups must be made again.
     pub(super) regroup: HashSet<AgentId>,
+    /// Inboxes whose length is to be read.
+    pub(super) measure: HashSet<AgentId>,
+    /// Agents with dead letters to write.
+    pub(super) dying: BTreeSet<AgentId>,
     pub(super) scans: VecDeque<Scan>,
     /// Gone instances whose remains are to be cleared.
     pub(super) clears: VecDeque<(AgentId, InstanceId)>,
     pub(super) notes: Vec<Note>,
     pub(super) stalled_until_ms: u64,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    watches_expiry: bool,
+    /// Streams that were ended, until they are cut.
+    ended: HashMap<u64, Arc<Session>>,
+    next_ended: u64,
     stopping: bool,
 }
 
@@ -90,6 +108,7 @@ impl Worker {
     /// A connected worker that owns every agent whose route hash falls to `index` of `count`.
     pub fn connect(
         shared: Arc<Shared>,
+        boot: Uuid,
         index: usize,
         count: usize,
         inlet: Inlet,
@@ -98,9 +117,9 @@ impl Worker {
             .policy
             .agents()
             .filter(|card| usize::from(card.id.route_hash()) % count == index)
-            .map(|card| (card.id.clone(), Inbox::new(card.id.clone(), 0)))
+            .map(|card| (card.id.clone(), Inbox::new(card.id.clone(), shared.limits.max_message_bytes)))
             .collect();
-        let lane = Lane::new(LaneId::new(shared.boot, index, 0));
+        let lane = Lane::new(LaneId::new(boot, index, 0));
         let mut worker = Self {
             index,
             shared,
@@ -109,16 +128,22 @@ impl Worker {
             connects: 0,
             retry_at_ms: 0,
             retry_wait_ms: RECONNECT_FIRST_MS,
+            boot,
             lane,
             batch: Batch::new(),
             inboxes,
-            ready: HashSet::new(),
+            ready: Ready::default(),
             regroup: HashSet::new(),
+            measure: HashSet::new(),
+            dying: BTreeSet::new(),
             scans: VecDeque::new(),
             clears: VecDeque::new(),
             notes: Vec::new(),
             stalled_until_ms: 0,
             timers: BinaryHeap::new(),
+            watches_expiry: false,
+            ended: HashMap::new(),
+            next_ended: 0,
             stopping: false,
         };
         worker.establish(Now::read())?;
@@ -174,7 +199,10 @@ impl Worker {
                     self.client_notes(&session, now);
                     self.close(&session, now, "stream_ended", None);
                 }
-                Control::Stop => self.stopping = true,
+                Control::Stop => {
+                    self.inlet.close();
+                    self.stopping = true;
+                }
             }
         }
     }
@@ -185,10 +213,7 @@ impl Worker {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
-        if !inbox
-            .slot(&session.instance)
-            .is_some_and(|slot| Arc::ptr_eq(&slot.session, session))
-        {
+        if !inbox.slot(&session.instance).is_some_and(|slot| Arc::ptr_eq(&slot.session, session)) {
             return;
         }
         for note in notes {
@@ -197,11 +222,7 @@ impl Worker {
                 ClientNote::Ack(id) => {
                     let _ = inbox.ack(&session.instance, id);
                 }
-                ClientNote::Nack {
-                    id,
-                    reason,
-                    retryable,
-                } => {
+                ClientNote::Nack { id, reason, retryable } => {
                     let nacked = inbox.nack(
                         &session.instance,
                         id,
@@ -225,7 +246,10 @@ impl Worker {
                 }
             }
         }
-        let _ = self.ready.insert(agent.clone());
+        if !inbox.dead.is_empty() {
+            let _ = self.dying.insert(agent.clone());
+        }
+        self.ready.insert(agent.clone());
     }
 
     /// Ends a session in memory now; the record and the store follow with the next commit.
@@ -253,7 +277,15 @@ impl Worker {
             reason,
         });
         session.end(refusal);
-        let _ = self.ready.insert(agent);
+        self.cut_later(session, now);
+        self.ready.insert(agent);
+    }
+
+    /// A client that does not read never sees its stream's end: it is cut after a while.
+    fn cut_later(&mut self, session: &Arc<Session>, now: Now) {
+        self.next_ended += 1;
+        drop(self.ended.insert(self.next_ended, session.clone()));
+        self.set_timer(now.mono_ms + END_GRACE_MS, Timer::Cut(self.next_ended));
     }
 
     /// How long an instance may be away before what is left of it is cleared, in milliseconds.
@@ -267,25 +299,16 @@ impl Worker {
         let Some(inbox) = self.inboxes.get_mut(&agent) else {
             return;
         };
-        inbox.open(session.clone(), now.mono_ms);
+        inbox.open(session.clone());
         self.shared.directory.insert(&agent, &session.instance);
         session.send(super::session::Outbound::Welcome);
         for owner in [None, Some(session.instance.clone())] {
-            self.scans.push_back(Scan {
-                agent: agent.clone(),
-                owner,
-                after: None,
-            });
+            self.scans.push_back(Scan { agent: agent.clone(), owner, after: None });
         }
-        let left_s = session.identity.not_after_s - i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
-        // The second after the last valid one.
-        let expires_ms =
-            now.mono_ms + (u64::try_from(left_s).unwrap_or(0) + 1).saturating_mul(1000);
-        self.set_timer(
-            expires_ms,
-            Timer::Expiry(agent.clone(), session.instance.clone()),
-        );
-        let _ = self.ready.insert(agent);
+        if !std::mem::replace(&mut self.watches_expiry, true) {
+            self.set_timer(now.mono_ms + EXPIRY_CHECK_MS, Timer::Expiry);
+        }
+        self.ready.insert(agent);
         if session.is_closed() {
             self.close(session, now, "stream_ended", None);
         }
@@ -297,16 +320,17 @@ impl Worker {
         self.timers.push(Reverse((at_ms, timer)));
     }
 
+    /// Has an inbox looked at again at a given time, whatever it waits for by itself.
+    pub(super) fn look_again(&mut self, agent: &AgentId, at_ms: u64) {
+        self.set_timer(at_ms, Timer::Inbox(agent.clone()));
+    }
+
     /// Makes sure the worker wakes when something of this inbox is due.
     pub(super) fn schedule(&mut self, agent: &AgentId) {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
-        let next = inbox
-            .next_due_ms()
-            .into_iter()
-            .chain(inbox.gone.values().copied())
-            .min();
+        let next = inbox.next_due_ms().into_iter().chain(inbox.gone.values().copied()).min();
         if let Some(at_ms) = next
             && inbox.timer_ms.is_none_or(|set| at_ms < set)
         {
@@ -325,7 +349,12 @@ impl Worker {
             };
             match timer {
                 Timer::Inbox(agent) => self.inbox_due(agent, now),
-                Timer::Expiry(agent, instance) => self.expire(&agent, &instance, now),
+                Timer::Expiry => self.expire(now),
+                Timer::Cut(number) => {
+                    if let Some(session) = self.ended.remove(&number) {
+                        session.cut();
+                    }
+                }
                 Timer::Sweep => {
                     self.sweep();
                     self.set_timer(now.mono_ms + SWEEP_MS, Timer::Sweep);
@@ -350,23 +379,25 @@ impl Worker {
             let _ = inbox.gone.remove(&instance);
             self.clears.push_back((agent.clone(), instance));
         }
-        let _ = self.ready.insert(agent);
+        self.ready.insert(agent);
     }
 
-    fn expire(&mut self, agent: &AgentId, instance: &InstanceId, now: Now) {
-        let session = self
-            .inboxes
-            .get(agent)
-            .and_then(|inbox| inbox.slot(instance))
-            .map(|slot| slot.session.clone());
-        // A later session of the instance, with a newer certificate, has a timer of its own.
-        if let Some(session) = session.filter(|session| !session.identity.is_current(now)) {
-            self.close(
-                &session,
-                now,
-                "certificate_expired",
-                Some(Refusal::INVALID_CERTIFICATE),
-            );
+    /// Ends the sessions whose certificates have run out; looks again as long as there are sessions.
+    fn expire(&mut self, now: Now) {
+        let mut expired = Vec::new();
+        let mut open = false;
+        for slot in self.inboxes.values().flat_map(Inbox::slots) {
+            open = true;
+            if !slot.session.identity.is_current(now) {
+                expired.push(slot.session.clone());
+            }
+        }
+        for session in expired {
+            self.close(&session, now, "certificate_expired", Some(Refusal::INVALID_CERTIFICATE));
+        }
+        self.watches_expiry = open;
+        if open {
+            self.set_timer(now.mono_ms + EXPIRY_CHECK_MS, Timer::Expiry);
         }
     }
 
@@ -376,12 +407,9 @@ impl Worker {
                 continue;
             }
             inbox.suspect();
-            self.scans.push_back(Scan {
-                agent: agent.clone(),
-                owner: None,
-                after: None,
-            });
-            let _ = self.ready.insert(agent.clone());
+            self.scans.extend(scans_of(inbox));
+            let _ = self.measure.insert(agent.clone());
+            self.ready.insert(agent.clone());
         }
     }
 
@@ -395,8 +423,11 @@ impl Worker {
         let stalled = Now::read().mono_ms < self.stalled_until_ms;
         !self.ready.is_empty()
             || !self.scans.is_empty()
-            || !self.regroup.is_empty()
-            || (!stalled && (!self.notes.is_empty() || !self.clears.is_empty()))
+            || (!stalled
+                && !(self.notes.is_empty()
+                    && self.clears.is_empty()
+                    && self.dying.is_empty()
+                    && self.regroup.is_empty()))
     }
 
     fn sleep_for(&self) -> Duration {
@@ -454,13 +485,9 @@ impl Worker {
     fn establish(&mut self, now: Now) -> Result<(), StoreError> {
         let mut connection = Connection::open(&self.shared.redis_url, self.shared.redis_timeout)?;
         self.connects += 1;
-        let mut lane = Lane::new(LaneId::new(self.shared.boot, self.index, self.connects));
+        let mut lane = Lane::new(LaneId::new(self.boot, self.index, self.connects));
         // The first connection has no predecessor; any later one states how the last lane ended.
-        let predecessor = if self.connects == 1 {
-            "boot".to_owned()
-        } else {
-            self.lane.closing_note()
-        };
+        let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
         let _ = lane.append(
             now,
             Action::LaneOpened,
@@ -482,18 +509,8 @@ impl Worker {
                 continue;
             }
             let _ = self.regroup.insert(agent.clone());
-            let _ = self.ready.insert(agent.clone());
-            let own = inbox
-                .slots()
-                .iter()
-                .map(|slot| Some(slot.session.instance.clone()));
-            for owner in own.chain(std::iter::once(None)) {
-                self.scans.push_back(Scan {
-                    agent: agent.clone(),
-                    owner,
-                    after: None,
-                });
-            }
+            self.ready.insert(agent.clone());
+            self.scans.extend(scans_of(inbox));
         }
         Ok(())
     }
@@ -519,23 +536,14 @@ impl Worker {
     fn register(&mut self, agent: &AgentId, now_ms: &str) {
         let key = keys::agent(agent);
         let batch = &mut self.batch;
-        let active = self
-            .inboxes
-            .get(agent)
-            .is_some_and(|inbox| !inbox.slots().is_empty());
+        let active = self.inboxes.get(agent).is_some_and(|inbox| !inbox.slots().is_empty());
         let _ = batch.command("HSET");
         let _ = batch.arg(&key).arg("id").arg(agent.as_str());
         if let Some(card) = self.shared.policy.agent(agent.as_str()) {
             let capabilities = serde_json::Value::from(card.capabilities.clone()).to_string();
-            let _ = batch
-                .arg("capabilities")
-                .arg(capabilities)
-                .arg("metadata")
-                .arg(&card.metadata_json);
+            let _ = batch.arg("capabilities").arg(capabilities).arg("metadata").arg(&card.metadata_json);
         }
-        let _ = batch
-            .arg("status")
-            .arg(if active { "ACTIVE" } else { "INACTIVE" });
+        let _ = batch.arg("status").arg(if active { "ACTIVE" } else { "INACTIVE" });
         let _ = batch.command("HSETNX");
         let _ = batch.arg(&key).arg("registered_at").arg(now_ms);
         let _ = batch.command("XLEN");
@@ -573,40 +581,54 @@ impl Worker {
     /// Ends every session, commits what is left and closes the lane.
     fn finish(mut self) {
         let now = Now::read();
-        let sessions: Vec<Arc<Session>> = self
-            .inboxes
-            .values()
-            .flat_map(|inbox| inbox.slots().iter().map(|slot| slot.session.clone()))
-            .collect();
+        let sessions: Vec<Arc<Session>> =
+            self.inboxes.values().flat_map(Inbox::slots).map(|slot| slot.session.clone()).collect();
         for session in sessions {
             self.client_notes(&session, now);
-            self.close(
-                &session,
-                now,
-                "server_stopping",
-                Some(Refusal::SERVER_STOPPING),
-            );
+            self.close(&session, now, "server_stopping", Some(Refusal::SERVER_STOPPING));
         }
-        self.notes.push(Note::LaneClosed);
         self.clears.clear();
         self.scans.clear();
         self.stalled_until_ms = 0;
-        for _ in 0..STOP_ATTEMPTS {
+        let give_up_ms = now.mono_ms + STOP_PATIENCE_MS;
+        let mut closed = false;
+        loop {
             let now = Now::read();
             if self.is_connected(now) {
                 self.round(Vec::new(), now);
+            } else {
+                std::thread::park_timeout(Duration::from_millis(RECONNECT_FIRST_MS));
             }
             let acked = self.inboxes.values().any(|inbox| !inbox.acked.is_empty());
-            if self.notes.is_empty() && !acked {
-                return;
+            let left = !self.notes.is_empty() || acked || !self.dying.is_empty();
+            if !left && closed {
+                break;
+            }
+            if !left {
+                // The last record of all.
+                self.notes.push(Note::LaneClosed);
+                closed = true;
+            }
+            if now.mono_ms >= give_up_ms {
+                log::error!(
+                    "worker {}: Redis did not take the last {} events before the stop",
+                    self.index,
+                    self.notes.len()
+                );
+                break;
             }
         }
-        log::error!(
-            "worker {}: stopped with {} events unrecorded and Redis not available",
-            self.index,
-            self.notes.len()
-        );
+        // What slipped in while the mailbox closed.
+        while let Ok(job) = self.inlet.jobs.try_recv() {
+            job.fail(Refusal::SERVER_STOPPING);
+        }
     }
+}
+
+/// Looks into the pending entries of an inbox: the shared one's and those of its connected instances.
+fn scans_of(inbox: &Inbox) -> impl Iterator<Item = Scan> {
+    let own = inbox.slots().iter().map(|slot| Some(slot.session.instance.clone()));
+    std::iter::once(None).chain(own).map(|owner| Scan { agent: inbox.agent.clone(), owner, after: None })
 }
 
 /// Registers a lane and writes its first block, both or neither.
@@ -634,9 +656,8 @@ fn open_lane(
             lane.confirm();
             Ok(())
         }
-        other => Err(StoreError::Unexpected {
-            command: "opening an audit lane",
-            answer: format!("{other:?}"),
-        }),
+        other => {
+            Err(StoreError::Unexpected { command: "opening an audit lane", answer: format!("{other:?}") })
+        }
     }
 }

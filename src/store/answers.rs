@@ -18,18 +18,13 @@ impl EntryId {
     /// Parses `ms-seq`: decimal digits without sign, padding or anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (ms, seq) = text.split_once('-')?;
-        Some(Self {
-            ms: digits(ms)?,
-            seq: digits(seq)?,
-        })
+        Some(Self { ms: digits(ms)?, seq: digits(seq)? })
     }
 }
 
 fn digits(text: &str) -> Option<u64> {
     let canonical = text == "0" || !text.starts_with('0');
-    (canonical && text.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| text.parse().ok())
-        .flatten()
+    (canonical && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
 impl fmt::Display for EntryId {
@@ -197,8 +192,7 @@ pub fn pairs(value: Value) -> Option<Vec<(String, String)>> {
 fn owned_text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => Some(
-            String::from_utf8(bytes)
-                .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+            String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
         ),
         other => text(&other).map(str::to_owned),
     }

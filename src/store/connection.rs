@@ -41,9 +41,7 @@ impl Connection {
     /// Connects; no step of it and no later round trip takes longer than `timeout`.
     pub fn open(url: &str, timeout: Duration) -> Result<Self, StoreError> {
         let client = Client::open(url).map_err(StoreError::Unreachable)?;
-        let inner = client
-            .get_connection_with_timeout(timeout)
-            .map_err(StoreError::Unreachable)?;
+        let inner = client.get_connection_with_timeout(timeout).map_err(StoreError::Unreachable)?;
         inner
             .set_read_timeout(Some(timeout))
             .and_then(|()| inner.set_write_timeout(Some(timeout)))
@@ -60,9 +58,7 @@ impl Connection {
         if count == 0 {
             return Ok(Vec::new());
         }
-        self.inner
-            .send_packed_command(&batch.bytes)
-            .map_err(StoreError::Broken)?;
+        self.inner.send_packed_command(&batch.bytes).map_err(StoreError::Broken)?;
         batch.clear();
         let mut answers = Vec::with_capacity(count);
         for _ in 0..count {
@@ -79,15 +75,11 @@ impl Connection {
             batch.arg(*arg);
         }
         match self.run(&mut batch)?.pop() {
-            Some(Value::ServerError(error)) => Err(StoreError::Unexpected {
-                command: name,
-                answer: format!("{error:?}"),
-            }),
+            Some(Value::ServerError(error)) => {
+                Err(StoreError::Unexpected { command: name, answer: format!("{error:?}") })
+            }
             Some(value) => Ok(value),
-            None => Err(StoreError::Unexpected {
-                command: name,
-                answer: "nothing".to_owned(),
-            }),
+            None => Err(StoreError::Unexpected { command: name, answer: "nothing".to_owned() }),
         }
     }
 }
@@ -101,12 +93,7 @@ impl Default for Batch {
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            cmd: Cmd::new(),
-            started: false,
-            count: 0,
-        }
+        Self { bytes: Vec::new(), cmd: Cmd::new(), started: false, count: 0 }
     }
 
     /// Starts the next command and returns the place of its answer.

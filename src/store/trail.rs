@@ -50,10 +50,7 @@ pub fn append(batch: &mut Batch, lane: &LaneId, block: Block<'_>) -> usize {
 /// Adds the command that enters a lane into the registry.
 pub fn register(batch: &mut Batch, lane: &LaneId, description_json: &str) -> usize {
     let place = batch.command("HSET");
-    let _ = batch
-        .arg(keys::LANES)
-        .arg(lane.as_str())
-        .arg(description_json);
+    let _ = batch.arg(keys::LANES).arg(lane.as_str()).arg(description_json);
     place
 }
 
@@ -69,14 +66,10 @@ pub fn lanes(connection: &mut Connection) -> Result<Lanes, StoreError> {
         let Value::Array(parts) = &answer else {
             return Err(unexpected("SCAN", &answer));
         };
-        let (Some(next), Some(Value::Array(names))) = (parts.first().and_then(text), parts.get(1))
-        else {
+        let (Some(next), Some(Value::Array(names))) = (parts.first().and_then(text), parts.get(1)) else {
             return Err(unexpected("SCAN", &answer));
         };
-        let ids = names
-            .iter()
-            .filter_map(text)
-            .filter_map(|key| key.strip_prefix(keys::LANE_PREFIX));
+        let ids = names.iter().filter_map(text).filter_map(|key| key.strip_prefix(keys::LANE_PREFIX));
         existing.extend(ids.map(LaneId::from_stored));
         cursor = next.to_owned();
         if cursor == "0" {
@@ -84,21 +77,14 @@ pub fn lanes(connection: &mut Connection) -> Result<Lanes, StoreError> {
         }
     }
     let mut registered: Vec<LaneId> = match connection.command("HKEYS", &[keys::LANES])? {
-        Value::Array(names) => names
-            .iter()
-            .filter_map(text)
-            .map(LaneId::from_stored)
-            .collect(),
+        Value::Array(names) => names.iter().filter_map(text).map(LaneId::from_stored).collect(),
         other => return Err(unexpected("HKEYS", &other)),
     };
     existing.sort();
     // SCAN may show a key twice.
     existing.dedup();
     registered.sort();
-    Ok(Lanes {
-        existing,
-        registered,
-    })
+    Ok(Lanes { existing, registered })
 }
 
 /// The next blocks of a lane after the one that began at `after` (0: from the start); empty at its end.
@@ -108,15 +94,8 @@ pub fn blocks(
     after: u64,
 ) -> Result<Vec<StoredBlock>, StoreError> {
     let key = keys::lane(lane);
-    let from = if after == 0 {
-        "-".to_owned()
-    } else {
-        format!("({after}-0")
-    };
-    let answer = connection.command(
-        "XRANGE",
-        &[&key, &from, "+", "COUNT", &PAGE_BLOCKS.to_string()],
-    )?;
+    let from = if after == 0 { "-".to_owned() } else { format!("({after}-0") };
+    let answer = connection.command("XRANGE", &[&key, &from, "+", "COUNT", &PAGE_BLOCKS.to_string()])?;
     parse_blocks(answer)
 }
 
@@ -138,24 +117,16 @@ fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
     items
         .into_iter()
         .map(|item| {
-            let (id, fields) =
-                answers::entry(item).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
+            let (id, fields) = answers::entry(item).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
             let bytes = answers::field(fields.clone(), BLOCK_FIELD).unwrap_or_default();
             let hash = answers::field(fields, HASH_FIELD).unwrap_or_default();
             // A second part of the id that is not 0 cannot come from a lane's writer.
             let first_seq = if id.seq == 0 { id.ms } else { 0 };
-            Ok(StoredBlock {
-                first_seq,
-                bytes,
-                hash,
-            })
+            Ok(StoredBlock { first_seq, bytes, hash })
         })
         .collect()
 }
 
 fn unexpected(command: &'static str, answer: &Value) -> StoreError {
-    StoreError::Unexpected {
-        command,
-        answer: format!("{answer:?}").chars().take(200).collect(),
-    }
+    StoreError::Unexpected { command, answer: format!("{answer:?}").chars().take(200).collect() }
 }

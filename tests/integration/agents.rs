@@ -231,5 +231,7 @@ fn a_shutdown_finishes_what_has_begun() {
     beta.shutdown();
     let finished = done.load(Ordering::SeqCst);
     assert!(finished >= 1);
-    until("exactly the finished ones are acknowledged", || world.redis.len("agent.stream:beta") == 4 - finished);
+    until("exactly the finished ones are acknowledged", || {
+        world.redis.len("agent.stream:beta") == 4 - finished
+    });
 }

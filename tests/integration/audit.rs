@@ -21,8 +21,12 @@ fn with_history() -> World {
 
 /// The lanes' streams that hold more than an opening and a closing record.
 fn lanes(world: &World) -> Vec<String> {
-    let lanes: Vec<String> =
-        world.redis.keys().into_iter().filter(|key| key.starts_with("audit:lane:") && world.redis.len(key) > 4).collect();
+    let lanes: Vec<String> = world
+        .redis
+        .keys()
+        .into_iter()
+        .filter(|key| key.starts_with("audit:lane:") && world.redis.len(key) > 4)
+        .collect();
     assert!(!lanes.is_empty());
     lanes
 }
@@ -146,7 +150,8 @@ fn tail_shows_records_and_no_stranger_writes_on_the_terminal() {
     assert!(line.contains("AUTHZ_DENIED") && line.contains("alpha/a"), "{line}");
 
     let json = String::from_utf8(world.mas(&["audit", "tail", "-n", "100", "--json"]).stdout).unwrap();
-    let records: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let records: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(records.iter().any(|r| r["target"].as_str().unwrap().starts_with("evil\u{1b}")));
     assert_eq!(records.len(), world.records().len());
 

@@ -77,7 +77,11 @@ agents:
     let output = world.path().join("output");
     let file = std::fs::File::create(&output).unwrap();
     let mut run = Process::start(
-        Command::new(mas).args(["run", "--config", "run.yaml"]).current_dir(world.path()).stdout(file).stderr(Stdio::null()),
+        Command::new(mas)
+            .args(["run", "--config", "run.yaml"])
+            .current_dir(world.path())
+            .stdout(file)
+            .stderr(Stdio::null()),
     );
     let said = || std::fs::read_to_string(&output).unwrap();
     until("both instances have started", || said().matches("env alpha").count() == 2);

@@ -57,7 +57,9 @@ fn only_one_well_formed_spiffe_uri_is_an_identity() {
 fn an_identity_outside_the_allowlist_is_refused_on_every_rpc_and_recorded() {
     let world = World::new();
     let server = world.server();
-    for (client, path) in [(world.client(&server, "stranger"), "new"), (world.client(&server, "stranger").v04(), "old")] {
+    for (client, path) in
+        [(world.client(&server, "stranger"), "new"), (world.client(&server, "stranger").v04(), "old")]
+    {
         let expected = refused("UNAUTHENTICATED", "agent_not_allowlisted");
         assert_eq!(client.send("i", "beta", "{}").unwrap_err(), expected, "{path}");
         assert_eq!(client.request("i", "beta", "{}", 0).unwrap_err(), expected, "{path}");
@@ -91,7 +93,11 @@ fn without_a_certificate_of_our_authority_there_is_no_connection() {
     let now = time::OffsetDateTime::now_utc();
     let hours = |n: i64| now + time::Duration::hours(n);
     for (from, to, what) in [(hours(-48), hours(-24), "expired"), (hours(24), hours(48), "not yet valid")] {
-        let leaf = CustomLeaf { not_before: from, not_after: to, ..CustomLeaf::client(vec![uri("spiffe://mas/agent/alpha")]) };
+        let leaf = CustomLeaf {
+            not_before: from,
+            not_after: to,
+            ..CustomLeaf::client(vec![uri("spiffe://mas/agent/alpha")])
+        };
         let (cert, key) = world.authority.issue_custom(leaf).unwrap();
         assert_eq!(code(world.client_with(&server, cert.into(), key.into())), "UNAVAILABLE", "{what}");
     }

@@ -1,6 +1,17 @@
 //! Real redis-server, real mas-server, real certificates, killed for real. Each test has a world of its
 //! own in a temporary folder; everything is ended and removed when the world is dropped.
 
+// A panic is how a test fails.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unused_results,
+    unreachable_pub,
+    missing_docs
+)]
+
 mod support;
 
 mod agents;

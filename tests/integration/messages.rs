@@ -48,9 +48,19 @@ fn only_a_permitted_target_is_reached_and_all_others_look_alike() {
     let _a = alpha.session("a");
     let denied = refused("PERMISSION_DENIED", "not_authorized");
     let long = "x".repeat(1000);
-    for target in
-        ["gamma", "nobody", "", "alpha", "*", "a:b", "beta\n", "beta ", "alpha:allowed_targets", "stream:beta", long.as_str()]
-    {
+    for target in [
+        "gamma",
+        "nobody",
+        "",
+        "alpha",
+        "*",
+        "a:b",
+        "beta\n",
+        "beta ",
+        "alpha:allowed_targets",
+        "stream:beta",
+        long.as_str(),
+    ] {
         let before = world.redis.keys();
         assert_eq!(alpha.send("a", target, "{}"), denied, "{target:?}");
         assert_eq!(alpha.request("a", target, "{}", 0), denied, "{target:?}");
@@ -105,8 +115,17 @@ fn a_payload_must_be_one_strict_json_object() {
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(64), "]".repeat(64));
     let deep_enough = format!("{{\"a\":{}{}}}", "[".repeat(63), "]".repeat(63));
     for bad in [
-        "{", "nope", "{\"a\":NaN}", "{\"a\":Infinity}", "{\"a\":-Infinity}", "{\"a\":1e400}", "{\"a\":\"\\ud800\"}",
-        "{} x", "{\"a\":1,\"a\":2}", " ", deep.as_str(),
+        "{",
+        "nope",
+        "{\"a\":NaN}",
+        "{\"a\":Infinity}",
+        "{\"a\":-Infinity}",
+        "{\"a\":1e400}",
+        "{\"a\":\"\\ud800\"}",
+        "{} x",
+        "{\"a\":1,\"a\":2}",
+        " ",
+        deep.as_str(),
     ] {
         assert_eq!(alpha.send("a", "beta", bad), refused("INVALID_ARGUMENT", "invalid_json"), "{bad}");
     }

@@ -22,7 +22,8 @@ fn an_acknowledged_message_is_gone_from_redis() {
         b.take();
     }
     until("the inbox is empty", || world.redis.len("agent.stream:beta") == 0);
-    let pending: Vec<redis::Value> = world.redis.query(&["XPENDING", "agent.stream:beta", "agents", "-", "+", "10"]);
+    let pending: Vec<redis::Value> =
+        world.redis.query(&["XPENDING", "agent.stream:beta", "agents", "-", "+", "10"]);
     assert_eq!(pending.len(), 0);
 }
 

@@ -133,7 +133,9 @@ fn a_key_of_the_wrong_type_fails_loudly_and_only_its_own_agent() {
     assert_eq!((refusal.code.as_str(), refusal.details.as_str()), ("UNAVAILABLE", "storage_unavailable"));
     beta.send("b", "alpha", "{\"n\":1}").unwrap();
     assert_eq!(a.take().data()["n"], 1);
-    until("the failure is on record", || world.records().iter().any(|r| r.action.as_str() == "effect_failed"));
+    until("the failure is on record", || {
+        world.records().iter().any(|r| r.action.as_str() == "effect_failed")
+    });
     world.assert_intact();
 }
 

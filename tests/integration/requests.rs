@@ -49,7 +49,8 @@ fn a_pending_request_is_itself_the_permission_to_reply() {
 fn a_refused_reply_does_not_use_the_request_up() {
     let world = World::with(ONE_WAY, "");
     let server = world.server();
-    let (alpha, beta, gamma) = (world.client(&server, "alpha"), world.client(&server, "beta"), world.client(&server, "gamma"));
+    let (alpha, beta, gamma) =
+        (world.client(&server, "alpha"), world.client(&server, "beta"), world.client(&server, "gamma"));
     let (a, b, _g) = (alpha.session("a"), beta.session("b"), gamma.session("g"));
     let correlation = alpha.request("a", "beta", "{}", 30_000).unwrap();
     b.take();
@@ -81,7 +82,9 @@ fn a_request_expires_after_its_timeout_rounded_up() {
     let server = world.server();
     let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
     let (_a, _b) = (alpha.session("a"), beta.session("b"));
-    let ttl = |correlation: &str| -> i64 { world.redis.query(&["TTL", &format!("mas.pending_request:{correlation}")]) };
+    let ttl = |correlation: &str| -> i64 {
+        world.redis.query(&["TTL", &format!("mas.pending_request:{correlation}")])
+    };
     for (timeout_ms, seconds) in [(0, 60), (-1, 60), (1500, 2), (100_000, 100), (i32::MAX, 86_400)] {
         let correlation = alpha.request("a", "beta", "{}", timeout_ms).unwrap();
         let left = ttl(&correlation);

@@ -128,8 +128,15 @@ fn an_idle_server_is_small_and_quiet() {
     assert!(kib < 30 * 1024, "{rss}");
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        let fields: Vec<u64> =
-            stat.rsplit_once(')').unwrap().1.split_whitespace().skip(11).take(2).map(|f| f.parse().unwrap()).collect();
+        let fields: Vec<u64> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|f| f.parse().unwrap())
+            .collect();
         fields[0] + fields[1]
     };
     // A worker that spins would use up the second: 100 ticks.

@@ -7,7 +7,8 @@ use mas::protocol::ClientEvent;
 use crate::support::{Ended, Refused, World, until};
 
 fn active(world: &World, agent: &str) -> bool {
-    world.redis.query::<Option<String>>(&["HGET", &format!("agent:{agent}"), "status"]).as_deref() == Some("ACTIVE")
+    world.redis.query::<Option<String>>(&["HGET", &format!("agent:{agent}"), "status"]).as_deref()
+        == Some("ACTIVE")
 }
 
 #[test]
@@ -77,7 +78,8 @@ fn a_call_needs_a_session_of_its_instance_on_whatever_connection() {
     let world = World::new();
     let server = world.server();
     let alpha = world.client(&server, "alpha");
-    let none = Refused { code: "FAILED_PRECONDITION".to_owned(), details: "session_not_connected".to_owned() };
+    let none =
+        Refused { code: "FAILED_PRECONDITION".to_owned(), details: "session_not_connected".to_owned() };
     assert_eq!(alpha.send("i1", "beta", "{}"), Err(none));
     let _session = alpha.session("i1");
     let elsewhere = world.client(&server, "alpha");
@@ -98,7 +100,9 @@ fn a_half_closed_stream_ends_its_session() {
     assert!(active(&world, "alpha"));
     session.half_close();
     assert_eq!(session.end(), Ended::InOrder);
-    until("no session", || alpha.send("i1", "beta", "{}").is_err_and(|e| e.details == "session_not_connected"));
+    until("no session", || {
+        alpha.send("i1", "beta", "{}").is_err_and(|e| e.details == "session_not_connected")
+    });
     until("inactive", || !active(&world, "alpha"));
     // It takes no messages any more: the next session gets them.
     let beta = world.client(&server, "beta");
@@ -203,6 +207,7 @@ fn what_is_left_of_a_gone_instance_is_cleared_away() {
     assert!(letters[0].1.iter().any(|(k, v)| k == "reason" && v == "instance_gone"));
     assert!(letters[0].1.iter().any(|(k, v)| k == "envelope" && v.contains("\"late\":true")));
     until("nothing is registered", || !world.redis.keys().contains(&"agent.instances:alpha".to_owned()));
-    let consumers: Vec<Vec<redis::Value>> = world.redis.query(&["XINFO", "CONSUMERS", "agent.stream:alpha", "agents"]);
+    let consumers: Vec<Vec<redis::Value>> =
+        world.redis.query(&["XINFO", "CONSUMERS", "agent.stream:alpha", "agents"]);
     assert_eq!(consumers.len(), 0);
 }

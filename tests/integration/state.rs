@@ -48,7 +48,11 @@ fn state_is_bounded_in_fields_and_bytes() {
     alpha.update_state(&[("a", &ninety)]).unwrap();
     assert_eq!(alpha.update_state(&[("b", &ninety)]).unwrap_err(), too_large);
     alpha.update_state(&[("a", "1")]).unwrap();
-    assert_eq!(alpha.state(), Ok(map(&[("a", "1"), ("b", "2"), ("c", "3")])), "a refused update changes nothing");
+    assert_eq!(
+        alpha.state(),
+        Ok(map(&[("a", "1"), ("b", "2"), ("c", "3")])),
+        "a refused update changes nothing"
+    );
 }
 
 #[test]

@@ -30,7 +30,14 @@ struct Seen {
     held_at_kill: HashSet<String>,
 }
 
-fn receive(client: &Client, agent: &str, instance: &str, kill_after: Option<usize>, seen: &Mutex<Seen>, over: &AtomicBool) {
+fn receive(
+    client: &Client,
+    agent: &str,
+    instance: &str,
+    kill_after: Option<usize>,
+    seen: &Mutex<Seen>,
+    over: &AtomicBool,
+) {
     let session = client.session(instance);
     let mut count = 0;
     while !over.load(Ordering::SeqCst) {
@@ -59,7 +66,8 @@ fn receive(client: &Client, agent: &str, instance: &str, kill_after: Option<usiz
 
 #[test]
 fn a_hundred_thousand_messages_arrive_though_a_receiver_is_killed() {
-    let world = World::with(AGENTS, "delivery: {reclaim_idle_ms: 500}\nlimits: {max_streams_per_connection: 200}\n");
+    let world =
+        World::with(AGENTS, "delivery: {reclaim_idle_ms: 500}\nlimits: {max_streams_per_connection: 200}\n");
     let server = world.server();
     let seen = Mutex::new(Seen::default());
     let over = AtomicBool::new(false);
@@ -110,7 +118,9 @@ fn a_hundred_thousand_messages_arrive_though_a_receiver_is_killed() {
         let mut last = (0, std::time::Instant::now());
         loop {
             let count = seen.lock().unwrap().deliveries.len();
-            if count >= accepted && world.redis.len("agent.stream:r0") + world.redis.len("agent.stream:r1") == 0 {
+            if count >= accepted
+                && world.redis.len("agent.stream:r0") + world.redis.len("agent.stream:r1") == 0
+            {
                 break;
             }
             if count > last.0 {
@@ -129,11 +139,17 @@ fn a_hundred_thousand_messages_arrive_though_a_receiver_is_killed() {
     assert_eq!(accepted.len() + refused.load(Ordering::SeqCst), MESSAGES / SENDERS / LANES * SENDERS * LANES);
     let missing = accepted.iter().filter(|id| !seen.deliveries.contains_key(*id)).count();
     assert_eq!(missing, 0, "accepted and never delivered");
-    let twice: Vec<_> = seen.deliveries.iter().filter(|(_, (_, count))| *count > 1).map(|(id, _)| id).collect();
+    let twice: Vec<_> =
+        seen.deliveries.iter().filter(|(_, (_, count))| *count > 1).map(|(id, _)| id).collect();
     for id in &twice {
         assert!(seen.held_at_kill.contains(*id), "{id} came twice, and was not in flight at the kill");
     }
-    println!("{} accepted, {} delivered, {} again after the kill", accepted.len(), seen.deliveries.len(), twice.len());
+    println!(
+        "{} accepted, {} delivered, {} again after the kill",
+        accepted.len(),
+        seen.deliveries.len(),
+        twice.len()
+    );
     assert_eq!(world.redis.len("dlq:messages"), 0);
     world.assert_intact();
 }

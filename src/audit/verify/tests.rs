@@ -8,10 +8,7 @@ use uuid::Uuid;
 type StoredBlock = (u64, Vec<u8>, Vec<u8>);
 
 fn write(lane: &mut Lane, blocks: usize, per_block: usize) -> Vec<StoredBlock> {
-    let now = Now {
-        unix_us: 1,
-        mono_ms: 0,
-    };
+    let now = Now { unix_us: 1, mono_ms: 0 };
     let mut stored = Vec::new();
     for block in 0..blocks {
         for record in 0..per_block {
@@ -64,10 +61,7 @@ fn a_missing_block_is_a_gap() {
     let mut blocks = write(&mut lane, 4, 2);
     drop(blocks.remove(1));
     let damage = verify(lane.id(), &blocks).unwrap_err();
-    assert_eq!(
-        (damage.seq, damage.kind),
-        (5, DamageKind::Gap { expected: 3 })
-    );
+    assert_eq!((damage.seq, damage.kind), (5, DamageKind::Gap { expected: 3 }));
 }
 
 #[test]
@@ -96,10 +90,7 @@ fn swapped_blocks_are_found() {
 fn a_discarded_block_leaves_no_trace() {
     let mut lane = lane();
     let mut blocks = write(&mut lane, 1, 1);
-    let now = Now {
-        unix_us: 1,
-        mono_ms: 0,
-    };
+    let now = Now { unix_us: 1, mono_ms: 0 };
     let _ = lane.append(now, Action::Send, Decision::Allowed, &Fields::default());
     lane.discard();
     assert!(lane.block().is_none());
@@ -128,47 +119,25 @@ fn a_cut_tail_contradicts_the_successor() {
     let mut successor = lane();
     let later = write(&mut successor, 1, 1);
     let registry_ok = [one.id().clone(), successor.id().clone()];
-    let whole = [
-        end(one.id(), &blocks, None),
-        end(successor.id(), &later, Some(&note)),
-    ];
+    let whole = [end(one.id(), &blocks, None), end(successor.id(), &later, Some(&note))];
     assert_eq!(check_lanes(&whole, &registry_ok), []);
 
-    let cut = [
-        end(one.id(), &blocks[..2], None),
-        end(successor.id(), &later, Some(&note)),
-    ];
+    let cut = [end(one.id(), &blocks[..2], None), end(successor.id(), &later, Some(&note))];
     let damages = check_lanes(&cut, &registry_ok);
     assert_eq!(damages.len(), 1);
     assert_eq!(damages[0].seq, 2);
-    assert_eq!(
-        damages[0].kind,
-        DamageKind::TailDiffers {
-            stated: "3".to_owned()
-        }
-    );
+    assert_eq!(damages[0].kind, DamageKind::TailDiffers { stated: "3".to_owned() });
 
     let damages = check_lanes(&whole, &registry);
-    assert!(
-        damages
-            .iter()
-            .any(|d| d.kind == DamageKind::LaneMissing && &d.lane == two.id())
-    );
-    assert!(
-        damages
-            .iter()
-            .any(|d| d.kind == DamageKind::LaneUnlisted && &d.lane == successor.id())
-    );
+    assert!(damages.iter().any(|d| d.kind == DamageKind::LaneMissing && &d.lane == two.id()));
+    assert!(damages.iter().any(|d| d.kind == DamageKind::LaneUnlisted && &d.lane == successor.id()));
 }
 
 #[test]
 fn an_unknown_last_outcome_allows_both_ends() {
     let mut one = lane();
     let mut blocks = write(&mut one, 2, 1);
-    let now = Now {
-        unix_us: 1,
-        mono_ms: 0,
-    };
+    let now = Now { unix_us: 1, mono_ms: 0 };
     let _ = one.append(now, Action::Send, Decision::Allowed, &Fields::default());
     let note = one.closing_note();
     let block = one.block().unwrap();
@@ -180,15 +149,8 @@ fn an_unknown_last_outcome_allows_both_ends() {
         if with_it {
             blocks.push(unknown.clone());
         }
-        let ends = [
-            end(one.id(), &blocks, None),
-            end(successor.id(), &later, Some(&note)),
-        ];
-        assert_eq!(
-            check_lanes(&ends, &registry),
-            [],
-            "with the unknown block: {with_it}"
-        );
+        let ends = [end(one.id(), &blocks, None), end(successor.id(), &later, Some(&note))];
+        assert_eq!(check_lanes(&ends, &registry), [], "with the unknown block: {with_it}");
     }
 }
 

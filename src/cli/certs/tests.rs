@@ -43,16 +43,7 @@ fn a_malformed_argument_is_a_usage_error() {
     for right in [
         &["issue", "--dir", "d", "a", "b", "--days", "7"][..],
         &["issue", "--dir", "d", "--server"],
-        &[
-            "issue",
-            "--dir",
-            "d",
-            "--server",
-            "--name",
-            "a.example",
-            "--name",
-            "::1",
-        ],
+        &["issue", "--dir", "d", "--server", "--name", "a.example", "--name", "::1"],
     ] {
         parse(right).unwrap();
     }
@@ -72,10 +63,7 @@ fn the_whole_life_of_a_certificate() {
     let server = std::fs::read(certs::server_files(&path).cert).unwrap();
     let said = lines(&["init", "--dir", dir]).unwrap();
     assert!(said[0].starts_with("kept CA: ") && said[1].starts_with("kept server: "));
-    assert_eq!(
-        std::fs::read(certs::server_files(&path).cert).unwrap(),
-        server
-    );
+    assert_eq!(std::fs::read(certs::server_files(&path).cert).unwrap(), server);
 
     let said = lines(&["issue", "--dir", dir, "beta", "alpha", "--days", "7"]).unwrap();
     assert!(said[0].starts_with("issued agent beta: "), "{said:?}");
@@ -94,16 +82,7 @@ fn the_whole_life_of_a_certificate() {
     let shown = lines(&["show", "--dir", dir]).unwrap();
     let column = |name: &str| shown[0].find(name).unwrap();
     let starts: Vec<_> = shown.iter().map(|l| l.split(' ').next().unwrap()).collect();
-    assert_eq!(
-        starts,
-        [
-            "FILE",
-            "ca.pem",
-            "server.pem",
-            "agents/alpha.pem",
-            "agents/beta.pem"
-        ]
-    );
+    assert_eq!(starts, ["FILE", "ca.pem", "server.pem", "agents/alpha.pem", "agents/beta.pem"]);
     assert!(shown[1][column("IDENTITY")..].starts_with("CN=MAS CA "));
     assert!(shown[2][column("IDENTITY")..].starts_with("a.example "));
     assert!(shown[3][column("STATUS")..].starts_with("ok "));
@@ -112,10 +91,7 @@ fn the_whole_life_of_a_certificate() {
     let json = lines(&["show", "--dir", dir, "--json"]).unwrap().concat();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json[2]["sans"][0], "URI:spiffe://mas/agent/alpha");
-    assert_eq!(
-        (&json[0]["is_ca"], &json[2]["revoked"]),
-        (&true.into(), &false.into())
-    );
+    assert_eq!((&json[0]["is_ca"], &json[2]["revoked"]), (&true.into(), &false.into()));
 
     // Revoking the agent covers what it is issued later.
     let agent = ["revoke", "--dir", dir, "--agent", "alpha"];

@@ -41,10 +41,7 @@ fn the_announcement_is_read_and_not_forwarded() {
 fn a_missing_or_wrong_announcement_is_an_error() {
     let (ended, _) = start("exit 4", true);
     let error = ended.wait_ready(SOON).unwrap_err();
-    assert!(
-        matches!(error, RunnerError::EndedEarly { status, .. } if status.code() == Some(4)),
-        "{error}"
-    );
+    assert!(matches!(error, RunnerError::EndedEarly { status, .. } if status.code() == Some(4)), "{error}");
     let (wrong, _) = start("echo hello; sleep 1000", true);
     let error = wrong.wait_ready(SOON).unwrap_err();
     assert!(
@@ -69,10 +66,7 @@ fn a_child_that_ignores_sigterm_is_killed_after_the_grace() {
 
 #[test]
 fn a_child_that_obeys_sigterm_is_not_killed() {
-    let (child, lines) = start(
-        "trap 'echo bye; exit 5' TERM; echo armed; sleep 1000 & wait",
-        false,
-    );
+    let (child, lines) = start("trap 'echo bye; exit 5' TERM; echo armed; sleep 1000 & wait", false);
     lines.next_with("armed");
     assert_eq!(child.stop(SOON).and_then(|status| status.code()), Some(5));
     assert_eq!(lines.next().1, "a/i0 | bye");
@@ -80,10 +74,7 @@ fn a_child_that_obeys_sigterm_is_not_killed() {
 
 #[test]
 fn what_a_child_leaves_behind_ends_with_it() {
-    let (child, lines) = start(
-        "sh -c 'trap \"\" TERM; echo $$; sleep 1000 & wait' & wait $!",
-        false,
-    );
+    let (child, lines) = start("sh -c 'trap \"\" TERM; echo $$; sleep 1000 & wait' & wait $!", false);
     let (_, line) = lines.next();
     let left: i32 = line.trim_start_matches("a/i0 | ").parse().unwrap();
     // Only the child itself, as a crash would end it.
@@ -91,9 +82,7 @@ fn what_a_child_leaves_behind_ends_with_it() {
     assert!(child.wait(SOON).is_some());
     let deadline = Instant::now() + SOON;
     // A zombie still takes signals until init has reaped it, so its state is looked at.
-    while std::fs::read_to_string(format!("/proc/{left}/stat"))
-        .is_ok_and(|stat| !stat.contains(") Z "))
-    {
+    while std::fs::read_to_string(format!("/proc/{left}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
         assert!(Instant::now() < deadline, "{left} still runs");
         std::thread::yield_now();
     }
@@ -107,9 +96,6 @@ fn a_missing_program_is_named() {
     let Err(error) = Child::start(&spec, &sink, |_| {}) else {
         panic!("started");
     };
-    assert!(
-        error.to_string().contains("a/i0: /no/such/program"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("a/i0: /no/such/program"), "{error}");
     assert!(error.is_configuration());
 }

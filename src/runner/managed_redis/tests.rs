@@ -10,11 +10,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 
 fn set(redis: &ManagedRedis, key: &str, value: &str) {
     let mut connection = redis.connect().unwrap();
-    redis::cmd("SET")
-        .arg(key)
-        .arg(value)
-        .query::<()>(&mut connection)
-        .unwrap();
+    redis::cmd("SET").arg(key).arg(value).query::<()>(&mut connection).unwrap();
 }
 
 fn get(redis: &ManagedRedis, key: &str) -> Option<String> {
@@ -27,10 +23,7 @@ fn data_survive_a_stop() {
     let (_folder, data_dir) = folder();
     let mut redis = ManagedRedis::start(&data_dir).unwrap();
     assert!(!redis.exited());
-    assert_eq!(
-        redis.url(),
-        format!("unix://{}/redis.sock", data_dir.display())
-    );
+    assert_eq!(redis.url(), format!("unix://{}/redis.sock", data_dir.display()));
     let mode = std::fs::metadata(&data_dir).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     set(&redis, "key", "kept");

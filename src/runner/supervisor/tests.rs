@@ -19,9 +19,7 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 #[test]
 fn the_waits_double_up_to_the_longest_and_start_over() {
     let mut backoff = Backoff::new();
-    let waits_ms: Vec<_> = (0..8)
-        .map(|_| backoff.after(Duration::from_secs(1)).as_millis())
-        .collect();
+    let waits_ms: Vec<_> = (0..8).map(|_| backoff.after(Duration::from_secs(1)).as_millis()).collect();
     assert_eq!(waits_ms, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
     assert_eq!(backoff.after(HEALTHY_AFTER), FIRST_BACKOFF);
     assert_eq!(backoff.after(Duration::ZERO), FIRST_BACKOFF * 2);
@@ -32,11 +30,9 @@ fn the_policy_decides_by_the_status() {
     let success = ExitStatus::from_raw(0);
     let failure = ExitStatus::from_raw(1 << 8);
     let signal = ExitStatus::from_raw(9);
-    for (policy, after_success, after_failure) in [
-        (Restart::Always, true, true),
-        (Restart::OnFailure, false, true),
-        (Restart::Never, false, false),
-    ] {
+    for (policy, after_success, after_failure) in
+        [(Restart::Always, true, true), (Restart::OnFailure, false, true), (Restart::Never, false, false)]
+    {
         assert_eq!(restarts(policy, success), after_success);
         assert_eq!(restarts(policy, failure), after_failure);
         assert_eq!(restarts(policy, signal), after_failure);
@@ -47,14 +43,9 @@ fn the_policy_decides_by_the_status() {
 fn a_failure_is_followed_by_a_restart_and_a_success_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let mark = folder.path().join("mark");
-    let script = format!(
-        "echo started; [ -e '{0}' ] && exit 0; : > '{0}'; exit 1",
-        mark.display()
-    );
+    let script = format!("echo started; [ -e '{0}' ] && exit 0; : > '{0}'; exit 1", mark.display());
     let (supervisor, lines) = supervisor();
-    supervisor
-        .supervise(shell("a", &script, Restart::OnFailure))
-        .unwrap();
+    supervisor.supervise(shell("a", &script, Restart::OnFailure)).unwrap();
     wait_until("still active", || supervisor.active() == 0);
     assert_eq!(lines.rest(), ["a | started", "a | started"]);
 }
@@ -62,9 +53,7 @@ fn a_failure_is_followed_by_a_restart_and_a_success_is_not() {
 #[test]
 fn a_stop_does_not_wait_for_a_restart() {
     let (supervisor, lines) = supervisor();
-    let slot = supervisor
-        .supervise(shell("a", "echo started; exit 1", Restart::Always))
-        .unwrap();
+    let slot = supervisor.supervise(shell("a", "echo started; exit 1", Restart::Always)).unwrap();
     for _ in 0..3 {
         lines.next_with("started");
     }
@@ -82,9 +71,7 @@ fn all_are_stopped_in_parallel_and_the_stubborn_killed() {
     let (supervisor, lines) = supervisor();
     let stubborn = "trap '' TERM; echo armed; sleep 1000 & wait";
     for label in ["a", "b", "c"] {
-        supervisor
-            .supervise(shell(label, stubborn, Restart::Always))
-            .unwrap();
+        supervisor.supervise(shell(label, stubborn, Restart::Always)).unwrap();
     }
     for _ in 0..3 {
         lines.next_with("armed");
@@ -119,9 +106,7 @@ fn a_kill_cuts_a_grace_short() {
 #[test]
 fn a_new_specification_counts_for_a_process_that_has_ended() {
     let (supervisor, lines) = supervisor();
-    let slot = supervisor
-        .supervise(shell("a", "echo first", Restart::Never))
-        .unwrap();
+    let slot = supervisor.supervise(shell("a", "echo first", Restart::Never)).unwrap();
     wait_until("still active", || supervisor.active() == 0);
     supervisor.set_spec(slot, shell("a", "echo second; sleep 1000", Restart::Always));
     lines.next_with("second");

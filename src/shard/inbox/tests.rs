@@ -31,26 +31,23 @@ fn session(n: usize) -> Arc<Session> {
 }
 
 fn inbox() -> Inbox {
-    Inbox::new(AgentId::parse("a").unwrap(), 0)
+    Inbox::new(AgentId::parse("a").unwrap(), 100)
 }
 
 fn id(n: u64) -> DeliveryId {
-    DeliveryId {
-        place: Place::Shared,
-        entry: EntryId { ms: n, seq: 0 },
-    }
+    DeliveryId { place: Place::Shared, entry: EntryId { ms: n, seq: 0 } }
 }
 
 fn deliver(inbox: &mut Inbox, n: usize, entry: u64) {
-    inbox.added();
+    inbox.added(100);
     inbox.delivered_new(&instance(n), Place::Shared, id(entry).entry, 100);
 }
 
 #[test]
 fn an_ack_counts_once_and_only_from_the_holder() {
     let mut inbox = inbox();
-    inbox.open(session(0), 0);
-    inbox.open(session(1), 0);
+    inbox.open(session(0));
+    inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
     assert!(!inbox.ack(&instance(1), id(1)), "foreign");
     assert!(!inbox.ack(&instance(0), id(2)), "forged");
@@ -62,7 +59,7 @@ fn an_ack_counts_once_and_only_from_the_holder() {
 #[test]
 fn credit_bounds_what_a_session_is_given() {
     let mut inbox = inbox();
-    inbox.open(session(0), 0);
+    inbox.open(session(0));
     inbox.read_answered(&instance(0), Place::Own, 1, 0);
     for entry in 0..10 {
         deliver(&mut inbox, 0, entry);
@@ -81,8 +78,8 @@ fn credit_bounds_what_a_session_is_given() {
 #[test]
 fn a_burst_is_shared_between_instances() {
     let mut inbox = inbox();
-    inbox.open(session(0), 0);
-    inbox.open(session(1), 0);
+    inbox.open(session(0));
+    inbox.open(session(1));
     for n in 0..2 {
         inbox.read_answered(&instance(n), Place::Own, 1, 0);
     }
@@ -95,8 +92,8 @@ fn a_burst_is_shared_between_instances() {
 #[test]
 fn single_messages_go_round() {
     let mut inbox = inbox();
-    inbox.open(session(0), 0);
-    inbox.open(session(1), 0);
+    inbox.open(session(0));
+    inbox.open(session(1));
     for n in 0..2 {
         inbox.read_answered(&instance(n), Place::Own, 1, 0);
     }
@@ -115,45 +112,34 @@ fn single_messages_go_round() {
 fn a_lost_sessions_message_waits_for_its_return_then_moves() {
     let mut inbox = inbox();
     let lost = session(0);
-    inbox.open(lost.clone(), 0);
-    inbox.open(session(1), 0);
+    inbox.open(lost.clone());
+    inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
     assert!(inbox.close(&lost, RECLAIM_MS));
     assert_eq!(inbox.due(RECLAIM_MS - 1, &config()), []);
     let claims = inbox.due(RECLAIM_MS, &config());
-    assert_eq!(
-        claims,
-        [Claim {
-            instance: instance(1),
-            place: Place::Shared,
-            entries: vec![id(1).entry]
-        }]
-    );
+    assert_eq!(claims, [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(1).entry] }]);
 }
 
 #[test]
 fn the_same_instance_gets_its_own_back_at_once() {
     let mut inbox = inbox();
     let lost = session(0);
-    inbox.open(lost.clone(), 0);
-    inbox.open(session(1), 0);
+    inbox.open(lost.clone());
+    inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
     assert!(inbox.close(&lost, RECLAIM_MS));
-    inbox.open(session(0), 5);
+    inbox.open(session(0));
     let claims = inbox.due(5, &config());
     assert_eq!(claims.len(), 1);
-    assert_eq!(
-        inbox.due(5 + RECLAIM_MS, &config()),
-        [],
-        "claimed once only"
-    );
+    assert_eq!(inbox.due(5 + RECLAIM_MS, &config()), [], "claimed once only");
 }
 
 #[test]
 fn a_session_that_holds_a_message_keeps_it_however_long() {
     let mut inbox = inbox();
-    inbox.open(session(0), 0);
-    inbox.open(session(1), 0);
+    inbox.open(session(0));
+    inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
     assert_eq!(inbox.due(RECLAIM_MS * 1000, &config()), []);
 }
@@ -161,7 +147,7 @@ fn a_session_that_holds_a_message_keeps_it_however_long() {
 #[test]
 fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
     let mut inbox = inbox();
-    inbox.open(session(0), 0);
+    inbox.open(session(0));
     deliver(&mut inbox, 0, 1);
     let mut now_ms = 0;
     for attempt in 1..MAX_ATTEMPTS {
@@ -184,18 +170,18 @@ fn a_message_that_kills_its_handler_each_time_dies_too() {
     let mut inbox = inbox();
     let mut now_ms = 0;
     let mut current = session(0);
-    inbox.open(current.clone(), now_ms);
+    inbox.open(current.clone());
     deliver(&mut inbox, 0, 1);
     for _ in 1..MAX_ATTEMPTS {
         assert!(inbox.close(&current, now_ms + RECLAIM_MS));
         now_ms += 1;
         current = session(0);
-        inbox.open(current.clone(), now_ms);
+        inbox.open(current.clone());
         assert_eq!(inbox.due(now_ms, &config()).len(), 1);
         inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, 100);
     }
     assert!(inbox.close(&current, now_ms + RECLAIM_MS));
-    inbox.open(session(0), now_ms);
+    inbox.open(session(0));
     assert_eq!(inbox.due(now_ms, &config()), []);
     assert_eq!(inbox.dead.len(), 1);
     assert_eq!(inbox.dead[0].reason, "max_attempts");
@@ -204,12 +190,9 @@ fn a_message_that_kills_its_handler_each_time_dies_too() {
 #[test]
 fn a_claim_lost_with_the_connection_is_made_again() {
     let mut inbox = inbox();
-    inbox.open(session(0), 0);
+    inbox.open(session(0));
     deliver(&mut inbox, 0, 1);
-    assert_eq!(
-        inbox.nack(&instance(0), id(1), "", true, 0, &config()),
-        Nacked::Retried(1)
-    );
+    assert_eq!(inbox.nack(&instance(0), id(1), "", true, 0, &config()), Nacked::Retried(1));
     assert_eq!(inbox.due(10, &config()).len(), 1);
     inbox.claims_lost(20);
     assert_eq!(inbox.due(20, &config()).len(), 1);
@@ -219,26 +202,19 @@ fn a_claim_lost_with_the_connection_is_made_again() {
 fn a_reply_waits_for_its_instance_and_blocks_nobody() {
     let mut inbox = inbox();
     let lost = session(0);
-    inbox.open(lost.clone(), 0);
-    inbox.open(session(1), 0);
+    inbox.open(lost.clone());
+    inbox.open(session(1));
     inbox.delivered_new(&instance(0), Place::Own, EntryId { ms: 1, seq: 0 }, 10);
     deliver(&mut inbox, 0, 2);
     assert!(inbox.close(&lost, RECLAIM_MS));
     let claims = inbox.due(RECLAIM_MS, &config());
-    assert_eq!(
-        claims,
-        [Claim {
-            instance: instance(1),
-            place: Place::Shared,
-            entries: vec![id(2).entry]
-        }]
-    );
+    assert_eq!(claims, [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(2).entry] }]);
 }
 
 #[test]
 fn what_an_earlier_server_left_pending_is_taken_up() {
     let mut inbox = inbox();
-    inbox.open(session(1), 0);
+    inbox.open(session(1));
     let line = |entry: u64, consumer: &str, idle_ms| PendingEntry {
         id: id(entry).entry,
         consumer: consumer.to_owned(),
@@ -249,13 +225,8 @@ fn what_an_earlier_server_left_pending_is_taken_up() {
     inbox.adopt(None, &line(2, "a-i0", RECLAIM_MS - 100), 0, &config());
     inbox.adopt(None, &line(3, "a-i1", 0), 0, &config());
     inbox.adopt(None, &line(4, "other", 99_999), 0, &config());
-    let entries = |claims: Vec<Claim>| {
-        claims
-            .into_iter()
-            .flat_map(|c| c.entries)
-            .map(|e| e.ms)
-            .collect::<Vec<_>>()
-    };
+    let entries =
+        |claims: Vec<Claim>| claims.into_iter().flat_map(|c| c.entries).map(|e| e.ms).collect::<Vec<_>>();
     let mut now = entries(inbox.due(0, &config()));
     now.sort_unstable();
     assert_eq!(now, [1, 3]);
@@ -312,7 +283,7 @@ proptest! {
             match step {
                 Step::Open(n) => {
                     if let std::collections::hash_map::Entry::Vacant(slot) = sessions.entry(n) {
-                        inbox.open(slot.insert(session(n)).clone(), now_ms);
+                        inbox.open(slot.insert(session(n)).clone());
                     }
                 }
                 Step::Close(n) => {
@@ -322,7 +293,7 @@ proptest! {
                     }
                 }
                 Step::Read => {
-                    inbox.added();
+                    inbox.added(100);
                     let reads = inbox.reads(&config);
                     for read in reads {
                         let n: usize = read.instance.as_str()[1..].parse().unwrap();
@@ -371,7 +342,7 @@ proptest! {
 
         // Calm: one instance that acknowledges everything.
         if !sessions.contains_key(&9) {
-            inbox.open(session(9), now_ms);
+            inbox.open(session(9));
         }
         for _ in 0..200 {
             now_ms += RECLAIM_MS;

@@ -65,7 +65,9 @@ impl Client {
     }
 
     fn call<Q, R: Unpin>(&self, method: &grpcio::Method<Q, R>, request: &Q) -> Called<R> {
-        self.raw.unary_call(method, request, CallOption::default().timeout(CALL_TIMEOUT)).map_err(Refused::from)
+        self.raw
+            .unary_call(method, request, CallOption::default().timeout(CALL_TIMEOUT))
+            .map_err(Refused::from)
     }
 
     pub fn send_raw(&self, request: &SendRequest) -> Called<SendResponse> {
@@ -333,4 +335,3 @@ impl Session {
         }
     }
 }
-

@@ -172,7 +172,8 @@ impl Server {
             let _ = sender.send(line);
         });
         let line = line.recv_timeout(PATIENCE).expect("a ready line");
-        let ready: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        let ready: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
         assert_eq!(ready["event"], "mas.server.ready");
         assert_eq!(ready["pid"], process.pid());
         Self { addr: ready["listen_addr"].as_str().unwrap().to_owned(), process }

@@ -1,0 +1,348 @@
+//! What moves in the same pipeline behind a transaction: groups made again, acknowledgements, claims,
+//! reads; and what their answers mean. Hot path.
+
+use super::decide::{Decided, Success};
+use super::inbox::{Claim, EntryKey, Read};
+use super::session::{DeliveryId, Outbound, Place};
+use super::worker::{STALL_MS, Worker};
+use crate::clock::Now;
+use crate::ids::{AgentId, InstanceId};
+use crate::store::answers::{self, StreamEntry};
+use crate::store::{Value, keys};
+
+/// Inboxes looked at in one round.
+const MAX_INBOXES: usize = 256;
+/// Entries read in one round, over all inboxes; what is left is read in the next.
+const MAX_ROUND_READS: usize = 1024;
+
+/// A step behind the transaction.
+pub(super) enum Tail {
+    /// A consumer group is made where it is missing.
+    Grouped { agent: AgentId },
+    /// XDEL, then XACK.
+    Acked { agent: AgentId, keys: Vec<EntryKey> },
+    /// XCLAIM.
+    Claimed { agent: AgentId, claim: Claim },
+    /// XREADGROUP.
+    Read { agent: AgentId, read: Read },
+    /// XLEN.
+    Length { agent: AgentId },
+}
+
+impl Worker {
+    /// Makes the consumer groups of inboxes that lost theirs. A group that exists already is what was
+    /// wanted.
+    pub(super) fn make_groups(&mut self) -> Vec<(usize, Tail)> {
+        let mut tail = Vec::new();
+        for agent in std::mem::take(&mut self.regroup) {
+            let Some(inbox) = self.inboxes.get(&agent) else {
+                continue;
+            };
+            let own = inbox.slots().iter().map(|slot| &slot.own_stream);
+            for stream in std::iter::once(&inbox.stream).chain(own) {
+                let at = self.batch.command("XGROUP");
+                let _ = self.batch.arg("CREATE").arg(stream).arg(keys::GROUP).arg("0").arg("MKSTREAM");
+                tail.push((at, Tail::Grouped { agent: agent.clone() }));
+            }
+            let _ = self.measure.insert(agent.clone());
+            self.ready.insert(agent);
+        }
+        tail
+    }
+
+    /// What the transaction adds is read back in the same pipeline.
+    pub(super) fn expect_deliveries(&mut self, decided: &[Decided]) {
+        for decision in decided {
+            match &decision.outcome {
+                Ok(Success::Queued { target, bytes, .. }) => {
+                    if let Some(inbox) = self.inboxes.get_mut(target) {
+                        inbox.added(*bytes);
+                        self.ready.insert(target.clone());
+                    }
+                }
+                Ok(Success::Replied { target, instance, .. }) => {
+                    if let Some(inbox) = self.inboxes.get_mut(target) {
+                        inbox.own_news(instance);
+                        self.ready.insert(target.clone());
+                    }
+                }
+                Ok(Success::Discovered(_) | Success::State | Success::Done | Success::Opened) | Err(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn expect_no_deliveries(&mut self, decided: &[Decided]) {
+        for decision in decided {
+            if let Ok(Success::Queued { target, .. }) = &decision.outcome
+                && let Some(inbox) = self.inboxes.get_mut(target)
+            {
+                inbox.not_added();
+            }
+        }
+    }
+
+    /// Acknowledges, claims and reads for the inboxes that have something to move.
+    pub(super) fn add_tail(&mut self, now: Now, tail: &mut Vec<(usize, Tail)>) {
+        let mut reads_left = MAX_ROUND_READS;
+        for agent in self.ready.take(MAX_INBOXES) {
+            let Some(inbox) = self.inboxes.get_mut(&agent) else {
+                continue;
+            };
+            inbox.ripen(now.mono_ms);
+            let batch = &mut self.batch;
+            let mut acked = std::mem::take(&mut inbox.acked);
+            acked.sort_by(|a, b| a.owner.cmp(&b.owner));
+            for group in acked.chunk_by(|a, b| a.owner == b.owner) {
+                let Some(first) = group.first() else {
+                    continue;
+                };
+                let stream = inbox.stream_of(first);
+                // XDEL first: a crash in between leaves a pending entry without a message, which the next
+                // claim removes; the other way round would leave a message that nobody removes.
+                let at = batch.command("XDEL");
+                let _ = batch.arg(&stream);
+                for key in group {
+                    let _ = batch.arg(key.entry);
+                }
+                let _ = batch.command("XACK");
+                let _ = batch.arg(&stream).arg(keys::GROUP);
+                for key in group {
+                    let _ = batch.arg(key.entry);
+                }
+                tail.push((at, Tail::Acked { agent: agent.clone(), keys: group.to_vec() }));
+            }
+            if self.measure.remove(&agent) {
+                let at = batch.command("XLEN");
+                let _ = batch.arg(&inbox.stream);
+                tail.push((at, Tail::Length { agent: agent.clone() }));
+            }
+            // Without its group an inbox can neither be claimed from nor read.
+            if self.regroup.contains(&agent) {
+                continue;
+            }
+            for claim in inbox.due(now.mono_ms, &self.shared.delivery) {
+                let Some(slot) = inbox.slot(&claim.instance) else {
+                    continue;
+                };
+                let stream = match claim.place {
+                    Place::Shared => &inbox.stream,
+                    Place::Own => &slot.own_stream,
+                };
+                let at = batch.command("XCLAIM");
+                let _ = batch.arg(stream).arg(keys::GROUP).arg(&slot.consumer).arg(0);
+                for entry in &claim.entries {
+                    let _ = batch.arg(*entry);
+                }
+                tail.push((at, Tail::Claimed { agent: agent.clone(), claim }));
+            }
+            if !inbox.dead.is_empty() {
+                let _ = self.dying.insert(agent.clone());
+            }
+            if reads_left == 0 {
+                self.ready.insert(agent.clone());
+                self.schedule(&agent);
+                continue;
+            }
+            for read in inbox.reads(&self.shared.delivery) {
+                let Some(slot) = inbox.slot(&read.instance) else {
+                    continue;
+                };
+                let stream = match read.place {
+                    Place::Shared => &inbox.stream,
+                    Place::Own => &slot.own_stream,
+                };
+                reads_left = reads_left.saturating_sub(read.count);
+                let at = batch.command("XREADGROUP");
+                let _ = batch.arg("GROUP").arg(keys::GROUP).arg(&slot.consumer);
+                let _ = batch.arg("COUNT").arg(read.count).arg("STREAMS").arg(stream).arg(">");
+                tail.push((at, Tail::Read { agent: agent.clone(), read }));
+            }
+            self.schedule(&agent);
+        }
+    }
+
+    // --- apply -----------------------------------------------------------------------------------
+
+    pub(super) fn apply_tail(&mut self, tail: Vec<(usize, Tail)>, mut answers: Vec<Value>, now: Now) {
+        for (at, step) in tail {
+            let value = answers.get_mut(at).map(std::mem::take).unwrap_or_default();
+            let agent = match step {
+                Tail::Grouped { agent } => {
+                    self.grouped(&agent, &value, now);
+                    agent
+                }
+                Tail::Acked { agent, keys } => {
+                    self.acked(&agent, keys, &value, answers.get(at + 1), now);
+                    agent
+                }
+                Tail::Claimed { agent, claim } => {
+                    self.claimed(&agent, &claim, value, now);
+                    agent
+                }
+                Tail::Read { agent, read } => {
+                    self.delivered(&agent, &read, value, now);
+                    agent
+                }
+                Tail::Length { agent } => {
+                    if let (Some(inbox), Some(len)) = (self.inboxes.get_mut(&agent), answers::int(&value)) {
+                        inbox.len = len;
+                    }
+                    agent
+                }
+            };
+            let delivery = &self.shared.delivery;
+            let more = self.inboxes.get(&agent).is_some_and(|inbox| inbox.has_work(now.mono_ms, delivery));
+            if more && !self.regroup.contains(&agent) {
+                self.ready.insert(agent.clone());
+            }
+            self.schedule(&agent);
+        }
+    }
+
+    /// The connection broke: acknowledgements are sent again. Claims are undone with the connection, and
+    /// reads whose answers were lost are found by the scan that follows the next connect.
+    pub(super) fn tail_lost(&mut self, tail: Vec<(usize, Tail)>) {
+        for (_, step) in tail {
+            match step {
+                Tail::Acked { agent, keys } => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.acked.extend(keys);
+                        self.ready.insert(agent);
+                    }
+                }
+                Tail::Grouped { agent } => {
+                    let _ = self.regroup.insert(agent);
+                }
+                Tail::Length { agent } => {
+                    let _ = self.measure.insert(agent);
+                }
+                Tail::Claimed { .. } | Tail::Read { .. } => {}
+            }
+        }
+    }
+
+    fn grouped(&mut self, agent: &AgentId, value: &Value, now: Now) {
+        match answers::error_code(value) {
+            None | Some("BUSYGROUP") => {}
+            Some(code) => {
+                log::error!("agent {agent}: a consumer group cannot be made: {code}");
+                let _ = self.regroup.insert(agent.clone());
+                self.stalled_until_ms = now.mono_ms + STALL_MS;
+            }
+        }
+    }
+
+    fn acked(
+        &mut self,
+        agent: &AgentId,
+        keys: Vec<EntryKey>,
+        deleted: &Value,
+        acked: Option<&Value>,
+        now: Now,
+    ) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        let refused = [Some(deleted), acked].into_iter().flatten().find_map(answers::error_code);
+        if let Some(code) = refused {
+            // Still to be acknowledged: Redis may be read-only, or out of disk, for a while.
+            log::error!("{}: Redis refused an acknowledgement: {code}", inbox.stream);
+            inbox.acked.extend(keys);
+            self.look_again(agent, now.mono_ms + STALL_MS);
+            return;
+        }
+        if keys.first().is_some_and(|key| key.owner.is_none()) {
+            inbox.shrunk(answers::int(deleted).unwrap_or(0));
+        }
+        for key in &keys {
+            inbox.removed(key);
+        }
+    }
+
+    fn claimed(&mut self, agent: &AgentId, claim: &Claim, value: Value, now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        if let Some(code) = answers::error_code(&value) {
+            log::error!("{}: Redis refused a claim: {code}", inbox.stream);
+            if code == "NOGROUP" {
+                self.group_lost(agent, claim.place, &claim.instance);
+            } else {
+                for entry in &claim.entries {
+                    let at_ms = now.mono_ms + STALL_MS;
+                    inbox.not_delivered(&claim.instance, claim.place, *entry, false, at_ms);
+                }
+            }
+            return;
+        }
+        let mut returned = answers::entries(value).unwrap_or_default();
+        let session = inbox.slot(&claim.instance).map(|slot| slot.session.clone());
+        for entry in &claim.entries {
+            let found = returned.iter().position(|e| e.id == *entry).map(|at| returned.swap_remove(at));
+            match (found, &session) {
+                (Some(StreamEntry { id, envelope: Some(envelope) }), Some(session)) => {
+                    inbox.delivered_again(&claim.instance, claim.place, id, envelope.len());
+                    let key = DeliveryId { place: claim.place, entry: id };
+                    session.send(Outbound::Delivery { id: key, envelope });
+                }
+                // Deleted meanwhile: nothing is left to deliver.
+                (None | Some(StreamEntry { envelope: None, .. }), _) => {
+                    inbox.not_delivered(&claim.instance, claim.place, *entry, true, now.mono_ms);
+                }
+                (Some(_), None) => {
+                    inbox.not_delivered(&claim.instance, claim.place, *entry, false, now.mono_ms);
+                }
+            }
+        }
+    }
+
+    /// All that was known of a stream's pending entries went with its group.
+    fn group_lost(&mut self, agent: &AgentId, place: Place, instance: &InstanceId) {
+        log::warn!("agent {agent}: a consumer group is gone; it is made again");
+        if let Some(inbox) = self.inboxes.get_mut(agent) {
+            inbox.forget(match place {
+                Place::Shared => None,
+                Place::Own => Some(instance),
+            });
+        }
+        let _ = self.regroup.insert(agent.clone());
+    }
+
+    fn delivered(&mut self, agent: &AgentId, read: &Read, value: Value, now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        if let Some(code) = answers::error_code(&value) {
+            if code == "NOGROUP" {
+                self.group_lost(agent, read.place, &read.instance);
+            } else {
+                log::error!("{}: Redis refused a read: {code}", inbox.stream);
+                inbox.read_answered(&read.instance, read.place, 1, 0);
+            }
+            return;
+        }
+        let Some(entries) = answers::read_one_stream(value) else {
+            log::error!("{}: XREADGROUP answered in an unknown shape", inbox.stream);
+            inbox.read_answered(&read.instance, read.place, 1, 0);
+            return;
+        };
+        inbox.read_answered(&read.instance, read.place, read.count, entries.len());
+        let Some(session) = inbox.slot(&read.instance).map(|slot| slot.session.clone()) else {
+            return;
+        };
+        for StreamEntry { id, envelope } in entries {
+            let bytes = envelope.as_ref().map_or(0, String::len);
+            inbox.delivered_new(&read.instance, read.place, id, bytes);
+            let id = DeliveryId { place: read.place, entry: id };
+            match envelope {
+                Some(envelope) => session.send(Outbound::Delivery { id, envelope }),
+                // Not written by this server: nobody can handle it.
+                None => {
+                    let (reason, now_ms) = ("no_envelope", now.mono_ms);
+                    let _ = inbox.nack(&read.instance, id, reason, false, now_ms, &self.shared.delivery);
+                    let _ = self.dying.insert(agent.clone());
+                }
+            }
+        }
+    }
+}
