@@ -120,7 +120,8 @@ impl CorrelationId {
         }
         let mut bytes = [0u8; 16];
         for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = (hex_digit(pair[0])? << 4) | hex_digit(pair[1])?;
+            let [high, low] = pair.first_chunk::<2>()?;
+            *byte = (hex_digit(*high)? << 4) | hex_digit(*low)?;
         }
         Some(Self(bytes))
     }
@@ -153,11 +154,11 @@ fn hex_digit(byte: u8) -> Option<u8> {
 
 /// Lower-case hexadecimal text of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 });
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
     }
     text
 }

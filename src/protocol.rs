@@ -1,7 +1,16 @@
 //! The wire protocol: generated messages and the method table of both service paths.
 
 // Generated code: its style is not ours to lint.
-#[allow(clippy::all, missing_docs, unused_results, rustdoc::all)]
+#[allow(
+    clippy::all,
+    clippy::panic,
+    clippy::semicolon_if_nothing_returned,
+    clippy::unwrap_used,
+    missing_docs,
+    rustdoc::all,
+    unreachable_pub,
+    unused_qualifications
+)]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/proto/mod.rs"));
 }

@@ -43,7 +43,7 @@ struct State {
 }
 
 impl Session {
-    pub fn new(instance: String) -> Self {
+    pub(super) fn new(instance: String) -> Self {
         Self { instance, state: Mutex::default(), changed: Condvar::new() }
     }
 
@@ -51,53 +51,53 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn opened(&self, agent_id: String) {
+    pub(super) fn opened(&self, agent_id: String) {
         let mut state = self.lock();
         state.agent_id = agent_id;
         state.open = true;
         self.changed.notify_all();
     }
 
-    pub fn lost(&self, problem: String) {
+    pub(super) fn lost(&self, problem: String) {
         let mut state = self.lock();
         state.open = false;
         state.problem = problem;
         self.changed.notify_all();
     }
 
-    pub fn refused(&self, code: String, detail: String) {
+    pub(super) fn refused(&self, code: String, detail: String) {
         let mut state = self.lock();
         state.open = false;
         state.fatal = Some((code, detail));
         self.changed.notify_all();
     }
 
-    pub fn begin_stop(&self) {
+    pub(super) fn begin_stop(&self) {
         self.lock().stopping = true;
         self.changed.notify_all();
     }
 
-    pub fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.lock().stopping
     }
 
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.lock().open
     }
 
-    pub fn agent_id(&self) -> String {
+    pub(super) fn agent_id(&self) -> String {
         self.lock().agent_id.clone()
     }
 
     /// Waits `pause`, less when the agent is stopping meanwhile.
-    pub fn pause(&self, pause: Duration) {
+    pub(super) fn pause(&self, pause: Duration) {
         let state = self.lock();
         let waited = self.changed.wait_timeout_while(state, pause, |state| !state.stopping);
         drop(waited);
     }
 
     /// Waits until the session is open.
-    pub fn wait_open(&self, give_up: Instant) -> Result<(), AgentError> {
+    pub(super) fn wait_open(&self, give_up: Instant) -> Result<(), AgentError> {
         let mut state = self.lock();
         loop {
             if state.open {
@@ -134,7 +134,7 @@ struct Waiting {
 }
 
 impl Calls {
-    pub fn new(client: Client, instance: String, call_timeout: Duration) -> Self {
+    pub(super) fn new(client: Client, instance: String, call_timeout: Duration) -> Self {
         Self { client, session: Session::new(instance), call_timeout, waiting: Mutex::default() }
     }
 
@@ -174,7 +174,12 @@ impl Calls {
         }
     }
 
-    pub fn send(&self, target: &str, message_type: &str, data_json: &str) -> Result<String, AgentError> {
+    pub(super) fn send(
+        &self,
+        target: &str,
+        message_type: &str,
+        data_json: &str,
+    ) -> Result<String, AgentError> {
         let request = SendRequest {
             target_id: target.to_owned(),
             message_type: message_type.to_owned(),
@@ -185,7 +190,7 @@ impl Calls {
         Ok(self.call(&RUNTIME_V1.send.client, &request)?.message_id)
     }
 
-    pub fn request(
+    pub(super) fn request(
         self: &Arc<Self>,
         target: &str,
         message_type: &str,
@@ -222,7 +227,7 @@ impl Calls {
     }
 
     /// A reply arrived; its request may still be on its way back from the server.
-    pub fn replied(&self, reply: Message) {
+    pub(super) fn replied(&self, reply: Message) {
         let mut waiting = self.waiting();
         let sender = reply.correlation_id().and_then(|id| waiting.by_correlation.remove(id));
         match sender {
@@ -238,7 +243,7 @@ impl Calls {
         }
     }
 
-    pub fn reply(
+    pub(super) fn reply(
         &self,
         correlation_id: &str,
         message_type: &str,
@@ -254,7 +259,7 @@ impl Calls {
         Ok(self.call(&RUNTIME_V1.reply.client, &request)?.message_id)
     }
 
-    pub fn discover(&self, capabilities: &[&str]) -> Result<Vec<Peer>, AgentError> {
+    pub(super) fn discover(&self, capabilities: &[&str]) -> Result<Vec<Peer>, AgentError> {
         let request = DiscoverRequest {
             capabilities: capabilities.iter().map(|&c| c.to_owned()).collect(),
             ..DiscoverRequest::new()
@@ -274,11 +279,11 @@ impl Calls {
             .collect()
     }
 
-    pub fn get_state(&self) -> Result<HashMap<String, String>, AgentError> {
+    pub(super) fn get_state(&self) -> Result<HashMap<String, String>, AgentError> {
         Ok(self.call(&RUNTIME_V1.get_state.client, &GetStateRequest::new())?.state)
     }
 
-    pub fn update_state(&self, updates: &[(&str, &str)]) -> Result<(), AgentError> {
+    pub(super) fn update_state(&self, updates: &[(&str, &str)]) -> Result<(), AgentError> {
         let request = UpdateStateRequest {
             updates: updates.iter().map(|&(field, value)| (field.to_owned(), value.to_owned())).collect(),
             ..UpdateStateRequest::new()
@@ -286,7 +291,7 @@ impl Calls {
         self.call(&RUNTIME_V1.update_state.client, &request).map(drop)
     }
 
-    pub fn reset_state(&self) -> Result<(), AgentError> {
+    pub(super) fn reset_state(&self) -> Result<(), AgentError> {
         self.call(&RUNTIME_V1.reset_state.client, &ResetStateRequest::new()).map(drop)
     }
 }

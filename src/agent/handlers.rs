@@ -80,7 +80,7 @@ pub(super) enum Taken {
 }
 
 impl Intake {
-    pub fn take(&self, delivery: Delivery) -> Taken {
+    pub(super) fn take(&self, delivery: Delivery) -> Taken {
         let mut work = self.board.lock();
         if work.is_done.contains(&delivery.id) {
             return Taken::Done;
@@ -99,7 +99,7 @@ impl Intake {
 }
 
 impl Pool {
-    pub fn start(
+    pub(super) fn start(
         threads: usize,
         handlers: Handlers,
         calls: &Arc<Calls>,
@@ -121,12 +121,12 @@ impl Pool {
         Ok(pool)
     }
 
-    pub fn intake(&self) -> Intake {
+    pub(super) fn intake(&self) -> Intake {
         Intake { board: self.board.clone() }
     }
 
     /// Lets what has arrived be handled, until `give_up`; then the threads end when their handler does.
-    pub fn drain(&mut self, give_up: Instant) {
+    pub(super) fn drain(&mut self, give_up: Instant) {
         let mut work = self.board.lock();
         work.stopping = true;
         while work.running > 0 || !work.waiting.is_empty() {

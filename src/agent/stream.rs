@@ -40,11 +40,11 @@ impl Outbox {
         }
     }
 
-    pub fn ack(&self, delivery_id: String) {
+    pub(super) fn ack(&self, delivery_id: String) {
         self.send(ClientEventKind::Ack(Ack { delivery_id, ..Ack::default() }));
     }
 
-    pub fn nack(&self, delivery_id: String, reason: String, retryable: bool) {
+    pub(super) fn nack(&self, delivery_id: String, reason: String, retryable: bool) {
         self.send(ClientEventKind::Nack(Nack { delivery_id, reason, retryable, ..Nack::default() }));
     }
 }
@@ -57,7 +57,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub fn start(calls: &Arc<Calls>, outbox: &Outbox, intake: Intake) -> std::io::Result<Self> {
+    pub(super) fn start(calls: &Arc<Calls>, outbox: &Outbox, intake: Intake) -> std::io::Result<Self> {
         let reader = Reader { calls: calls.clone(), outbox: outbox.clone(), intake };
         let thread =
             std::thread::Builder::new().name("agent-stream".to_owned()).spawn(move || reader.run())?;
@@ -65,7 +65,7 @@ impl Stream {
     }
 
     /// Half-closes the stream and waits for the server to end it, until `give_up`.
-    pub fn close(&mut self, give_up: Instant) {
+    pub(super) fn close(&mut self, give_up: Instant) {
         self.calls.session.begin_stop();
         self.outbox.set(None);
         let Some(thread) = self.thread.take() else {
@@ -148,7 +148,7 @@ impl Reader {
             }
             Some(ServerEventKind::Delivery(delivery)) => self.delivery(delivery),
             Some(ServerEventKind::Error(error)) => {
-                log::warn!("server error {}: {}", error.code, error.message)
+                log::warn!("server error {}: {}", error.code, error.message);
             }
             None => {}
         }

@@ -243,7 +243,10 @@ fn tail(connection: &mut Connection, args: &TailArgs) -> Result<Exit, Trouble> {
     records.sort_by_key(|(_, record)| record.time_us);
     let from = records.len().saturating_sub(lines);
     show(records.get(from..).unwrap_or_default(), args.json)?;
-    while args.follow {
+    if !args.follow {
+        return Ok(Exit::Done);
+    }
+    loop {
         std::thread::sleep(FOLLOW_INTERVAL);
         let mut fresh = Vec::new();
         for lane in trail::lanes(connection)?.existing {
@@ -256,7 +259,6 @@ fn tail(connection: &mut Connection, args: &TailArgs) -> Result<Exit, Trouble> {
         fresh.sort_by_key(|(_, record)| record.time_us);
         show(&fresh, args.json)?;
     }
-    Ok(Exit::Done)
 }
 
 fn decode(lane: &LaneId, block: &[u8]) -> Vec<(LaneId, Record)> {

@@ -52,7 +52,7 @@ impl Default for File {
 
 impl File {
     /// Keys that are understood but not yet enforced: an operator must not believe otherwise.
-    pub fn warnings(&self) -> Vec<String> {
+    pub(super) fn warnings(&self) -> Vec<String> {
         let mut silent = Vec::new();
         let mut note = |set: bool, key: &str| {
             if set {

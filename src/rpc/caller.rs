@@ -21,14 +21,14 @@ const PEM_PROPERTY: &str = "x509_pem_cert";
 type Reading = Result<Arc<Identity>, Refusal>;
 
 /// Reads callers' identities.
-pub struct Callers {
+pub(super) struct Callers {
     shared: Arc<Shared>,
     /// Keyed by the certificate itself, so that no two can be mistaken for each other.
     known: RwLock<HashMap<Box<[u8]>, Reading>>,
 }
 
 /// A caller that is turned away, with what is known of it for the record.
-pub struct Stranger {
+pub(super) struct Stranger {
     /// Why.
     pub refusal: Refusal,
     /// The identity, when the certificate gives one.
@@ -36,12 +36,12 @@ pub struct Stranger {
 }
 
 impl Callers {
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, known: RwLock::default() }
     }
 
     /// The allowlisted identity behind this call.
-    pub fn identify(&self, ctx: &RpcContext<'_>) -> Result<Arc<Identity>, Stranger> {
+    pub(super) fn identify(&self, ctx: &RpcContext<'_>) -> Result<Arc<Identity>, Stranger> {
         let stranger = |refusal| Stranger { refusal, identity: None };
         // The handshake demands a certificate: without one there is no call.
         let auth = ctx.auth_context().ok_or(stranger(Refusal::INVALID_CERTIFICATE))?;

@@ -185,7 +185,7 @@ fn service(methods: &'static Methods, gateway: &Gateway) -> Service {
             transport::serve(&a, ctx, stream, sink);
         })
         .add_unary_handler(&methods.send.server, move |ctx, request, sink| {
-            unary::send(&b, ctx, request, sink)
+            unary::send(&b, ctx, request, sink);
         })
         .add_unary_handler(&methods.request.server, move |ctx, request, sink| {
             unary::request(&c, ctx, request, sink);

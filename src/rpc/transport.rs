@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 use crate::shard::job::Job;
 use crate::shard::session::{ClientNote, DeliveryId, MAX_REASON_BYTES, Outbound, Outlet, Session};
 
-pub fn serve(
+pub(super) fn serve(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     stream: RequestStream<Untrusted<ClientEvent>>,

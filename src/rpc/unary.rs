@@ -134,7 +134,7 @@ fn message_route(caller: &Caller, target: &str) -> u16 {
     AgentId::parse(target).unwrap_or_else(|| caller.identity.agent.clone()).route_hash()
 }
 
-pub fn send(
+pub(super) fn send(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     request: Untrusted<SendRequest>,
@@ -180,7 +180,7 @@ pub fn send(
     );
 }
 
-pub fn request(
+pub(super) fn request(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     request: Untrusted<RequestRequest>,
@@ -235,7 +235,7 @@ fn request_ttl_s(timeout_ms: i32) -> u64 {
     }
 }
 
-pub fn reply(
+pub(super) fn reply(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     request: Untrusted<ReplyRequest>,
@@ -284,7 +284,7 @@ pub fn reply(
     );
 }
 
-pub fn discover(
+pub(super) fn discover(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     request: Untrusted<DiscoverRequest>,
@@ -311,7 +311,7 @@ pub fn discover(
     });
 }
 
-pub fn get_state(
+pub(super) fn get_state(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     request: Untrusted<GetStateRequest>,
@@ -328,7 +328,7 @@ pub fn get_state(
     });
 }
 
-pub fn update_state(
+pub(super) fn update_state(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     request: Untrusted<UpdateStateRequest>,
@@ -343,7 +343,7 @@ pub fn update_state(
     });
 }
 
-pub fn reset_state(
+pub(super) fn reset_state(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
     request: Untrusted<ResetStateRequest>,

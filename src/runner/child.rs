@@ -20,7 +20,7 @@ use super::{RunnerError, lock};
 use crate::config::Restart;
 
 /// How long a killed process may take to be gone.
-pub const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long processes that a child started itself may outlive it.
 const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The announcement of a server that accepts connections.

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 
 /// Longest piece of a line that is forwarded at once, in bytes; longer lines are split.
-pub const MAX_LINE_BYTES: u64 = 64 * 1024;
+pub(super) const MAX_LINE_BYTES: u64 = 64 * 1024;
 
 /// Which of a child's outputs a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ pub(super) struct RedisKeeper {
 
 impl RedisKeeper {
     /// Starts it.
-    pub fn start(data_dir: PathBuf, stop: &StopSignal) -> Result<Self, RunnerError> {
+    pub(super) fn start(data_dir: PathBuf, stop: &StopSignal) -> Result<Self, RunnerError> {
         let redis = ManagedRedis::start_unless_stopped(&data_dir, stop)?;
         Ok(Self {
             data_dir,
@@ -30,7 +30,7 @@ impl RedisKeeper {
     }
 
     /// Starts it again if it has ended and its wait is over. To be called now and then.
-    pub fn check(&mut self, stop: &StopSignal) {
+    pub(super) fn check(&mut self, stop: &StopSignal) {
         if self.redis.as_mut().is_some_and(ManagedRedis::exited) {
             let wait = self.backoff.after(self.started.elapsed());
             log::error!("redis has ended unexpectedly, starts again in {wait:?}");
@@ -57,7 +57,7 @@ impl RedisKeeper {
     }
 
     /// Ends it; killed when `stop` asks to kill.
-    pub fn stop(mut self, stop: &StopSignal) {
+    pub(super) fn stop(mut self, stop: &StopSignal) {
         if let Some(redis) = &mut self.redis {
             redis.stop_unless_killed(stop);
         }

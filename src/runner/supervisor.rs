@@ -14,11 +14,11 @@ use super::{RunnerError, lock};
 use crate::config::Restart;
 
 /// Wait before the first restart.
-pub const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait before a restart.
-pub const MAX_BACKOFF: Duration = Duration::from_secs(10);
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(10);
 /// A process that has lived this long counts as healthy: the waits start over.
-pub const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 /// The waits before restarts: they double while a process keeps ending soon.
 #[derive(Debug, Clone)]

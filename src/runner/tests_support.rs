@@ -62,12 +62,12 @@ pub(super) struct Lines(mpsc::Receiver<(Stream, String)>);
 
 impl Lines {
     /// The next line.
-    pub fn next(&self) -> (Stream, String) {
+    pub(super) fn next(&self) -> (Stream, String) {
         self.0.recv_timeout(SOON).expect("a line in time")
     }
 
     /// The next line that contains `part`.
-    pub fn next_with(&self, part: &str) -> String {
+    pub(super) fn next_with(&self, part: &str) -> String {
         loop {
             let (_, line) = self.next();
             if line.contains(part) {
@@ -77,7 +77,7 @@ impl Lines {
     }
 
     /// All lines that have arrived and were not taken.
-    pub fn rest(&self) -> Vec<String> {
+    pub(super) fn rest(&self) -> Vec<String> {
         self.0.try_iter().map(|(_, line)| line).collect()
     }
 }

@@ -118,7 +118,7 @@ pub(super) struct Transaction<'a> {
 type Outcome = Result<Success, Refusal>;
 
 impl<'a> Transaction<'a> {
-    pub fn new(
+    pub(super) fn new(
         shared: &'a Shared,
         now: Now,
         lane: &'a mut Lane,
@@ -152,7 +152,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Decides one job and records the decision.
-    pub fn decide(&mut self, job: &Job) -> Decided {
+    pub(super) fn decide(&mut self, job: &Job) -> Decided {
         let first = self.effects;
         let outcome = match job {
             Job::Message(job) => self.message(job),
@@ -538,7 +538,7 @@ impl<'a> Transaction<'a> {
     // --- what happened by itself -----------------------------------------------------------------
 
     /// Records what happened since the last commit, with its effects on the store.
-    pub fn note(&mut self, note: &Note) {
+    pub(super) fn note(&mut self, note: &Note) {
         match note {
             Note::Closed { identity, instance, reason } => {
                 let agent = &identity.agent;
@@ -594,7 +594,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Copies an entry to the dead letters, payload and all. It leaves its inbox when this is committed.
-    pub fn dead_letter(
+    pub(super) fn dead_letter(
         &mut self,
         agent: &AgentId,
         stream: &str,
@@ -643,7 +643,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Removes what is left of an instance that is gone; `consumer`: also from the shared group.
-    pub fn clear_instance(&mut self, agent: &AgentId, instance: &InstanceId, consumer: bool) {
+    pub(super) fn clear_instance(&mut self, agent: &AgentId, instance: &InstanceId, consumer: bool) {
         self.effect("DEL");
         let _ = self.batch.arg(keys::instance_inbox(agent, instance));
         if consumer {

@@ -421,13 +421,9 @@ impl Worker {
             return false;
         }
         let stalled = Now::read().mono_ms < self.stalled_until_ms;
-        !self.ready.is_empty()
-            || !self.scans.is_empty()
-            || (!stalled
-                && !(self.notes.is_empty()
-                    && self.clears.is_empty()
-                    && self.dying.is_empty()
-                    && self.regroup.is_empty()))
+        let ready = !self.ready.is_empty() || !self.scans.is_empty();
+        let transacts = !self.notes.is_empty() || !self.clears.is_empty() || !self.dying.is_empty();
+        ready || (!stalled && (transacts || !self.regroup.is_empty()))
     }
 
     fn sleep_for(&self) -> Duration {

@@ -1,6 +1,6 @@
 //! The trail: everything is on it, and what is altered is found.
 
-use crate::support::World;
+use crate::support::{Blocks, World};
 
 /// A world with some history: two allowed, one refused.
 fn with_history() -> World {
@@ -38,8 +38,6 @@ fn assert_damaged(world: &World, what: &str) {
     assert_eq!(report["intact"], false);
     assert!(!report["damages"].as_array().unwrap().is_empty());
 }
-
-type Blocks = Vec<(String, Vec<(String, Vec<u8>)>)>;
 
 fn blocks(world: &World, lane: &str) -> Blocks {
     world.redis.query(&["XRANGE", lane, "-", "+"])

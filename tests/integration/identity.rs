@@ -88,7 +88,7 @@ fn without_a_certificate_of_our_authority_there_is_no_connection() {
 
     let other = World::new();
     let (cert, key) = other.certificate("alpha");
-    assert_eq!(code(Client::new(&server.addr, ca.clone(), Some((cert, key)))), "UNAVAILABLE", "other CA");
+    assert_eq!(code(Client::new(&server.addr, ca, Some((cert, key)))), "UNAVAILABLE", "other CA");
 
     let now = time::OffsetDateTime::now_utc();
     let hours = |n: i64| now + time::Duration::hours(n);

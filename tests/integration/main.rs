@@ -7,7 +7,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    unused_results,
     unreachable_pub,
     missing_docs
 )]

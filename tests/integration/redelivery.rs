@@ -198,3 +198,80 @@ fn one_agent_cannot_acknowledge_anothers_delivery() {
     holder.0.ack(&holder.1.id);
     until("acknowledged", || world.redis.len("agent.stream:beta") == 0);
 }
+
+#[test]
+fn many_refusals_at_once_all_reach_the_dead_letters() {
+    let world = World::new();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    for _ in 0..200 {
+        alpha.send("a", "beta", "{}").unwrap();
+    }
+    let held: Vec<_> = (0..200).map(|_| b.next()).collect();
+    for delivered in &held {
+        b.nack(&delivered.id, "no", false);
+    }
+    // Nothing else happens from here on: the letters must not wait for anything.
+    until("two hundred dead letters", || world.redis.len("dlq:messages") == 200);
+    until("an empty inbox", || world.redis.len("agent.stream:beta") == 0);
+    world.assert_intact();
+}
+
+#[test]
+fn a_message_nobody_can_take_costs_nothing_while_it_waits() {
+    let world = World::with(World::PAIR, "delivery: {reclaim_idle_ms: 20}\n");
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let _a = alpha.session("a");
+    let lost = beta.session("b1");
+    for _ in 0..100 {
+        alpha.send("a", "beta", "{}").unwrap();
+    }
+    for _ in 0..100 {
+        lost.next();
+    }
+    drop(lost);
+    until("it is gone", || alpha.discover(&[]).unwrap().is_empty());
+    let used = server.cpu_ticks_during(Duration::from_secs(1));
+    assert!(used <= 10, "{used} ticks in a second of waiting");
+    let other = beta.session("b2");
+    for _ in 0..100 {
+        other.take();
+    }
+}
+
+#[test]
+fn an_acknowledgement_that_redis_refuses_is_not_forgotten() {
+    let world = World::new();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    alpha.send("a", "beta", "{}").unwrap();
+    let delivered = b.next();
+    // No replica, so every write is refused.
+    let _: String = world.redis.query(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    b.ack(&delivered.id);
+    assert!(b.next_within(QUIET).is_none());
+    assert_eq!(world.redis.len("agent.stream:beta"), 1);
+    let _: String = world.redis.query(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    until("it is acknowledged after all", || world.redis.len("agent.stream:beta") == 0);
+    assert!(b.next_within(Duration::from_millis(100)).is_none(), "and not delivered again");
+}
+
+#[test]
+fn a_dead_letter_that_cannot_be_written_keeps_its_payload() {
+    let world = World::new();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let _: String = world.redis.query(&["SET", "dlq:messages", "not a stream"]);
+    alpha.send("a", "beta", "{\"precious\":1}").unwrap();
+    b.nack(&b.next().id, "no", false);
+    until("it was tried", || world.records().iter().any(|r| r.action.as_str() == "dead_letter"));
+    assert_eq!(world.redis.len("agent.stream:beta"), 1);
+    let _: i64 = world.redis.query(&["DEL", "dlq:messages"]);
+    until("it is written", || world.redis.keys().contains(&"dlq:messages".to_owned()));
+    assert!(field(&world.redis.entries("dlq:messages")[0], "envelope").contains("precious"));
+    until("an empty inbox", || world.redis.len("agent.stream:beta") == 0);
+}

@@ -151,3 +151,42 @@ fn a_reply_waits_for_a_requester_that_reconnects() {
     });
     assert_eq!(back.unwrap().take().correlation_id(), correlation);
 }
+
+#[test]
+fn a_reply_that_cannot_be_stored_can_be_given_again() {
+    let world = World::new();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let correlation = alpha.request("a", "beta", "{}", 60_000).unwrap();
+    b.take();
+    let own = "agent.stream:alpha:a";
+    let _: i64 = world.redis.query(&["DEL", own]);
+    let _: String = world.redis.query(&["SET", own, "not a stream"]);
+    let stored = beta.reply("b", &correlation, "{}");
+    assert_eq!(stored, refused("UNAVAILABLE", "storage_unavailable"));
+    let _: i64 = world.redis.query(&["DEL", own]);
+    until("the request is pending again", || beta.reply("b", &correlation, "{}").is_ok());
+}
+
+#[test]
+fn a_reply_to_an_instance_that_was_cleared_away_is_cleared_away_too() {
+    let world = World::with(World::PAIR, "delivery: {reclaim_idle_ms: 20}\n");
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (a, b) = (alpha.session("a"), beta.session("b"));
+    let correlation = alpha.request("a", "beta", "{}", 60_000).unwrap();
+    b.take();
+    a.half_close();
+    a.end();
+    let keys = || world.redis.keys();
+    until("it is cleared", || !keys().contains(&"agent.instances:alpha".to_owned()));
+    beta.reply("b", &correlation, "{}").unwrap();
+    until("the reply is a dead letter", || world.redis.keys().contains(&"dlq:messages".to_owned()));
+    until("nothing is left", || {
+        let keys = keys();
+        !keys.contains(&"agent.instances:alpha".to_owned())
+            && !keys.contains(&"agent.stream:alpha:a".to_owned())
+    });
+    assert_eq!(world.redis.len("dlq:messages"), 1);
+}

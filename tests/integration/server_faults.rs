@@ -1,7 +1,7 @@
 //! The server killed, stopped, started.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{Ended, World, until};
 
@@ -122,29 +122,31 @@ fn an_idle_server_is_small_and_quiet() {
     let (_a, b) = (alpha.session("a"), beta.session("b"));
     alpha.send("a", "beta", "{}").unwrap();
     b.take();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let rss = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    let kib: u64 = rss.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kib < 30 * 1024, "{rss}");
-    let ticks = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        let fields: Vec<u64> = stat
-            .rsplit_once(')')
-            .unwrap()
-            .1
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|f| f.parse().unwrap())
-            .collect();
-        fields[0] + fields[1]
-    };
+    assert!(server.rss_kib() < 30 * 1024, "{} KiB", server.rss_kib());
     // A worker that spins would use up the second: 100 ticks.
-    let before = ticks();
-    let until = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < until {
-        std::thread::park_timeout(Duration::from_millis(100));
-    }
-    let used = ticks() - before;
+    let used = server.cpu_ticks_during(Duration::from_secs(1));
     assert!(used <= 10, "{used} ticks in a second of idleness");
+}
+
+#[test]
+fn a_stop_ends_though_callers_do_not_pause() {
+    let world = World::with(World::PAIR, "limits: {max_streams_per_connection: 1000}\n");
+    let mut server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    let _ = alpha.send("a", "beta", "{}");
+                }
+            });
+        }
+        until("messages flow", || world.redis.len("agent.stream:beta") > 200);
+        server.stop();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    world.assert_intact();
+    assert_eq!(world.records().iter().filter(|r| r.action.as_str() == "lane_closed").count(), 2);
 }

@@ -211,3 +211,37 @@ fn what_is_left_of_a_gone_instance_is_cleared_away() {
         world.redis.query(&["XINFO", "CONSUMERS", "agent.stream:alpha", "agents"]);
     assert_eq!(consumers.len(), 0);
 }
+
+#[test]
+fn refused_sessions_leave_no_streams_behind() {
+    let world = World::with(World::PAIR, "limits: {max_sessions_per_agent: 1}\n");
+    let server = world.server();
+    let client = world.client(&server, "alpha");
+    let _one = client.session("one");
+    let before = world.redis.keys();
+    for n in 0..20 {
+        client.try_session(&format!("x{n}")).err().unwrap();
+    }
+    assert_eq!(world.redis.keys(), before);
+}
+
+#[test]
+fn a_client_that_never_reads_is_bounded_and_its_session_can_be_ended() {
+    let world = World::new();
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let _a = alpha.session("a");
+    let deaf = beta.deaf_session("b");
+    let payload = format!("{{\"x\":\"{}\"}}", "y".repeat(500_000));
+    for _ in 0..60 {
+        alpha.send("a", "beta", &payload).unwrap();
+    }
+    // Others are served as ever.
+    let gamma_free = world.client(&server, "alpha").session("a2");
+    beta.send("b", "alpha", "{}").unwrap();
+    drop(gamma_free);
+    // 30 MB wait in Redis; what the server holds for the deaf client is bounded by the session's window.
+    assert!(server.rss_kib() < 120 * 1024, "{} KiB", server.rss_kib());
+    server.stop();
+    drop(deaf);
+}

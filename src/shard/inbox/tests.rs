@@ -332,7 +332,7 @@ proptest! {
                 }
             }
             settle(&mut inbox, &config, now_ms, &mut holder);
-            for (n, _) in &sessions {
+            for n in sessions.keys() {
                 let held = holder.values().filter(|h| *h == n).count();
                 let slot = inbox.slot(&instance(*n)).unwrap();
                 prop_assert_eq!(slot.in_flight, held, "credit of i{}", n);

@@ -163,6 +163,26 @@ impl Client {
     }
 }
 
+/// A session whose client never reads anything.
+pub struct Deaf {
+    _parts: (grpcio::ClientDuplexSender<ClientEvent>, grpcio::ClientDuplexReceiver<ServerEvent>),
+}
+
+impl Client {
+    pub fn deaf_session(&self, instance: &str) -> Deaf {
+        let method = &self.methods.transport.client;
+        let (mut sink, stream) = self.raw.duplex_streaming(method, CallOption::default()).unwrap();
+        let hello = Event::Hello(Hello { instance_id: instance.to_owned(), ..Hello::default() });
+        let hello = ClientEvent { event: Some(hello), ..ClientEvent::default() };
+        futures_executor::block_on(sink.send((hello, WriteFlags::default()))).unwrap();
+        // Once calls of this instance pass, the session is open.
+        super::until("the deaf session is open", || {
+            !self.send(instance, "nobody", "{}").is_err_and(|e| e.details == "session_not_connected")
+        });
+        Deaf { _parts: (sink, stream) }
+    }
+}
+
 /// How a stream ended.
 #[derive(Debug, PartialEq)]
 pub enum Ended {

@@ -8,7 +8,7 @@ mod world;
 pub use client::{Client, Ended, Refused, Session};
 pub use process::Process;
 pub use redis::Redis;
-pub use world::{Server, World};
+pub use world::{Blocks, Server, World};
 
 use std::time::{Duration, Instant};
 

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use mas::audit::Record;
 use mas::certs::{Authority, agent_files, ca_file};
@@ -12,6 +13,9 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{Client, PATIENCE, Process, Redis};
+
+/// Entries of a lane: id, then field names and bytes.
+pub type Blocks = Vec<(String, Vec<(String, Vec<u8>)>)>;
 
 /// The `agents` and `permissions` of a configuration, in YAML.
 type YamlAgents = &'static str;
@@ -149,7 +153,7 @@ impl World {
             if !key.starts_with("audit:lane:") {
                 continue;
             }
-            let blocks: Vec<(String, Vec<(String, Vec<u8>)>)> = self.redis.query(&["XRANGE", &key, "-", "+"]);
+            let blocks: Blocks = self.redis.query(&["XRANGE", &key, "-", "+"]);
             for (_, fields) in blocks {
                 let (_, bytes) = &fields[0];
                 let parts = mas::audit::lane::split_block(bytes).unwrap();
@@ -185,6 +189,26 @@ impl Server {
 
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    pub fn rss_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// CPU that the server uses while nothing is asked of it, in hundredths of a second.
+    pub fn cpu_ticks_during(&self, span: Duration) -> u64 {
+        let ticks = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+            fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum::<u64>()
+        };
+        let (before, end) = (ticks(), Instant::now() + span);
+        while Instant::now() < end {
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        ticks() - before
     }
 
     /// SIGTERM, and out in order.
