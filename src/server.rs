@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::rpc::{ListenError, Listener};
 use crate::shard::{Shards, Shared};
 use crate::store::StoreError;
+use crate::store::lease::{Lease, LeaseError};
 
 /// How long a start waits for Redis.
 const REDIS_PATIENCE: Duration = Duration::from_secs(10);
@@ -21,6 +22,8 @@ pub struct Server {
     listener: Listener,
     shards: Arc<Shards>,
     threads: usize,
+    // Given up last.
+    lease: Lease,
 }
 
 /// Why the server did not start.
@@ -29,6 +32,9 @@ pub enum StartError {
     /// Redis.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another server.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
     /// Listening.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -41,9 +47,10 @@ impl Server {
             log::warn!("{}: {warning}", config.path.display());
         }
         let shared = Arc::new(Shared::new(config));
+        let lease = lease(&shared)?;
         let shards = Arc::new(connect(&shared, threads)?);
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
-        Ok(Self { listener, shards, threads })
+        Ok(Self { listener, shards, threads, lease })
     }
 
     /// Prints the ready line: the one thing on stdout.
@@ -63,9 +70,26 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, .. } = self;
+        let Self { listener, shards, lease, .. } = self;
         shards.stop();
         listener.stop(DRAIN_PATIENCE);
+        drop(lease);
+    }
+}
+
+/// Takes the server's lease; waits for Redis, and for a lease that may run out.
+fn lease(shared: &Shared) -> Result<Lease, LeaseError> {
+    let give_up = Instant::now() + REDIS_PATIENCE;
+    loop {
+        match Lease::acquire(&shared.redis_url, shared.redis_timeout) {
+            Ok(lease) => return Ok(lease),
+            Err(error @ LeaseError::Held { alive: true, .. }) => return Err(error),
+            Err(error) if Instant::now() >= give_up => return Err(error),
+            Err(error) => {
+                log::warn!("{error}; trying again");
+                std::thread::sleep(REDIS_RETRY);
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -10,7 +11,9 @@ use signal_hook::iterator::Signals;
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
 use mas::config::Config;
+use mas::runner::{ManagedRedis, RunnerError};
 use mas::server::Server;
+use mas::store::Connection;
 
 /// Routes, authorizes and records messages between agents.
 #[derive(Debug, Parser)]
@@ -61,6 +64,11 @@ fn run(args: &Args) -> Exit {
         Ok(signals) => signals,
         Err(error) => return fail(Exit::Failed, &error),
     };
+    // A managed Redis is the runner's child; a server that runs alone starts its own.
+    let managed = match own_redis(&config) {
+        Ok(managed) => managed,
+        Err(error) => return fail(Exit::Failed, &error),
+    };
     let threads = args.threads.map_or_else(|| config.worker_threads(), usize::from);
     let listen = args.listen.as_deref().unwrap_or(&config.listen_addr);
     let server = match Server::start(&config, listen, threads) {
@@ -79,8 +87,20 @@ fn run(args: &Args) -> Exit {
         break;
     }
     server.stop();
+    drop(managed);
     log::info!("stopped");
     Exit::Done
+}
+
+fn own_redis(config: &Config) -> Result<Option<ManagedRedis>, RunnerError> {
+    let Some(data_dir) = &config.redis.managed else {
+        return Ok(None);
+    };
+    let timeout = Duration::from_millis(config.redis.timeout_ms);
+    match Connection::open(&config.redis.url, timeout) {
+        Ok(_) => Ok(None),
+        Err(_) => ManagedRedis::start(data_dir).map(Some),
+    }
 }
 
 fn fail(exit: Exit, error: &dyn std::error::Error) -> Exit {

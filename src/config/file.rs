@@ -77,7 +77,7 @@ impl File {
 }
 
 /// Bounds per request, agent and connection (`limits`).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Longest `data_json`, in bytes. Bounded so that a Delivery stays under a client's 4 MiB default.
@@ -138,7 +138,7 @@ impl Limits {
 }
 
 /// Credit and redelivery (`delivery`).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Delivery {
     /// Deliveries that one session may hold without acknowledging them.

@@ -93,3 +93,14 @@ fn settings_that_have_no_effect_are_named() {
     assert!(config.warnings.iter().any(|w| w.starts_with("gateway.features")));
     assert!(config.warnings.iter().any(|w| w.starts_with("gateway.redis.decode_responses")));
 }
+
+#[test]
+fn the_shipped_file_is_valid_and_shows_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE_NAME);
+    let config = Config::load(&path).unwrap();
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.delivery, Delivery::default());
+    assert_eq!(config.listen_addr, "127.0.0.1:50051");
+    assert_eq!(config.redis.timeout_ms, 5000);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}

@@ -91,7 +91,9 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), AnyError> {
 fn allow(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     let id = stage.planner.send("worker", "task", &Task { number: 0, slow: false })?;
     let report = stage.done.recv_timeout(PATIENCE)?;
-    Ok(format!("planner → worker is in the rules: stored, on record as {id}, done by {}", report.instance))
+    let short = id.get(..4).unwrap_or(&id);
+    let instance = report.instance;
+    Ok(format!("planner → worker is in the rules: stored, on record as {short}…, done by {instance}"))
 }
 
 fn deny(stage: &mut Stage<'_>) -> Result<String, AnyError> {
@@ -160,9 +162,9 @@ fn kill_worker(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     if done.pid == begun.pid {
         return Err("the killed process finished its task".into());
     }
-    let short = id.get(..8).unwrap_or(&id);
+    let short = id.get(id.len().saturating_sub(4)..).unwrap_or(&id);
     Ok(format!(
-        "{} died holding {short}…; {} had it done {:.1} s later",
+        "{} died holding …{short}; {} had it done {:.1} s later",
         begun.instance,
         if done.instance == begun.instance { "its successor" } else { done.instance.as_str() },
         killed.elapsed().as_secs_f64()

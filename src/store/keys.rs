@@ -8,6 +8,8 @@ use crate::ids::{AgentId, CorrelationId, InstanceId};
 pub const GROUP: &str = "agents";
 /// The one field of a delivery stream entry.
 pub const ENVELOPE_FIELD: &str = "envelope";
+/// The lease of the one server.
+pub const SERVER_LEASE: &str = "mas.server_lease";
 /// The dead letters of all agents.
 pub const DEAD_LETTERS: &str = "dlq:messages";
 /// Registry of audit lanes: a hash, lane id → when and by whom it was opened (JSON).

@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod connection;
 pub mod keys;
+pub mod lease;
 pub mod trail;
 
 pub use connection::{Batch, Connection, StoreError};

@@ -7,19 +7,10 @@ use nix::unistd::Pid;
 
 use crate::support::{Process, World, until};
 
-fn server_output(world: &World, args: &[&str]) -> std::process::Output {
-    Command::new(env!("CARGO_BIN_EXE_mas-server"))
-        .args(args)
-        .current_dir(world.path())
-        .env_remove("MAS_CONFIG_FILE")
-        .output()
-        .unwrap()
-}
-
 #[test]
 fn check_config_says_yes_or_names_the_mistake() {
     let world = World::new();
-    let output = server_output(&world, &["--check-config"]);
+    let output = world.mas_server(&["--check-config"]);
     assert_eq!(output.status.code(), Some(0), "found upward: {output:?}");
     assert!(output.stdout.is_empty());
 
@@ -34,20 +25,20 @@ fn check_config_says_yes_or_names_the_mistake() {
     ] {
         let path = world.path().join("bad.yaml");
         std::fs::write(&path, text).unwrap();
-        let output = server_output(&world, &["--check-config", "--config", "bad.yaml"]);
+        let output = world.mas_server(&["--check-config", "--config", "bad.yaml"]);
         assert_eq!(output.status.code(), Some(2), "{text}");
         let message = String::from_utf8(output.stderr).unwrap();
         assert!(message.contains(expected), "{text}: {message}");
     }
-    assert_eq!(server_output(&world, &["--threads", "0"]).status.code(), Some(2));
-    assert_eq!(server_output(&world, &["--no-such-flag"]).status.code(), Some(2));
+    assert_eq!(world.mas_server(&["--threads", "0"]).status.code(), Some(2));
+    assert_eq!(world.mas_server(&["--no-such-flag"]).status.code(), Some(2));
 }
 
 #[test]
 fn an_unreachable_redis_is_a_failure_that_says_so() {
     let mut world = World::new();
     world.redis.kill();
-    let output = server_output(&world, &[]);
+    let output = world.mas_server(&[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty(), "no ready line");
     assert!(String::from_utf8(output.stderr).unwrap().contains("Redis"));
@@ -145,4 +136,28 @@ fn audit_commands_fail_with_the_documented_codes() {
     assert_eq!(world.mas(&["audit", "nonsense"]).status.code(), Some(2));
     world.redis.kill();
     assert_eq!(world.mas(&["audit", "verify"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_server_alone_starts_the_redis_it_manages_and_stops_it() {
+    let world = World::new();
+    let config = "server_listen_addr: 127.0.0.1:0
+tls_ca_path: certs/ca.pem
+tls_server_cert_path: certs/server.pem
+tls_server_key_path: certs/server.key
+gateway: {redis: {url: managed, data_dir: own-redis}}
+agents: [{agent_id: alpha}]
+";
+    std::fs::write(world.path().join("alone.yaml"), config).unwrap();
+    let mut server = crate::support::Server::start(
+        Command::new(env!("CARGO_BIN_EXE_mas-server"))
+            .args(["--config", "alone.yaml"])
+            .current_dir(world.path())
+            .stderr(Stdio::null()),
+    );
+    let socket = world.path().join("own-redis/redis.sock");
+    let client = redis::Client::open(format!("unix://{}", socket.display())).unwrap();
+    assert!(client.get_connection().is_ok());
+    server.stop();
+    assert!(client.get_connection().is_err());
 }

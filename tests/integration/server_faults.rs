@@ -101,17 +101,32 @@ fn killed_servers_leave_a_trail_that_verifies() {
 
 #[test]
 fn a_second_server_does_not_share_the_port() {
-    let world = World::new();
+    let (world, other) = (World::new(), World::new());
     let server = world.server();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mas-server"))
-        .args(["--listen", &server.addr, "--config"])
-        .arg(world.config_path())
-        .output()
-        .unwrap();
+    let output = other.mas_server(&["--listen", &server.addr]);
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stdout.is_empty());
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains(&server.addr), "{message}");
+}
+
+#[test]
+fn a_second_server_on_the_same_redis_refuses_to_start_and_disturbs_nothing() {
+    let world = World::new();
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let output = world.mas_server(&["--listen", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains(&format!("process {}", server.pid())), "{message}");
+    let status: String = world.redis.query(&["HGET", "agent:beta", "status"]);
+    assert_eq!(status, "ACTIVE");
+    alpha.send("a", "beta", "{}").unwrap();
+    b.take();
+    server.stop();
+    assert!(!world.redis.keys().contains(&"mas.server_lease".to_owned()), "given up in order");
+    drop(world.server());
 }
 
 #[test]

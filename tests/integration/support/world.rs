@@ -112,6 +112,16 @@ impl World {
             .unwrap()
     }
 
+    /// A server run to its end: one that does not start.
+    pub fn mas_server(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_mas-server"))
+            .args(args)
+            .current_dir(self.path())
+            .env_remove("MAS_CONFIG_FILE")
+            .output()
+            .unwrap()
+    }
+
     /// A client with a certificate of that agent.
     pub fn client(&self, server: &Server, agent: &str) -> Client {
         let (cert, key) = self.certificate(agent);
