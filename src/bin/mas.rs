@@ -43,7 +43,8 @@ fn main() -> ExitCode {
             run::run(args)
         }
         Command::Dev(args) => {
-            logging::start_with(LogFormat::Text, "warn");
+            // The demo kills processes on purpose; what it shows says so.
+            logging::start_with(LogFormat::Text, if args.demo { "error" } else { "warn" });
             run::dev(args)
         }
         Command::Certs(command) => match certs::run(command) {

@@ -25,7 +25,7 @@ pub struct RunArgs {
 pub struct DevArgs {
     /// Show what the server does with bundled agents, then exit.
     #[arg(long)]
-    demo: bool,
+    pub demo: bool,
     /// Where certificates, configuration and data go.
     #[arg(long, value_name = "DIR", default_value = ".mas")]
     dir: PathBuf,

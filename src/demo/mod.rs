@@ -82,8 +82,9 @@ fn play(dir: &Path) -> Result<bool, AnyError> {
     println!();
     if failed == 0 {
         println!("  {shown} scenes, all as promised, in {:.1} s.", started.elapsed().as_secs_f64());
-        println!("  Look further: mas audit tail --config {}", config_path.display());
-        println!("  (start it again first: mas run --config {})\n", config_path.display());
+        let (mas, config) = (program.display(), config_path.display());
+        println!("  Look further: {mas} run --config {config} &");
+        println!("                {mas} audit tail --config {config}\n");
     } else {
         println!(
             "  {failed} of {shown} scenes did not go as promised; see {}\n",
