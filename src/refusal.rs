@@ -25,12 +25,22 @@ pub struct Refusal {
     pub kind: Kind,
     /// Its detail string.
     pub detail: &'static str,
+    /// When trying again may help, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    /// The same refusal with a time after which trying again may help.
+    #[must_use]
+    pub const fn retry_after(self, retry_after_ms: Option<u64>) -> Self {
+        Self { retry_after_ms, ..self }
+    }
 }
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $kind:ident, $detail:literal;)+) => {
         impl Refusal {
-            $($(#[$doc])* pub const $name: Self = Self { kind: Kind::$kind, detail: $detail };)+
+            $($(#[$doc])* pub const $name: Self = Self { kind: Kind::$kind, detail: $detail, retry_after_ms: None };)+
         }
     };
 }

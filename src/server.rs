@@ -68,6 +68,14 @@ impl Server {
         stdout.flush()
     }
 
+    /// Puts another configuration in force; sessions and messages that it still allows go on.
+    pub fn reload(&self, config: &Config) {
+        for warning in &config.warnings {
+            log::warn!("{}: {warning}", config.path.display());
+        }
+        self.shards.reload(config);
+    }
+
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
         let Self { listener, shards, lease, .. } = self;

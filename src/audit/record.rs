@@ -75,6 +75,12 @@ coded! {
         DeadLetter = 13, "dead_letter";
         /// An effect whose decision is on record could not be carried out.
         EffectFailed = 14, "effect_failed";
+        /// A target's handlers failed too often: nothing is sent to it for a while.
+        CircuitOpened = 15, "circuit_opened";
+        /// A target's handlers succeed again.
+        CircuitClosed = 16, "circuit_closed";
+        /// Another configuration is in force; its digest is the policy version.
+        ConfigChanged = 17, "config_changed";
     }
 }
 

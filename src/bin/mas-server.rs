@@ -80,7 +80,7 @@ fn run(args: &Args) -> Exit {
     }
     for signal in signals.forever() {
         if signal == SIGHUP {
-            log::warn!("SIGHUP: this version does not reload its configuration; restart it instead");
+            reload(&server, &config.path);
             continue;
         }
         log::info!("stopping");
@@ -90,6 +90,17 @@ fn run(args: &Args) -> Exit {
     drop(managed);
     log::info!("stopped");
     Exit::Done
+}
+
+/// A file that is not valid changes nothing.
+fn reload(server: &Server, path: &std::path::Path) {
+    match Config::load(path) {
+        Ok(config) => {
+            server.reload(&config);
+            log::info!("{}: in force", path.display());
+        }
+        Err(error) => log::error!("reload refused, the configuration in force stays: {error}"),
+    }
 }
 
 fn own_redis(config: &Config) -> Result<Option<ManagedRedis>, RunnerError> {

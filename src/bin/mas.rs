@@ -1,4 +1,4 @@
-//! The operator's program: runner, certificates, audit.
+//! The operator's program: runner, certificates, audit, policy.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use mas::cli::audit::{self, AuditCommand};
 use mas::cli::certs::{self, CertsCommand};
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
+use mas::cli::policy::{self, PolicyCommand};
 use mas::cli::run::{self, DevArgs, RunArgs};
 
 /// Runs and inspects a MAS server.
@@ -30,6 +31,9 @@ enum Command {
     /// The audit trail: verify, read.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Rules: explain a decision, take over older ones.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// The bundled worker of `mas dev --demo`.
     #[command(hide = true)]
     DemoWorker,
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
             }
         },
         Command::Audit(command) => audit::run(command),
+        Command::Policy(command) => policy::run(command),
         Command::DemoWorker => {
             logging::start(LogFormat::Text);
             mas::demo::run_worker()

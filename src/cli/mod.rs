@@ -4,4 +4,5 @@ pub mod audit;
 pub mod certs;
 pub mod exit;
 pub mod logging;
+pub mod policy;
 pub mod run;

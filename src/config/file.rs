@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::ids::AgentId;
+use crate::policy::{BreakerConfig, MAX_FAILURE_THRESHOLD, RateLimit};
 
 /// Reads the document. The error names key path, line and what was expected.
 pub(super) fn parse(text: &str) -> Result<File, String> {
@@ -25,7 +26,7 @@ pub(super) struct File {
     pub limits: Limits,
     pub delivery: Delivery,
     pub gateway: Gateway,
-    roles: Vec<Role>,
+    pub roles: Vec<Role>,
     pub permissions: Vec<Permission>,
     pub agents: Vec<Agent>,
 }
@@ -61,16 +62,10 @@ impl File {
         };
         note(self.admin_listen_addr.is_some(), "admin_listen_addr");
         note(self.tls_revoked_path.is_some(), "tls_revoked_path");
-        note(!self.roles.is_empty(), "roles");
-        note(self.gateway.rate_limit.is_some(), "gateway.rate_limit");
-        note(self.gateway.features.is_some(), "gateway.features");
         note(self.gateway.dlp.is_some(), "gateway.dlp");
         note(self.gateway.audit.is_some(), "gateway.audit");
-        note(self.gateway.circuit_breaker.is_some(), "gateway.circuit_breaker");
         note(self.gateway.telemetry.is_some(), "gateway.telemetry");
         note(self.gateway.redis.decode_responses.is_some(), "gateway.redis.decode_responses");
-        note(self.agents.iter().any(|a| !a.roles.is_empty()), "agents[].roles");
-        note(self.agents.iter().any(|a| a.rate_limit.is_some()), "agents[].rate_limit");
         note(self.agents.iter().any(|a| !a.init_kwargs.is_null()), "agents[].init_kwargs");
         silent
     }
@@ -195,12 +190,37 @@ impl Delivery {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Gateway {
     pub redis: Redis,
-    rate_limit: Option<serde_yaml::Value>,
-    features: Option<serde_yaml::Value>,
+    pub rate_limit: RateLimit,
+    pub features: Features,
     dlp: Option<serde_yaml::Value>,
     audit: Option<serde_yaml::Value>,
-    circuit_breaker: Option<serde_yaml::Value>,
+    pub circuit_breaker: BreakerConfig,
     telemetry: Option<serde_yaml::Value>,
+}
+
+/// Policy stages that can be switched (`gateway.features`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Features {
+    /// Data-loss prevention.
+    pub dlp: bool,
+    /// Roles beside `permissions`.
+    pub rbac: bool,
+    /// Circuit breakers per target.
+    pub circuit_breaker: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { dlp: true, rbac: false, circuit_breaker: true }
+    }
+}
+
+pub(super) fn check_breaker(breaker: &BreakerConfig) -> Result<(), Problem> {
+    within("failure_threshold", breaker.failure_threshold, 1, MAX_FAILURE_THRESHOLD)?;
+    within("success_threshold", breaker.success_threshold, 1, 10_000)?;
+    within("timeout_seconds", breaker.timeout_seconds, 1, 86_400)?;
+    within("window_seconds", breaker.window_seconds, 1, 86_400)
 }
 
 #[derive(Debug, Deserialize)]
@@ -246,13 +266,14 @@ pub(super) enum DurabilityMode {
     Replicated,
 }
 
-#[derive(Debug, Deserialize)]
+/// A role: a name for what agents of some kind may do (`roles`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Role {
-    #[serde(rename = "name")]
-    _name: String,
-    #[serde(rename = "permissions")]
-    _permissions: Vec<String>,
+pub struct Role {
+    /// Its name; `agents[].roles` refer to it.
+    pub name: String,
+    /// Patterns: `send:worker`, `send:worker-*`, `send:*`.
+    pub permissions: Vec<String>,
 }
 
 /// One rule of `permissions`. What no rule allows is refused; `deny` wins over every other rule.
@@ -349,7 +370,7 @@ pub(super) struct Agent {
     pub init_kwargs: serde_json::Value,
     #[serde(default)]
     pub roles: Vec<String>,
-    pub rate_limit: Option<serde_yaml::Value>,
+    pub rate_limit: Option<RateLimit>,
 }
 
 fn one() -> u32 {

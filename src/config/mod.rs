@@ -13,7 +13,9 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::AgentId;
 
-pub use file::{Delivery, Limits, Permission, Restart};
+pub use file::{Delivery, Features, Limits, Permission, Restart, Role};
+
+use crate::policy::{BreakerConfig, RateLimit, parse_pattern};
 
 /// Name of the configuration file that is searched upward from the working directory.
 pub const FILE_NAME: &str = "mas.yaml";
@@ -47,6 +49,14 @@ pub struct Config {
     pub delivery: Delivery,
     /// Where the store is.
     pub redis: Redis,
+    /// Which policy stages are on.
+    pub features: Features,
+    /// Messages per agent that has no limit of its own.
+    pub rate_limit: RateLimit,
+    /// When circuits open.
+    pub breaker: BreakerConfig,
+    /// Roles, by name.
+    pub roles: BTreeMap<String, Role>,
     /// The rules, in the order of the file, over known agents only.
     pub permissions: Vec<Permission>,
     /// The allowlist, by id.
@@ -98,6 +108,10 @@ pub struct Agent {
     pub env: BTreeMap<String, String>,
     /// When the runner starts a process again.
     pub restart: Restart,
+    /// Its roles; each is in [`Config::roles`].
+    pub roles: Vec<String>,
+    /// Its own limit.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// What the runner starts for an agent.
@@ -207,8 +221,17 @@ impl Resolver<'_> {
             key: self.required_path("tls_server_key_path", file.tls_server_key_path)?,
         };
         let redis = self.redis(&file.gateway.redis)?;
-        let agents = self.agents(file.agents, &mut warnings)?;
+        file::check_breaker(&file.gateway.circuit_breaker)
+            .map_err(|(key, problem)| self.fail(&format!("gateway.circuit_breaker.{key}"), problem))?;
+        let roles = self.roles(file.roles)?;
+        let agents = self.agents(file.agents, &roles, &mut warnings)?;
         self.permissions(&file.permissions, &agents, &mut warnings)?;
+        if file.permissions.is_empty() && !agents.is_empty() && !file.gateway.features.rbac {
+            warnings.push("permissions: no rule, so every message is refused".to_owned());
+        }
+        if file.gateway.features.dlp {
+            warnings.push("gateway.features.dlp: accepted, not yet enforced by this version".to_owned());
+        }
         Ok(Config {
             path: self.path.to_path_buf(),
             digest: Sha256::digest(self.text.as_bytes()).into(),
@@ -218,6 +241,10 @@ impl Resolver<'_> {
             limits: file.limits,
             delivery: file.delivery,
             redis,
+            features: file.gateway.features,
+            rate_limit: file.gateway.rate_limit,
+            breaker: file.gateway.circuit_breaker,
+            roles,
             permissions: file.permissions,
             agents,
             warnings,
@@ -265,9 +292,32 @@ impl Resolver<'_> {
         Ok(Redis { url: redis.url.clone(), managed: None, timeout_ms })
     }
 
+    fn roles(&self, listed: Vec<Role>) -> Result<BTreeMap<String, Role>, ConfigError> {
+        let mut roles = BTreeMap::new();
+        for (index, role) in listed.into_iter().enumerate() {
+            for (at, pattern) in role.permissions.iter().enumerate() {
+                if parse_pattern(pattern).is_none() {
+                    return Err(self.fail(
+                        &format!("roles[{index}].permissions[{at}]"),
+                        format!("{pattern:?} is no pattern: expected send:AGENT, send:PREFIX* or send:*"),
+                    ));
+                }
+            }
+            if role.name.is_empty() {
+                return Err(self.fail(&format!("roles[{index}].name"), "is empty"));
+            }
+            let name = role.name.clone();
+            if roles.insert(name.clone(), role).is_some() {
+                return Err(self.fail(&format!("roles[{index}].name"), format!("{name:?} is listed twice")));
+            }
+        }
+        Ok(roles)
+    }
+
     fn agents(
         &self,
         listed: Vec<file::Agent>,
+        roles: &BTreeMap<String, Role>,
         warnings: &mut Vec<String>,
     ) -> Result<BTreeMap<AgentId, Agent>, ConfigError> {
         if listed.len() > MAX_AGENTS {
@@ -284,6 +334,9 @@ impl Resolver<'_> {
             }
             if agent.instances > MAX_INSTANCES {
                 return Err(self.fail(&format!("{key}.instances"), format!("expected 0 to {MAX_INSTANCES}")));
+            }
+            if let Some(unknown) = agent.roles.iter().find(|role| !roles.contains_key(*role)) {
+                return Err(self.fail(&format!("{key}.roles"), format!("{unknown:?} is not in `roles`")));
             }
             let program = match (agent.command, agent.class_path) {
                 (Some(_), Some(_)) => {
@@ -307,6 +360,8 @@ impl Resolver<'_> {
                 instances: agent.instances,
                 env: agent.env,
                 restart: agent.restart,
+                roles: agent.roles,
+                rate_limit: agent.rate_limit,
             };
             if agents.insert(id.clone(), resolved).is_some() {
                 return Err(self.fail(&format!("{key}.agent_id"), format!("{id} is listed twice")));
@@ -335,9 +390,6 @@ impl Resolver<'_> {
                     "permissions[{index}]: {agent_id} may send to every agent (allow_wildcard)"
                 ));
             }
-        }
-        if permissions.is_empty() && !agents.is_empty() {
-            warnings.push("permissions: no rule, so every message is refused".to_owned());
         }
         Ok(())
     }

@@ -89,8 +89,8 @@ fn every_permission_type_is_read() {
 
 #[test]
 fn settings_that_have_no_effect_are_named() {
-    let config = parse("gateway: {features: {dlp: true}, redis: {decode_responses: true}}").unwrap();
-    assert!(config.warnings.iter().any(|w| w.starts_with("gateway.features")));
+    let config = parse("gateway: {telemetry: {enabled: true}, redis: {decode_responses: true}}").unwrap();
+    assert!(config.warnings.iter().any(|w| w.starts_with("gateway.telemetry")));
     assert!(config.warnings.iter().any(|w| w.starts_with("gateway.redis.decode_responses")));
 }
 
@@ -102,5 +102,21 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
     assert_eq!(config.delivery, Delivery::default());
     assert_eq!(config.listen_addr, "127.0.0.1:50051");
     assert_eq!(config.redis.timeout_ms, 5000);
-    assert_eq!(config.warnings, Vec::<String>::new());
+    assert_eq!(config.rate_limit, RateLimit::default());
+    assert_eq!(config.breaker, BreakerConfig::default());
+    assert_eq!(config.features, Features::default());
+    assert!(config.warnings.iter().all(|w| w.contains("dlp")), "{:?}", config.warnings);
+}
+
+#[test]
+fn roles_are_checked() {
+    let roles = "roles: [{name: dispatcher, permissions: ['send:worker-*', 'send:a', 'send:*']}]\n";
+    let config = parse(&format!("{roles}agents: [{{agent_id: a, roles: [dispatcher]}}]")).unwrap();
+    assert_eq!(config.agents["a"].roles, ["dispatcher"]);
+    let unknown = parse("agents: [{agent_id: a, roles: [nobody]}]").unwrap_err();
+    assert!(unknown.contains("agents[0].roles") && unknown.contains("nobody"), "{unknown}");
+    for bad in ["worker", "read:a", "send:", "send:a:b", "send:*a", "send:a*b"] {
+        let error = parse(&format!("roles: [{{name: r, permissions: ['{bad}']}}]")).unwrap_err();
+        assert!(error.contains("roles[0].permissions[0]"), "{bad}: {error}");
+    }
 }

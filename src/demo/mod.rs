@@ -122,6 +122,7 @@ delivery:
   reclaim_idle_ms: 1000
 gateway:
   redis: {{url: managed, data_dir: demo-redis}}
+  rate_limit: {{per_minute: 10000, per_hour: 100000}}
 permissions:
   - {{type: allow_bidirectional, agents: [planner, worker]}}
 agents:

@@ -1,16 +1,30 @@
 //! The pipeline every message passes, inline in a worker: authorization → rate limit → circuit breaker →
-//! DLP. Pure: no I/O, no clock, no lock; the inputs and `Now` in, a [`Verdict`] out. The order is a
-//! security property and stands in one function, [`Policy::check`].
+//! DLP. No I/O and no clock: the inputs and `Now` in, a [`Verdict`] out. The order is a security property
+//! and stands in one function, [`Policy::check`]. The one thing that changes is a sender's count of
+//! messages, shared by all workers behind a lock that is held for a few instructions.
 
 mod acl;
+mod breaker;
+mod payload;
+mod rate;
+mod roles;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::audit::Decision;
-use crate::config::Config;
+use crate::clock::Now;
+use crate::config::{Config, Features};
 use crate::ids::AgentId;
+use crate::refusal::Refusal;
 use acl::Acl;
+use roles::Roles;
+
+pub use breaker::{Breaker, BreakerConfig, Circuit, MAX_FAILURE_THRESHOLD};
+pub use payload::check_payload;
+pub use rate::{Limited, RateLimit, STORED_SLOTS, Sent};
+pub use roles::parse_pattern;
 
 /// A configuration compiled into what a check needs: its cost does not grow with agents or rules.
 #[derive(Debug)]
@@ -18,6 +32,9 @@ pub struct Policy {
     version: [u8; 32],
     agents: HashMap<AgentId, Card>,
     acl: Acl,
+    roles: Option<Roles>,
+    features: Features,
+    breaker: BreakerConfig,
 }
 
 /// What others may learn of an allowlisted agent.
@@ -29,6 +46,10 @@ pub struct Card {
     pub capabilities: Vec<String>,
     /// Its metadata, JSON text of an object.
     pub metadata_json: String,
+    /// How much it may send.
+    pub rate_limit: RateLimit,
+    /// What it has sent; outlives the configuration.
+    sent: Arc<Mutex<Sent>>,
 }
 
 /// What the pipeline looks at.
@@ -47,6 +68,25 @@ pub struct Verdict {
     pub decision: Decision,
     /// The rule that decided.
     pub rule: Rule,
+    /// For a rate limit: when another message may pass, in milliseconds.
+    pub retry_after_ms: Option<u64>,
+    /// Whether the message counts against its sender's rate.
+    pub counted: bool,
+}
+
+impl Verdict {
+    /// What the sender is told; `None`: nothing, the message goes on.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self.decision {
+            Decision::Allowed | Decision::Alert | Decision::DlpRedacted => None,
+            Decision::RateLimited => Some(Refusal::RATE_LIMITED.retry_after(self.retry_after_ms)),
+            Decision::CircuitOpen => Some(Refusal::CIRCUIT_OPEN),
+            Decision::DlpBlocked => Some(Refusal::DLP_BLOCKED),
+            Decision::AuthzDenied | Decision::Unauthenticated | Decision::Refused | Decision::Event => {
+                Some(Refusal::NOT_AUTHORIZED)
+            }
+        }
+    }
 }
 
 /// Names the rule behind a verdict.
@@ -54,6 +94,12 @@ pub struct Verdict {
 pub enum Rule {
     /// `permissions[index]` of `mas.yaml`.
     Permission(u32),
+    /// The first role of the sender, by place in its `roles`, that permits it.
+    Role(u32),
+    /// The rate limit: which window is full.
+    RateLimit(&'static str),
+    /// The target's circuit is open.
+    Circuit,
     /// Nothing allows it.
     DefaultDeny,
     /// The target is not in the allowlist.
@@ -66,6 +112,9 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Permission(index) => write!(f, "permissions[{index}]"),
+            Self::Role(place) => write!(f, "roles[{place}]"),
+            Self::RateLimit(window) => write!(f, "rate_limit.{window}"),
+            Self::Circuit => f.write_str("circuit_breaker"),
             Self::DefaultDeny => f.write_str("default_deny"),
             Self::UnknownTarget => f.write_str("unknown_target"),
             Self::PendingRequest => f.write_str("pending_request"),
@@ -74,21 +123,32 @@ impl fmt::Display for Rule {
 }
 
 impl Policy {
-    /// Compiles the rules of a valid configuration.
-    pub fn compile(config: &Config) -> Self {
+    /// Compiles a valid configuration. `previous`: the policy that this one takes the place of; what its
+    /// agents have sent goes on counting.
+    pub fn compile(config: &Config, previous: Option<&Self>) -> Self {
         let agents = config
             .agents
             .values()
             .map(|agent| {
+                let known = previous.and_then(|previous| previous.agents.get(&agent.id));
                 let card = Card {
                     id: agent.id.clone(),
                     capabilities: agent.capabilities.clone(),
                     metadata_json: agent.metadata.to_string(),
+                    rate_limit: agent.rate_limit.unwrap_or(config.rate_limit),
+                    sent: known.map_or_else(Arc::default, |card| card.sent.clone()),
                 };
                 (agent.id.clone(), card)
             })
             .collect();
-        Self { version: config.digest, agents, acl: Acl::compile(&config.permissions) }
+        Self {
+            version: config.digest,
+            agents,
+            acl: Acl::compile(&config.permissions),
+            roles: config.features.rbac.then(|| Roles::compile(config)),
+            features: config.features,
+            breaker: config.breaker,
+        }
     }
 
     /// Digest of the configuration this was compiled from.
@@ -106,26 +166,78 @@ impl Policy {
         self.agents.values()
     }
 
-    /// Decides on one message.
-    pub fn check(&self, message: Message<'_>) -> Verdict {
+    /// When circuits open; `None`: never.
+    pub fn breaker(&self) -> Option<&BreakerConfig> {
+        self.features.circuit_breaker.then_some(&self.breaker)
+    }
+
+    /// Decides on one message. `breaker`: the target's.
+    pub fn check(&self, message: Message<'_>, breaker: Option<&Breaker>, now: Now) -> Verdict {
         // 1. Authorization. An unknown target and a forbidden one look alike to the sender.
         let Some(target) = self.agents.get(message.target) else {
             return denied(Rule::UnknownTarget);
         };
-        // 2. Rate limit, 3. circuit breaker, 4. DLP take their places here, in this order.
-        self.acl.check(message.sender, &target.id)
+        let verdict = self.authorize(message.sender, &target.id);
+        if verdict.decision != Decision::Allowed {
+            return verdict;
+        }
+        // 2. Rate limit of the sender.
+        let Some(sender) = self.agents.get(message.sender) else {
+            return denied(Rule::DefaultDeny);
+        };
+        if let Err(limited) = sender.sent().admit(sender.rate_limit, now.unix_s()) {
+            return Verdict {
+                decision: Decision::RateLimited,
+                rule: Rule::RateLimit(limited.window),
+                retry_after_ms: Some(limited.retry_after_ms),
+                counted: false,
+            };
+        }
+        // 3. Circuit breaker of the target.
+        if let (Some(config), Some(breaker)) = (self.breaker(), breaker)
+            && !breaker.admits(config, now.mono_ms)
+        {
+            return Verdict {
+                decision: Decision::CircuitOpen,
+                rule: Rule::Circuit,
+                retry_after_ms: None,
+                counted: true,
+            };
+        }
+        // 4. DLP takes its place here.
+        Verdict { counted: true, ..verdict }
+    }
+
+    /// ACL and roles: a deny rule wins over both.
+    fn authorize(&self, sender: &AgentId, target: &AgentId) -> Verdict {
+        let verdict = self.acl.check(sender, target);
+        match (&self.roles, verdict.rule) {
+            (Some(roles), Rule::DefaultDeny) => match roles.check(sender, target) {
+                Some(place) => allowed(Rule::Role(place)),
+                None => verdict,
+            },
+            _ => verdict,
+        }
     }
 
     /// Whether `caller` may message `other`: what Discover shows.
     pub fn may_message(&self, caller: &AgentId, other: &AgentId) -> bool {
-        self.acl.check(caller, other).decision == Decision::Allowed
+        self.authorize(caller, other).decision == Decision::Allowed
+    }
+}
+
+impl Card {
+    /// What the agent has sent, for the shortest time.
+    pub fn sent(&self) -> std::sync::MutexGuard<'_, Sent> {
+        // Nothing in the critical sections can panic halfway.
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn allowed(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::Allowed, rule }
+    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: false }
 }
 
 fn denied(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::AuthzDenied, rule }
+    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: false }
 }

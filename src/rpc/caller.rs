@@ -50,7 +50,7 @@ impl Callers {
             .find(|property| property.name() == PEM_PROPERTY)
             .ok_or(stranger(Refusal::INVALID_CERTIFICATE))?;
         let identity = self.read(property.value()).map_err(stranger)?;
-        let refusal = if self.shared.policy.agent(identity.agent.as_str()).is_none() {
+        let refusal = if self.shared.settings().policy.agent(identity.agent.as_str()).is_none() {
             Refusal::AGENT_NOT_ALLOWLISTED
         } else if !identity.is_current(Now::read()) {
             Refusal::INVALID_CERTIFICATE

@@ -62,7 +62,8 @@ async fn session(
         return refuse(&gateway, stranger, instance.as_str(), sink).await;
     };
     let hash = identity.agent.route_hash();
-    let (session, outlet) = Session::new(identity, instance, shared.delivery.max_in_flight, home.clone());
+    let max_in_flight = shared.settings().delivery.max_in_flight;
+    let (session, outlet) = Session::new(identity, instance, max_in_flight, home.clone());
     gateway.shards.submit(hash, Job::Open(session.clone()));
     let reading = read(&session, stream);
     let writing = async {

@@ -1,7 +1,7 @@
 //! The unary calls: identity, shapes, session, then a job for a worker. The answer comes from there.
 
 use futures_channel::oneshot;
-use grpcio::{Metadata, RpcContext, UnarySink};
+use grpcio::{Metadata, MetadataBuilder, RpcContext, UnarySink};
 use protobuf::Message;
 
 use super::caller::Stranger;
@@ -33,7 +33,7 @@ struct About<'a> {
 /// Sends the worker's answer out. The sink's future must run to its end: dropping it cancels the call.
 fn respond<T, R>(
     ctx: &RpcContext<'_>,
-    sink: UnarySink<R>,
+    mut sink: UnarySink<R>,
     answer: oneshot::Receiver<Result<T, Refusal>>,
     convert: impl FnOnce(T) -> R + Send + 'static,
 ) where
@@ -43,7 +43,12 @@ fn respond<T, R>(
     ctx.spawn(async move {
         let sent = match answer.await {
             Ok(Ok(success)) => sink.success(convert(success)).await,
-            Ok(Err(refusal)) => sink.fail(status(refusal)).await,
+            Ok(Err(refusal)) => {
+                if let Some(headers) = retry_after(refusal) {
+                    sink.set_headers(headers);
+                }
+                sink.fail(status(refusal)).await
+            }
             // The worker stopped with the job in its mailbox.
             Err(oneshot::Canceled) => sink.fail(status(Refusal::SERVER_STOPPING)).await,
         };
@@ -51,6 +56,15 @@ fn respond<T, R>(
             log::debug!("an answer did not reach its caller: {error}");
         }
     });
+}
+
+/// `retry-after-ms`. In the response's headers: gRPC's C core wrapper sends no trailers of one's own.
+fn retry_after(refusal: Refusal) -> Option<Metadata> {
+    let retry_after_ms = refusal.retry_after_ms?.to_string();
+    let mut headers = MetadataBuilder::new();
+    // The name and the digits are what gRPC allows.
+    let _ = headers.add_str("retry-after-ms", &retry_after_ms).ok()?;
+    Some(headers.build())
 }
 
 impl Gateway {

@@ -4,28 +4,30 @@
 //! Nothing in memory changes here. A decision becomes true when the transaction commits, and may be made
 //! again when it does not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::Shared;
 use super::inbox::{DeadLetter, Inbox};
 use super::job::{Accepted, Caller, Discovered, Job, MessageJob, RefusedJob, ReplyJob};
 use super::session::Session;
+use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane};
 use crate::clock::Now;
 use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
-use crate::json::{JsonError, check_object};
-use crate::policy::{Message, Rule};
+use crate::policy::{Breaker, Circuit, Message, Rule, check_payload};
 use crate::refusal::Refusal;
 use crate::store::{Batch, keys};
 
 /// Dead letters that Redis keeps; the oldest beyond it are trimmed.
 pub(super) const MAX_DEAD_LETTERS: u64 = 1_000_000;
+
+/// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
+const RATE_TTL_S: u64 = 3720;
 
 /// An unanswered request, as stored under its correlation id.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -53,6 +55,8 @@ pub(super) struct Facts {
 pub(super) struct Decided {
     /// What the caller will be told.
     pub outcome: Result<Success, Refusal>,
+    /// Whose message was counted, to be taken back if it does not happen.
+    pub counted: Option<AgentId>,
     /// Which effects of the transaction carry it out: first and one past the last.
     pub effects: std::ops::Range<usize>,
 }
@@ -97,6 +101,10 @@ pub(super) enum Note {
     EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
     /// A request whose reply could not be stored is pending again.
     Unanswered { correlation_id: CorrelationId, pending: PendingRequest, ttl_ms: u64 },
+    /// A target's circuit opened or closed.
+    Circuit { agent: AgentId, opened: bool, reason: String },
+    /// Other settings are in force.
+    ConfigChanged,
     /// The lane ends in order.
     LaneClosed,
 }
@@ -104,6 +112,7 @@ pub(super) enum Note {
 /// One transaction in the making.
 pub(super) struct Transaction<'a> {
     pub shared: &'a Shared,
+    pub settings: &'a Settings,
     pub now: Now,
     pub lane: &'a mut Lane,
     pub batch: &'a mut Batch,
@@ -113,13 +122,19 @@ pub(super) struct Transaction<'a> {
     queued: HashMap<AgentId, u64>,
     consumed: HashSet<CorrelationId>,
     opening: Vec<(AgentId, InstanceId)>,
+    /// Breakers that admitted a trial in this round.
+    trials: HashMap<AgentId, Breaker>,
+    /// Agents whose messages were counted in this round.
+    senders: BTreeSet<AgentId>,
+    /// Whose message the current job has counted.
+    counted: Option<AgentId>,
 }
 
 type Outcome = Result<Success, Refusal>;
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(
-        shared: &'a Shared,
+        (shared, settings): (&'a Shared, &'a Settings),
         now: Now,
         lane: &'a mut Lane,
         batch: &'a mut Batch,
@@ -128,6 +143,7 @@ impl<'a> Transaction<'a> {
     ) -> Self {
         Self {
             shared,
+            settings,
             now,
             lane,
             batch,
@@ -137,6 +153,9 @@ impl<'a> Transaction<'a> {
             queued: HashMap::new(),
             consumed: HashSet::new(),
             opening: Vec::new(),
+            trials: HashMap::new(),
+            senders: BTreeSet::new(),
+            counted: None,
         }
     }
 
@@ -147,7 +166,7 @@ impl<'a> Transaction<'a> {
     }
 
     fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
-        let fields = Fields { policy_version: self.shared.policy.version(), ..*fields };
+        let fields = Fields { policy_version: self.settings.policy.version(), ..*fields };
         let _ = self.lane.append(self.now, action, decision, &fields);
     }
 
@@ -175,7 +194,7 @@ impl<'a> Transaction<'a> {
             Job::Open(session) => self.open(session),
             Job::Refused(job) => self.refused(job),
         };
-        Decided { outcome, effects: first..self.effects }
+        Decided { outcome, counted: self.counted.take(), effects: first..self.effects }
     }
 
     // --- messages -------------------------------------------------------------------------------
@@ -207,7 +226,7 @@ impl<'a> Transaction<'a> {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let Some(card) = self.shared.policy.agent(&job.target) else {
+        let Some(card) = self.settings.policy.agent(&job.target) else {
             return Err(Refusal::NOT_AUTHORIZED);
         };
         let target = card.id.clone();
@@ -237,45 +256,40 @@ impl<'a> Transaction<'a> {
         Ok(Success::Queued { accepted: Accepted { message_id, correlation_id }, target, bytes })
     }
 
-    fn judge_message(&self, job: &MessageJob) -> (Decision, String, Option<Refusal>) {
+    fn judge_message(&mut self, job: &MessageJob) -> (Decision, String, Option<Refusal>) {
         if let Err(refusal) = self.check_payload(&job.message_type, &job.data_json) {
             return (Decision::Refused, String::new(), Some(refusal));
         }
-        let verdict =
-            self.shared.policy.check(Message { sender: &job.caller.identity.agent, target: &job.target });
+        let sender = &job.caller.identity.agent;
+        let settings = self.settings;
+        let inbox = self.inboxes.get(job.target.as_str());
+        let breaker = self.trials.get(job.target.as_str()).or(inbox.map(|inbox| &inbox.breaker));
+        let verdict = settings.policy.check(Message { sender, target: &job.target }, breaker, self.now);
+        if verdict.counted {
+            let _ = self.senders.insert(sender.clone());
+            self.counted = Some(sender.clone());
+        }
         let rule = verdict.rule.to_string();
-        let refusal = match verdict.decision {
-            Decision::Allowed | Decision::Alert | Decision::DlpRedacted => None,
-            Decision::AuthzDenied => Some(Refusal::NOT_AUTHORIZED),
-            Decision::RateLimited => Some(Refusal::RATE_LIMITED),
-            Decision::CircuitOpen => Some(Refusal::CIRCUIT_OPEN),
-            Decision::DlpBlocked => Some(Refusal::DLP_BLOCKED),
-            Decision::Unauthenticated | Decision::Refused | Decision::Event => Some(Refusal::NOT_AUTHORIZED),
-        };
+        let refusal = verdict.refusal();
         if refusal.is_some() {
             return (verdict.decision, rule, refusal);
         }
-        match self.check_room(&job.target) {
-            Ok(()) => (verdict.decision, rule, None),
-            Err(refusal) => (Decision::Refused, rule, Some(refusal)),
+        if let Err(refusal) = self.check_room(&job.target) {
+            return (Decision::Refused, rule, Some(refusal));
         }
+        // In half-open the next message of this round has to wait for this trial.
+        if let (Some(config), Some(breaker), Some(inbox)) = (settings.policy.breaker(), breaker, inbox)
+            && breaker.circuit(config, self.now.mono_ms) == Circuit::HalfOpen
+        {
+            let mut breaker = breaker.clone();
+            breaker.admitted(config, self.now.mono_ms);
+            let _ = self.trials.insert(inbox.agent.clone(), breaker);
+        }
+        (verdict.decision, rule, None)
     }
 
     fn check_payload(&self, message_type: &str, data_json: &str) -> Result<(), Refusal> {
-        let limits = &self.shared.limits;
-        if message_type.len() > MAX_MESSAGE_TYPE_BYTES {
-            return Err(Refusal::INVALID_MESSAGE_TYPE);
-        }
-        if data_json.len() > limits.max_message_bytes {
-            return Err(Refusal::MESSAGE_TOO_LARGE);
-        }
-        if data_json.is_empty() {
-            return Ok(());
-        }
-        check_object(data_json, limits.max_json_depth).map_err(|error| match error {
-            JsonError::Invalid => Refusal::INVALID_JSON,
-            JsonError::NotAnObject => Refusal::PAYLOAD_MUST_BE_OBJECT,
-        })
+        check_payload(&self.settings.limits, message_type, data_json)
     }
 
     /// Whether the target's inbox takes one more.
@@ -284,10 +298,10 @@ impl<'a> Transaction<'a> {
             return Ok(());
         };
         let waiting = inbox.len + self.queued.get(target).copied().unwrap_or(0);
-        if waiting >= self.shared.limits.max_queue_len {
+        if waiting >= self.settings.limits.max_queue_len {
             return Err(Refusal::QUEUE_FULL);
         }
-        if !self.shared.delivery.queue_offline && inbox.slots().is_empty() {
+        if !self.settings.delivery.queue_offline && inbox.slots().is_empty() {
             return Err(Refusal::TARGET_OFFLINE);
         }
         Ok(())
@@ -384,7 +398,7 @@ impl<'a> Transaction<'a> {
             return Err(Refusal::REPLY_SENDER_MISMATCH);
         }
         self.check_payload(&job.message_type, &job.data_json)?;
-        let card = self.shared.policy.agent(&pending.sender_id).ok_or(unknown)?;
+        let card = self.settings.policy.agent(&pending.sender_id).ok_or(unknown)?;
         let instance = InstanceId::parse(&pending.sender_instance_id).ok_or(unknown)?;
         Ok((card.id.clone(), instance, pending.clone(), *ttl_ms))
     }
@@ -393,16 +407,15 @@ impl<'a> Transaction<'a> {
 
     fn discover(&mut self, caller: &Caller, capabilities: &[String]) -> Outcome {
         let identity = &caller.identity;
-        let shared = self.shared;
-        let mut found: Vec<Discovered> = shared
-            .policy
+        let (shared, policy) = (self.shared, &self.settings.policy);
+        let mut found: Vec<Discovered> = policy
             .agents()
             .filter(|card| {
                 let offers = capabilities.is_empty()
                     || card.capabilities.iter().any(|offered| capabilities.contains(offered));
                 offers
                     && shared.directory.is_active(&card.id)
-                    && shared.policy.may_message(&identity.agent, &card.id)
+                    && policy.may_message(&identity.agent, &card.id)
             })
             .map(|card| Discovered {
                 agent: card.id.clone(),
@@ -425,7 +438,7 @@ impl<'a> Transaction<'a> {
 
     fn state_update(&mut self, caller: &Caller, updates: &[(String, String)]) -> Outcome {
         let agent = &caller.identity.agent;
-        let limits = &self.shared.limits;
+        let limits = &self.settings.limits;
         let mut sizes = self.facts.states.get(agent).cloned().unwrap_or_default();
         for (field, value) in updates {
             let _ = sizes.insert(field.clone(), value.len());
@@ -478,7 +491,7 @@ impl<'a> Transaction<'a> {
         let open = inbox.map_or(0, |i| i.slots().len()) + opening;
         let outcome = if taken {
             Err(Refusal::INSTANCE_ALREADY_CONNECTED)
-        } else if open >= self.shared.limits.max_sessions_per_agent {
+        } else if open >= self.settings.limits.max_sessions_per_agent {
             Err(Refusal::TOO_MANY_SESSIONS)
         } else if !session.identity.is_current(self.now) {
             Err(Refusal::INVALID_CERTIFICATE)
@@ -589,7 +602,40 @@ impl<'a> Transaction<'a> {
                     self.pend(correlation_id, pending, *ttl_ms);
                 }
             }
+            Note::Circuit { agent, opened, reason } => self.circuit(agent, *opened, reason),
+            Note::ConfigChanged => {
+                self.record(Action::ConfigChanged, Decision::Event, &Fields::default());
+            }
             Note::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
+        }
+    }
+
+    fn circuit(&mut self, agent: &AgentId, opened: bool, reason: &str) {
+        let action = if opened { Action::CircuitOpened } else { Action::CircuitClosed };
+        self.record(action, Decision::Event, &Fields { agent: agent.as_str(), reason, ..Fields::default() });
+        let key = keys::circuit(agent);
+        if opened {
+            self.effect("HSET");
+            let since_ms = self.now.unix_us / 1000;
+            let _ = self.batch.arg(key).arg("state").arg("OPEN").arg("since_ms").arg(since_ms);
+        } else {
+            self.effect("DEL");
+            let _ = self.batch.arg(key);
+        }
+    }
+
+    /// Stores what the senders of this round have sent, so that a restart does not forget it.
+    pub(super) fn store_counts(&mut self) {
+        for sender in std::mem::take(&mut self.senders) {
+            let Some(card) = self.settings.policy.agent(sender.as_str()) else {
+                continue;
+            };
+            let (slot, start_s, count) = card.sent().current();
+            let key = keys::rate(&sender);
+            self.effect("HSET");
+            let _ = self.batch.arg(&key).arg(slot).arg(format!("{start_s}:{count}"));
+            self.effect("EXPIRE");
+            let _ = self.batch.arg(&key).arg(RATE_TTL_S);
         }
     }
 

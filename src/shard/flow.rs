@@ -120,7 +120,7 @@ impl Worker {
             if self.regroup.contains(&agent) {
                 continue;
             }
-            for claim in inbox.due(now.mono_ms, &self.shared.delivery) {
+            for claim in inbox.due(now.mono_ms, &self.settings.delivery) {
                 let Some(slot) = inbox.slot(&claim.instance) else {
                     continue;
                 };
@@ -143,7 +143,7 @@ impl Worker {
                 self.schedule(&agent);
                 continue;
             }
-            for read in inbox.reads(&self.shared.delivery) {
+            for read in inbox.reads(&self.settings.delivery) {
                 let Some(slot) = inbox.slot(&read.instance) else {
                     continue;
                 };
@@ -190,7 +190,7 @@ impl Worker {
                     agent
                 }
             };
-            let delivery = &self.shared.delivery;
+            let delivery = &self.settings.delivery;
             let more = self.inboxes.get(&agent).is_some_and(|inbox| inbox.has_work(now.mono_ms, delivery));
             if more && !self.regroup.contains(&agent) {
                 self.ready.insert(agent.clone());
@@ -339,7 +339,7 @@ impl Worker {
                 // Not written by this server: nobody can handle it.
                 None => {
                     let (reason, now_ms) = ("no_envelope", now.mono_ms);
-                    let _ = inbox.nack(&read.instance, id, reason, false, now_ms, &self.shared.delivery);
+                    let _ = inbox.nack(&read.instance, id, reason, false, now_ms, &self.settings.delivery);
                     let _ = self.dying.insert(agent.clone());
                 }
             }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::session::{DeliveryId, Place, Session};
 use crate::config::Delivery;
 use crate::ids::{AgentId, InstanceId};
+use crate::policy::Breaker;
 use crate::store::answers::{EntryId, PendingEntry};
 use crate::store::keys;
 
@@ -18,6 +19,9 @@ const READ_BATCH: usize = 64;
 const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Pending entries that are tracked at once; a scan of Redis' list pauses above it.
 pub const MAX_TRACKED_ENTRIES: usize = 50_000;
+
+/// Why a message dies that was delivered as often as it may be.
+pub const MAX_ATTEMPTS_REASON: &str = "max_attempts";
 
 /// Where an entry lives: in the shared inbox, or in one instance's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -150,6 +154,10 @@ pub struct Inbox {
     pub dead: Vec<DeadLetter>,
     /// Instances that left, and when (monotonic milliseconds) what is theirs is cleared away.
     pub gone: BTreeMap<InstanceId, u64>,
+    /// Whether what an earlier server left in Redis has been taken up.
+    pub adopted: bool,
+    /// Whether its handlers fail.
+    pub breaker: Breaker,
     /// The earliest timer that the worker has set for this inbox (monotonic milliseconds).
     pub timer_ms: Option<u64>,
     slots: Vec<Slot>,
@@ -176,6 +184,8 @@ impl Inbox {
             acked: Vec::new(),
             dead: Vec::new(),
             gone: BTreeMap::new(),
+            adopted: false,
+            breaker: Breaker::default(),
             timer_ms: None,
             slots: Vec::new(),
             entries: HashMap::new(),
@@ -396,7 +406,7 @@ impl Inbox {
                 key: key.clone(),
                 holder: entry.holder.clone(),
                 attempts: entry.attempts,
-                reason: "max_attempts".to_owned(),
+                reason: MAX_ATTEMPTS_REASON.to_owned(),
             });
             return true;
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_channel::oneshot;
 use uuid::Uuid;
 
+use super::Settings;
 use super::session::Session;
 use crate::audit::Action;
 use crate::envelope::Trace;
@@ -190,6 +191,8 @@ pub enum Control {
     Events(Arc<Session>),
     /// The session's stream ended.
     Closed(Arc<Session>),
+    /// Decide by these settings from now on.
+    Reload(Arc<Settings>),
     /// Finish what was accepted, end all sessions, stop.
     Stop,
 }

@@ -18,7 +18,7 @@ mod round;
 pub mod session;
 pub mod worker;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,16 +32,22 @@ use job::{Control, Job};
 use mailbox::Mailbox;
 use session::Directory;
 
-/// What every worker and every completion-queue thread of one server shares. Read-only but for the
-/// directory.
+/// What a configuration means for decisions. A round is decided by one of these as a whole.
 #[derive(Debug)]
-pub struct Shared {
+pub struct Settings {
     /// The rules.
     pub policy: Policy,
     /// Bounds on requests.
     pub limits: Limits,
     /// Credit and redelivery.
     pub delivery: Delivery,
+}
+
+/// What every worker and every completion-queue thread of one server shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Replaced as a whole by a reload.
+    settings: RwLock<Arc<Settings>>,
     /// Who is connected.
     pub directory: Directory,
     /// Where Redis is.
@@ -54,12 +60,25 @@ impl Shared {
     /// The shared part of a server that runs `config`.
     pub fn new(config: &Config) -> Self {
         Self {
-            policy: Policy::compile(config),
-            limits: config.limits.clone(),
-            delivery: config.delivery.clone(),
+            settings: RwLock::new(Arc::new(Settings::new(config, None))),
             directory: Directory::default(),
             redis_url: config.redis.url.clone(),
             redis_timeout: Duration::from_millis(config.redis.timeout_ms),
+        }
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Settings {
+    fn new(config: &Config, previous: Option<&Self>) -> Self {
+        Self {
+            policy: Policy::compile(config, previous.map(|previous| &previous.policy)),
+            limits: config.limits.clone(),
+            delivery: config.delivery.clone(),
         }
     }
 }
@@ -129,6 +148,15 @@ impl Shards {
                 }
             }
             None => job.fail(Refusal::OVERLOADED),
+        }
+    }
+
+    /// Puts another configuration in force: for new calls at once, in each worker with its next round.
+    pub fn reload(&self, config: &Config) {
+        let settings = Arc::new(Settings::new(config, Some(&self.shared.settings())));
+        *self.shared.settings.write().unwrap_or_else(PoisonError::into_inner) = settings.clone();
+        for mailbox in &self.mailboxes {
+            mailbox.control(Control::Reload(settings.clone()));
         }
     }
 

@@ -3,7 +3,7 @@
 //! Hot path.
 
 use super::decide::{Decided, Facts, Note, PendingRequest, Success, Transaction};
-use super::inbox::{DeadLetter, EntryKey};
+use super::inbox::{DeadLetter, EntryKey, MAX_ATTEMPTS_REASON};
 use super::job::{Job, MessageJob, ReplyJob};
 use super::worker::{STALL_MS, Scan, Worker};
 use crate::clock::Now;
@@ -117,8 +117,14 @@ impl Worker {
         let mut exec = None;
         if transacts {
             let _ = self.batch.command("MULTI");
-            let mut transaction =
-                Transaction::new(&self.shared, now, &mut self.lane, &mut self.batch, &self.inboxes, facts);
+            let mut transaction = Transaction::new(
+                (&self.shared, &self.settings),
+                now,
+                &mut self.lane,
+                &mut self.batch,
+                &self.inboxes,
+                facts,
+            );
             for note in self.notes.iter().take(notes) {
                 transaction.note(note);
             }
@@ -133,6 +139,7 @@ impl Worker {
             for job in jobs {
                 decided.push(transaction.decide(job));
             }
+            transaction.store_counts();
             let block_at = transaction.effects;
             let has_block = match self.lane.block() {
                 Some(block) => {
@@ -167,6 +174,7 @@ impl Worker {
                 Err(attempt) => {
                     self.lane.discard();
                     self.expect_no_deliveries(&decided);
+                    self.take_back(&decided);
                     self.put_back(clears);
                     self.apply_tail(tail, answers, now);
                     return Ok(attempt);
@@ -208,6 +216,15 @@ impl Worker {
                 let cause = answers.iter().find(|a| answers::error_code(a).is_some()).unwrap_or(&other);
                 log::error!("worker {}: Redis refused a transaction: {cause:?}", self.index);
                 Err(Attempt::Refused)
+            }
+        }
+    }
+
+    /// What did not happen does not count against its sender.
+    fn take_back(&self, decided: &[Decided]) {
+        for agent in decided.iter().filter_map(|decision| decision.counted.as_ref()) {
+            if let Some(card) = self.settings.policy.agent(agent.as_str()) {
+                card.sent().take_back();
             }
         }
     }
@@ -340,7 +357,7 @@ impl Worker {
             return;
         };
         for line in &lines {
-            inbox.adopt(scan.owner.as_ref(), line, now.mono_ms, &self.shared.delivery);
+            inbox.adopt(scan.owner.as_ref(), line, now.mono_ms, &self.settings.delivery);
         }
         self.ready.insert(scan.agent.clone());
         // The sweep goes on where a scan stops at the bound.
@@ -437,6 +454,9 @@ impl Worker {
             }
             // It is in the dead letters: out of the inbox with it, as if it had been acknowledged. A crash in
             // between leaves it in both, never in neither.
+            if letter.reason == MAX_ATTEMPTS_REASON {
+                self.handler_failed(&agent, &letter.reason, now);
+            }
             if let Some(inbox) = self.inboxes.get_mut(&agent) {
                 inbox.dead.retain(|other| other.key != letter.key);
                 if inbox.dead.is_empty() {
@@ -469,7 +489,7 @@ impl Worker {
 
     /// Tells every caller what was decided and committed.
     fn answer(&mut self, jobs: Vec<Job>, decided: Vec<Decided>, mut values: Vec<Value>, now: Now) {
-        for (job, Decided { outcome, effects }) in jobs.into_iter().zip(decided) {
+        for (job, Decided { outcome, effects, .. }) in jobs.into_iter().zip(decided) {
             let success = match outcome {
                 Ok(success) => success,
                 Err(refusal) => {
@@ -484,7 +504,12 @@ impl Worker {
             }
             // A caller that is gone needs no answer.
             match (job, success) {
-                (Job::Message(MessageJob { answer, .. }), Success::Queued { accepted, .. }) => {
+                (Job::Message(MessageJob { answer, .. }), Success::Queued { accepted, target, .. }) => {
+                    if let (Some(config), Some(inbox)) =
+                        (self.settings.policy.breaker(), self.inboxes.get_mut(&target))
+                    {
+                        inbox.breaker.admitted(config, now.mono_ms);
+                    }
                     let _ = answer.send(Ok(accepted));
                 }
                 (

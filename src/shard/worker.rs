@@ -9,16 +9,17 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Shared;
 use super::decide::Note;
 use super::inbox::{Inbox, Nacked};
 use super::job::{Control, Job};
 use super::mailbox::Inlet;
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
+use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane, LaneId};
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};
+use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, EntryId};
 use crate::store::{Batch, Connection, StoreError, Value, keys, trail};
@@ -73,7 +74,10 @@ pub(super) struct Scan {
 /// A worker thread's state.
 pub struct Worker {
     pub(super) index: usize,
+    /// How many workers there are.
+    count: usize,
     pub(super) shared: Arc<Shared>,
+    pub(super) settings: Arc<Settings>,
     inlet: Inlet,
     pub(super) connection: Option<Connection>,
     connects: u64,
@@ -113,16 +117,13 @@ impl Worker {
         count: usize,
         inlet: Inlet,
     ) -> Result<Self, StoreError> {
-        let inboxes = shared
-            .policy
-            .agents()
-            .filter(|card| usize::from(card.id.route_hash()) % count == index)
-            .map(|card| (card.id.clone(), Inbox::new(card.id.clone(), shared.limits.max_message_bytes)))
-            .collect();
+        let settings = shared.settings();
         let lane = Lane::new(LaneId::new(boot, index, 0));
         let mut worker = Self {
             index,
+            count,
             shared,
+            settings,
             inlet,
             connection: None,
             connects: 0,
@@ -131,7 +132,7 @@ impl Worker {
             boot,
             lane,
             batch: Batch::new(),
-            inboxes,
+            inboxes: HashMap::new(),
             ready: Ready::default(),
             regroup: HashSet::new(),
             measure: HashSet::new(),
@@ -146,8 +147,66 @@ impl Worker {
             next_ended: 0,
             stopping: false,
         };
+        let _ = worker.enlist();
         worker.establish(Now::read())?;
         Ok(worker)
+    }
+
+    /// Makes inboxes for the agents of the settings that live here and have none; which these are.
+    fn enlist(&mut self) -> Vec<AgentId> {
+        let max_bytes = self.settings.limits.max_message_bytes;
+        let here = |agent: &AgentId| usize::from(agent.route_hash()) % self.count == self.index;
+        let new: Vec<AgentId> = self
+            .settings
+            .policy
+            .agents()
+            .map(|card| &card.id)
+            .filter(|agent| here(agent) && !self.inboxes.contains_key(*agent))
+            .cloned()
+            .collect();
+        for agent in &new {
+            drop(self.inboxes.insert(agent.clone(), Inbox::new(agent.clone(), max_bytes)));
+        }
+        new
+    }
+
+    /// Takes up other settings: sessions of agents that are not allowed any more end, new agents get
+    /// inboxes. What waits for a removed agent stays in Redis.
+    fn reload(&mut self, settings: Arc<Settings>, now: Now) {
+        self.settings = settings;
+        let removed: Vec<Arc<Session>> = self
+            .inboxes
+            .values()
+            .filter(|inbox| self.settings.policy.agent(inbox.agent.as_str()).is_none())
+            .flat_map(Inbox::slots)
+            .map(|slot| slot.session.clone())
+            .collect();
+        for session in removed {
+            self.close(&session, now, "agent_removed", Some(Refusal::AGENT_NOT_ALLOWLISTED));
+        }
+        let new = self.enlist();
+        if let Some(mut connection) = self.connection.take() {
+            self.batch.clear();
+            match self.adopt_agents(&mut connection, &new, now) {
+                Ok(()) => self.connection = Some(connection),
+                // The next connect takes them up.
+                Err(error) => self.disconnect(&error, now),
+            }
+        }
+        if self.index == 0 {
+            self.notes.push(Note::ConfigChanged);
+        }
+    }
+
+    /// A handler of this agent failed for good.
+    pub(super) fn handler_failed(&mut self, agent: &AgentId, reason: &str, now: Now) {
+        if let (Some(config), Some(inbox)) = (self.settings.policy.breaker(), self.inboxes.get_mut(agent))
+            && inbox.breaker.failed(config, now.mono_ms)
+        {
+            log::warn!("circuit of {agent} opened: {reason}");
+            let (agent, reason) = (agent.clone(), reason.to_owned());
+            self.notes.push(Note::Circuit { agent, opened: true, reason });
+        }
     }
 
     /// The loop; returns after a stop.
@@ -199,6 +258,7 @@ impl Worker {
                     self.client_notes(&session, now);
                     self.close(&session, now, "stream_ended", None);
                 }
+                Control::Reload(settings) => self.reload(settings, now),
                 Control::Stop => {
                     self.inlet.close();
                     self.stopping = true;
@@ -216,11 +276,18 @@ impl Worker {
         if !inbox.slot(&session.instance).is_some_and(|slot| Arc::ptr_eq(&slot.session, session)) {
             return;
         }
+        let mut failures = Vec::new();
         for note in notes {
             match note {
                 // Unknown, foreign and repeated ids change nothing.
                 ClientNote::Ack(id) => {
-                    let _ = inbox.ack(&session.instance, id);
+                    if inbox.ack(&session.instance, id)
+                        && let Some(config) = self.settings.policy.breaker()
+                        && inbox.breaker.succeeded(config, now.mono_ms)
+                    {
+                        let (agent, reason) = (agent.clone(), String::new());
+                        self.notes.push(Note::Circuit { agent, opened: false, reason });
+                    }
                 }
                 ClientNote::Nack { id, reason, retryable } => {
                     let nacked = inbox.nack(
@@ -229,10 +296,14 @@ impl Worker {
                         &reason,
                         retryable,
                         now.mono_ms,
-                        &self.shared.delivery,
+                        &self.settings.delivery,
                     );
                     let attempt = match nacked {
-                        Nacked::Retried(attempt) | Nacked::Dead(attempt) => attempt,
+                        Nacked::Retried(attempt) => attempt,
+                        Nacked::Dead(attempt) => {
+                            failures.push(reason.clone());
+                            attempt
+                        }
                         Nacked::Unknown => continue,
                     };
                     self.notes.push(Note::Nacked {
@@ -250,6 +321,9 @@ impl Worker {
             let _ = self.dying.insert(agent.clone());
         }
         self.ready.insert(agent.clone());
+        for reason in failures {
+            self.handler_failed(agent, &reason, now);
+        }
     }
 
     /// Ends a session in memory now; the record and the store follow with the next commit.
@@ -261,7 +335,7 @@ impl Worker {
         refusal: Option<Refusal>,
     ) {
         let agent = session.identity.agent.clone();
-        let reclaim_at_ms = now.mono_ms + self.shared.delivery.reclaim_idle_ms;
+        let reclaim_at_ms = now.mono_ms + self.settings.delivery.reclaim_idle_ms;
         let clear_at_ms = now.mono_ms + self.grace_ms();
         let Some(inbox) = self.inboxes.get_mut(&agent) else {
             return;
@@ -290,7 +364,7 @@ impl Worker {
 
     /// How long an instance may be away before what is left of it is cleared, in milliseconds.
     pub(super) fn grace_ms(&self) -> u64 {
-        self.shared.delivery.reclaim_idle_ms * GRACE_FACTOR
+        self.settings.delivery.reclaim_idle_ms * GRACE_FACTOR
     }
 
     /// A session opened: from now on it receives.
@@ -490,12 +564,13 @@ impl Worker {
             Decision::Event,
             &Fields {
                 reason: &predecessor,
-                policy_version: self.shared.policy.version(),
+                policy_version: self.settings.policy.version(),
                 ..Fields::default()
             },
         );
         open_lane(&mut connection, &mut self.batch, &mut lane, now)?;
-        self.adopt_agents(&mut connection, now)?;
+        let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
+        self.adopt_agents(&mut connection, &agents, now)?;
         self.lane = lane;
         self.connection = Some(connection);
         self.retry_wait_ms = RECONNECT_FIRST_MS;
@@ -512,9 +587,13 @@ impl Worker {
     }
 
     /// Registers this worker's agents and learns their inboxes' lengths and their absent instances.
-    fn adopt_agents(&mut self, connection: &mut Connection, now: Now) -> Result<(), StoreError> {
-        const PER_AGENT: usize = 5;
-        let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
+    fn adopt_agents(
+        &mut self,
+        connection: &mut Connection,
+        agents: &[AgentId],
+        now: Now,
+    ) -> Result<(), StoreError> {
+        const PER_AGENT: usize = 6;
         let now_ms = (now.unix_us / 1000).to_string();
         for page in agents.chunks(REGISTER_PAGE) {
             for agent in page {
@@ -535,7 +614,7 @@ impl Worker {
         let active = self.inboxes.get(agent).is_some_and(|inbox| !inbox.slots().is_empty());
         let _ = batch.command("HSET");
         let _ = batch.arg(&key).arg("id").arg(agent.as_str());
-        if let Some(card) = self.shared.policy.agent(agent.as_str()) {
+        if let Some(card) = self.settings.policy.agent(agent.as_str()) {
             let capabilities = serde_json::Value::from(card.capabilities.clone()).to_string();
             let _ = batch.arg("capabilities").arg(capabilities).arg("metadata").arg(&card.metadata_json);
         }
@@ -546,8 +625,10 @@ impl Worker {
         let _ = batch.arg(keys::inbox(agent));
         let _ = batch.command("HGETALL");
         let _ = batch.arg(keys::instances(agent));
-        let _ = batch.command("EXISTS");
-        let _ = batch.arg(keys::inbox(agent));
+        let _ = batch.command("HGET");
+        let _ = batch.arg(keys::circuit(agent)).arg("state");
+        let _ = batch.command("HGETALL");
+        let _ = batch.arg(keys::rate(agent));
     }
 
     fn adopt(&mut self, agent: &AgentId, answers: &[Value], now: Now) {
@@ -555,11 +636,19 @@ impl Worker {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
-        let [_, _, len, instances, _] = answers else {
+        let [_, _, len, instances, circuit, sent] = answers else {
             return;
         };
         if let Some(code) = answers.iter().find_map(answers::error_code) {
             log::error!("agent {agent}: Redis refused its registration: {code}");
+        }
+        if !std::mem::replace(&mut inbox.adopted, true) {
+            if answers::text(circuit) == Some("OPEN") {
+                inbox.breaker = Breaker::reopened(now.mono_ms);
+            }
+            if let Some(card) = self.settings.policy.agent(agent.as_str()) {
+                card.sent().restore(stored_counts(sent), now.unix_s());
+            }
         }
         inbox.len = answers::int(len).unwrap_or(0);
         for (name, _) in answers::pairs(instances.clone()).unwrap_or_default() {
@@ -625,6 +714,16 @@ impl Worker {
 fn scans_of(inbox: &Inbox) -> impl Iterator<Item = Scan> {
     let own = inbox.slots().iter().map(|slot| Some(slot.session.instance.clone()));
     std::iter::once(None).chain(own).map(|owner| Scan { agent: inbox.agent.clone(), owner, after: None })
+}
+
+/// What an earlier server counted: start of a bucket and messages in it.
+fn stored_counts(value: &Value) -> Vec<(u64, u32)> {
+    let pairs = answers::pairs(value.clone()).unwrap_or_default();
+    let parse = |text: &str| {
+        let (start_s, count) = text.split_once(':')?;
+        Some((start_s.parse().ok()?, count.parse().ok()?))
+    };
+    pairs.iter().filter_map(|(_, bucket)| parse(bucket)).collect()
 }
 
 /// Registers a lane and writes its first block, both or neither.

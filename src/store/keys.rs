@@ -53,6 +53,16 @@ pub fn pending_request(id: &CorrelationId) -> String {
     format!("mas.pending_request:{id}")
 }
 
+/// A target's circuit breaker while it is not closed: a hash, `state` and `since_ms`.
+pub fn circuit(agent: &AgentId) -> String {
+    format!("circuit:{agent}")
+}
+
+/// What an agent has sent in the last hour: a hash, slot → `{start}:{count}` per minute.
+pub fn rate(agent: &AgentId) -> String {
+    format!("ratelimit:{agent}:hour")
+}
+
 /// An audit lane's stream.
 pub fn lane(id: &LaneId) -> String {
     format!("{LANE_PREFIX}{id}")

@@ -161,3 +161,52 @@ agents: [{agent_id: alpha}]
     server.stop();
     assert!(client.get_connection().is_err());
 }
+
+#[test]
+fn explain_names_the_decision_and_its_rule() {
+    let world = World::new();
+    let explain = |args: &[&str]| -> serde_json::Value {
+        let output = world.mas(&[&["policy", "explain", "--json"], args].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let allowed = explain(&["--from", "alpha", "--to", "beta"]);
+    assert_eq!((&allowed["decision"], &allowed["rule"]), (&"ALLOWED".into(), &"permissions[0]".into()));
+    let denied = explain(&["--from", "alpha", "--to", "gamma"]);
+    assert_eq!((&denied["rule"], &denied["details"]), (&"default_deny".into(), &"not_authorized".into()));
+    assert_eq!(explain(&["--from", "alpha", "--to", "nobody"])["rule"], "unknown_target");
+    assert_eq!(explain(&["--from", "x", "--to", "beta"])["details"], "agent_not_allowlisted");
+    assert_eq!(
+        explain(&["--from", "alpha", "--to", "beta", "--data", "[]"])["details"],
+        "payload_must_be_object"
+    );
+    // The server agrees.
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    alpha.send("a", "beta", "{}").unwrap();
+    assert!(world.records().iter().any(|r| r.rule == "permissions[0]"));
+}
+
+#[test]
+fn the_sets_of_an_older_deployment_become_rules() {
+    let world = World::new();
+    let _: i64 = world.redis.query(&["SADD", "agent:alpha:allowed_targets", "beta", "gamma", "stranger"]);
+    let _: i64 = world.redis.query(&["SADD", "agent:beta:allowed_targets", "*"]);
+    let _: i64 = world.redis.query(&["SADD", "agent:beta:blocked_targets", "delta"]);
+    let output = world.mas(&["policy", "import-sets"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "  - {type: allow, sender: alpha, targets: [beta, gamma]}",
+        "  - {type: allow_wildcard, agent_id: beta}",
+        "  - {type: deny, sender: beta, targets: [delta]}",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{text}");
+    }
+    assert!(String::from_utf8(output.stderr).unwrap().contains("stranger"));
+    // While serving, the sets mean nothing: mas.yaml is the authority.
+    let server = world.server();
+    let beta = world.client(&server, "beta");
+    let _b = beta.session("b");
+    assert_eq!(beta.send("b", "gamma", "{}").unwrap_err().details, "not_authorized");
+}

@@ -18,6 +18,7 @@ mod audit;
 mod commands;
 mod identity;
 mod messages;
+mod policy;
 mod redelivery;
 mod redis_faults;
 mod requests;

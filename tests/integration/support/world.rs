@@ -31,11 +31,15 @@ agents:
   - {agent_id: delta}
 ";
 
+/// Most tests are not about rates.
+const UNLIMITED: &str = "rate_limit: {per_minute: 1000000, per_hour: 10000000}";
+
 pub struct World {
     pub redis: Redis,
     pub authority: Authority,
     agents: String,
     settings: String,
+    gateway: String,
     // Dropped last.
     dir: TempDir,
 }
@@ -59,9 +63,28 @@ impl World {
         let authority = Authority::create(&dir.path().join("certs"), 30).unwrap();
         authority.issue_server(&["localhost".to_owned(), "127.0.0.1".to_owned()], 30).unwrap();
         let redis = Redis::start(&dir.path().join("redis"));
-        let world = Self { redis, authority, agents: agents.to_owned(), settings: settings.to_owned(), dir };
+        let world = Self {
+            redis,
+            authority,
+            agents: agents.to_owned(),
+            settings: settings.to_owned(),
+            gateway: UNLIMITED.to_owned(),
+            dir,
+        };
         world.write_config();
         world
+    }
+
+    /// Replaces the `gateway` settings beside Redis, as the inside of a YAML flow mapping.
+    pub fn set_gateway(&mut self, gateway: &str) {
+        gateway.clone_into(&mut self.gateway);
+        self.write_config();
+    }
+
+    /// Replaces agents and permissions.
+    pub fn set_agents(&mut self, agents: &str) {
+        agents.clone_into(&mut self.agents);
+        self.write_config();
     }
 
     pub fn path(&self) -> &Path {
@@ -79,8 +102,9 @@ impl World {
     fn write_config(&self) {
         let text = format!(
             "server_listen_addr: 127.0.0.1:0\ntls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
-             tls_server_key_path: certs/server.key\ngateway: {{redis: {{url: '{}', socket_timeout: 2}}}}\n{}{}",
+             tls_server_key_path: certs/server.key\ngateway: {{redis: {{url: '{}', socket_timeout: 2}}, {}}}\n{}{}",
             self.redis.url(),
+            self.gateway,
             self.settings,
             self.agents
         );
@@ -219,6 +243,10 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         ticks() - before
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// SIGTERM, and out in order.

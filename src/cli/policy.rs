@@ -1,0 +1,177 @@
+//! `mas policy`: what the pipeline would decide, and why; and rules taken over from older deployments.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::exit::Exit;
+use crate::clock::Now;
+use crate::config::Config;
+use crate::ids::AgentId;
+use crate::policy::{Message, Policy, Rule, check_payload};
+use crate::refusal::Refusal;
+use crate::store::{Connection, StoreError, Value, answers};
+
+/// Subcommands of `mas policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say what would be decided on a message and which rule decides it; changes nothing.
+    Explain(ExplainArgs),
+    /// Print, as `permissions` of mas.yaml, what the sets of an older deployment in Redis allow and block.
+    ImportSets(ImportArgs),
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The configuration; else MAS_CONFIG_FILE, else the nearest mas.yaml upward.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The sending agent.
+    #[arg(long, value_name = "AGENT")]
+    from: String,
+    /// The target.
+    #[arg(long, value_name = "AGENT")]
+    to: String,
+    /// The message type.
+    #[arg(long = "type", value_name = "TYPE", default_value = "")]
+    message_type: String,
+    /// The payload.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    data: String,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `import-sets`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The configuration whose Redis holds the sets.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs one command.
+pub fn run(command: PolicyCommand) -> Exit {
+    let path = match &command {
+        PolicyCommand::Explain(args) => &args.config,
+        PolicyCommand::ImportSets(args) => &args.config,
+    };
+    let config = match Config::locate_and_load(path.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("mas policy: {error}");
+            return Exit::Usage;
+        }
+    };
+    match command {
+        PolicyCommand::Explain(args) => {
+            explain(&config, &args);
+            Exit::Done
+        }
+        PolicyCommand::ImportSets(_) => match import_sets(&config) {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                eprintln!("mas policy: {error}");
+                Exit::Failed
+            }
+        },
+    }
+}
+
+/// The decision on a message whose sender has sent nothing yet and whose target's circuit is closed:
+/// counts and circuits live in the running server.
+fn explain(config: &Config, args: &ExplainArgs) {
+    let (decision, rule, refusal) = decide(config, args);
+    let text = rule.as_ref().and_then(|rule| rule_text(config, args, rule));
+    let rule = rule.map(|rule| rule.to_string());
+    if args.json {
+        let line = json!({
+            "decision": decision, "rule": rule, "rule_text": text,
+            "status": refusal.map(|refusal| format!("{:?}", refusal.kind)),
+            "details": refusal.map(|refusal| refusal.detail),
+        });
+        println!("{line}");
+        return;
+    }
+    println!("{decision}");
+    if let Some(rule) = rule {
+        println!("rule     {rule}{}", text.map(|text| format!("  {text}")).unwrap_or_default());
+    }
+    if let Some(refusal) = refusal {
+        println!("answer   {} ({:?})", refusal.detail, refusal.kind);
+    }
+}
+
+fn decide(config: &Config, args: &ExplainArgs) -> (&'static str, Option<Rule>, Option<Refusal>) {
+    let Some(sender) = AgentId::parse(&args.from).filter(|id| config.agents.contains_key(id)) else {
+        return ("UNAUTHENTICATED", None, Some(Refusal::AGENT_NOT_ALLOWLISTED));
+    };
+    if let Err(refusal) = check_payload(&config.limits, &args.message_type, &args.data) {
+        return ("REFUSED", None, Some(refusal));
+    }
+    let policy = Policy::compile(config, None);
+    let verdict = policy.check(Message { sender: &sender, target: &args.to }, None, Now::read());
+    let refusal = verdict.refusal();
+    (verdict.decision.as_str(), Some(verdict.rule), refusal)
+}
+
+/// The rule as the file has it.
+fn rule_text(config: &Config, args: &ExplainArgs, rule: &Rule) -> Option<String> {
+    match rule {
+        Rule::Permission(index) => config.permissions.get(*index as usize).map(|rule| format!("{rule:?}")),
+        Rule::Role(place) => {
+            let agent = config.agents.get(args.from.as_str())?;
+            let role = config.roles.get(agent.roles.get(*place as usize)?)?;
+            Some(format!("{}: {}", role.name, role.permissions.join(", ")))
+        }
+        Rule::RateLimit(_)
+        | Rule::Circuit
+        | Rule::DefaultDeny
+        | Rule::UnknownTarget
+        | Rule::PendingRequest => None,
+    }
+}
+
+/// `mas.yaml` is the authority: nothing reads these sets while serving.
+fn import_sets(config: &Config) -> Result<(), StoreError> {
+    let timeout = Duration::from_millis(config.redis.timeout_ms);
+    let mut connection = Connection::open(&config.redis.url, timeout)?;
+    let mut members = |agent: &AgentId, kind: &str| -> Result<Vec<String>, StoreError> {
+        let key = format!("agent:{agent}:{kind}");
+        let mut names: Vec<String> = match connection.command("SMEMBERS", &[&key])? {
+            Value::Array(names) => names.iter().filter_map(answers::text).map(str::to_owned).collect(),
+            Value::Set(names) => names.iter().filter_map(answers::text).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        names.sort();
+        Ok(names)
+    };
+    println!("permissions:");
+    let mut unknown: BTreeMap<String, String> = BTreeMap::new();
+    for agent in config.agents.keys() {
+        let allowed = members(agent, "allowed_targets")?;
+        let blocked = members(agent, "blocked_targets")?;
+        if allowed.iter().any(|name| name == "*") {
+            println!("  - {{type: allow_wildcard, agent_id: {agent}}}");
+        }
+        for (kind, names) in [("allow", allowed), ("deny", blocked)] {
+            let (known, others): (Vec<String>, Vec<String>) = names
+                .into_iter()
+                .filter(|name| name != "*")
+                .partition(|name| config.agents.contains_key(name.as_str()));
+            if !known.is_empty() {
+                println!("  - {{type: {kind}, sender: {agent}, targets: [{}]}}", known.join(", "));
+            }
+            unknown.extend(others.into_iter().map(|name| (name, agent.to_string())));
+        }
+    }
+    for (name, agent) in unknown {
+        eprintln!("left out: {name:?} in the sets of {agent} is not in `agents`");
+    }
+    Ok(())
+}

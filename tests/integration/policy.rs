@@ -1,0 +1,295 @@
+//! Rate limits, circuit breakers, roles, reload.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Ended, Refused, World, until};
+
+fn refused(code: &str, details: &str) -> Result<String, Refused> {
+    Err(Refused { code: code.to_owned(), details: details.to_owned() })
+}
+
+fn limited() -> Result<String, Refused> {
+    refused("RESOURCE_EXHAUSTED", "rate_limited")
+}
+
+const LIMIT: &str = "rate_limit: {per_minute: 5, per_hour: 1000}";
+
+#[test]
+fn an_agent_may_send_so_much_a_minute_over_all_targets_and_instances() {
+    let mut world = World::with(
+        "permissions: [{type: allow_wildcard, agent_id: alpha}]
+agents: [{agent_id: alpha}, {agent_id: beta}, {agent_id: gamma}, {agent_id: delta, rate_limit: {per_minute: 1}}]
+",
+        "",
+    );
+    world.set_gateway(LIMIT);
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let (_one, _two) = (alpha.session("i1"), alpha.session("i2"));
+    // Targets live on different workers; the count is one.
+    for (instance, target) in [("i1", "beta"), ("i2", "gamma"), ("i1", "delta"), ("i2", "alpha")] {
+        alpha.send(instance, target, "{}").unwrap();
+    }
+    // What is refused for another reason does not count.
+    assert_eq!(alpha.send("i1", "nobody", "{}"), refused("PERMISSION_DENIED", "not_authorized"));
+    assert_eq!(alpha.send("i1", "beta", "nope"), refused("INVALID_ARGUMENT", "invalid_json"));
+    alpha.send("i1", "beta", "{}").unwrap();
+    assert_eq!(alpha.send("i1", "beta", "{}"), limited());
+    assert_eq!(alpha.request("i2", "gamma", "{}", 0), limited());
+    let records = world.records();
+    let record = records.iter().find(|r| r.decision.as_str() == "RATE_LIMITED").unwrap();
+    assert_eq!((record.agent.as_str(), record.rule.as_str()), ("alpha", "rate_limit.per_minute"));
+    world.assert_intact();
+}
+
+#[test]
+fn a_restart_does_not_forget_what_was_sent() {
+    let mut world = World::new();
+    world.set_gateway(LIMIT);
+    let mut server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    for _ in 0..5 {
+        alpha.send("a", "beta", "{}").unwrap();
+    }
+    server.kill();
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    assert_eq!(alpha.send("a", "beta", "{}"), limited());
+}
+
+const BREAKER: &str = "rate_limit: {per_minute: 100000, per_hour: 100000}, \
+    circuit_breaker: {failure_threshold: 3, success_threshold: 2, timeout_seconds: 1, window_seconds: 60}";
+
+#[test]
+fn failing_handlers_open_the_circuit_and_working_ones_close_it() {
+    let mut world = World::new();
+    world.set_gateway(BREAKER);
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let open = refused("FAILED_PRECONDITION", "circuit_open");
+    for _ in 0..3 {
+        alpha.send("a", "beta", "{}").unwrap();
+        b.nack(&b.next().id, "handler_error:ValueError", false);
+    }
+    until("the circuit is open", || alpha.send("a", "beta", "{}") == open);
+    let state: String = world.redis.query(&["HGET", "circuit:beta", "state"]);
+    assert_eq!(state, "OPEN");
+    // Nobody else is affected.
+    beta.send("b", "alpha", "{}").unwrap();
+    while let Some(delivered) = b.next_within(Duration::from_millis(50)) {
+        b.ack(&delivered.id);
+    }
+    // Half-open: one trial at a time.
+    until("a trial passes", || alpha.send("a", "beta", "{\"trial\":1}").is_ok());
+    assert_eq!(alpha.send("a", "beta", "{}"), open, "one at a time");
+    b.take();
+    until("the next trial passes", || alpha.send("a", "beta", "{\"trial\":2}").is_ok());
+    b.take();
+    until("the circuit is closed", || !world.redis.keys().contains(&"circuit:beta".to_owned()));
+    for _ in 0..5 {
+        alpha.send("a", "beta", "{}").unwrap();
+    }
+    server.stop();
+    let actions: Vec<_> = world.records().into_iter().map(|r| (r.action.as_str(), r.agent)).collect();
+    for action in ["circuit_opened", "circuit_closed"] {
+        assert!(actions.contains(&(action, "beta".to_owned())), "{action}");
+    }
+    world.assert_intact();
+}
+
+#[test]
+fn a_failed_trial_opens_the_circuit_again_and_a_restart_keeps_it_open() {
+    let mut world = World::new();
+    world.set_gateway(BREAKER);
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let open = refused("FAILED_PRECONDITION", "circuit_open");
+    for _ in 0..3 {
+        alpha.send("a", "beta", "{}").unwrap();
+        b.nack(&b.next().id, "no", false);
+    }
+    until("the circuit is open", || alpha.send("a", "beta", "{}") == open);
+    until("a trial passes", || alpha.send("a", "beta", "{}").is_ok());
+    b.nack(&b.next().id, "still no", false);
+    until("it is open again", || alpha.send("a", "beta", "{}") == open);
+    server.kill();
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    assert_eq!(alpha.send("a", "beta", "{}"), open);
+}
+
+#[test]
+fn a_slow_or_absent_consumer_does_not_open_the_circuit() {
+    let mut world = World::with(
+        World::PAIR,
+        "delivery: {reclaim_idle_ms: 50, retry_backoff_ms: [1], max_attempts: 100}\n",
+    );
+    world.set_gateway(BREAKER);
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let _a = alpha.session("a");
+    for n in 0..5 {
+        alpha.send("a", "beta", "{}").unwrap();
+        // Gone with the message in hand.
+        beta.session(&format!("b{n}")).next();
+    }
+    let b = beta.session("late");
+    for _ in 0..10 {
+        b.nack(&b.next().id, "not now", true);
+    }
+    alpha.send("a", "beta", "{}").unwrap();
+}
+
+#[test]
+fn roles_permit_beside_the_rules_and_deny_wins() {
+    let mut world = World::with(
+        "roles:
+  - {name: dispatcher, permissions: ['send:worker-*', 'send:boss']}
+  - {name: chatty, permissions: ['send:*']}
+permissions:
+  - {type: deny, sender: alpha, targets: [worker-9]}
+  - {type: allow, sender: alpha, targets: [gamma]}
+agents:
+  - {agent_id: alpha, roles: [dispatcher]}
+  - {agent_id: beta, roles: [dispatcher, chatty]}
+  - {agent_id: boss}
+  - {agent_id: gamma}
+  - {agent_id: worker-1}
+  - {agent_id: worker-9}
+",
+        "",
+    );
+    let quiet = "rate_limit: {per_minute: 100000, per_hour: 100000}";
+    world.set_gateway(&format!("{quiet}, features: {{rbac: true}}"));
+    let mut server = world.server();
+    let allowed = |server: &crate::support::Server| {
+        let mut allowed = BTreeSet::new();
+        for from in ["alpha", "beta", "gamma"] {
+            let client = world.client(server, from);
+            let _session = client.session("i");
+            for to in ["alpha", "boss", "gamma", "worker-1", "worker-9", "nobody"] {
+                if client.send("i", to, "{}").is_ok() {
+                    allowed.insert(format!("{from}>{to}"));
+                }
+            }
+        }
+        allowed.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    let expected =
+        "alpha>boss alpha>gamma alpha>worker-1 beta>alpha beta>boss beta>gamma beta>worker-1 beta>worker-9";
+    assert_eq!(allowed(&server), expected);
+    assert!(world.records().iter().any(|r| r.agent == "beta" && r.target == "gamma" && r.rule == "roles[1]"));
+    server.stop();
+    world.set_gateway(quiet);
+    let server = world.server();
+    let none = world.client(&server, "beta");
+    let _session = none.session("i");
+    assert_eq!(
+        none.send("i", "boss", "{}"),
+        refused("PERMISSION_DENIED", "not_authorized"),
+        "off by default"
+    );
+}
+
+#[test]
+fn a_reload_changes_rules_and_agents_without_disturbing_what_stays() {
+    let mut world = World::new();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let gamma = world.client(&server, "gamma");
+    let (_a, b, g) = (alpha.session("a"), beta.session("b"), gamma.session("g"));
+    alpha.send("a", "beta", "{\"n\":1}").unwrap();
+    let denied = refused("PERMISSION_DENIED", "not_authorized");
+    assert_eq!(alpha.send("a", "epsilon", "{}"), denied);
+    let before = world.records().last().unwrap().policy_version.clone();
+
+    // gamma goes, epsilon comes.
+    world.set_agents(
+        "permissions: [{type: allow, sender: alpha, targets: [beta, epsilon]}]
+agents: [{agent_id: alpha}, {agent_id: beta}, {agent_id: epsilon}]
+",
+    );
+    server.signal(Signal::SIGHUP);
+    assert_eq!(g.end(), Ended::refused("UNAUTHENTICATED", "agent_not_allowlisted"));
+    until("epsilon is known", || alpha.send("a", "epsilon", "{}").is_ok());
+    assert_eq!(gamma.discover(&[]).unwrap_err().details, "agent_not_allowlisted");
+    assert_eq!(beta.send("b", "alpha", "{}"), denied, "that rule is gone");
+    assert_eq!(b.take().data()["n"], 1, "the session and its message stayed");
+    drop(world.client(&server, "epsilon").session("e").take());
+    let after = world.records().last().unwrap().policy_version.clone();
+    assert_ne!(before, after);
+    assert!(
+        world.records().iter().any(|r| r.action.as_str() == "config_changed" && r.policy_version == after)
+    );
+
+    // A file that is not valid changes nothing.
+    world.set_agents("agents: [{agent_id: 'no such shape'}]\n");
+    server.signal(Signal::SIGHUP);
+    world.set_agents(World::PAIR);
+    alpha.send("a", "epsilon", "{}").unwrap();
+    world.assert_intact();
+}
+
+#[test]
+fn many_reloads_under_load_lose_nothing_and_mix_nothing() {
+    const RELOADS: usize = 100;
+    let mut world = World::new();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let (accepted, refusals, delivered) = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let (mut accepted, mut refusals) = (BTreeSet::new(), 0);
+            while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                match alpha.send("a", "beta", "{}") {
+                    Ok(id) => drop(accepted.insert(id)),
+                    Err(refusal) => {
+                        assert_eq!(refusal.details, "not_authorized");
+                        refusals += 1;
+                    }
+                }
+            }
+            (accepted, refusals)
+        });
+        let receiver = scope.spawn(|| {
+            let mut delivered = BTreeSet::new();
+            while let Some(message) = b.next_within(Duration::from_secs(2)) {
+                b.ack(&message.id);
+                assert!(delivered.insert(message.message_id().to_owned()), "delivered twice");
+            }
+            delivered
+        });
+        for reload in 0..RELOADS {
+            let forbidden = "permissions: []\nagents: [{agent_id: alpha}, {agent_id: beta}]\n";
+            let changes = world.records().iter().filter(|r| r.action.as_str() == "config_changed").count();
+            world.set_agents(if reload % 2 == 0 { forbidden } else { World::PAIR });
+            server.signal(Signal::SIGHUP);
+            until("it is in force", || {
+                world.records().iter().filter(|r| r.action.as_str() == "config_changed").count() > changes
+            });
+        }
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let (accepted, refusals) = sender.join().unwrap();
+        (accepted, refusals, receiver.join().unwrap())
+    });
+    assert!(!accepted.is_empty() && refusals > 0);
+    assert_eq!(accepted, delivered);
+    // Each version of the rules decided alike throughout.
+    let mut by_version: std::collections::BTreeMap<Vec<u8>, BTreeSet<&str>> =
+        std::collections::BTreeMap::new();
+    let records = world.records();
+    for record in records.iter().filter(|r| r.action.as_str() == "send") {
+        by_version.entry(record.policy_version.clone()).or_default().insert(record.decision.as_str());
+    }
+    assert!(by_version.values().all(|decisions| decisions.len() == 1), "{by_version:?}");
+    world.assert_intact();
+}
