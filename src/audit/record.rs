@@ -141,6 +141,8 @@ pub struct Fields<'a> {
     pub reason: &'a str,
     /// Digest of the configuration in force: 32 bytes.
     pub policy_version: &'a [u8],
+    /// What was found in the payload: JSON without the text itself.
+    pub findings: &'a str,
 }
 
 /// A record read back.
@@ -182,6 +184,8 @@ pub struct Record {
     pub reason: String,
     /// Digest of the configuration in force.
     pub policy_version: Vec<u8>,
+    /// What was found in the payload: JSON, or empty.
+    pub findings: String,
 }
 
 /// Appends the canonical bytes of one record to `out`.
@@ -213,6 +217,7 @@ pub fn encode(
     push_text(out, fields.rule);
     push_text(out, fields.reason);
     push(out, fields.policy_version);
+    push_text(out, fields.findings);
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
@@ -263,6 +268,7 @@ impl Record {
             rule: reader.text()?,
             reason: reader.text()?,
             policy_version: reader.bytes()?.to_vec(),
+            findings: reader.text()?,
         };
         reader.rest.is_empty().then_some(record)
     }
@@ -309,7 +315,7 @@ mod tests {
                 agent: &texts[0], instance: &texts[1], fingerprint: &blobs[0], message_id,
                 message_type: &texts[2], target: &texts[3], target_instance: &texts[4], correlation_id,
                 payload_digest: &blobs[1], payload_len, attempt, rule: &texts[5], reason: &texts[6],
-                policy_version: &blobs[2],
+                policy_version: &blobs[2], findings: &texts[0],
             };
             let mut bytes = Vec::new();
             encode(&mut bytes, seq, time_us, action, decision, &fields);

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use mas::cli::audit::{self, AuditCommand};
 use mas::cli::certs::{self, CertsCommand};
+use mas::cli::dlp::{self, DlpCommand};
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
 use mas::cli::policy::{self, PolicyCommand};
@@ -31,6 +32,9 @@ enum Command {
     /// The audit trail: verify, read.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Data-loss prevention: scan JSON lines.
+    #[command(subcommand)]
+    Dlp(DlpCommand),
     /// Rules: explain a decision, take over older ones.
     #[command(subcommand)]
     Policy(PolicyCommand),
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
             }
         },
         Command::Audit(command) => audit::run(command),
+        Command::Dlp(command) => dlp::run(command),
         Command::Policy(command) => policy::run(command),
         Command::DemoWorker => {
             logging::start(LogFormat::Text);

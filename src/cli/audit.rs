@@ -300,6 +300,7 @@ pub fn record_json(lane: &LaneId, record: &Record) -> Json {
         "rule": record.rule,
         "reason": record.reason,
         "policy_version": hex(&record.policy_version),
+        "findings": serde_json::from_str::<Json>(&record.findings).unwrap_or(Json::Null),
     })
 }
 
@@ -324,8 +325,12 @@ fn record_line(record: &Record) -> String {
     if !record.target.is_empty() {
         line.push_str(&format!(" → {}", plain(&record.target)));
     }
-    for (label, value) in [("type", &record.message_type), ("rule", &record.rule), ("reason", &record.reason)]
-    {
+    for (label, value) in [
+        ("type", &record.message_type),
+        ("rule", &record.rule),
+        ("reason", &record.reason),
+        ("findings", &record.findings),
+    ] {
         if !value.is_empty() {
             line.push_str(&format!("  {label}={}", plain(value)));
         }

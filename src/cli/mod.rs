@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod certs;
+pub mod dlp;
 pub mod exit;
 pub mod logging;
 pub mod policy;

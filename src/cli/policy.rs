@@ -10,6 +10,7 @@ use serde_json::json;
 use super::exit::Exit;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::dlp::Scratch;
 use crate::ids::AgentId;
 use crate::policy::{Message, Policy, Rule, check_payload};
 use crate::refusal::Refusal;
@@ -86,7 +87,7 @@ pub fn run(command: PolicyCommand) -> Exit {
 /// The decision on a message whose sender has sent nothing yet and whose target's circuit is closed:
 /// counts and circuits live in the running server.
 fn explain(config: &Config, args: &ExplainArgs) {
-    let (decision, rule, refusal) = decide(config, args);
+    let (decision, rule, refusal, findings) = decide(config, args);
     let text = rule.as_ref().and_then(|rule| rule_text(config, args, rule));
     let rule = rule.map(|rule| rule.to_string());
     if args.json {
@@ -94,6 +95,7 @@ fn explain(config: &Config, args: &ExplainArgs) {
             "decision": decision, "rule": rule, "rule_text": text,
             "status": refusal.map(|refusal| format!("{:?}", refusal.kind)),
             "details": refusal.map(|refusal| refusal.detail),
+            "findings": serde_json::from_str::<serde_json::Value>(&findings).unwrap_or_default(),
         });
         println!("{line}");
         return;
@@ -105,19 +107,29 @@ fn explain(config: &Config, args: &ExplainArgs) {
     if let Some(refusal) = refusal {
         println!("answer   {} ({:?})", refusal.detail, refusal.kind);
     }
+    if !findings.is_empty() {
+        println!("found    {findings}");
+    }
 }
 
-fn decide(config: &Config, args: &ExplainArgs) -> (&'static str, Option<Rule>, Option<Refusal>) {
+fn decide(config: &Config, args: &ExplainArgs) -> (&'static str, Option<Rule>, Option<Refusal>, String) {
     let Some(sender) = AgentId::parse(&args.from).filter(|id| config.agents.contains_key(id)) else {
-        return ("UNAUTHENTICATED", None, Some(Refusal::AGENT_NOT_ALLOWLISTED));
+        return ("UNAUTHENTICATED", None, Some(Refusal::AGENT_NOT_ALLOWLISTED), String::new());
     };
     if let Err(refusal) = check_payload(&config.limits, &args.message_type, &args.data) {
-        return ("REFUSED", None, Some(refusal));
+        return ("REFUSED", None, Some(refusal), String::new());
     }
     let policy = Policy::compile(config, None);
-    let verdict = policy.check(Message { sender: &sender, target: &args.to }, None, Now::read());
+    let message = Message {
+        sender: &sender,
+        target: &args.to,
+        message_type: &args.message_type,
+        data_json: &args.data,
+    };
+    let verdict = policy.check(message, None, Now::read(), &mut Scratch::new());
     let refusal = verdict.refusal();
-    (verdict.decision.as_str(), Some(verdict.rule), refusal)
+    let findings = verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default();
+    (verdict.decision.as_str(), Some(verdict.rule), refusal, findings)
 }
 
 /// The rule as the file has it.
@@ -131,6 +143,7 @@ fn rule_text(config: &Config, args: &ExplainArgs, rule: &Rule) -> Option<String>
         }
         Rule::RateLimit(_)
         | Rule::Circuit
+        | Rule::Dlp(_)
         | Rule::DefaultDeny
         | Rule::UnknownTarget
         | Rule::PendingRequest => None,

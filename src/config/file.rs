@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::dlp::DlpConfig;
 use crate::ids::AgentId;
 use crate::policy::{BreakerConfig, MAX_FAILURE_THRESHOLD, RateLimit};
 
@@ -62,7 +63,6 @@ impl File {
         };
         note(self.admin_listen_addr.is_some(), "admin_listen_addr");
         note(self.tls_revoked_path.is_some(), "tls_revoked_path");
-        note(self.gateway.dlp.is_some(), "gateway.dlp");
         note(self.gateway.audit.is_some(), "gateway.audit");
         note(self.gateway.telemetry.is_some(), "gateway.telemetry");
         note(self.gateway.redis.decode_responses.is_some(), "gateway.redis.decode_responses");
@@ -192,7 +192,7 @@ pub(super) struct Gateway {
     pub redis: Redis,
     pub rate_limit: RateLimit,
     pub features: Features,
-    dlp: Option<serde_yaml::Value>,
+    pub dlp: DlpConfig,
     audit: Option<serde_yaml::Value>,
     pub circuit_breaker: BreakerConfig,
     telemetry: Option<serde_yaml::Value>,

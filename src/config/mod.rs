@@ -8,9 +8,11 @@ mod file;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use crate::dlp::Dlp;
 use crate::ids::AgentId;
 
 pub use file::{Delivery, Features, Limits, Permission, Restart, Role};
@@ -55,6 +57,8 @@ pub struct Config {
     pub rate_limit: RateLimit,
     /// When circuits open.
     pub breaker: BreakerConfig,
+    /// What payloads are searched for; `None`: the stage is off.
+    pub dlp: Option<Arc<Dlp>>,
     /// Roles, by name.
     pub roles: BTreeMap<String, Role>,
     /// The rules, in the order of the file, over known agents only.
@@ -229,9 +233,16 @@ impl Resolver<'_> {
         if file.permissions.is_empty() && !agents.is_empty() && !file.gateway.features.rbac {
             warnings.push("permissions: no rule, so every message is refused".to_owned());
         }
-        if file.gateway.features.dlp {
-            warnings.push("gateway.features.dlp: accepted, not yet enforced by this version".to_owned());
-        }
+        let dlp = match file.gateway.features.dlp {
+            true => {
+                let compiled = Dlp::compile(&file.gateway.dlp).map_err(|e| self.fail("gateway", e))?;
+                Some(Arc::new(compiled))
+            }
+            false => {
+                warnings.push("gateway.features.dlp: off, so payloads are not searched".to_owned());
+                None
+            }
+        };
         Ok(Config {
             path: self.path.to_path_buf(),
             digest: Sha256::digest(self.text.as_bytes()).into(),
@@ -244,6 +255,7 @@ impl Resolver<'_> {
             features: file.gateway.features,
             rate_limit: file.gateway.rate_limit,
             breaker: file.gateway.circuit_breaker,
+            dlp,
             roles,
             permissions: file.permissions,
             agents,

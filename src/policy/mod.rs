@@ -5,6 +5,7 @@
 
 mod acl;
 mod breaker;
+mod digests;
 mod payload;
 mod rate;
 mod roles;
@@ -16,9 +17,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::audit::Decision;
 use crate::clock::Now;
 use crate::config::{Config, Features};
+use crate::dlp::{self, Dlp, Scan, Scratch};
 use crate::ids::AgentId;
 use crate::refusal::Refusal;
 use acl::Acl;
+use digests::Digests;
 use roles::Roles;
 
 pub use breaker::{Breaker, BreakerConfig, Circuit, MAX_FAILURE_THRESHOLD};
@@ -35,6 +38,8 @@ pub struct Policy {
     roles: Option<Roles>,
     features: Features,
     breaker: BreakerConfig,
+    dlp: Option<Arc<Dlp>>,
+    digests: Digests,
 }
 
 /// What others may learn of an allowlisted agent.
@@ -59,6 +64,10 @@ pub struct Message<'a> {
     pub sender: &'a AgentId,
     /// Whom it is for, as the sender gave it: any text.
     pub target: &'a str,
+    /// Free text of the sender.
+    pub message_type: &'a str,
+    /// The payload, checked to be one JSON object, or empty.
+    pub data_json: &'a str,
 }
 
 /// What the pipeline decided.
@@ -72,6 +81,8 @@ pub struct Verdict {
     pub retry_after_ms: Option<u64>,
     /// Whether the message counts against its sender's rate.
     pub counted: bool,
+    /// What was found in the payload, if anything was.
+    pub findings: Option<Box<Scan>>,
 }
 
 impl Verdict {
@@ -90,7 +101,7 @@ impl Verdict {
 }
 
 /// Names the rule behind a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
     /// `permissions[index]` of `mas.yaml`.
     Permission(u32),
@@ -100,6 +111,8 @@ pub enum Rule {
     RateLimit(&'static str),
     /// The target's circuit is open.
     Circuit,
+    /// The payload: the rule of its most restrictive finding.
+    Dlp(Arc<str>),
     /// Nothing allows it.
     DefaultDeny,
     /// The target is not in the allowlist.
@@ -115,6 +128,7 @@ impl fmt::Display for Rule {
             Self::Role(place) => write!(f, "roles[{place}]"),
             Self::RateLimit(window) => write!(f, "rate_limit.{window}"),
             Self::Circuit => f.write_str("circuit_breaker"),
+            Self::Dlp(rule) => write!(f, "dlp.{rule}"),
             Self::DefaultDeny => f.write_str("default_deny"),
             Self::UnknownTarget => f.write_str("unknown_target"),
             Self::PendingRequest => f.write_str("pending_request"),
@@ -148,6 +162,8 @@ impl Policy {
             roles: config.features.rbac.then(|| Roles::compile(config)),
             features: config.features,
             breaker: config.breaker,
+            dlp: config.dlp.clone(),
+            digests: Digests::new(config),
         }
     }
 
@@ -171,8 +187,14 @@ impl Policy {
         self.features.circuit_breaker.then_some(&self.breaker)
     }
 
-    /// Decides on one message. `breaker`: the target's.
-    pub fn check(&self, message: Message<'_>, breaker: Option<&Breaker>, now: Now) -> Verdict {
+    /// Decides on one message. `breaker`: the target's; `scratch`: buffers to be used again.
+    pub fn check(
+        &self,
+        message: Message<'_>,
+        breaker: Option<&Breaker>,
+        now: Now,
+        scratch: &mut Scratch,
+    ) -> Verdict {
         // 1. Authorization. An unknown target and a forbidden one look alike to the sender.
         let Some(target) = self.agents.get(message.target) else {
             return denied(Rule::UnknownTarget);
@@ -191,6 +213,7 @@ impl Policy {
                 rule: Rule::RateLimit(limited.window),
                 retry_after_ms: Some(limited.retry_after_ms),
                 counted: false,
+                findings: None,
             };
         }
         // 3. Circuit breaker of the target.
@@ -202,16 +225,55 @@ impl Policy {
                 rule: Rule::Circuit,
                 retry_after_ms: None,
                 counted: true,
+                findings: None,
             };
         }
-        // 4. DLP takes its place here.
-        Verdict { counted: true, ..verdict }
+        // 4. The payload.
+        Verdict { counted: true, ..self.search(message.message_type, message.data_json, verdict, scratch) }
+    }
+
+    /// Decides on the payload of a reply: its request is its permission.
+    pub fn check_reply(&self, message_type: &str, data_json: &str, scratch: &mut Scratch) -> Verdict {
+        self.search(message_type, data_json, allowed(Rule::PendingRequest), scratch)
+    }
+
+    /// DLP: the most restrictive action among the findings decides; without any, `verdict` stands.
+    fn search(
+        &self,
+        message_type: &str,
+        data_json: &str,
+        verdict: Verdict,
+        scratch: &mut Scratch,
+    ) -> Verdict {
+        let Some(dlp) = &self.dlp else {
+            return verdict;
+        };
+        let data_json = if data_json.is_empty() { "{}" } else { data_json };
+        let scan = dlp.scan(message_type, data_json, scratch);
+        let decision = match scan.action {
+            dlp::Action::Allow => return verdict,
+            dlp::Action::Alert => Decision::Alert,
+            dlp::Action::Redact => Decision::DlpRedacted,
+            dlp::Action::Block => Decision::DlpBlocked,
+        };
+        let rule = match (decision, scan.findings.first()) {
+            (Decision::DlpBlocked, Some(first)) => Rule::Dlp(first.rule.clone()),
+            (Decision::DlpBlocked, None) => Rule::Dlp("too_much".into()),
+            // It passes because of the rule that allows it.
+            _ => verdict.rule.clone(),
+        };
+        Verdict { decision, rule, findings: Some(Box::new(scan)), ..verdict }
+    }
+
+    /// Findings as they go on record: type, rule, place and a keyed digest, never the text.
+    pub fn describe(&self, scan: &Scan) -> String {
+        self.digests.describe(scan)
     }
 
     /// ACL and roles: a deny rule wins over both.
     fn authorize(&self, sender: &AgentId, target: &AgentId) -> Verdict {
         let verdict = self.acl.check(sender, target);
-        match (&self.roles, verdict.rule) {
+        match (&self.roles, &verdict.rule) {
             (Some(roles), Rule::DefaultDeny) => match roles.check(sender, target) {
                 Some(place) => allowed(Rule::Role(place)),
                 None => verdict,
@@ -235,9 +297,9 @@ impl Card {
 }
 
 fn allowed(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: false }
+    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: false, findings: None }
 }
 
 fn denied(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: false }
+    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: false, findings: None }
 }

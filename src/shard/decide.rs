@@ -16,10 +16,11 @@ use super::session::Session;
 use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane};
 use crate::clock::Now;
+use crate::dlp::Scratch;
 use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
-use crate::policy::{Breaker, Circuit, Message, Rule, check_payload};
+use crate::policy::{Breaker, Circuit, Message, Policy, Verdict, check_payload};
 use crate::refusal::Refusal;
 use crate::store::{Batch, keys};
 
@@ -128,9 +129,42 @@ pub(super) struct Transaction<'a> {
     senders: BTreeSet<AgentId>,
     /// Whose message the current job has counted.
     counted: Option<AgentId>,
+    scratch: &'a mut Scratch,
 }
 
 type Outcome = Result<Success, Refusal>;
+
+/// What was decided on a message, ready for the record.
+struct Judged {
+    decision: Decision,
+    rule: String,
+    refusal: Option<Refusal>,
+    findings: String,
+    redacted: Option<String>,
+}
+
+impl Judged {
+    fn new(policy: &Policy, verdict: Verdict) -> Self {
+        Self {
+            decision: verdict.decision,
+            rule: verdict.rule.to_string(),
+            refusal: verdict.refusal(),
+            findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
+            redacted: verdict.findings.and_then(|scan| scan.redacted),
+        }
+    }
+
+    /// Refused before the pipeline.
+    fn refused(refusal: Refusal) -> Self {
+        Self {
+            decision: Decision::Refused,
+            rule: String::new(),
+            refusal: Some(refusal),
+            findings: String::new(),
+            redacted: None,
+        }
+    }
+}
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(
@@ -140,6 +174,7 @@ impl<'a> Transaction<'a> {
         batch: &'a mut Batch,
         inboxes: &'a HashMap<AgentId, Inbox>,
         facts: Facts,
+        scratch: &'a mut Scratch,
     ) -> Self {
         Self {
             shared,
@@ -156,6 +191,7 @@ impl<'a> Transaction<'a> {
             trials: HashMap::new(),
             senders: BTreeSet::new(),
             counted: None,
+            scratch,
         }
     }
 
@@ -203,7 +239,7 @@ impl<'a> Transaction<'a> {
         let agent = &job.caller.identity.agent;
         let message_id = new_message_id();
         let correlation_id = job.request_ttl_s.map(|_| CorrelationId::new(agent));
-        let (decision, rule, refusal) = self.judge_message(job);
+        let Judged { decision, rule, refusal, findings, redacted } = self.judge_message(job);
         let action = if job.request_ttl_s.is_some() { Action::Request } else { Action::Send };
         self.record(
             action,
@@ -220,6 +256,7 @@ impl<'a> Transaction<'a> {
                 payload_len: job.data_json.len() as u32,
                 rule: &rule,
                 reason: refusal.map_or("", |r| r.detail),
+                findings: &findings,
                 ..Fields::default()
             },
         );
@@ -236,7 +273,7 @@ impl<'a> Transaction<'a> {
             sender_instance: &job.instance,
             target: &target,
             message_type: &job.message_type,
-            data_json: &job.data_json,
+            data_json: redacted.as_deref().unwrap_or(&job.data_json),
             message_id,
             correlation_id,
             expects_reply: correlation_id.is_some(),
@@ -256,26 +293,32 @@ impl<'a> Transaction<'a> {
         Ok(Success::Queued { accepted: Accepted { message_id, correlation_id }, target, bytes })
     }
 
-    fn judge_message(&mut self, job: &MessageJob) -> (Decision, String, Option<Refusal>) {
+    fn judge_message(&mut self, job: &MessageJob) -> Judged {
         if let Err(refusal) = self.check_payload(&job.message_type, &job.data_json) {
-            return (Decision::Refused, String::new(), Some(refusal));
+            return Judged::refused(refusal);
         }
         let sender = &job.caller.identity.agent;
         let settings = self.settings;
         let inbox = self.inboxes.get(job.target.as_str());
         let breaker = self.trials.get(job.target.as_str()).or(inbox.map(|inbox| &inbox.breaker));
-        let verdict = settings.policy.check(Message { sender, target: &job.target }, breaker, self.now);
+        let message = Message {
+            sender,
+            target: &job.target,
+            message_type: &job.message_type,
+            data_json: &job.data_json,
+        };
+        let verdict = settings.policy.check(message, breaker, self.now, self.scratch);
         if verdict.counted {
             let _ = self.senders.insert(sender.clone());
             self.counted = Some(sender.clone());
         }
-        let rule = verdict.rule.to_string();
-        let refusal = verdict.refusal();
-        if refusal.is_some() {
-            return (verdict.decision, rule, refusal);
+        let mut judged = Judged::new(&settings.policy, verdict);
+        if judged.refusal.is_some() {
+            return judged;
         }
         if let Err(refusal) = self.check_room(&job.target) {
-            return (Decision::Refused, rule, Some(refusal));
+            (judged.decision, judged.refusal) = (Decision::Refused, Some(refusal));
+            return judged;
         }
         // In half-open the next message of this round has to wait for this trial.
         if let (Some(config), Some(breaker), Some(inbox)) = (settings.policy.breaker(), breaker, inbox)
@@ -285,7 +328,7 @@ impl<'a> Transaction<'a> {
             breaker.admitted(config, self.now.mono_ms);
             let _ = self.trials.insert(inbox.agent.clone(), breaker);
         }
-        (verdict.decision, rule, None)
+        judged
     }
 
     fn check_payload(&self, message_type: &str, data_json: &str) -> Result<(), Refusal> {
@@ -330,18 +373,22 @@ impl<'a> Transaction<'a> {
         let agent = &job.caller.identity.agent;
         let message_id = new_message_id();
         let judged = self.judge_reply(job);
+        let searched = match &judged {
+            Ok(_) => {
+                let policy = &self.settings.policy;
+                let verdict = policy.check_reply(&job.message_type, &job.data_json, self.scratch);
+                Judged::new(policy, verdict)
+            }
+            Err(refusal) => Judged::refused(*refusal),
+        };
         let (target, instance) = match &judged {
             Ok((target, instance, ..)) => (target.as_str(), instance.as_str()),
             Err(_) => ("", ""),
         };
-        let rule = Rule::PendingRequest.to_string();
+        let mismatch = searched.refusal == Some(Refusal::REPLY_SENDER_MISMATCH);
         self.record(
             Action::Reply,
-            match &judged {
-                Ok(_) => Decision::Allowed,
-                Err(refusal) if *refusal == Refusal::REPLY_SENDER_MISMATCH => Decision::AuthzDenied,
-                Err(_) => Decision::Refused,
-            },
+            if mismatch { Decision::AuthzDenied } else { searched.decision },
             &Fields {
                 agent: agent.as_str(),
                 instance: job.instance.as_str(),
@@ -353,11 +400,15 @@ impl<'a> Transaction<'a> {
                 correlation_id: Some(job.correlation_id),
                 payload_digest: &payload_digest(&job.data_json),
                 payload_len: job.data_json.len() as u32,
-                rule: &rule,
-                reason: judged.as_ref().err().map_or("", |r| r.detail),
+                rule: &searched.rule,
+                reason: searched.refusal.map_or("", |r| r.detail),
+                findings: &searched.findings,
                 ..Fields::default()
             },
         );
+        if let Some(refusal) = searched.refusal {
+            return Err(refusal);
+        }
         let (target, instance, pending, ttl_ms) = judged?;
         let _ = self.consumed.insert(job.correlation_id);
         let envelope = Envelope {
@@ -365,7 +416,7 @@ impl<'a> Transaction<'a> {
             sender_instance: &job.instance,
             target: &target,
             message_type: &job.message_type,
-            data_json: &job.data_json,
+            data_json: searched.redacted.as_deref().unwrap_or(&job.data_json),
             message_id,
             correlation_id: Some(job.correlation_id),
             expects_reply: false,

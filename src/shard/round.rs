@@ -124,6 +124,7 @@ impl Worker {
                 &mut self.batch,
                 &self.inboxes,
                 facts,
+                &mut self.scratch,
             );
             for note in self.notes.iter().take(notes) {
                 transaction.note(note);

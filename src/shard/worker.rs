@@ -18,6 +18,7 @@ use super::session::{ClientNote, Session};
 use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane, LaneId};
 use crate::clock::Now;
+use crate::dlp::Scratch;
 use crate::ids::{AgentId, InstanceId};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
@@ -86,6 +87,8 @@ pub struct Worker {
     boot: Uuid,
     pub(super) lane: Lane,
     pub(super) batch: Batch,
+    /// Buffers of payload scans.
+    pub(super) scratch: Scratch,
     pub(super) inboxes: HashMap<AgentId, Inbox>,
     /// Inboxes to look at in the next rounds.
     pub(super) ready: Ready,
@@ -132,6 +135,7 @@ impl Worker {
             boot,
             lane,
             batch: Batch::new(),
+            scratch: Scratch::new(),
             inboxes: HashMap::new(),
             ready: Ready::default(),
             regroup: HashSet::new(),

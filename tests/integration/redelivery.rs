@@ -91,7 +91,7 @@ fn a_retryable_nack_comes_back_with_growing_waits_and_in_the_end_dies() {
     let server = world.server();
     let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
     let (_a, b) = (alpha.session("a"), beta.session("b"));
-    let id = alpha.send("a", "beta", "{\"secret\":\"kept\"}").unwrap();
+    let id = alpha.send("a", "beta", "{\"word\":\"kept\"}").unwrap();
     let started = Instant::now();
     let mut waits = Vec::new();
     let mut last = Instant::now();
@@ -113,7 +113,7 @@ fn a_retryable_nack_comes_back_with_growing_waits_and_in_the_end_dies() {
     assert_eq!(field(letter, "attempts"), "4");
     assert_eq!(field(letter, "agent_id"), "beta");
     let envelope: serde_json::Value = serde_json::from_str(&field(letter, "envelope")).unwrap();
-    assert_eq!(envelope["data"]["secret"], "kept", "the payload is there to be replayed");
+    assert_eq!(envelope["data"]["word"], "kept", "the payload is there to be replayed");
     assert_eq!(world.redis.len("agent.stream:beta"), 0);
     let records = world.records();
     assert_eq!(records.iter().filter(|r| r.action.as_str() == "nack").count(), 4);

@@ -1,0 +1,49 @@
+//! `mas dlp`: what the rules find, without a server.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::exit::Exit;
+use crate::config::Config;
+use crate::dlp::scan_lines;
+
+/// Subcommands of `mas dlp`.
+#[derive(Debug, Subcommand)]
+pub enum DlpCommand {
+    /// Scan JSON objects on stdin, one a line; one JSON object a line says what was found in each.
+    Scan(ScanArgs),
+}
+
+/// Arguments of `scan`.
+#[derive(Debug, Args)]
+pub struct ScanArgs {
+    /// The configuration whose rules are used; else MAS_CONFIG_FILE, else mas.yaml upward.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs one command.
+pub fn run(command: DlpCommand) -> Exit {
+    let DlpCommand::Scan(args) = command;
+    let config = match Config::locate_and_load(args.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("mas dlp: {error}");
+            return Exit::Usage;
+        }
+    };
+    let Some(dlp) = &config.dlp else {
+        eprintln!("mas dlp: {}: gateway.features.dlp is off", config.path.display());
+        return Exit::Usage;
+    };
+    match scan_lines(dlp, std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(()) => Exit::Done,
+        // Nobody reads on.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            eprintln!("mas dlp: {error}");
+            Exit::Failed
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The configuration of the rules, and its compilation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+use serde::Deserialize;
+
+use super::kinds::Kind;
+use super::{Action, Dlp};
+
+/// Most custom rules one configuration may hold.
+pub const MAX_RULES: usize = 256;
+/// Longest pattern, in bytes.
+pub const MAX_PATTERN_BYTES: usize = 4 * 1024;
+/// Longest rule id, type or description, in bytes.
+pub const MAX_NAME_BYTES: usize = 256;
+/// Memory one compiled pattern may take.
+pub const MAX_REGEX_BYTES: usize = 1024 * 1024;
+/// Memory the lazily built automaton of one pattern may take.
+pub const MAX_REGEX_CACHE_BYTES: usize = 2 * 1024 * 1024;
+
+/// What custom rules do to the default ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MergeStrategy {
+    /// They are added to the defaults.
+    #[default]
+    Append,
+    /// They take the defaults' place.
+    Replace,
+}
+
+/// One custom rule.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    /// Names the rule in findings; unique.
+    pub id: String,
+    /// The type of data, a default one or a new one.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A regular expression (the `regex` crate's syntax), matched against folded text.
+    pub pattern: String,
+    /// What a match does; without it the type's default action, and `block` for a type of one's own.
+    #[serde(default)]
+    pub action: Option<Action>,
+    /// Free text for the operator.
+    #[serde(default)]
+    pub severity: Option<String>,
+    /// Free text for the operator.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// A rule that is not enabled is checked, then left out.
+    #[serde(default = "enabled")]
+    pub enabled: bool,
+    /// Matches letters of either case.
+    #[serde(default)]
+    pub case_insensitive: bool,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// The `dlp` section of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DlpConfig {
+    /// Whether custom rules join the defaults or replace them.
+    pub merge_strategy: MergeStrategy,
+    /// Leaves the default rules out.
+    pub disable_defaults: bool,
+    /// The action of every rule of a type, default or custom.
+    pub policy_overrides: BTreeMap<String, Action>,
+    /// The custom rules.
+    pub rules: Vec<RuleConfig>,
+}
+
+/// Why a configuration is refused. Rules are named by their place in the list and their id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DlpConfigError {
+    /// More than [`MAX_RULES`] rules.
+    #[error("dlp.rules: {count} rules, at most {MAX_RULES} are allowed")]
+    TooManyRules {
+        /// How many there are.
+        count: usize,
+    },
+    /// A field of a rule is empty, too long, or taken.
+    #[error("dlp.rules[{index}] ({id:?}): {field}: {problem}")]
+    Field {
+        /// The rule's place in the list, from 0.
+        index: usize,
+        /// The rule's id.
+        id: String,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A pattern that does not compile.
+    #[error("dlp.rules[{index}] ({id:?}): pattern: {problem}")]
+    Pattern {
+        /// The rule's place in the list, from 0.
+        index: usize,
+        /// The rule's id.
+        id: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An override for a type that no rule has.
+    #[error("dlp.policy_overrides: {kind:?} is the type of no rule")]
+    UnknownType {
+        /// The type.
+        kind: String,
+    },
+    /// The literal search could not be built.
+    #[error("dlp: the built-in detectors could not be built: {0}")]
+    Internal(String),
+}
+
+/// A compiled custom rule.
+#[derive(Debug)]
+pub(super) struct CustomRule {
+    pub(super) id: Arc<str>,
+    pub(super) kind: Arc<str>,
+    pub(super) action: Action,
+    pub(super) regex: Regex,
+}
+
+impl Dlp {
+    /// Compiles the rules of a configuration.
+    pub fn compile(config: &DlpConfig) -> Result<Self, DlpConfigError> {
+        if config.rules.len() > MAX_RULES {
+            return Err(DlpConfigError::TooManyRules { count: config.rules.len() });
+        }
+        let mut custom = Vec::new();
+        for (index, rule) in config.rules.iter().enumerate() {
+            if config.rules.iter().take(index).any(|other| other.id == rule.id) {
+                return Err(field_error(index, rule, "id", "another rule has it".to_owned()));
+            }
+            let compiled = compile_rule(index, rule, &config.policy_overrides)?;
+            if rule.enabled && compiled.action != Action::Allow {
+                custom.push(compiled);
+            }
+        }
+        for kind in config.policy_overrides.keys() {
+            if Kind::from_name(kind).is_none() && !config.rules.iter().any(|rule| rule.kind == *kind) {
+                return Err(DlpConfigError::UnknownType { kind: kind.clone() });
+            }
+        }
+        let defaults = !config.disable_defaults && config.merge_strategy == MergeStrategy::Append;
+        let actions = Kind::ALL
+            .iter()
+            .map(|kind| match config.policy_overrides.get(kind.name()) {
+                _ if !defaults => Action::Allow,
+                Some(action) => *action,
+                None => kind.default_action(),
+            })
+            .collect();
+        Self::build(actions, custom).map_err(DlpConfigError::Internal)
+    }
+}
+
+fn field_error(index: usize, rule: &RuleConfig, field: &'static str, problem: String) -> DlpConfigError {
+    let id = rule.id.chars().take(MAX_NAME_BYTES).collect();
+    DlpConfigError::Field { index, id, field, problem }
+}
+
+fn compile_rule(
+    index: usize,
+    rule: &RuleConfig,
+    overrides: &BTreeMap<String, Action>,
+) -> Result<CustomRule, DlpConfigError> {
+    let names = [
+        ("id", Some(&rule.id)),
+        ("type", Some(&rule.kind)),
+        ("severity", rule.severity.as_ref()),
+        ("description", rule.description.as_ref()),
+    ];
+    for (field, value) in names {
+        let Some(value) = value else { continue };
+        if value.len() > MAX_NAME_BYTES {
+            let problem = format!("{} bytes, at most {MAX_NAME_BYTES} are allowed", value.len());
+            return Err(field_error(index, rule, field, problem));
+        }
+        let required = field == "id" || field == "type";
+        if required && (value.trim().is_empty() || value.chars().any(char::is_control)) {
+            return Err(field_error(index, rule, field, "must be printable text".to_owned()));
+        }
+    }
+    // The type stands in the replacement of redacted text, and must not end it early.
+    if rule.kind.contains([']', '"', '\\']) {
+        return Err(field_error(index, rule, "type", "must not hold ']', '\"' or '\\'".to_owned()));
+    }
+    if rule.pattern.len() > MAX_PATTERN_BYTES {
+        let problem = format!("{} bytes, at most {MAX_PATTERN_BYTES} are allowed", rule.pattern.len());
+        return Err(field_error(index, rule, "pattern", problem));
+    }
+    let pattern_error = |problem: String| DlpConfigError::Pattern { index, id: rule.id.clone(), problem };
+    let regex = RegexBuilder::new(&rule.pattern)
+        .case_insensitive(rule.case_insensitive)
+        .size_limit(MAX_REGEX_BYTES)
+        .dfa_size_limit(MAX_REGEX_CACHE_BYTES)
+        .build()
+        .map_err(|error| pattern_error(error.to_string()))?;
+    if regex.is_match("") {
+        return Err(pattern_error("matches the empty text, and so everywhere".to_owned()));
+    }
+    let action = overrides
+        .get(&rule.kind)
+        .copied()
+        .or(rule.action)
+        .or_else(|| Kind::from_name(&rule.kind).map(Kind::default_action))
+        .unwrap_or(Action::Block);
+    Ok(CustomRule { id: rule.id.as_str().into(), kind: rule.kind.as_str().into(), action, regex })
+}

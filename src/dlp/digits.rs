@@ -1,0 +1,399 @@
+//! Numbers told by their digits: cards, social security numbers, telephone numbers, and the street
+//! addresses and diagnosis codes that begin with a few digits.
+//!
+//! A cluster is a run of digit groups with at most [`MAX_SEPARATOR`] separators between each two. The
+//! byte pass hands over each cluster once; everything here works on its groups, of which it looks at a
+//! bounded number.
+
+use super::checks;
+use super::fields::KeyClass;
+use super::hits::{Sink, at, before, run_end, run_start};
+use super::kinds::Kind;
+use super::places;
+
+/// Most groups of one cluster that are looked at together.
+const MAX_GROUPS: usize = 24;
+/// Most separators between two groups.
+const MAX_SEPARATOR: usize = 3;
+/// Fewest and most digits of a payment card.
+const CARD_DIGITS: (usize, usize) = (14, 19);
+/// Most letters glued to either side of a card number.
+const MAX_GLUED: usize = 16;
+/// Digits of a telephone number with its country code.
+const PHONE_DIGITS: (usize, usize) = (8, 15);
+
+/// A run of digits and the separators before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Group {
+    start: usize,
+    len: usize,
+    /// The kind of separators to the group before, NUL for the first.
+    separator: u8,
+}
+
+impl Group {
+    fn end(&self) -> usize {
+        self.start + self.len
+    }
+}
+
+/// A cluster.
+#[derive(Debug)]
+struct Cluster {
+    groups: [Group; MAX_GROUPS],
+    len: usize,
+    end: usize,
+}
+
+fn is_digit(byte: u8) -> bool {
+    byte.is_ascii_digit()
+}
+
+/// The class of a separator: blanks are one, each other its own.
+fn separator(byte: u8) -> u8 {
+    match byte {
+        b' ' | b'\t' | b'\n' | b'\r' => b' ',
+        b'-' | b'.' | b'_' | b'/' | b'(' | b')' => byte,
+        _ => 0,
+    }
+}
+
+/// The class of a run of separators: that of the first that is no blank.
+fn separators(text: &[u8], from: usize) -> (usize, u8) {
+    let mut class = 0;
+    let mut to = from;
+    while to < from + MAX_SEPARATOR {
+        match separator(at(text, to)) {
+            0 => break,
+            b' ' if class != 0 => {}
+            found if class == 0 || class == b' ' => class = found,
+            // "(555) 123": parentheses may stand beside others.
+            b'(' | b')' => class = b')',
+            found if found == class || class == b')' => {}
+            _ => break,
+        }
+        to += 1;
+    }
+    (to, class)
+}
+
+fn read_cluster(text: &[u8], from: usize) -> Cluster {
+    let mut cluster = Cluster { groups: [Group::default(); MAX_GROUPS], len: 0, end: from };
+    let (mut start, mut class) = (from, 0);
+    loop {
+        let end = run_end(text, start, usize::MAX, is_digit);
+        let Some(slot) = cluster.groups.get_mut(cluster.len) else { break };
+        *slot = Group { start, len: end - start, separator: class };
+        cluster.len += 1;
+        cluster.end = end;
+        let (next, found) = separators(text, end);
+        if found == 0 || !is_digit(at(text, next)) {
+            break;
+        }
+        (start, class) = (next, found);
+    }
+    cluster
+}
+
+/// What is known about the segment a cluster stands in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around<'a> {
+    /// The segment's bytes in the buffer.
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) class: KeyClass,
+    /// The key, folded.
+    pub(super) key: &'a str,
+}
+
+/// Words in the keys of numbers that are counted or assigned in sequence, which look like card numbers
+/// once in a few hundred.
+const SEQUENCES: &[&[u8]] =
+    &[b"order", b"track", b"trace", b"timestamp", b"sequence", b"offset", b"snowflake", b"epoch", b"nonce"];
+/// Longest key that is looked at for them.
+const SEQUENCE_KEY_MAX: usize = 64;
+
+impl Around<'_> {
+    /// The key names something that is counted or assigned in sequence: an order, a time, a trace.
+    fn is_sequence(&self) -> bool {
+        let key = self.key.as_bytes();
+        let key = key.get(..key.len().min(SEQUENCE_KEY_MAX)).unwrap_or_default();
+        SEQUENCES.iter().any(|word| key.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
+    }
+}
+
+/// Looks at the cluster that begins with the digit at `from`; returns its end. `around` is asked for only
+/// when a candidate is there.
+pub(super) fn cluster<'a>(
+    text: &[u8],
+    from: usize,
+    around: &dyn Fn() -> Around<'a>,
+    sink: &mut Sink<'_>,
+) -> usize {
+    let end = run_end(text, from, usize::MAX, is_digit);
+    let next = at(text, end);
+    // Nearly all numbers in messages are short and stand alone.
+    if separator(next) == 0 && end - from < 7 {
+        if end - from == 1 || end - from == 2 {
+            places::diagnosis(text, from, sink);
+        }
+        return end;
+    }
+    let cluster = read_cluster(text, from);
+    let groups = cluster.groups.get(..cluster.len).unwrap_or_default();
+    if groups.first().is_some_and(|group| group.len <= 2) {
+        places::diagnosis(text, from, sink);
+    }
+    if let Some(last) = groups.last().filter(|last| last.len <= 6 && at(text, last.end()) == b' ') {
+        places::street(text, last.start, last.end(), sink);
+    }
+    let total: usize = groups.iter().map(|group| group.len).sum();
+    if total >= 7 {
+        social_security(text, groups, around, sink);
+        let card = total >= CARD_DIGITS.0 && cards(text, groups, around, sink);
+        if !card {
+            phones(text, groups, around, sink);
+        }
+    }
+    cluster.end
+}
+
+fn copy_digits(text: &[u8], groups: &[Group], digits: &mut [u8; CARD_DIGITS.1]) -> Option<usize> {
+    let mut len = 0;
+    for group in groups {
+        let source = text.get(group.start..group.end())?;
+        digits.get_mut(len..len + group.len)?.copy_from_slice(source);
+        len += group.len;
+    }
+    Some(len)
+}
+
+/// True when the neighbour is no letter, digit or underscore.
+fn is_edge(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric() && byte != b'_'
+}
+
+fn social_security<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, sink: &mut Sink<'_>) {
+    for (index, window) in groups.windows(3).enumerate() {
+        let [area, group, serial] = window else { continue };
+        if (area.len, group.len, serial.len) != (3, 2, 4) || group.separator != serial.separator {
+            continue;
+        }
+        let mut digits = [0; CARD_DIGITS.1];
+        let found = copy_digits(text, window, &mut digits).and_then(|len| digits.get(..len));
+        if !found.is_some_and(checks::is_ssn) || matches!(group.separator, b'(' | b')') {
+            continue;
+        }
+        // More groups of the same make are a longer number: a part number, an address, a table row.
+        let longer_before = index > 0 && area.separator == group.separator;
+        let longer_after = groups.get(index + 3).is_some_and(|next| next.separator == group.separator);
+        let (first, last) = (before(text, area.start), at(text, serial.end()));
+        let glued = !is_edge(first) || !is_edge(last);
+        if longer_before
+            || longer_after
+            || glued
+            || (group.separator != b' ' && first == group.separator && index == 0)
+        {
+            continue;
+        }
+        if group.separator == b' ' && !stands_alone(text, area.start, serial.end(), around) {
+            continue;
+        }
+        sink.add(Kind::Ssn, area.start, serial.end());
+    }
+    let [only] = groups else { return };
+    if (7..=9).contains(&only.len) {
+        let around = around();
+        let start = run_start(text, only.start, MAX_GLUED, |b| b == b'-' || b == b'+');
+        let whole = start == around.start && only.end() == around.end;
+        // A number has lost the zeroes it began with.
+        let mut padded = [b'0'; 9];
+        if let Some(tail) = padded.get_mut(9 - only.len..) {
+            tail.copy_from_slice(text.get(only.start..only.end()).unwrap_or_default());
+        }
+        if around.class == KeyClass::Ssn && whole && checks::is_ssn(&padded) {
+            sink.add(Kind::Ssn, around.start, around.end);
+        }
+    }
+}
+
+/// True when a number written with blanks is no part of a row of numbers: what stands beside it is the
+/// end of the text or a word.
+fn stands_alone<'a>(text: &[u8], start: usize, end: usize, around: &dyn Fn() -> Around<'a>) -> bool {
+    let before_blank = run_start(text, start, 4, |b| matches!(b, b' ' | b'\t'));
+    let after_blank = run_end(text, end, 4, |b| matches!(b, b' ' | b'\t'));
+    let (left, right) = (before(text, before_blank), at(text, after_blank));
+    let word = |byte: u8| {
+        byte.is_ascii_alphabetic()
+            || matches!(byte, 0 | b':' | b',' | b';' | b'#' | b'\n' | b'\r')
+            || byte >= 0x80
+    };
+    let left_fits = word(left) || matches!(left, b'(' | b'.');
+    let right_fits = word(right) || matches!(right, b')' | b'.' | b'!' | b'?');
+    if !left_fits || !right_fits {
+        return false;
+    }
+    // The status, size and time of an access log line: GET /x HTTP/1.1 200 12 3456.
+    let line = run_start(text, before_blank, 64, |b| b != 0 && b != b'\n');
+    let head = text.get(line..before_blank).unwrap_or_default();
+    around().class == KeyClass::Ssn
+        || !["GET ", "POST ", "HTTP/", "PUT ", "HEAD "]
+            .iter()
+            .any(|word| memchr::memmem::find(head, word.as_bytes()).is_some())
+}
+
+/// The usual groupings of card numbers.
+const GROUPINGS: &[&[usize]] =
+    &[&[4, 4, 4, 4], &[4, 6, 5], &[4, 6, 4], &[4, 4, 4, 4, 3], &[4, 4, 4, 2], &[6, 13], &[8, 8]];
+
+fn cards<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, sink: &mut Sink<'_>) -> bool {
+    let mut found = false;
+    let mut next = 0;
+    for start in 0..groups.len() {
+        if start < next {
+            continue;
+        }
+        let rest = groups.get(start..).unwrap_or_default();
+        let len = card_at(text, rest, groups.len() == rest.len(), around);
+        if len == 0 {
+            continue;
+        }
+        if let (Some(first), Some(last)) = (rest.first(), rest.get(len - 1)) {
+            sink.add(Kind::CreditCard, first.start, last.end());
+            found = true;
+            next = start + len;
+        }
+    }
+    found
+}
+
+/// How many of the groups are a card number, 0 for none. `leading`: they are the cluster's first.
+fn card_at<'a>(text: &[u8], groups: &[Group], leading: bool, around: &dyn Fn() -> Around<'a>) -> usize {
+    let fits = |len: usize| -> bool {
+        let Some(window) = groups.get(..len) else { return false };
+        let mut digits = [0; CARD_DIGITS.1];
+        let Some(total) = copy_digits(text, window, &mut digits) else { return false };
+        digits.get(..total).is_some_and(checks::is_card)
+    };
+    let Some(first) = groups.first() else { return 0 };
+    let after = |len: usize| groups.get(len).map_or(0, |group| group.separator);
+    if (CARD_DIGITS.0..=CARD_DIGITS.1).contains(&first.len) {
+        // Digits after a point are a fraction.
+        let fraction = first.separator == b'.' || before(text, first.start) == b'.' || after(1) == b'.';
+        let context = || {
+            let around = around();
+            around.class == KeyClass::Card || !around.is_sequence()
+        };
+        return usize::from(!fraction && is_token(text, first.start, first.end()) && fits(1) && context());
+    }
+    for grouping in GROUPINGS {
+        let len = grouping.len();
+        let same = grouping.iter().zip(groups).all(|(expected, group)| *expected == group.len);
+        let Some(second) = groups.get(1).filter(|_| same && groups.len() >= len) else { continue };
+        let even = groups.iter().take(len).skip(1).all(|group| group.separator == second.separator);
+        let paired = len > 2 || second.separator != b'.';
+        let edges = (first.separator != second.separator || second.separator == b' ')
+            && (after(len) != second.separator || second.separator == b' ');
+        let last = groups.get(len - 1).map_or(0, Group::end);
+        if even && paired && edges && is_token(text, first.start, last) && fits(len) {
+            return len;
+        }
+    }
+    // Any other grouping only when it is all there is.
+    if !leading || groups.len() < 2 {
+        return 0;
+    }
+    let around = around();
+    let last = groups.last().map_or(0, Group::end);
+    let blank_before = run_start(text, first.start, 4, |b| b == b' ') == around.start;
+    let blank_after = run_end(text, last, 4, |b| b == b' ') == around.end;
+    let alone = around.class == KeyClass::Card || (blank_before && blank_after && !around.is_sequence());
+    let even = groups.get(1).is_some_and(|second| {
+        groups.iter().skip(1).all(|group| group.separator == second.separator) && second.separator != b'.'
+    });
+    if alone && even && fits(groups.len()) { groups.len() } else { 0 }
+}
+
+/// True when only letters, and few, are glued to the digits: "card4111…", but not a hash.
+fn is_token(text: &[u8], start: usize, end: usize) -> bool {
+    let left = run_start(text, start, MAX_GLUED + 1, |b| b.is_ascii_alphabetic());
+    let right = run_end(text, end, MAX_GLUED + 1, |b| b.is_ascii_alphabetic());
+    let word = |from: usize, to: usize| {
+        let letters = text.get(from..to).unwrap_or_default();
+        letters.is_empty() || (letters.len() <= MAX_GLUED && letters.iter().any(|b| !b.is_ascii_hexdigit()))
+    };
+    let edge = |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'+' | b'/');
+    word(left, start) && word(end, right) && edge(before(text, left)) && edge(at(text, right))
+}
+
+fn phones<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, sink: &mut Sink<'_>) {
+    let Some(first) = groups.first() else { return };
+    let total: usize = groups.iter().map(|group| group.len).sum();
+    let open = if before(text, first.start) == b'(' { first.start - 1 } else { first.start };
+    let plus = before(text, open) == b'+';
+    let last = groups.last().map_or(0, Group::end);
+    let edges = |start: usize, end: usize| {
+        let left = before(text, start);
+        is_edge(left)
+            && !matches!(left, b'-' | b'.' | b'/' | b'#' | b'$' | b'=')
+            && is_edge(at(text, end))
+            && at(text, end) != b'-'
+    };
+    if plus {
+        let fits = (PHONE_DIGITS.0..=PHONE_DIGITS.1).contains(&total)
+            && first.len <= 15
+            && at(text, first.start) != b'0';
+        if fits && edges(open - 1, last) && groups.len() <= 7 {
+            sink.add(Kind::Phone, open - 1, last);
+        }
+        return;
+    }
+    let digit = |group: &Group, place: usize| at(text, group.start + place);
+    for (index, window) in groups.windows(3).enumerate() {
+        let [area, exchange, line] = window else { continue };
+        let shape = (area.len, exchange.len, line.len) == (3, 3, 4);
+        let plan = digit(area, 0) >= b'2' && digit(exchange, 0) >= b'2' && digit(area, 1) != b'9';
+        let even = exchange.separator == line.separator || exchange.separator == b')';
+        if !shape || !plan || !even || matches!(line.separator, b'_' | b'/') {
+            continue;
+        }
+        let country = index.checked_sub(1).and_then(|index| groups.get(index));
+        let (start, alone) = match country {
+            None if before(text, area.start) == b'(' => (area.start - 1, true),
+            None => (area.start, true),
+            Some(one) => (one.start, index == 1 && one.len == 1 && digit(one, 0) == b'1'),
+        };
+        if alone
+            && groups.len() == index + 3
+            && edges(start, line.end())
+            && (line.separator != b' '
+                || exchange.separator != b' '
+                || stands_alone(text, start, line.end(), around))
+        {
+            sink.add(Kind::Phone, start, line.end());
+            return;
+        }
+    }
+    if (10..=11).contains(&total) || (7..=15).contains(&total) && groups.len() > 1 {
+        let around = around();
+        let slack = run_start(text, open, 4, |b| matches!(b, b' ' | b'+'));
+        if around.class == KeyClass::Phone && slack == around.start && last == around.end {
+            sink.add(Kind::Phone, open, last);
+        }
+    }
+}
+
+/// The length of the card number that the digits of a text are, for the pass over siblings: how many
+/// digits there are, when the text is nothing but digits and separators.
+pub(super) fn only_digits(text: &[u8], digits: &mut Vec<u8>) -> bool {
+    let from = digits.len();
+    for byte in text {
+        if is_digit(*byte) && digits.len() - from < CARD_DIGITS.1 {
+            digits.push(*byte);
+        } else if separator(*byte) == 0 {
+            digits.truncate(from);
+            return false;
+        }
+    }
+    digits.len() > from
+}

@@ -1,0 +1,424 @@
+//! The scan buffer: the folded text of every key, string and number of a payload, one after the other,
+//! a NUL between each two. Detectors run over the buffer as a whole; a match is walked back to its
+//! segment, and from there to the bytes of the payload, only when there is one.
+
+use super::fields::KeyClass;
+use super::fold::{SourceChars, append_folded, fold};
+
+/// Longest pointer of a finding, in bytes; the middle of a longer one is not written out.
+pub(super) const MAX_POINTER_BYTES: usize = 2 * 1024;
+/// Stands for the container or the step of a segment that has none.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// What a segment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    MessageType,
+    Key,
+    Text,
+    Number,
+}
+
+/// How a segment's text came from its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Byte for byte out of the payload.
+    Same,
+    /// Unescaped or folded out of the payload.
+    Folded,
+    /// Byte for byte out of another part of the buffer (a value of JSON in a string).
+    Inner,
+    /// Decoded out of another part of the buffer, which matches as a whole.
+    Decoded,
+    /// The percent-decoded form of another part of the buffer.
+    Percent,
+}
+
+/// One text in the buffer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Segment {
+    /// Where it stands in the buffer.
+    pub(super) start: u32,
+    pub(super) end: u32,
+    /// Where it came from: bytes of the payload, inside the quotes, or of the buffer.
+    pub(super) source: u32,
+    pub(super) source_end: u32,
+    /// The container it stands in, and its key (a segment) or its place there.
+    pub(super) container: u32,
+    pub(super) step: u32,
+    pub(super) part: Part,
+    pub(super) origin: Origin,
+    /// What the name says, when the segment is a key.
+    pub(super) class: KeyClass,
+}
+
+impl Segment {
+    /// The segment's bytes in the buffer.
+    pub(super) fn span(&self) -> (usize, usize) {
+        (self.start as usize, self.end as usize)
+    }
+
+    /// True for what a key names: everything but keys and the message type.
+    pub(super) fn is_value(&self) -> bool {
+        matches!(self.part, Part::Text | Part::Number)
+    }
+}
+
+/// An array or object.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Container {
+    pub(super) parent: u32,
+    pub(super) step: u32,
+    pub(super) array: bool,
+}
+
+/// An open container during the walk.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    container: u32,
+    step: u32,
+    array: bool,
+    key_next: bool,
+}
+
+/// The scan buffer and its segments.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    pub(super) text: String,
+    pub(super) segments: Vec<Segment>,
+    pub(super) containers: Vec<Container>,
+    open: Vec<Open>,
+    /// What JSON found in a string stands in, in place of a container of its own.
+    root: (u32, u32),
+}
+
+/// The first byte of a string from `from` on that ends it, and whether it has escapes or other bytes
+/// than ASCII.
+fn string_end(bytes: &[u8], from: usize) -> (usize, bool) {
+    let mut high = 0_u8;
+    let mut escapes = false;
+    let mut skip = false;
+    let tail = bytes.get(from..).unwrap_or_default();
+    for (offset, byte) in tail.iter().enumerate() {
+        if skip {
+            skip = false;
+            continue;
+        }
+        match byte {
+            b'"' => return (from + offset, escapes || high >= 0x80),
+            b'\\' => {
+                escapes = true;
+                skip = true;
+            }
+            _ => high |= byte,
+        }
+    }
+    (bytes.len(), escapes || high >= 0x80)
+}
+
+impl Document {
+    /// Empties the buffer, keeping its memory.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        self.text.push('\0');
+        self.segments.clear();
+        self.containers.clear();
+    }
+
+    /// Gives memory back that an unusually large payload took.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        if self.text.capacity() > bytes {
+            self.text = String::new();
+        }
+        if self.segments.capacity() > bytes / 64 {
+            self.segments = Vec::new();
+            self.containers = Vec::new();
+            self.open = Vec::new();
+        }
+    }
+
+    fn at(&self) -> u32 {
+        self.text.len() as u32
+    }
+
+    /// Adds the message type.
+    pub(super) fn add_message_type(&mut self, message_type: &str) {
+        let start = self.at();
+        append_folded(&mut self.text, message_type, false);
+        self.segments.push(Segment {
+            start,
+            end: self.at(),
+            source: 0,
+            source_end: message_type.len() as u32,
+            container: NONE,
+            step: NONE,
+            part: Part::MessageType,
+            origin: Origin::Folded,
+            class: KeyClass::None,
+        });
+        self.text.push('\0');
+    }
+
+    /// Adds a text decoded out of bytes `source..source_end` of the buffer, beside segment `beside`.
+    pub(super) fn add_decoded(&mut self, beside: Segment, decoded: &str, from: (u32, u32), origin: Origin) {
+        let start = self.at();
+        append_folded(&mut self.text, decoded, false);
+        let end = self.at();
+        self.text.push('\0');
+        self.segments.push(Segment { start, end, source: from.0, source_end: from.1, origin, ..beside });
+    }
+
+    /// Adds every key, string and number of `json`, which is known to be valid: of the payload itself, or
+    /// of JSON found in segment `beside`, in the buffer at `base`.
+    pub(super) fn add_json(&mut self, json: &str, beside: Option<Segment>, base: u32) {
+        let nested = beside.is_some();
+        self.root = beside.map_or((NONE, NONE), |segment| (segment.container, segment.step));
+        let bytes = json.as_bytes();
+        self.open.clear();
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            match byte {
+                b'{' | b'[' => {
+                    let array = *byte == b'[';
+                    let (parent, step) = self.open.last().map_or(self.root, |o| (o.container, o.step));
+                    let container = self.containers.len() as u32;
+                    self.containers.push(Container { parent, step, array });
+                    self.open.push(Open { container, step: 0, array, key_next: !array });
+                    at += 1;
+                }
+                b'}' | b']' => {
+                    self.open.pop();
+                    at += 1;
+                }
+                b',' => {
+                    if let Some(open) = self.open.last_mut() {
+                        open.key_next = !open.array;
+                        open.step = if open.array { open.step.saturating_add(1) } else { open.step };
+                    }
+                    at += 1;
+                }
+                b'"' => {
+                    let (end, rewritten) = string_end(bytes, at + 1);
+                    self.add_token(json, (at + 1, end), Some(rewritten), nested, base);
+                    at = end + 1;
+                }
+                b'-' | b'0'..=b'9' => {
+                    let len = bytes
+                        .get(at..)
+                        .unwrap_or_default()
+                        .iter()
+                        .take_while(|b| is_number_byte(**b))
+                        .count();
+                    self.add_token(json, (at, at + len), None, nested, base);
+                    at += len;
+                }
+                _ => at += 1,
+            }
+        }
+    }
+
+    /// Adds one string (`rewritten`: it has escapes or characters outside ASCII) or number.
+    fn add_token(
+        &mut self,
+        json: &str,
+        span: (usize, usize),
+        rewritten: Option<bool>,
+        nested: bool,
+        base: u32,
+    ) {
+        let source = json.get(span.0..span.1).unwrap_or_default();
+        let open = self.open.last_mut();
+        let is_key = rewritten.is_some() && open.as_ref().is_some_and(|open| open.key_next);
+        // An empty text has nothing to find; an empty key still names a value.
+        if source.is_empty() && !is_key {
+            return;
+        }
+        let (container, mut step) = open.as_ref().map_or(self.root, |open| (open.container, open.step));
+        if is_key {
+            step = self.segments.len() as u32;
+            if let Some(open) = open {
+                open.step = step;
+                open.key_next = false;
+            }
+        }
+        let start = self.at();
+        let folded = rewritten == Some(true);
+        if folded {
+            append_folded(&mut self.text, source, true);
+        } else {
+            self.text.push_str(source);
+        }
+        let origin = match (nested, folded) {
+            (false, false) => Origin::Same,
+            (false, true) => Origin::Folded,
+            (true, false) => Origin::Inner,
+            (true, true) => Origin::Decoded,
+        };
+        let part = match rewritten {
+            None => Part::Number,
+            Some(_) if is_key => Part::Key,
+            Some(_) => Part::Text,
+        };
+        self.segments.push(Segment {
+            start,
+            end: self.at(),
+            source: base + span.0 as u32,
+            source_end: base + span.1 as u32,
+            container,
+            step,
+            part,
+            origin,
+            class: KeyClass::None,
+        });
+        self.text.push('\0');
+    }
+
+    /// The segment a byte of the buffer belongs to.
+    pub(super) fn segment_at(&self, at: usize) -> Option<(usize, Segment)> {
+        let index = self.segments.partition_point(|segment| segment.start as usize <= at).checked_sub(1)?;
+        self.segments.get(index).map(|segment| (index, *segment))
+    }
+
+    /// The class of the key that names a value: its own, or that of the array it stands in, or of the
+    /// object whose member `value` it is.
+    pub(super) fn class_of(&self, segment: &Segment) -> KeyClass {
+        if !segment.is_value() {
+            return KeyClass::None;
+        }
+        let Some(container) = self.containers.get(segment.container as usize) else { return KeyClass::None };
+        let mut key = segment.step;
+        if container.array {
+            key = container.step;
+            if self.containers.get(container.parent as usize).is_none_or(|parent| parent.array) {
+                return KeyClass::None;
+            }
+        }
+        let Some(named) = self.segments.get(key as usize) else { return KeyClass::None };
+        if named.class != KeyClass::Value || container.array {
+            return named.class;
+        }
+        match self.containers.get(container.parent as usize) {
+            Some(parent) if !parent.array => {
+                self.segments.get(container.step as usize).map_or(KeyClass::None, |outer| outer.class)
+            }
+            _ => KeyClass::None,
+        }
+    }
+
+    /// The key that names a value directly, folded.
+    pub(super) fn key_text(&self, segment: &Segment) -> &str {
+        let in_array =
+            self.containers.get(segment.container as usize).is_none_or(|container| container.array);
+        if in_array {
+            return "";
+        }
+        self.segments.get(segment.step as usize).and_then(|key| self.slice(key.span())).unwrap_or_default()
+    }
+
+    /// A part of the buffer.
+    pub(super) fn slice(&self, span: (usize, usize)) -> Option<&str> {
+        self.text.get(span.0..span.1)
+    }
+
+    /// The RFC 6901 pointer of a segment of the payload. `shown` writes a key (a segment's number and its
+    /// decoded text) into the pointer.
+    pub(super) fn pointer(
+        &self,
+        segment: &Segment,
+        data: &str,
+        shown: &dyn Fn(u32, &str) -> String,
+    ) -> String {
+        let mut steps = Vec::new();
+        let (mut container, mut step) = (segment.container, segment.step);
+        let mut budget = MAX_POINTER_BYTES;
+        while let Some(found) = self.containers.get(container as usize) {
+            let text = if found.array {
+                step.to_string()
+            } else {
+                let key = self.segments.get(step as usize);
+                let source = key.and_then(|key| data.get(key.source as usize..key.source_end as usize));
+                let decoded: String = SourceChars::new(source.unwrap_or_default(), true)
+                    .take(budget + 1)
+                    .map(|c| c.char)
+                    .collect();
+                shown(step, &decoded).replace('~', "~0").replace('/', "~1")
+            };
+            if text.len() + 1 > budget {
+                steps.push("…".to_owned());
+                break;
+            }
+            budget -= text.len() + 1;
+            steps.push(text);
+            (container, step) = (found.parent, found.step);
+        }
+        steps.iter().rev().flat_map(|step| ["/", step.as_str()]).collect()
+    }
+}
+
+fn is_number_byte(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+}
+
+/// A match in its segment: offsets in characters of the decoded text, and bytes of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) chars: (usize, usize),
+    pub(super) bytes: (usize, usize),
+}
+
+/// Walks offsets in folded text back to the source. Matches are asked for in rising order, so that all
+/// of one segment cost one walk.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    source: SourceChars<'a>,
+    index: usize,
+    folded: usize,
+    last: Place,
+    plain: bool,
+    base: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// `source` stands at byte `base` of the payload.
+    pub(super) fn new(source: &'a str, origin: Origin, escapes: bool, base: usize) -> Self {
+        Self {
+            source: SourceChars::new(source, escapes),
+            index: 0,
+            folded: 0,
+            last: Place { chars: (0, 0), bytes: (0, 0) },
+            plain: origin == Origin::Same,
+            base,
+        }
+    }
+
+    /// The place of folded bytes `start..end`. `start` must not lie before that of an earlier call.
+    pub(super) fn place(&mut self, start: usize, end: usize) -> Place {
+        if self.plain {
+            return Place { chars: (start, end), bytes: (self.base + start, self.base + end) };
+        }
+        // A match may start inside the one before it; walking on from a copy keeps this one's start.
+        let mut place = self.last;
+        let mut begun = false;
+        let mut walk = self.source.clone();
+        let (mut index, mut folded) = (self.index, self.folded);
+        while folded < end {
+            let Some(item) = walk.next() else { break };
+            let width = fold(item.char).utf8_len();
+            if !begun && folded + width > start {
+                begun = true;
+                place.chars.0 = index;
+                place.bytes.0 = self.base + item.start;
+                self.last = place;
+            }
+            if !begun {
+                self.source = walk.clone();
+                (self.index, self.folded) = (index + 1, folded + width);
+            }
+            folded += width;
+            index += 1;
+            place.chars.1 = index;
+            place.bytes.1 = self.base + item.end;
+        }
+        place
+    }
+}

@@ -1,0 +1,90 @@
+//! Where detectors put what they find.
+
+use super::Action;
+use super::kinds::Kind;
+
+/// Most matches of one scan that are kept before they are sorted out. A payload with more of them is
+/// blocked when it would otherwise have been redacted, since not every match is known.
+pub(super) const MAX_HITS: usize = 8 * 1024;
+
+/// A match in the scan buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hit {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// The number of a built-in kind, or of a custom rule after them.
+    pub(super) rule: u16,
+}
+
+/// The matches of one scan.
+#[derive(Debug, Default)]
+pub(super) struct Hits {
+    pub(super) list: Vec<Hit>,
+    /// Matches beyond [`MAX_HITS`].
+    pub(super) dropped: usize,
+    /// The most restrictive action among the dropped ones.
+    pub(super) dropped_action: Action,
+}
+
+impl Hits {
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+        self.dropped = 0;
+        self.dropped_action = Action::Allow;
+    }
+}
+
+/// Takes matches, leaving out those of kinds that are allowed.
+#[derive(Debug)]
+pub(super) struct Sink<'a> {
+    pub(super) hits: &'a mut Hits,
+    pub(super) actions: &'a [Action],
+}
+
+impl Sink<'_> {
+    /// Adds a match of a built-in kind.
+    pub(super) fn add(&mut self, kind: Kind, start: usize, end: usize) {
+        let action = self.actions.get(kind as usize).copied().unwrap_or_default();
+        self.add_rule(kind as u16, action, start, end);
+    }
+
+    /// Adds a match of any rule.
+    pub(super) fn add_rule(&mut self, rule: u16, action: Action, start: usize, end: usize) {
+        if action == Action::Allow || start >= end {
+            return;
+        }
+        if self.hits.list.len() >= MAX_HITS {
+            self.drop_rule(action);
+        } else {
+            self.hits.list.push(Hit { start, end, rule });
+        }
+    }
+
+    /// Counts a match, or several, that cannot be kept.
+    pub(super) fn drop_rule(&mut self, action: Action) {
+        self.hits.dropped += 1;
+        self.hits.dropped_action = self.hits.dropped_action.max(action);
+    }
+}
+
+/// The byte at `at`, NUL outside the text: the separator of segments ends every match.
+pub(super) fn at(text: &[u8], at: usize) -> u8 {
+    text.get(at).copied().unwrap_or(0)
+}
+
+/// The byte before `at`.
+pub(super) fn before(text: &[u8], at: usize) -> u8 {
+    at.checked_sub(1).map_or(0, |before| self::at(text, before))
+}
+
+/// The end of the run of bytes that satisfy `is`, from `from`, at most `most` long.
+pub(super) fn run_end(text: &[u8], from: usize, most: usize, is: impl Fn(u8) -> bool) -> usize {
+    let tail = text.get(from..).unwrap_or_default();
+    from + tail.iter().take(most).take_while(|byte| is(**byte)).count()
+}
+
+/// The start of the run of bytes that satisfy `is` and end before `to`, at most `most` long.
+pub(super) fn run_start(text: &[u8], to: usize, most: usize, is: impl Fn(u8) -> bool) -> usize {
+    let head = text.get(..to).unwrap_or_default();
+    to - head.iter().rev().take(most).take_while(|byte| is(**byte)).count()
+}

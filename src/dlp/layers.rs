@@ -1,0 +1,242 @@
+//! The one layer of encoding that is taken off: base64, hex, percent-encoding, escapes.
+
+use super::hits::{Sink, run_end};
+use super::secrets;
+
+/// Shortest run of base64 that is decoded: nine digits make twelve characters.
+pub(super) const RUN_MIN: usize = 12;
+/// Shortest run of hex that is decoded.
+const HEX_MIN: usize = 18;
+/// Most places in one run where decoding is tried again, behind a separator.
+const RETRIES: usize = 8;
+
+/// The value of a base64 or base64url character.
+fn sextet(byte: u8) -> Option<u8> {
+    match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' | b'-' => Some(62),
+        b'/' | b'_' => Some(63),
+        _ => None,
+    }
+}
+
+/// Decodes base64 of either alphabet, padded or not; blanks and line ends are skipped. Stops as soon as
+/// `accept` refuses a byte.
+fn decode(source: &[u8], out: &mut Vec<u8>, mut accept: impl FnMut(u8) -> bool) -> bool {
+    let (mut bits, mut have) = (0_u32, 0_u32);
+    for byte in source {
+        let Some(value) = sextet(*byte) else {
+            if matches!(byte, b'=' | b'\n' | b'\r' | b' ') {
+                continue;
+            }
+            return false;
+        };
+        bits = (bits << 6) | u32::from(value);
+        have += 6;
+        if have >= 8 {
+            have -= 8;
+            let decoded = (bits >> have) as u8;
+            bits &= (1 << have) - 1;
+            if !accept(decoded) {
+                return false;
+            }
+            out.push(decoded);
+        }
+    }
+    have < 6
+}
+
+/// Decodes base64 whatever it holds.
+pub(super) fn base64(source: &[u8], out: &mut Vec<u8>) -> bool {
+    decode(source, out, |_| true)
+}
+
+/// Decodes base64 that holds text; gives up at the first byte that no text has there.
+pub(super) fn base64_text(source: &[u8], out: &mut Vec<u8>) -> bool {
+    let mut text = Utf8::default();
+    decode(source, out, |byte| text.accept(byte)) && text.expected == 0
+}
+
+/// Follows UTF-8 byte by byte, closely enough to drop binary data early.
+#[derive(Debug, Default)]
+struct Utf8 {
+    expected: u8,
+}
+
+impl Utf8 {
+    fn accept(&mut self, byte: u8) -> bool {
+        if self.expected > 0 {
+            self.expected -= 1;
+            return (0x80..0xC0).contains(&byte);
+        }
+        match byte {
+            b'\t' | b'\n' | b'\r' | 0x20..=0x7E => true,
+            0xC2..=0xDF => {
+                self.expected = 1;
+                true
+            }
+            0xE0..=0xEF => {
+                self.expected = 2;
+                true
+            }
+            0xF0..=0xF4 => {
+                self.expected = 3;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn nibble(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
+}
+
+fn hex_text(source: &[u8], out: &mut Vec<u8>) -> bool {
+    for pair in source.chunks(2) {
+        let [high, low] = pair else { return false };
+        let (Some(high), Some(low)) = (nibble(*high), nibble(*low)) else { return false };
+        let byte = high << 4 | low;
+        if !matches!(byte, b'\t' | b'\n' | b'\r' | 0x20..=0x7E) {
+            return false;
+        }
+        out.push(byte);
+    }
+    true
+}
+
+/// Looks at a run of base64 characters: as a token by its length, then as an encoding. Returns the part
+/// of it that `out` is the decoded text of. `work` is what decoding may still cost, in bytes.
+pub(super) fn run(
+    text: &[u8],
+    span: (usize, usize),
+    out: &mut Vec<u8>,
+    work: &mut usize,
+    sink: &mut Sink<'_>,
+) -> Option<(usize, usize)> {
+    let (start, end) = span;
+    secrets::run(text, start, end, sink);
+    let padded = run_end(text, end, 2, |b| b == b'=');
+    let source = text.get(start..padded)?;
+    let body = text.get(start..end)?;
+    if body.len() >= HEX_MIN {
+        let (from, hex) = match body {
+            [b'0', b'x' | b'X', hex @ ..] => (start + 2, hex),
+            _ => (start, body),
+        };
+        out.clear();
+        let decoded = hex.len() >= HEX_MIN && hex_text(hex, out);
+        *work = work.saturating_sub(out.len() + 1);
+        if decoded {
+            return Some((from, end));
+        }
+    }
+    let mut from = 0;
+    for _ in 0..RETRIES {
+        let rest = source.get(from..)?;
+        if rest.len() < RUN_MIN || *work == 0 {
+            return None;
+        }
+        out.clear();
+        let decoded = base64_text(rest, out);
+        *work = work.saturating_sub(out.len() + 1);
+        if decoded && out.len() >= 8 {
+            return Some((start + from, padded));
+        }
+        // What stands before a separator may be no part of the encoding: "v1/MTIzLTQ1…".
+        from += rest.iter().position(|b| matches!(b, b'/' | b'-' | b'_' | b'+'))? + 1;
+    }
+    None
+}
+
+/// One percent-encoded byte, or an escape of one (`\x31`) or two bytes (`\u0031`), at `from`: the
+/// character and the escape's length.
+pub(super) fn escape(text: &[u8], from: usize) -> Option<(char, usize)> {
+    let hex = |digits: usize, skip: usize| -> Option<u32> {
+        let source = text.get(from + skip..from + skip + digits)?;
+        source.iter().try_fold(0_u32, |value, byte| Some(value << 4 | u32::from(nibble(*byte)?)))
+    };
+    let byte = |value: u32| u8::try_from(value).ok().filter(u8::is_ascii).map(char::from);
+    match text.get(from..from + 2)? {
+        [b'%', _] => Some((byte(hex(2, 1)?)?, 3)),
+        [b'\\', b'x'] => Some((byte(hex(2, 2)?)?, 4)),
+        [b'\\', b'u'] => Some((char::from_u32(hex(4, 2)?)?, 6)),
+        [b'&', b'#'] => {
+            let digits = run_end(text, from + 2, 6, |b| b.is_ascii_digit()) - from - 2;
+            let number = std::str::from_utf8(text.get(from + 2..from + 2 + digits)?).ok()?;
+            let end = text.get(from + 2 + digits).is_some_and(|b| *b == b';');
+            end.then_some(())?;
+            Some((char::from_u32(number.parse().ok()?)?, digits + 3))
+        }
+        _ => None,
+    }
+}
+
+/// Decodes the escapes of a text. False when there are none.
+pub(super) fn unescape(source: &str, out: &mut String) -> bool {
+    let bytes = source.as_bytes();
+    let mut any = false;
+    let mut copied = 0;
+    for sign in memchr::memchr3_iter(b'%', b'\\', b'&', bytes) {
+        if sign < copied {
+            continue;
+        }
+        if let Some((c, len)) = escape(bytes, sign) {
+            out.push_str(source.get(copied..sign).unwrap_or_default());
+            out.push(c);
+            copied = sign + len;
+            any = true;
+        }
+    }
+    out.push_str(source.get(copied..).unwrap_or_default());
+    any
+}
+
+/// The bytes of an escaped text that bytes `start..end` of its unescaped and folded form came from.
+pub(super) fn escaped_span(source: &str, start: usize, end: usize) -> (usize, usize) {
+    let bytes = source.as_bytes();
+    let (mut at, mut folded) = (0, 0);
+    let mut from = None;
+    while let Some(first) = source.get(at..).and_then(|rest| rest.chars().next()) {
+        if folded >= end {
+            break;
+        }
+        let (c, len) = match first {
+            '%' | '\\' | '&' => escape(bytes, at).unwrap_or((first, 1)),
+            _ => (first, first.len_utf8()),
+        };
+        folded += super::fold::fold(c).utf8_len();
+        if from.is_none() && folded > start {
+            from = Some(at);
+        }
+        at += len;
+    }
+    (from.unwrap_or(at), at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_of_text_is_decoded_and_binary_is_not() {
+        let mut out = Vec::new();
+        assert!(base64_text(b"MTIzLTQ1LTY3ODk=", &mut out));
+        assert_eq!(out, b"123-45-6789");
+        out.clear();
+        assert!(!base64_text(b"z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwv", &mut out));
+        assert!(out.len() < 8);
+    }
+
+    #[test]
+    fn escapes_map_back_to_their_source() {
+        let source = "a%31%32&#51;\\u0034\\x35%zz";
+        let mut out = String::new();
+        assert!(unescape(source, &mut out));
+        assert_eq!(out, "a12345%zz");
+        assert_eq!(escaped_span(source, 1, 6), (1, 22));
+        assert_eq!(escaped_span(source, 0, 1), (0, 1));
+    }
+}

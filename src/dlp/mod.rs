@@ -1,0 +1,262 @@
+//! Data-loss prevention over JSON payloads: finds personal data and secrets, and blocks, redacts or
+//! reports the message that holds them.
+//!
+//! A scan reads every decoded string, every key, every number as written, and the message type. Before
+//! anything is looked for, digits and letters of other widths and styles are folded to ASCII and
+//! invisible characters are left out; what one layer of base64, hex, percent-encoding, escapes, or JSON
+//! in a string hides is looked at too, and card numbers and IBANs are found when split over sibling
+//! strings. Nothing is done twice: two layers of encoding, encryption, compression, a number written in
+//! words, or one split over several messages pass.
+//!
+//! The cost is linear in the payload. Detectors start from literals and digits found in one pass, look
+//! at a bounded stretch around each, and custom patterns run on an automaton, in bounded windows.
+
+mod anchors;
+mod checks;
+mod config;
+mod digits;
+mod document;
+mod fields;
+mod fold;
+mod hits;
+mod kinds;
+mod labels;
+mod layers;
+mod lines;
+mod outcome;
+mod passes;
+mod places;
+mod secrets;
+mod siblings;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use config::{
+    DlpConfig, DlpConfigError, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES,
+    MAX_RULES, MergeStrategy, RuleConfig,
+};
+pub use lines::{MAX_LINE_BYTES, scan_lines};
+
+use anchors::Anchors;
+use config::CustomRule;
+use document::Document;
+use hits::{Hits, Sink};
+use kinds::Kind;
+
+/// Most findings a scan lists; further ones are counted.
+pub const MAX_FINDINGS: usize = 256;
+/// The pointer of findings in the message type. It does not begin with `/`, as no RFC 6901 pointer to a
+/// member does.
+pub const MESSAGE_TYPE_POINTER: &str = "message_type";
+/// Longest text that is kept of a match for its digest, in bytes.
+pub const MAX_DIGEST_INPUT: usize = 4 * 1024;
+/// Largest payload that is scanned; a larger one is blocked unseen. The server admits far smaller ones.
+pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;
+/// Largest buffer that is kept between scans.
+const KEEP_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a match does to the message, from the mildest to the most restrictive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Nothing; the type is not looked for.
+    #[default]
+    Allow,
+    /// The message passes and the finding is recorded.
+    Alert,
+    /// The message passes with the matched characters replaced.
+    Redact,
+    /// The message is refused.
+    Block,
+}
+
+impl Action {
+    /// The name in the configuration and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Alert => "alert",
+            Self::Redact => "redact",
+            Self::Block => "block",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One match. What was matched is in none of its printable forms.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The type of data.
+    pub kind: Arc<str>,
+    /// The rule: a custom rule's id, or `default.` and the type.
+    pub rule: Arc<str>,
+    /// RFC 6901 pointer to the member; for a match in a key, to the member of that key. Keys in the path
+    /// that are findings themselves are shown redacted. [`MESSAGE_TYPE_POINTER`] for the message type.
+    pub pointer: String,
+    /// Where the match begins, in characters of the decoded string (of the key, when it is in one).
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+    /// What the rule demands.
+    pub action: Action,
+    /// True when the match is in the key, not in the value.
+    pub in_key: bool,
+    text: Box<[u8]>,
+}
+
+impl Finding {
+    /// The matched text in a form that is the same however it was written (folded, of numbers only the
+    /// digits), cut at [`MAX_DIGEST_INPUT`]. For a keyed digest; it must not be stored or shown.
+    pub fn digest_input(&self) -> &[u8] {
+        &self.text
+    }
+}
+
+impl fmt::Debug for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finding")
+            .field("kind", &self.kind)
+            .field("rule", &self.rule)
+            .field("pointer", &self.pointer)
+            .field("start", &self.start)
+            .field("end", &self.end)
+            .field("action", &self.action)
+            .field("in_key", &self.in_key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The outcome of a scan.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scan {
+    /// The most restrictive action among the matches. A match that would have to be redacted but cannot
+    /// be, because it is in the message type or there are too many, blocks.
+    pub action: Action,
+    /// The first [`MAX_FINDINGS`] matches, the most restrictive first, then in the order of the payload.
+    pub findings: Vec<Finding>,
+    /// How many more there are.
+    pub further: usize,
+    /// With [`Action::Redact`]: the payload with the matched characters replaced, every other byte as it
+    /// was.
+    pub redacted: Option<String>,
+    /// True when the budget for decoding was used up before every encoded text was looked at.
+    pub truncated: bool,
+}
+
+/// Buffers of a scan, to be used again for the next one: a scan that finds nothing then allocates
+/// nothing.
+#[derive(Default)]
+pub struct Scratch {
+    document: Document,
+    hits: Hits,
+    passes: passes::PassScratch,
+    siblings: siblings::SiblingScratch,
+}
+
+impl Scratch {
+    /// Empty buffers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scratch").finish_non_exhaustive()
+    }
+}
+
+/// A rule as findings name it.
+#[derive(Debug)]
+struct RuleInfo {
+    kind: Arc<str>,
+    id: Arc<str>,
+    action: Action,
+    class: kinds::Class,
+    built_in: Option<Kind>,
+}
+
+/// The compiled rules.
+#[derive(Debug)]
+pub struct Dlp {
+    anchors: Option<Anchors>,
+    /// The actions of the built-in kinds, by number.
+    actions: Vec<Action>,
+    custom: Vec<CustomRule>,
+    /// The built-in kinds, then the custom rules.
+    rules: Vec<RuleInfo>,
+}
+
+impl Dlp {
+    fn build(actions: Vec<Action>, custom: Vec<CustomRule>) -> Result<Self, String> {
+        let any = actions.iter().any(|action| *action != Action::Allow);
+        let built_in = Kind::ALL.iter().zip(&actions).map(|(kind, action)| RuleInfo {
+            kind: kind.name().into(),
+            id: format!("default.{}", kind.name()).into(),
+            action: *action,
+            class: kind.class(),
+            built_in: Some(*kind),
+        });
+        let own = custom.iter().map(|rule| RuleInfo {
+            kind: rule.kind.clone(),
+            id: rule.id.clone(),
+            action: rule.action,
+            class: kinds::Class::Certain,
+            built_in: None,
+        });
+        let rules = built_in.chain(own).collect();
+        let anchors = if any { Some(Anchors::new()?) } else { None };
+        Ok(Self { anchors, actions, custom, rules })
+    }
+
+    /// Scans a message. `data_json` must be what the server's strict check accepts: a JSON object without
+    /// duplicate keys.
+    pub fn scan(&self, message_type: &str, data_json: &str, scratch: &mut Scratch) -> Scan {
+        if data_json.len().saturating_add(message_type.len()) > MAX_SCAN_BYTES {
+            return Scan { action: Action::Block, truncated: true, ..Scan::default() };
+        }
+        if self.anchors.is_none() && self.custom.is_empty() {
+            return Scan::default();
+        }
+        let Scratch { document, hits, passes: pass, siblings: sibling } = scratch;
+        document.clear();
+        hits.clear();
+        document.add_message_type(message_type);
+        document.add_json(data_json, None, 0);
+        let direct = document.segments.len();
+        let mut sink = Sink { hits, actions: &self.actions };
+        let mut truncated = false;
+        if let Some(anchors) = &self.anchors {
+            passes::detect(anchors, document, (1, 0), true, pass, &mut sink);
+            siblings::join(document, sibling, &mut sink);
+        }
+        let decoded = document.text.len();
+        passes::whole_numbers(document);
+        truncated |= !passes::decode_layers(document, pass, &mut sink);
+        if let Some(anchors) = &self.anchors
+            && document.segments.len() > direct
+        {
+            passes::detect(anchors, document, (decoded, direct), false, pass, &mut sink);
+        }
+        passes::custom(document, &self.custom, Kind::ALL.len(), &mut sink);
+        let mut scan = if hits.list.is_empty() && hits.dropped == 0 {
+            Scan::default()
+        } else {
+            outcome::settle(&self.rules, document, hits, message_type, data_json)
+        };
+        scan.truncated = truncated;
+        document.shrink(KEEP_BYTES);
+        scan
+    }
+}
