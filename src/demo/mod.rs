@@ -23,6 +23,8 @@ type AnyError = Box<dyn std::error::Error>;
 
 /// Agents of the demo: the two that talk, and one that nobody may talk to.
 const AGENTS: [&str; 3] = ["planner", "worker", "vault"];
+/// Data of the demo's Redis.
+const DATA_DIR: &str = "demo-redis";
 /// Output of the children, kept for when something goes wrong.
 const LOG_FILE: &str = "demo.log";
 
@@ -55,6 +57,11 @@ pub fn prepare(dir: &Path, config_path: &Path, text: &str, agents: &[&str]) -> R
 
 fn play(dir: &Path) -> Result<bool, AnyError> {
     let started = Instant::now();
+    // A demo begins with nothing: what an earlier one has sent would count against its limits.
+    match std::fs::remove_dir_all(dir.join(DATA_DIR)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
     let config_path = dir.join("demo.yaml");
     let program = std::env::current_exe()?;
     prepare(dir, &config_path, &config_text(&program), &AGENTS)?;
@@ -76,7 +83,7 @@ fn play(dir: &Path) -> Result<bool, AnyError> {
         ready.as_millis(),
         runner.server_addr()
     );
-    let passed = scenes::play(&runner, credentials, &redis_url);
+    let passed = scenes::play(&runner, credentials, &redis_url, &config_path);
     runner.stop();
     let (shown, failed) = passed?;
     println!();
@@ -121,8 +128,10 @@ delivery:
   # Short, so that the killed worker's message moves while you watch.
   reclaim_idle_ms: 1000
 gateway:
-  redis: {{url: managed, data_dir: demo-redis}}
+  redis: {{url: managed, data_dir: {DATA_DIR}}}
   rate_limit: {{per_minute: 10000, per_hour: 100000}}
+  # Short, so that you see it close again.
+  circuit_breaker: {{failure_threshold: 5, success_threshold: 1, timeout_seconds: 1}}
 permissions:
   - {{type: allow_bidirectional, agents: [planner, worker]}}
 agents:
@@ -132,6 +141,7 @@ agents:
     instances: 2
     capabilities: [arithmetic]
     metadata: {{model: none}}
+    rate_limit: {{per_minute: 300, per_hour: 100000}}
     tls_cert_path: certs/agents/worker.pem
     tls_key_path: certs/agents/worker.key
   - {{agent_id: vault, capabilities: [secrets]}}

@@ -1,11 +1,13 @@
 //! The scenes: each does something, checks what came of it, and says so in a line.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use super::AnyError;
 use super::worker::{Add, Report, Sum, Task};
@@ -27,6 +29,7 @@ struct Stage<'a> {
     begun: Receiver<Report>,
     done: Receiver<Report>,
     redis_url: &'a str,
+    config_path: &'a Path,
 }
 
 type Scene = fn(&mut Stage<'_>) -> Result<String, AnyError>;
@@ -34,11 +37,16 @@ type Scene = fn(&mut Stage<'_>) -> Result<String, AnyError>;
 const SCENES: &[(&str, Scene)] = &[
     ("allow", allow),
     ("deny", deny),
+    ("redact", redact),
+    ("block", block),
     ("request / reply", request_reply),
     ("discover", discover),
     ("share the work", share),
     ("kill -9 mid-message", kill_worker),
     ("state, server killed", state),
+    ("rate limit", rate_limit),
+    ("circuit breaker", circuit),
+    ("reload", reload),
     ("audit", audit),
 ];
 
@@ -47,6 +55,7 @@ pub(super) fn play(
     runner: &Runner,
     credentials: Credentials,
     redis_url: &str,
+    config_path: &Path,
 ) -> Result<(usize, usize), AnyError> {
     let (begun_sender, begun) = unbounded();
     let (done_sender, done) = unbounded();
@@ -56,12 +65,13 @@ pub(super) fn play(
             let _ = begun_sender.send(report);
             Ok(())
         })
+        .on("noise", |_, _: serde_json::Value| Ok(()))
         .on("done", move |_, report: Report| {
             let _ = done_sender.send(report);
             Ok(())
         })
         .connect()?;
-    let mut stage = Stage { runner, planner, begun, done, redis_url };
+    let mut stage = Stage { runner, planner, begun, done, redis_url, config_path };
     let mut failed = 0;
     for (name, scene) in SCENES {
         let started = Instant::now();
@@ -106,6 +116,84 @@ fn deny(stage: &mut Stage<'_>) -> Result<String, AnyError> {
         return Err(format!("refused with {forbidden} and {unknown}").into());
     }
     Ok("planner → vault is not: not_authorized; an agent that does not exist looks the same".to_owned())
+}
+
+/// The detail of a refusal.
+fn refused(stage: &Stage<'_>, target: &str, data: &serde_json::Value) -> Result<String, AnyError> {
+    match stage.planner.send(target, "note", data) {
+        Ok(_) => Err(format!("{data} was accepted").into()),
+        Err(error) => Ok(error.detail().unwrap_or("no detail").to_owned()),
+    }
+}
+
+fn redact(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let reply = stage.planner.request("worker", "echo", &json!({"text": "SSN 123-45-6789"}), PATIENCE)?;
+    let echoed: serde_json::Value = reply.parse_data()?;
+    if echoed.get("text") != Some(&"SSN XXX-XX-6789".into()) {
+        return Err(format!("the worker saw {echoed}").into());
+    }
+    Ok("a social security number on its way: the worker saw \"SSN XXX-XX-6789\"".to_owned())
+}
+
+fn block(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    for data in [json!({"card": "4111 1111 1111 1111"}), json!({"password": "correct-horse-9"})] {
+        let detail = refused(stage, "worker", &data)?;
+        if detail != "dlp_blocked" {
+            return Err(format!("refused with {detail}").into());
+        }
+    }
+    Ok("a card number, a password: dlp_blocked; on record by type and place, not by text".to_owned())
+}
+
+fn rate_limit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    // The planner may send 10,000 a minute; the worker's own limit is small.
+    let reply = stage.planner.request("worker", "flood", &json!({}), PATIENCE)?;
+    let flood: serde_json::Value = reply.parse_data()?;
+    match (flood.get("sent").and_then(serde_json::Value::as_u64), flood.get("refusal")) {
+        (Some(sent), Some(refusal)) if refusal == "rate_limited" => {
+            Ok(format!("the worker tried to flood: rate_limited after {sent} more messages"))
+        }
+        _ => Err(format!("the worker reports {flood}").into()),
+    }
+}
+
+fn circuit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let mut failures = 0;
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        match stage.planner.send("worker", "fail", &json!({})) {
+            Ok(_) => failures += 1,
+            Err(error) if error.detail() == Some("circuit_open") => break,
+            Err(error) => return Err(error.into()),
+        }
+        if Instant::now() > give_up {
+            return Err("the circuit did not open".into());
+        }
+        std::thread::sleep(LOOK);
+    }
+    let mut recovered = None;
+    until("the circuit to close", || {
+        recovered = stage.planner.request("worker", "add", &Add { a: 1, b: 1 }, PATIENCE).ok();
+        recovered.is_some()
+    })?;
+    Ok(format!("after {failures} messages to failing handlers: circuit_open; a good one later closes it"))
+}
+
+fn reload(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let text = std::fs::read_to_string(stage.config_path)?;
+    let rule = "permissions:\n  - {type: deny, sender: planner, targets: [worker]}\n";
+    let pid = i32::try_from(stage.runner.server_pid().ok_or("the server is not running")?)?;
+    std::fs::write(stage.config_path, text.replacen("permissions:\n", rule, 1))?;
+    kill(Pid::from_raw(pid), Signal::SIGHUP)?;
+    let data = json!({});
+    let denied = until("the new rule", || {
+        refused(stage, "worker", &data).is_ok_and(|detail| detail == "not_authorized")
+    });
+    std::fs::write(stage.config_path, text)?;
+    kill(Pid::from_raw(pid), Signal::SIGHUP)?;
+    denied?;
+    until("the old rules", || stage.planner.send("worker", "ignored", &data).is_ok())?;
+    Ok("a deny rule added and taken away while everybody stayed connected".to_owned())
 }
 
 fn request_reply(stage: &mut Stage<'_>) -> Result<String, AnyError> {

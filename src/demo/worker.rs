@@ -12,6 +12,9 @@ use crate::cli::exit::Exit;
 /// How long a slow task takes: long enough to be killed in the middle.
 const SLOW: Duration = Duration::from_secs(2);
 
+/// Messages after which a flood gives up: far more than its limit.
+const MAX_FLOOD: u32 = 2000;
+
 /// A request to add.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Add {
@@ -59,6 +62,26 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
             let sum =
                 add.a.checked_add(add.b).ok_or_else(|| crate::agent::HandlerError::reject("overflow"))?;
             message.reply("sum", &Sum { sum })?;
+            Ok(())
+        })
+        .on("echo", |message, data: serde_json::Value| {
+            message.reply("echo", &data)?;
+            Ok(())
+        })
+        .on("fail", |_, _: serde_json::Value| Err(crate::agent::HandlerError::reject("handler_error:Demo")))
+        .on("ignored", |_, _: serde_json::Value| Ok(()))
+        .on("flood", |message, _: serde_json::Value| {
+            let mut sent = 0;
+            let refusal = loop {
+                match message.send("planner", "noise", &serde_json::json!({})) {
+                    Ok(_) => sent += 1,
+                    Err(error) => break error.detail().unwrap_or("no detail").to_owned(),
+                }
+                if sent == MAX_FLOOD {
+                    break String::new();
+                }
+            };
+            message.reply("flooded", &serde_json::json!({"sent": sent, "refusal": refusal}))?;
             Ok(())
         })
         .on("task", move |message, task: Task| {

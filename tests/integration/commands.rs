@@ -109,7 +109,7 @@ fn the_demo_shows_every_scene() {
     let output = world.mas(&["dev", "--demo", "--dir", "demo"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert_eq!(text.matches('✔').count(), 8, "{text}");
+    assert_eq!(text.matches('✔').count(), 13, "{text}");
     // Again, on what the first run left.
     assert_eq!(world.mas(&["dev", "--demo", "--dir", "demo"]).status.code(), Some(0));
 }

@@ -16,6 +16,7 @@ mod support;
 mod agents;
 mod audit;
 mod commands;
+mod dlp;
 mod identity;
 mod messages;
 mod policy;
