@@ -68,12 +68,15 @@ impl Server {
         stdout.flush()
     }
 
-    /// Puts another configuration in force; sessions and messages that it still allows go on.
-    pub fn reload(&self, config: &Config) {
+    /// Puts another configuration and its certificates in force; sessions and messages that it still allows
+    /// go on. Certificates that cannot be read change nothing.
+    pub fn reload(&self, config: &Config) -> Result<(), ListenError> {
+        self.listener.renew(config)?;
         for warning in &config.warnings {
             log::warn!("{}: {warning}", config.path.display());
         }
         self.shards.reload(config);
+        Ok(())
     }
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.

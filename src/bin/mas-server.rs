@@ -94,12 +94,12 @@ fn run(args: &Args) -> Exit {
 
 /// A file that is not valid changes nothing.
 fn reload(server: &Server, path: &std::path::Path) {
-    match Config::load(path) {
-        Ok(config) => {
-            server.reload(&config);
-            log::info!("{}: in force", path.display());
-        }
-        Err(error) => log::error!("reload refused, the configuration in force stays: {error}"),
+    let reloaded = Config::load(path)
+        .map_err(|error| error.to_string())
+        .and_then(|config| server.reload(&config).map_err(|error| error.to_string()));
+    match reloaded {
+        Ok(()) => log::info!("{}: in force", path.display()),
+        Err(error) => log::error!("reload refused, what is in force stays: {error}"),
     }
 }
 

@@ -2,6 +2,7 @@
 //! identity, check shapes and hand a job to a worker. Nothing here blocks.
 
 mod caller;
+mod tls;
 mod transport;
 mod unary;
 
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpcio::{
-    CertificateRequestType, ChannelBuilder, EnvBuilder, Environment, RpcStatus, RpcStatusCode, Server,
-    ServerBuilder, ServerCredentials, ServerCredentialsBuilder, Service, ServiceBuilder,
+    ChannelBuilder, EnvBuilder, Environment, RpcStatus, RpcStatusCode, Server, ServerBuilder, Service,
+    ServiceBuilder,
 };
 
 use crate::config::{Config, Limits};
@@ -18,6 +19,7 @@ use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
 use crate::refusal::{Kind, Refusal};
 use crate::shard::Shards;
 use caller::Callers;
+use tls::{Pems, Renewal};
 
 /// Beside `data_json`, a request holds ids and a type: far less than this.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -47,6 +49,7 @@ pub struct Listener {
     server: Server,
     // Dropped last: the server's completion queues live in it.
     _environment: Arc<Environment>,
+    renewal: Renewal,
     /// The address that was bound, with its real port.
     pub addr: String,
 }
@@ -83,7 +86,7 @@ impl Listener {
         shards: Arc<Shards>,
         threads: usize,
     ) -> Result<Self, ListenError> {
-        let credentials = credentials(config)?;
+        let renewal = Renewal::new(Pems::read(&config.tls)?);
         let environment = Arc::new(environment(threads));
         let gateway = Gateway { callers: Arc::new(Callers::new(shards.shared().clone())), shards };
         let args = channel(environment.clone(), &config.limits).build_args();
@@ -94,11 +97,17 @@ impl Listener {
             .build()
             .map_err(ListenError::Build)?;
         let port = server
-            .add_listening_port(addr, credentials)
+            .add_listening_port(addr, renewal.credentials())
             .map_err(|source| ListenError::Bind { addr: addr.to_owned(), source })?;
         server.start();
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-        Ok(Self { server, _environment: environment, addr: format!("{host}:{port}") })
+        Ok(Self { server, _environment: environment, renewal, addr: format!("{host}:{port}") })
+    }
+
+    /// Reads the certificate files again; new connections use them.
+    pub fn renew(&self, config: &Config) -> Result<(), ListenError> {
+        self.renewal.replace(Pems::read(&config.tls)?);
+        Ok(())
     }
 
     /// Takes no new calls and waits until the open ones are over, or cancels them after `patience`.
@@ -152,28 +161,9 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
         .raw_cfg_int(raw(c"grpc.per_message_decompression"), 0)
 }
 
-fn credentials(config: &Config) -> Result<ServerCredentials, ListenError> {
-    let read = |path: &std::path::Path, label: &str| {
-        let fail = |problem: String| ListenError::Tls { path: path.display().to_string(), problem };
-        let pem = std::fs::read(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
-        // C strings end at a NUL, and gRPC takes what comes before it.
-        if pem.contains(&0) || !String::from_utf8_lossy(&pem).contains(label) {
-            return Err(fail(format!("expected PEM with {label}")));
-        }
-        Ok(pem)
-    };
-    let ca = read(&config.tls.ca, "BEGIN CERTIFICATE")?;
-    let cert = read(&config.tls.cert, "BEGIN CERTIFICATE")?;
-    let key = read(&config.tls.key, "PRIVATE KEY")?;
-    Ok(ServerCredentialsBuilder::new()
-        .root_cert(ca, CertificateRequestType::RequestAndRequireClientCertificateAndVerify)
-        .add_cert(cert, key)
-        .build())
-}
-
 /// Checks the certificate files without listening.
 pub fn check_credentials(config: &Config) -> Result<(), ListenError> {
-    credentials(config).map(drop)
+    Pems::read(&config.tls).map(drop)
 }
 
 /// One table serves both service paths.

@@ -210,3 +210,15 @@ fn the_sets_of_an_older_deployment_become_rules() {
     let _b = beta.session("b");
     assert_eq!(beta.send("b", "gamma", "{}").unwrap_err().details, "not_authorized");
 }
+
+#[test]
+fn a_private_key_that_everybody_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let key = world.certs().join("server.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let output = world.mas_server(&["--check-config"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("server.key") && message.contains("644"), "{message}");
+}

@@ -139,3 +139,21 @@ fn a_certificate_that_is_no_leaf_for_handshakes_is_refused() {
     // The handshake may refuse it before we do.
     assert!(["UNAVAILABLE", "UNAUTHENTICATED"].contains(&refusal.code.as_str()), "{refusal:?}");
 }
+
+#[test]
+fn a_renewed_server_certificate_is_used_without_a_restart() {
+    let world = World::new();
+    let server = world.server();
+    let old = world.client(&server, "alpha");
+    let _session = old.session("i1");
+    // A certificate for another name: clients that expect the old one turn away.
+    world.authority.issue_server(&["renewed.example".to_owned()], 30).unwrap();
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    crate::support::until("new connections meet the new certificate", || {
+        world.client(&server, "beta").discover(&[]).is_err_and(|refusal| refusal.code == "UNAVAILABLE")
+    });
+    old.send("i1", "beta", "{}").unwrap();
+    world.authority.issue_server(&["127.0.0.1".to_owned()], 30).unwrap();
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    crate::support::until("and back", || world.client(&server, "beta").discover(&[]).is_ok());
+}
