@@ -89,7 +89,10 @@ impl Anchors {
     pub(super) fn new() -> Result<Self, String> {
         let prefixes = PREFIXES.iter().enumerate().map(|(at, prefix)| (prefix.0, Meaning::Prefix(at)));
         let labels = LABELS.iter().map(|(text, label)| (*text, Meaning::Label(*label)));
-        let words = KEY_WORDS.iter().map(|word| (*word, Meaning::KeyWord));
+        let words = KEY_WORDS
+            .iter()
+            .filter(|word| !LABELS.iter().any(|(label, _)| label == *word))
+            .map(|word| (*word, Meaning::KeyWord));
         let others = [
             ("eyj", Meaning::Jwt),
             ("private key", Meaning::PrivateKey),
@@ -152,7 +155,7 @@ impl Anchors {
                 }
                 Meaning::Jwt => secrets::jwt(bytes, start, &mut scratch.buffer, sink),
                 Meaning::PrivateKey if start >= block_end => {
-                    block_end = secrets::pem(bytes, start, end, sink)
+                    block_end = secrets::pem(bytes, start, end, sink);
                 }
                 Meaning::PrivateKey => {}
                 Meaning::Putty => secrets::putty(bytes, start, sink),

@@ -161,6 +161,29 @@ const PLACEHOLDERS: &[&str] = &[
 /// The longest of them.
 const PLACEHOLDER_MAX: usize = 14;
 
+/// Beginnings of references to a value that is elsewhere, in templates and in redacted text.
+const OPENINGS: &[&str] = &["${", "{{", "$(", "[REDACTED", "<%", "#{", "@@", "%%"];
+/// Beginnings of references to stores of secrets, and of instructions; letters of either case.
+const REFERENCES: &[&str] = &[
+    "env:",
+    "vault:",
+    "secret:",
+    "ref:",
+    "ref+",
+    "op://",
+    "secret://",
+    "arn:aws:",
+    "secretref:",
+    "process.env",
+    "os.environ",
+    "os.getenv",
+    "projects/",
+    "your_",
+    "your-",
+];
+/// The shortest of them.
+const PREFIX_MIN: usize = 4;
+
 /// True for a value that stands in for a secret: empty, masked, a reference to somewhere else.
 pub(super) fn is_placeholder(value: &str) -> bool {
     let value = value.trim();
@@ -179,33 +202,15 @@ pub(super) fn is_placeholder(value: &str) -> bool {
             return true;
         }
     }
-    let opened = ["${", "{{", "$(", "[REDACTED", "<%", "#{", "@@", "%%"];
-    let referred = [
-        "env:",
-        "vault:",
-        "secret:",
-        "ref:",
-        "ref+",
-        "op://",
-        "secret://",
-        "arn:aws:",
-        "secretref:",
-        "process.env",
-        "os.environ",
-        "os.getenv",
-        "projects/",
-    ];
     let around = |open: char, close: char| value.starts_with(open) && value.ends_with(close);
-    if opened.iter().any(|open| value.starts_with(open))
-        || around('<', '>')
-        || around('%', '%')
-        || around('{', '}')
-    {
+    let opened = matches!(first, b'$' | b'{' | b'[' | b'<' | b'#' | b'@' | b'%')
+        && OPENINGS.iter().any(|open| value.starts_with(open));
+    if opened || around('<', '>') || around('%', '%') || around('{', '}') {
         return true;
     }
     let starts =
-        |prefix: &str| value.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-    if referred.iter().any(|prefix| starts(prefix)) || starts("your_") || starts("your-") || starts("<your") {
+        |prefix: &&str| value.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
+    if first.is_ascii_alphabetic() && bytes.len() > PREFIX_MIN && REFERENCES.iter().any(starts) {
         return true;
     }
     let variable = value.strip_prefix('$').unwrap_or_default();

@@ -131,11 +131,13 @@ pub(super) fn cluster<'a>(
     sink: &mut Sink<'_>,
 ) -> usize {
     let end = run_end(text, from, usize::MAX, is_digit);
-    let next = at(text, end);
     // Nearly all numbers in messages are short and stand alone.
-    if separator(next) == 0 && end - from < 7 {
-        if end - from == 1 || end - from == 2 {
+    if end - from < 7 && !is_digit(at(text, separators(text, end).0)) {
+        if end - from <= 2 {
             places::diagnosis(text, from, sink);
+        }
+        if at(text, end) == b' ' {
+            places::street(text, from, end, sink);
         }
         return end;
     }
@@ -201,19 +203,33 @@ fn social_security<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Aroun
         }
         sink.add(Kind::Ssn, area.start, serial.end());
     }
-    let [only] = groups else { return };
-    if (7..=9).contains(&only.len) {
-        let around = around();
-        let start = run_start(text, only.start, MAX_GLUED, |b| b == b'-' || b == b'+');
-        let whole = start == around.start && only.end() == around.end;
-        // A number has lost the zeroes it began with.
-        let mut padded = [b'0'; 9];
-        if let Some(tail) = padded.get_mut(9 - only.len..) {
-            tail.copy_from_slice(text.get(only.start..only.end()).unwrap_or_default());
-        }
-        if around.class == KeyClass::Ssn && whole && checks::is_ssn(&padded) {
-            sink.add(Kind::Ssn, around.start, around.end);
-        }
+    named_social_security(text, groups, around, sink);
+}
+
+/// Nine digits in any grouping, or a number, that are all a member named after the SSN holds.
+fn named_social_security<'a>(
+    text: &[u8],
+    groups: &[Group],
+    around: &dyn Fn() -> Around<'a>,
+    sink: &mut Sink<'_>,
+) {
+    let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return };
+    let total: usize = groups.iter().map(|group| group.len).sum();
+    // A number has lost the zeroes it began with.
+    let mut digits = [0; CARD_DIGITS.1];
+    let Some(zeroes) = 9_usize.checked_sub(total).filter(|zeroes| *zeroes <= 2) else { return };
+    if (zeroes > 0 && groups.len() > 1) || copy_digits(text, groups, &mut digits).is_none() {
+        return;
+    }
+    digits.copy_within(..total, zeroes);
+    digits.iter_mut().take(zeroes).for_each(|digit| *digit = b'0');
+    let around = around();
+    let start = run_start(text, first.start, MAX_GLUED, |b| matches!(b, b'-' | b'+' | b' ' | b'\t'));
+    let end = run_end(text, last.end(), MAX_GLUED, |b| matches!(b, b' ' | b'\t'));
+    let whole = start == around.start && end == around.end;
+    if around.class == KeyClass::Ssn && whole && digits.get(..9).is_some_and(checks::is_ssn) {
+        let sign = run_start(text, first.start, MAX_GLUED, |b| matches!(b, b'-' | b'+'));
+        sink.add(Kind::Ssn, sign, last.end());
     }
 }
 
@@ -292,8 +308,8 @@ fn card_at<'a>(text: &[u8], groups: &[Group], leading: bool, around: &dyn Fn() -
         let Some(second) = groups.get(1).filter(|_| same && groups.len() >= len) else { continue };
         let even = groups.iter().take(len).skip(1).all(|group| group.separator == second.separator);
         let paired = len > 2 || second.separator != b'.';
-        let edges = (first.separator != second.separator || second.separator == b' ')
-            && (after(len) != second.separator || second.separator == b' ');
+        let edges = second.separator == b' '
+            || (first.separator != second.separator && after(len) != second.separator);
         let last = groups.get(len - 1).map_or(0, Group::end);
         if even && paired && edges && is_token(text, first.start, last) && fits(len) {
             return len;

@@ -274,6 +274,7 @@ pub(super) fn judge(class: KeyClass, key: &str, value: &str, number: bool) -> Op
         KeyClass::HealthInsurance if is_insurance_number(trimmed, key) => found(Kind::HealthInsurance),
         KeyClass::Icd10 if checks::is_icd10(trimmed.as_bytes()) => found(Kind::Icd10),
         KeyClass::Address if is_address(trimmed) => found(Kind::Address),
+        KeyClass::None | KeyClass::Value | KeyClass::Ssn | KeyClass::Phone | KeyClass::Card => None,
         _ if checks::is_placeholder(trimmed) || is_version(trimmed) => None,
         KeyClass::Password => {
             is_password(trimmed, key, number).then_some(()).and_then(|()| found(Kind::Password))

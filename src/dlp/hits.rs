@@ -60,6 +60,11 @@ impl Sink<'_> {
         }
     }
 
+    /// True when no further match can change what becomes of the message, or be listed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.hits.dropped_action == Action::Block
+    }
+
     /// Counts a match, or several, that cannot be kept.
     pub(super) fn drop_rule(&mut self, action: Action) {
         self.hits.dropped += 1;

@@ -8,14 +8,41 @@ use super::kinds::Kind;
 const REACH: usize = 40;
 /// Longest value, and the part of it that is looked at for its mix of characters.
 const VALUE_MAX: usize = 4 * 1024;
-const SHAPE_MAX: usize = 64;
+const SHAPE_MAX: usize = 40;
 /// Longest user name and password of basic authentication.
 const BASIC_MAX: usize = 512;
-/// Words between a label and its value.
-const FILLERS: &[&[u8]] = &[
-    b"is", b"was", b"no", b"nr", b"num", b"number", b"numbers", b"id", b"code", b"value", b"key", b"the",
-    b"my", b"of", b"for", b"are", b"equals", b"token", b"policy",
-];
+/// Longest word between a label and its value.
+const FILLER_MAX: usize = 7;
+
+/// True for a word that may stand between a label and its value.
+fn is_filler(word: &[u8]) -> bool {
+    let mut lower = [0_u8; FILLER_MAX];
+    let Some(letters) = lower.get_mut(..word.len()) else { return false };
+    letters.copy_from_slice(word);
+    letters.make_ascii_lowercase();
+    matches!(
+        &*letters,
+        b"is"
+            | b"was"
+            | b"no"
+            | b"nr"
+            | b"num"
+            | b"number"
+            | b"numbers"
+            | b"id"
+            | b"code"
+            | b"value"
+            | b"key"
+            | b"the"
+            | b"my"
+            | b"of"
+            | b"for"
+            | b"are"
+            | b"equals"
+            | b"token"
+            | b"policy"
+    )
+}
 
 /// A label in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,10 +133,7 @@ fn value_after(text: &[u8], from: usize) -> (usize, bool) {
         let word = run_end(text, place, 4, |b| blank(b) || matches!(b, b'_' | b'#' | b'.' | b'('));
         let word_end = run_end(text, word, 8, |b| b.is_ascii_alphabetic());
         let filler = text.get(word..word_end).unwrap_or_default();
-        if word_end == word
-            || word_end - from > REACH
-            || !FILLERS.iter().any(|known| filler.eq_ignore_ascii_case(known))
-        {
+        if word_end == word || word_end - from > REACH || !is_filler(filler) {
             place = word;
             break;
         }
@@ -194,7 +218,7 @@ fn numbered(text: &[u8], label: Label, from: usize, stated: bool, sink: &mut Sin
     let upper = shape.lower == 0 && value.first().is_some_and(u8::is_ascii_alphanumeric);
     match label {
         Label::Cvv if matches!(value.len(), 3 | 4) && shape.digits == value.len() => {
-            sink.add(Kind::Cvv, from, end)
+            sink.add(Kind::Cvv, from, end);
         }
         Label::Mrn if upper && (5..=16).contains(&value.len()) && shape.digits >= 4 && shape.upper <= 6 => {
             sink.add(Kind::Mrn, from, end);
@@ -211,7 +235,7 @@ fn numbered(text: &[u8], label: Label, from: usize, stated: bool, sink: &mut Sin
             sink.add(Kind::Phone, from, end);
         }
         Label::Icd10 if checks::is_icd10(value) && !at(text, end).is_ascii_alphanumeric() => {
-            sink.add(Kind::Icd10, from, end)
+            sink.add(Kind::Icd10, from, end);
         }
         _ => {}
     }

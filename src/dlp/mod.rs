@@ -145,7 +145,7 @@ pub struct Scan {
     pub action: Action,
     /// The first [`MAX_FINDINGS`] matches, the most restrictive first, then in the order of the payload.
     pub findings: Vec<Finding>,
-    /// How many more there are.
+    /// How many more there are; at least so many when the message is blocked anyway.
     pub further: usize,
     /// With [`Action::Redact`]: the payload with the matched characters replaced, every other byte as it
     /// was.

@@ -11,6 +11,8 @@ use crate::json;
 
 /// Most matches in escaped texts that are walked back to their characters; further ones cover the text.
 const EXACT_ESCAPED: usize = 64;
+/// Most matches behind a decoded one among which the same one, undecoded, is looked for.
+const ECHOES: usize = 16;
 /// Most overlapping matches that a match is compared with.
 const OVERLAPS: usize = 8;
 
@@ -49,6 +51,7 @@ pub(super) fn settle(
     let mut exact = EXACT_ESCAPED;
     let mut matches: Vec<Match> = hits.list.iter().map(|hit| to_payload(document, hit, &mut exact)).collect();
     matches.sort_by_key(|found| (found.start, Reverse(found.end), found.rule));
+    let matches = without_echoes(document, &matches);
     let kept = without_overlaps(rules, &matches);
     let placed = place(document, &kept, message_type, data);
 
@@ -101,6 +104,21 @@ fn to_payload(document: &Document, hit: &Hit, exact: &mut usize) -> Match {
         Origin::Percent => whole,
     };
     Match { start, end, text: (hit.start, hit.end), rule: hit.rule }
+}
+
+/// Drops matches in decoded texts that stand undecoded in the same place, where they are told exactly.
+fn without_echoes(document: &Document, matches: &[Match]) -> Vec<Match> {
+    let direct = |found: &Match| found.text == (found.start, found.end);
+    let echo = |index: usize, found: &Match| {
+        let later = matches.get(index + 1..).unwrap_or_default().iter();
+        let text = document.slice(found.text);
+        later
+            .take(ECHOES)
+            .take_while(|other| other.start < found.end)
+            .any(|other| direct(other) && other.rule == found.rule && document.slice(other.text) == text)
+    };
+    let kept = matches.iter().enumerate().filter(|(index, found)| direct(found) || !echo(*index, found));
+    kept.map(|(_, found)| *found).collect()
 }
 
 /// Drops matches that another one on the same characters makes needless.

@@ -94,6 +94,9 @@ pub(super) fn detect(
     // The key of a decoded value stands in the payload.
     if telling || !collect {
         for segment in document.segments.get(first..).unwrap_or_default() {
+            if sink.is_settled() {
+                break;
+            }
             judge(document, segment, sink);
         }
     }
@@ -157,7 +160,7 @@ fn bytes(
         match class {
             SIGN => places::email(text, place, sink),
             ESCAPE if collect && layers::escape(text, place).is_some() => {
-                note_escape(document, place, &mut scratch.escaped)
+                note_escape(document, place, &mut scratch.escaped);
             }
             _ => {}
         }

@@ -110,7 +110,8 @@ pub(super) fn street(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>)
         let bare = word.strip_suffix(b".").unwrap_or(word);
         // "5th Avenue" has a number for a name; a row of numbers has not.
         let number = first.is_ascii_digit();
-        if number && (words > 0 || bare.iter().all(u8::is_ascii_digit)) {
+        let digits = bare.iter().any(u8::is_ascii_digit);
+        if digits && (words > 0 || !number || bare.iter().all(u8::is_ascii_digit)) {
             return;
         }
         let capital = first.is_ascii_uppercase();

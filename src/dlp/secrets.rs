@@ -8,7 +8,7 @@ use super::kinds::Kind;
 use super::layers;
 
 /// Part of a token that is looked at for its mix of characters.
-const SHAPE_MAX: usize = 64;
+const SHAPE_MAX: usize = 40;
 /// How many [`Alphabet`]s there are.
 const ALPHABETS: usize = 7;
 /// Longest header of a JSON web token.
@@ -206,8 +206,11 @@ pub(super) fn azure_secret(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
         return;
     }
     let start = run_start(text, sign, 5, has);
+    if sign - start != 4 {
+        return;
+    }
     let end = run_end(text, sign + 2, 40, has);
-    if sign - start == 4 && (31..=34).contains(&(end - sign - 2)) {
+    if (31..=34).contains(&(end - sign - 2)) {
         sink.add(Kind::AzureKey, start, end);
     }
 }

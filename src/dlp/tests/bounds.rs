@@ -142,7 +142,7 @@ fn measure() {
     println!("{} bytes: {:.0} ns", small.len(), begun.elapsed().as_nanos() as f64 / f64::from(rounds));
     let ordinary = format!("{{\"x\":[{small}{}]}}", format!(",{small}").repeat((1 << 20) / small.len()));
     let time = |data: &str, scratch: &mut Scratch| {
-        let best = (0..3).map(|_| {
+        let best = (0..7).map(|_| {
             let begun = std::time::Instant::now();
             std::hint::black_box(dlp.scan("t", data, scratch));
             begun.elapsed()

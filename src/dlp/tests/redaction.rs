@@ -26,6 +26,7 @@ fn only_the_matched_characters_change() {
         (r#"{"a":"MTIzLTQ1LTY3ODk=!"}"#, r#"{"a":"XXX-XX-6789!"}"#),
         (r#"{"a":"q=123%2D45%2D6789&z=%20"}"#, r#"{"a":"q=XXX-XX-6789&z=%20"}"#),
         (r#"{"a":"{\"ssn\":\"123456789\"}"}"#, r#"{"a":"{\"ssn\":\"XXX-XX-6789\"}"}"#),
+        (r#"{"a":"\"\\\\ 123-45-6789 \""}"#, r#"{"a":"\"\\\\ XXX-XX-6789 \""}"#),
         (r#"{"a":"123-45-6789 and 234-56-7890"}"#, r#"{"a":"XXX-XX-6789 and XXX-XX-7890"}"#),
     ] {
         assert_eq!(redacted(data), expected);
