@@ -250,6 +250,16 @@ impl Policy {
         };
         let data_json = if data_json.is_empty() { "{}" } else { data_json };
         let scan = dlp.scan(message_type, data_json, scratch);
+        if scan.truncated {
+            // What could not be looked at as a whole does not pass.
+            let rule = Rule::Dlp("decoding_budget".into());
+            return Verdict {
+                decision: Decision::DlpBlocked,
+                rule,
+                findings: Some(Box::new(scan)),
+                ..verdict
+            };
+        }
         let decision = match scan.action {
             dlp::Action::Allow => return verdict,
             dlp::Action::Alert => Decision::Alert,

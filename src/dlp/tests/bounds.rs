@@ -123,36 +123,3 @@ fn a_hostile_custom_pattern_completes() {
     assert_eq!(scan.action, Action::Alert);
     assert!(scan.further > 0);
 }
-
-/// Prints what scans cost; run by hand with `--ignored --nocapture`.
-#[test]
-#[ignore = "measures, and asserts nothing"]
-fn measure() {
-    let dlp = defaults();
-    let mut scratch = Scratch::new();
-    let small = r#"{"task":"summarise","correlation_id":"7b1d6b1e-4f0a-4c44-9c7e-2f1f0f9a1b2c","priority":3,"payload":{"title":"Quarterly report","lines":["Revenue grew in all regions","Costs were flat"],"count":1289,"ok":true,"updated_at":"2024-05-01T12:30:45Z"}}"#;
-    let rounds = 200_000;
-    let begun = std::time::Instant::now();
-    for _ in 0..rounds {
-        assert_eq!(
-            std::hint::black_box(dlp.scan("task.request", std::hint::black_box(small), &mut scratch)).action,
-            Action::Allow
-        );
-    }
-    println!("{} bytes: {:.0} ns", small.len(), begun.elapsed().as_nanos() as f64 / f64::from(rounds));
-    let ordinary = format!("{{\"x\":[{small}{}]}}", format!(",{small}").repeat((1 << 20) / small.len()));
-    let time = |data: &str, scratch: &mut Scratch| {
-        let best = (0..7).map(|_| {
-            let begun = std::time::Instant::now();
-            std::hint::black_box(dlp.scan("t", data, scratch));
-            begun.elapsed()
-        });
-        best.min().unwrap().as_secs_f64() * 1e3 * (1 << 20) as f64 / data.len() as f64
-    };
-    let usual = time(&ordinary, &mut scratch);
-    println!("ordinary: {usual:.2} ms/MiB");
-    for data in hostile().iter().chain(&structured()) {
-        let cost = time(data, &mut scratch);
-        println!("{:5.2} x  {cost:7.2} ms  {}", cost / usual, data.chars().take(40).collect::<String>());
-    }
-}
