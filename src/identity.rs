@@ -10,6 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use crate::certs::{Fingerprint, Revocations, Serial};
 use crate::clock::Now;
 use crate::ids::AgentId;
 use crate::refusal::Refusal;
@@ -25,6 +26,8 @@ pub struct Identity {
     pub agent: AgentId,
     /// SHA-256 of the certificate's DER.
     pub fingerprint: [u8; 32],
+    /// Its serial number.
+    pub serial: Serial,
     /// First second of validity, Unix time.
     pub not_before_s: i64,
     /// Last second of validity, Unix time.
@@ -42,9 +45,17 @@ impl Identity {
         Ok(Self {
             agent,
             fingerprint: Sha256::digest(&pem.contents).into(),
+            serial: Serial::of(certificate.raw_serial()),
             not_before_s: certificate.validity().not_before.timestamp(),
             not_after_s: certificate.validity().not_after.timestamp(),
         })
+    }
+
+    /// Whether the deny-list names this certificate or its agent.
+    pub fn is_revoked(&self, list: &Revocations) -> bool {
+        !list.is_empty()
+            && Fingerprint::parse(&crate::ids::hex(&self.fingerprint))
+                .is_none_or(|fingerprint| list.contains(&fingerprint, &self.serial, Some(&self.agent)))
     }
 
     /// Whether the certificate is within its dates.

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod denylist;
 pub mod dlp;
 pub mod envelope;
 pub mod identity;

@@ -54,6 +54,8 @@ refusals! {
     INVALID_SPIFFE_FORMAT = Unauthenticated, "invalid_spiffe_format";
     /// Not usable by an agent now: expired, not yet valid, a CA, wrong key usage.
     INVALID_CERTIFICATE = Unauthenticated, "invalid_certificate";
+    /// The deny-list names the certificate or its agent.
+    CERTIFICATE_REVOKED = Unauthenticated, "certificate_revoked";
     /// A valid identity that is not in `agents`.
     AGENT_NOT_ALLOWLISTED = Unauthenticated, "agent_not_allowlisted";
     /// Transport ended before its first event.

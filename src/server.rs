@@ -4,7 +4,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::certs::CertsError;
 use crate::config::Config;
+use crate::denylist::DenyList;
 use crate::rpc::{ListenError, Listener};
 use crate::shard::{Shards, Shared};
 use crate::store::StoreError;
@@ -22,6 +24,7 @@ pub struct Server {
     listener: Listener,
     shards: Arc<Shards>,
     threads: usize,
+    _deny_list: Option<DenyList>,
     // Given up last.
     lease: Lease,
 }
@@ -32,6 +35,9 @@ pub enum StartError {
     /// Redis.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The deny-list.
+    #[error(transparent)]
+    DenyList(#[from] CertsError),
     /// Another server.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -47,10 +53,14 @@ impl Server {
             log::warn!("{}: {warning}", config.path.display());
         }
         let shared = Arc::new(Shared::new(config));
+        let deny_list = match &config.tls.revoked {
+            Some(path) => Some(DenyList::watch(path.clone(), shared.clone())?),
+            None => None,
+        };
         let lease = lease(&shared)?;
         let shards = Arc::new(connect(&shared, threads)?);
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
-        Ok(Self { listener, shards, threads, lease })
+        Ok(Self { listener, shards, threads, _deny_list: deny_list, lease })
     }
 
     /// Prints the ready line: the one thing on stdout.

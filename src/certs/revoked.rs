@@ -75,6 +75,11 @@ impl Revocations {
             || agent.is_some_and(|id| self.contains_agent(id))
     }
 
+    /// Whether nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.fingerprints.is_empty() && self.serials.is_empty() && self.agents.is_empty()
+    }
+
     /// Whether every certificate of agent `id` was revoked.
     pub fn contains_agent(&self, id: &AgentId) -> bool {
         self.agents.contains(id)

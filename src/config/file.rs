@@ -23,7 +23,7 @@ pub(super) struct File {
     pub tls_ca_path: Option<PathBuf>,
     pub tls_server_cert_path: Option<PathBuf>,
     pub tls_server_key_path: Option<PathBuf>,
-    tls_revoked_path: Option<PathBuf>,
+    pub tls_revoked_path: Option<PathBuf>,
     pub limits: Limits,
     pub delivery: Delivery,
     pub gateway: Gateway,
@@ -62,7 +62,6 @@ impl File {
             }
         };
         note(self.admin_listen_addr.is_some(), "admin_listen_addr");
-        note(self.tls_revoked_path.is_some(), "tls_revoked_path");
         note(self.gateway.audit.is_some(), "gateway.audit");
         note(self.gateway.telemetry.is_some(), "gateway.telemetry");
         note(self.gateway.redis.decode_responses.is_some(), "gateway.redis.decode_responses");

@@ -78,6 +78,8 @@ pub struct Tls {
     pub cert: PathBuf,
     /// The server's private key.
     pub key: PathBuf,
+    /// The deny-list of certificates.
+    pub revoked: Option<PathBuf>,
 }
 
 /// Where Redis is.
@@ -223,6 +225,7 @@ impl Resolver<'_> {
             ca: self.required_path("tls_ca_path", file.tls_ca_path)?,
             cert: self.required_path("tls_server_cert_path", file.tls_server_cert_path)?,
             key: self.required_path("tls_server_key_path", file.tls_server_key_path)?,
+            revoked: file.tls_revoked_path.map(|path| self.absolute(&path)),
         };
         let redis = self.redis(&file.gateway.redis)?;
         file::check_breaker(&file.gateway.circuit_breaker)

@@ -54,6 +54,8 @@ impl Callers {
             Refusal::AGENT_NOT_ALLOWLISTED
         } else if !identity.is_current(Now::read()) {
             Refusal::INVALID_CERTIFICATE
+        } else if identity.is_revoked(&self.shared.revoked()) {
+            Refusal::CERTIFICATE_REVOKED
         } else {
             return Ok(identity);
         };

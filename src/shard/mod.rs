@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::certs::Revocations;
 use crate::config::{Config, Delivery, Limits};
 use crate::ids::AgentId;
 use crate::policy::Policy;
@@ -48,6 +49,8 @@ pub struct Settings {
 pub struct Shared {
     /// Replaced as a whole by a reload.
     settings: RwLock<Arc<Settings>>,
+    /// Certificates that are no good any more.
+    revoked: RwLock<Arc<Revocations>>,
     /// Who is connected.
     pub directory: Directory,
     /// Where Redis is.
@@ -61,10 +64,21 @@ impl Shared {
     pub fn new(config: &Config) -> Self {
         Self {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
+            revoked: RwLock::default(),
             directory: Directory::default(),
             redis_url: config.redis.url.clone(),
             redis_timeout: Duration::from_millis(config.redis.timeout_ms),
         }
+    }
+
+    /// The deny-list in force.
+    pub fn revoked(&self) -> Arc<Revocations> {
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another deny-list in force: for new calls at once, for open sessions within a second.
+    pub fn set_revoked(&self, list: Revocations) {
+        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
     }
 
     /// The settings in force.

@@ -460,18 +460,22 @@ impl Worker {
         self.ready.insert(agent);
     }
 
-    /// Ends the sessions whose certificates have run out; looks again as long as there are sessions.
+    /// Ends the sessions whose certificates have run out or were revoked; looks again as long as there are sessions.
     fn expire(&mut self, now: Now) {
-        let mut expired = Vec::new();
+        let mut ended = Vec::new();
+        let revoked = self.shared.revoked();
         let mut open = false;
         for slot in self.inboxes.values().flat_map(Inbox::slots) {
             open = true;
-            if !slot.session.identity.is_current(now) {
-                expired.push(slot.session.clone());
+            let identity = &slot.session.identity;
+            if !identity.is_current(now) {
+                ended.push((slot.session.clone(), "certificate_expired", Refusal::INVALID_CERTIFICATE));
+            } else if identity.is_revoked(&revoked) {
+                ended.push((slot.session.clone(), "certificate_revoked", Refusal::CERTIFICATE_REVOKED));
             }
         }
-        for session in expired {
-            self.close(&session, now, "certificate_expired", Some(Refusal::INVALID_CERTIFICATE));
+        for (session, reason, refusal) in ended {
+            self.close(&session, now, reason, Some(refusal));
         }
         self.watches_expiry = open;
         if open {

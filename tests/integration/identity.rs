@@ -157,3 +157,27 @@ fn a_renewed_server_certificate_is_used_without_a_restart() {
     server.signal(nix::sys::signal::Signal::SIGHUP);
     crate::support::until("and back", || world.client(&server, "beta").discover(&[]).is_ok());
 }
+
+#[test]
+fn a_revoked_certificate_is_refused_and_its_open_session_ends() {
+    let world = World::with(World::PAIR, "tls_revoked_path: certs/revoked.json\n");
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (a, _b) = (alpha.session("a"), beta.session("b"));
+    let revoked = world.mas(&["certs", "revoke", "--dir", "certs", "--file", "certs/agents/alpha.pem"]);
+    assert_eq!(revoked.status.code(), Some(0), "{revoked:?}");
+    assert_eq!(a.end(), Ended::refused("UNAUTHENTICATED", "certificate_revoked"));
+    assert_eq!(alpha.discover(&[]).unwrap_err(), refused("UNAUTHENTICATED", "certificate_revoked"));
+    beta.discover(&[]).unwrap();
+    // A new certificate of the same agent is another one.
+    let id = mas::ids::AgentId::parse("alpha").unwrap();
+    world.authority.issue_agent(&id, 30).unwrap();
+    drop(world.client(&server, "alpha").session("a"));
+    // The whole agent.
+    assert_eq!(world.mas(&["certs", "revoke", "--dir", "certs", "--agent", "beta"]).status.code(), Some(0));
+    crate::support::until("beta is refused", || {
+        beta.discover(&[]).is_err_and(|refusal| refusal.details == "certificate_revoked")
+    });
+    let records = world.records();
+    assert!(records.iter().any(|r| r.agent == "alpha" && r.reason == "certificate_revoked"));
+}

@@ -24,6 +24,7 @@ fn session(n: usize) -> Arc<Session> {
     let identity = Arc::new(Identity {
         agent: AgentId::parse("a").unwrap(),
         fingerprint: [0; 32],
+        serial: crate::certs::Serial::of(&[1]),
         not_before_s: 0,
         not_after_s: i64::MAX,
     });
