@@ -8,9 +8,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
-use super::inbox::{DeadLetter, Inbox};
+use super::inbox::Inbox;
 use super::job::{Accepted, Caller, Discovered, Job, MessageJob, RefusedJob, ReplyJob};
 use super::session::Session;
 use super::{Settings, Shared};
@@ -18,17 +17,10 @@ use crate::audit::{Action, Decision, Fields, Lane};
 use crate::clock::Now;
 use crate::dlp::Scratch;
 use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
-use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::policy::{Breaker, Circuit, Message, Policy, Verdict, check_payload};
 use crate::refusal::Refusal;
 use crate::store::{Batch, keys};
-
-/// Dead letters that Redis keeps; the oldest beyond it are trimmed.
-pub(super) const MAX_DEAD_LETTERS: u64 = 1_000_000;
-
-/// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
-const RATE_TTL_S: u64 = 3720;
 
 /// An unanswered request, as stored under its correlation id.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -84,32 +76,6 @@ pub(super) enum Success {
     Opened,
 }
 
-/// Something that happened and must be on record with the next commit.
-#[derive(Debug, Clone)]
-pub(super) enum Note {
-    /// A session ended.
-    Closed { identity: Arc<Identity>, instance: InstanceId, reason: &'static str },
-    /// A delivery was refused by its receiver.
-    Nacked {
-        identity: Arc<Identity>,
-        instance: InstanceId,
-        delivery: String,
-        attempt: u32,
-        retryable: bool,
-        reason: String,
-    },
-    /// An effect that is on record as allowed was refused by the store.
-    EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
-    /// A request whose reply could not be stored is pending again.
-    Unanswered { correlation_id: CorrelationId, pending: PendingRequest, ttl_ms: u64 },
-    /// A target's circuit opened or closed.
-    Circuit { agent: AgentId, opened: bool, reason: String },
-    /// Other settings are in force.
-    ConfigChanged,
-    /// The lane ends in order.
-    LaneClosed,
-}
-
 /// One transaction in the making.
 pub(super) struct Transaction<'a> {
     pub shared: &'a Shared,
@@ -126,7 +92,7 @@ pub(super) struct Transaction<'a> {
     /// Breakers that admitted a trial in this round.
     trials: HashMap<AgentId, Breaker>,
     /// Agents whose messages were counted in this round.
-    senders: BTreeSet<AgentId>,
+    pub(super) senders: BTreeSet<AgentId>,
     /// Whose message the current job has counted.
     counted: Option<AgentId>,
     scratch: &'a mut Scratch,
@@ -196,12 +162,12 @@ impl<'a> Transaction<'a> {
     }
 
     /// Starts the next effect; its arguments follow on `self.batch`.
-    fn effect(&mut self, command: &str) {
+    pub(super) fn effect(&mut self, command: &str) {
         let _ = self.batch.command(command);
         self.effects += 1;
     }
 
-    fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+    pub(super) fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
         let fields = Fields { policy_version: self.settings.policy.version(), ..*fields };
         let _ = self.lane.append(self.now, action, decision, &fields);
     }
@@ -358,7 +324,7 @@ impl<'a> Transaction<'a> {
         json.len()
     }
 
-    fn pend(&mut self, correlation_id: &CorrelationId, pending: &PendingRequest, ttl_ms: u64) {
+    pub(super) fn pend(&mut self, correlation_id: &CorrelationId, pending: &PendingRequest, ttl_ms: u64) {
         self.effect("SET");
         let _ = self
             .batch
@@ -598,167 +564,10 @@ impl<'a> Transaction<'a> {
         );
         Err(job.refusal)
     }
-
-    // --- what happened by itself -----------------------------------------------------------------
-
-    /// Records what happened since the last commit, with its effects on the store.
-    pub(super) fn note(&mut self, note: &Note) {
-        match note {
-            Note::Closed { identity, instance, reason } => {
-                let agent = &identity.agent;
-                self.record(
-                    Action::SessionClose,
-                    Decision::Event,
-                    &Fields {
-                        agent: agent.as_str(),
-                        instance: instance.as_str(),
-                        fingerprint: &identity.fingerprint,
-                        reason,
-                        ..Fields::default()
-                    },
-                );
-                self.effect("HSET");
-                let left_ms = self.now.unix_us / 1000;
-                let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str()).arg(left_ms);
-                if self.inboxes.get(agent).is_none_or(|inbox| inbox.slots().is_empty()) {
-                    self.effect("HSET");
-                    let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("INACTIVE");
-                }
-            }
-            Note::Nacked { identity, instance, delivery, attempt, retryable, reason } => {
-                self.record(
-                    Action::Nack,
-                    Decision::Event,
-                    &Fields {
-                        agent: identity.agent.as_str(),
-                        instance: instance.as_str(),
-                        fingerprint: &identity.fingerprint,
-                        target: delivery,
-                        attempt: *attempt,
-                        rule: if *retryable { "retryable" } else { "not_retryable" },
-                        reason,
-                        ..Fields::default()
-                    },
-                );
-            }
-            Note::EffectFailed { message_id, agent, error } => {
-                self.record(
-                    Action::EffectFailed,
-                    Decision::Event,
-                    &Fields { agent, message_id: *message_id, reason: error, ..Fields::default() },
-                );
-            }
-            Note::Unanswered { correlation_id, pending, ttl_ms } => {
-                if *ttl_ms > 0 {
-                    self.pend(correlation_id, pending, *ttl_ms);
-                }
-            }
-            Note::Circuit { agent, opened, reason } => self.circuit(agent, *opened, reason),
-            Note::ConfigChanged => {
-                self.record(Action::ConfigChanged, Decision::Event, &Fields::default());
-            }
-            Note::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
-        }
-    }
-
-    fn circuit(&mut self, agent: &AgentId, opened: bool, reason: &str) {
-        let action = if opened { Action::CircuitOpened } else { Action::CircuitClosed };
-        self.record(action, Decision::Event, &Fields { agent: agent.as_str(), reason, ..Fields::default() });
-        let key = keys::circuit(agent);
-        if opened {
-            self.effect("HSET");
-            let since_ms = self.now.unix_us / 1000;
-            let _ = self.batch.arg(key).arg("state").arg("OPEN").arg("since_ms").arg(since_ms);
-        } else {
-            self.effect("DEL");
-            let _ = self.batch.arg(key);
-        }
-    }
-
-    /// Stores what the senders of this round have sent, so that a restart does not forget it.
-    pub(super) fn store_counts(&mut self) {
-        for sender in std::mem::take(&mut self.senders) {
-            let Some(card) = self.settings.policy.agent(sender.as_str()) else {
-                continue;
-            };
-            let (slot, start_s, count) = card.sent().current();
-            let key = keys::rate(&sender);
-            self.effect("HSET");
-            let _ = self.batch.arg(&key).arg(slot).arg(format!("{start_s}:{count}"));
-            self.effect("EXPIRE");
-            let _ = self.batch.arg(&key).arg(RATE_TTL_S);
-        }
-    }
-
-    /// Copies an entry to the dead letters, payload and all. It leaves its inbox when this is committed.
-    pub(super) fn dead_letter(
-        &mut self,
-        agent: &AgentId,
-        stream: &str,
-        letter: &DeadLetter,
-        envelope: Option<&str>,
-    ) {
-        self.record(
-            Action::DeadLetter,
-            Decision::Event,
-            &Fields {
-                agent: agent.as_str(),
-                instance: letter.holder.as_str(),
-                message_id: envelope.and_then(message_id_of),
-                target: stream,
-                attempt: letter.attempts,
-                reason: cut(&letter.reason),
-                ..Fields::default()
-            },
-        );
-        if let Some(envelope) = envelope {
-            self.effect("XADD");
-            let _ = self
-                .batch
-                .arg(keys::DEAD_LETTERS)
-                .arg("MAXLEN")
-                .arg("~")
-                .arg(MAX_DEAD_LETTERS)
-                .arg("*")
-                .arg(keys::ENVELOPE_FIELD)
-                .arg(envelope)
-                .arg("agent_id")
-                .arg(agent.as_str())
-                .arg("instance_id")
-                .arg(letter.holder.as_str())
-                .arg("reason")
-                .arg(cut(&letter.reason))
-                .arg("attempts")
-                .arg(letter.attempts)
-                .arg("stream")
-                .arg(stream)
-                .arg("entry")
-                .arg(letter.key.entry)
-                .arg("time_ms")
-                .arg(self.now.unix_us / 1000);
-        }
-    }
-
-    /// Removes what is left of an instance that is gone; `consumer`: also from the shared group.
-    pub(super) fn clear_instance(&mut self, agent: &AgentId, instance: &InstanceId, consumer: bool) {
-        self.effect("DEL");
-        let _ = self.batch.arg(keys::instance_inbox(agent, instance));
-        if consumer {
-            self.effect("HDEL");
-            let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str());
-            self.effect("XGROUP");
-            let _ = self
-                .batch
-                .arg("DELCONSUMER")
-                .arg(keys::inbox(agent))
-                .arg(keys::GROUP)
-                .arg(keys::consumer(agent, instance));
-        }
-    }
 }
 
 /// Text of a stranger as it goes on record: bounded.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     let mut end = text.len().min(MAX_MESSAGE_TYPE_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -768,15 +577,4 @@ fn cut(text: &str) -> &str {
 
 fn payload_digest(data_json: &str) -> [u8; 32] {
     Sha256::digest(data_json.as_bytes()).into()
-}
-
-/// The id in an envelope of ours or of an older server's.
-pub(super) fn message_id_of(envelope: &str) -> Option<Uuid> {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        message_id: std::borrow::Cow<'a, str>,
-    }
-    let head: Head<'_> = serde_json::from_str(envelope).ok()?;
-    Uuid::parse_str(&head.message_id).ok()
 }

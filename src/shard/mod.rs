@@ -6,13 +6,14 @@
 //! * [`worker`]: the loop, timers, connection.
 //! * `round`: one round trip: gather facts, decide, commit, answer.
 //! * `flow`: what follows in the same pipeline: acknowledge, claim, read.
-//! * `decide`: what happens to each job, and its audit record.
+//! * `decide`: what happens to each job, and its audit record; `notes`: what happened by itself.
 
 mod decide;
 mod flow;
 pub mod inbox;
 pub mod job;
 pub mod mailbox;
+mod notes;
 mod ready;
 mod round;
 pub mod session;

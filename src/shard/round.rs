@@ -2,9 +2,10 @@
 //! records in one transaction, and answer. What follows in the same pipeline is in [`flow`](super::flow).
 //! Hot path.
 
-use super::decide::{Decided, Facts, Note, PendingRequest, Success, Transaction};
+use super::decide::{Decided, Facts, PendingRequest, Success, Transaction};
 use super::inbox::{DeadLetter, EntryKey, MAX_ATTEMPTS_REASON};
 use super::job::{Job, MessageJob, ReplyJob};
+use super::notes::Note;
 use super::worker::{STALL_MS, Scan, Worker};
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};

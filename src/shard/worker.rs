@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::decide::Note;
 use super::inbox::{Inbox, Nacked};
 use super::job::{Control, Job};
 use super::mailbox::Inlet;
+use super::notes::Note;
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
 use super::{Settings, Shared};
