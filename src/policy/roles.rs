@@ -39,6 +39,23 @@ struct Role {
 }
 
 impl Role {
+    /// Patterns are checked with the configuration; what is none permits nothing.
+    fn of(patterns: &[String]) -> Self {
+        let mut role = Self::default();
+        for pattern in patterns.iter().filter_map(|text| parse_pattern(text)) {
+            match pattern {
+                Pattern::All => role.all = true,
+                Pattern::Prefix(prefix) => {
+                    let _ = role.prefixes.insert(prefix);
+                }
+                Pattern::Agent(agent) => {
+                    let _ = role.agents.insert(agent);
+                }
+            }
+        }
+        role
+    }
+
     fn permits(&self, target: &AgentId) -> bool {
         let name = target.as_str();
         // An id is ASCII, so every length is a character boundary.
@@ -56,22 +73,11 @@ pub(super) struct Roles {
 
 impl Roles {
     pub(super) fn compile(config: &Config) -> Self {
-        let mut compiled: HashMap<&str, Arc<Role>> = HashMap::new();
-        for (name, listed) in &config.roles {
-            let mut role = Role::default();
-            for pattern in listed.permissions.iter().filter_map(|text| parse_pattern(text)) {
-                match pattern {
-                    Pattern::All => role.all = true,
-                    Pattern::Prefix(prefix) => {
-                        let _ = role.prefixes.insert(prefix);
-                    }
-                    Pattern::Agent(agent) => {
-                        let _ = role.agents.insert(agent);
-                    }
-                }
-            }
-            let _ = compiled.insert(name, Arc::new(role));
-        }
+        let compiled: HashMap<&str, Arc<Role>> = config
+            .roles
+            .iter()
+            .map(|(name, listed)| (name.as_str(), Arc::new(Role::of(&listed.permissions))))
+            .collect();
         let roles_of =
             |names: &[String]| names.iter().filter_map(|name| compiled.get(name.as_str()).cloned()).collect();
         let by_agent = config
@@ -95,22 +101,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn role(patterns: &[String]) -> Role {
-        let mut role = Role::default();
-        for pattern in patterns.iter().map(|p| parse_pattern(p).unwrap()) {
-            match pattern {
-                Pattern::All => role.all = true,
-                Pattern::Prefix(prefix) => {
-                    let _ = role.prefixes.insert(prefix);
-                }
-                Pattern::Agent(agent) => {
-                    let _ = role.agents.insert(agent);
-                }
-            }
-        }
-        role
-    }
-
     proptest! {
         #[test]
         fn a_role_permits_what_one_of_its_patterns_matches(
@@ -121,12 +111,12 @@ mod tests {
                 .map(|(stem, star)| format!("send:{stem}{}", if *star { "*" } else { "" })).collect();
             let expected = stems.iter().zip(&stars)
                 .any(|(stem, star)| if *star { target.starts_with(stem) } else { &target == stem });
-            prop_assert_eq!(role(&patterns).permits(&AgentId::parse(&target).unwrap()), expected);
+            prop_assert_eq!(Role::of(&patterns).permits(&AgentId::parse(&target).unwrap()), expected);
         }
     }
 
     #[test]
     fn a_star_alone_is_everybody() {
-        assert!(role(&["send:*".to_owned()]).permits(&AgentId::parse("anyone").unwrap()));
+        assert!(Role::of(&["send:*".to_owned()]).permits(&AgentId::parse("anyone").unwrap()));
     }
 }

@@ -284,3 +284,40 @@ fn trace_context_is_passed_on() {
     assert_eq!(delivered.envelope["meta"]["traceparent"], parent);
     assert!(delivered.envelope["meta"]["tracestate"].is_null());
 }
+
+#[test]
+fn a_request_that_is_no_protobuf_message_is_refused_and_recorded() {
+    // gRPC's type of a serializer.
+    #[expect(clippy::ptr_arg)]
+    fn raw(bytes: &Vec<u8>, buffer: &mut grpcio::GrpcSlice) -> grpcio::Result<()> {
+        *buffer = bytes.clone().into();
+        Ok(())
+    }
+    fn none(_: grpcio::MessageReader) -> grpcio::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+    let world = World::new();
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    for name in ["/mas.runtime.v1.RuntimeService/Send", "/mas.v1.MasService/Send"] {
+        let method = grpcio::Method {
+            ty: grpcio::MethodType::Unary,
+            name,
+            req_mar: grpcio::Marshaller { ser: raw, de: none },
+            resp_mar: grpcio::Marshaller { ser: raw, de: none },
+        };
+        // Cut off in a field, a wrong wire type, a string that is no UTF-8.
+        for bytes in [&b"\x0a\xff"[..], b"\x0f", b"\x0a\x02\xff\xfe"] {
+            let answer = alpha.raw.unary_call(&method, &bytes.to_vec(), grpcio::CallOption::default());
+            let Err(grpcio::Error::RpcFailure(status)) = answer else {
+                panic!("{bytes:?}: {answer:?}");
+            };
+            assert_eq!(status.code(), grpcio::RpcStatusCode::INVALID_ARGUMENT, "{bytes:?}");
+            assert_eq!(status.message(), "malformed_request", "{bytes:?}");
+        }
+    }
+    let refusals =
+        world.records().into_iter().filter(|r| r.reason == "malformed_request" && r.agent == "alpha");
+    assert_eq!(refusals.count(), 6);
+}

@@ -233,8 +233,11 @@ agents: [{agent_id: alpha}, {agent_id: beta}, {agent_id: epsilon}]
     // A file that is not valid changes nothing.
     world.set_agents("agents: [{agent_id: 'no such shape'}]\n");
     server.signal(Signal::SIGHUP);
-    world.set_agents(World::PAIR);
+    until("the file is refused", || world.logged().contains("reload refused"));
+    assert!(world.logged().contains("agent id"), "and the log says why");
     alpha.send("a", "epsilon", "{}").unwrap();
+    // For the verification, which reads the file too.
+    world.set_agents(World::PAIR);
     world.assert_intact();
 }
 

@@ -121,9 +121,21 @@ impl World {
         Server::start(command.stderr(self.log()))
     }
 
-    /// The server's log, for whoever looks at a failed test.
+    fn log_path(&self) -> PathBuf {
+        self.path().join("server.log")
+    }
+
+    /// Where the server's log goes: to a file, or to whoever looks at a failed test.
     fn log(&self) -> Stdio {
-        if std::env::var_os("MAS_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() }
+        if std::env::var_os("MAS_TEST_LOG").is_some() {
+            return Stdio::inherit();
+        }
+        std::fs::File::options().create(true).append(true).open(self.log_path()).unwrap().into()
+    }
+
+    /// What the server has logged so far.
+    pub fn logged(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
     /// A `mas` command with this world's configuration, run to its end.
