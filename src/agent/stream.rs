@@ -147,6 +147,13 @@ impl Reader {
                 return true;
             }
             Some(ServerEventKind::Delivery(delivery)) => self.delivery(delivery),
+            Some(ServerEventKind::Deliveries(batch)) => {
+                for delivery in batch.deliveries {
+                    self.delivery(delivery);
+                }
+            }
+            // Nothing is submitted on the stream yet.
+            Some(ServerEventKind::Results(_)) => {}
             Some(ServerEventKind::Error(error)) => {
                 log::warn!("server error {}: {}", error.code, error.message);
             }

@@ -111,6 +111,13 @@ async fn read(session: &Arc<Session>, mut stream: RequestStream<Untrusted<Client
                     session.note(ClientNote::Nack { id, reason, retryable: nack.retryable });
                 }
             }
+            ClientEventKind::Acks(acks) => {
+                for id in acks.delivery_ids.iter().filter_map(|id| DeliveryId::parse(id)) {
+                    session.note(ClientNote::Ack(id));
+                }
+            }
+            // Not offered yet.
+            ClientEventKind::Submit(_) => {}
             ClientEventKind::Hello(_) | ClientEventKind::Heartbeat(_) => {}
         }
     }
