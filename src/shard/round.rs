@@ -4,7 +4,7 @@
 
 use super::decide::{Decided, Facts, PendingRequest, Success, Transaction};
 use super::inbox::{DeadLetter, EntryKey, MAX_ATTEMPTS_REASON};
-use super::job::{Job, MessageJob, ReplyJob};
+use super::job::{Accepted, Declined, Job, MessageJob, ReplyJob};
 use super::notes::Note;
 use super::worker::{STALL_MS, Scan, Worker};
 use crate::clock::Now;
@@ -145,7 +145,7 @@ impl Worker {
             let block_at = transaction.effects;
             let has_block = match self.lane.block() {
                 Some(block) => {
-                    let _ = trail::append(&mut self.batch, self.lane.id(), block);
+                    let _ = trail::append(&mut self.batch, block);
                     true
                 }
                 None => false,
@@ -491,11 +491,11 @@ impl Worker {
 
     /// Tells every caller what was decided and committed.
     fn answer(&mut self, jobs: Vec<Job>, decided: Vec<Decided>, mut values: Vec<Value>, now: Now) {
-        for (job, Decided { outcome, effects, .. }) in jobs.into_iter().zip(decided) {
+        for (job, Decided { outcome, effects, receipt, .. }) in jobs.into_iter().zip(decided) {
             let success = match outcome {
                 Ok(success) => success,
                 Err(refusal) => {
-                    job.fail(refusal);
+                    job.fail(Declined { refusal, receipt });
                     continue;
                 }
             };
@@ -512,21 +512,21 @@ impl Worker {
                     {
                         inbox.breaker.admitted(config, now.mono_ms);
                     }
-                    let _ = answer.send(Ok(accepted));
+                    let _ = answer.send(Ok(Accepted { receipt, ..accepted }));
                 }
                 (
                     Job::Reply(ReplyJob { answer, .. }),
                     Success::Replied { accepted, target, instance, .. },
                 ) => {
                     self.expect_return(&target, instance, now);
-                    let _ = answer.send(Ok(accepted));
+                    let _ = answer.send(Ok(Accepted { receipt, ..accepted }));
                 }
                 (Job::Discover { answer, .. }, Success::Discovered(found)) => {
                     let _ = answer.send(Ok(found));
                 }
                 (Job::StateGet { answer, .. }, Success::State) => {
                     let value = values.get_mut(effects.start).map(std::mem::take).unwrap_or_default();
-                    let _ = answer.send(answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE));
+                    let _ = answer.send(answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE.into()));
                 }
                 (Job::StateUpdate { answer, .. } | Job::StateReset { answer, .. }, Success::Done) => {
                     let _ = answer.send(Ok(()));

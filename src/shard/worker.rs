@@ -16,7 +16,7 @@ use super::notes::Note;
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
 use super::{Settings, Shared};
-use crate::audit::{Action, Decision, Fields, Lane, LaneId};
+use crate::audit::{Lane, LaneId};
 use crate::clock::Now;
 use crate::dlp::Scratch;
 use crate::ids::{AgentId, InstanceId};
@@ -566,16 +566,7 @@ impl Worker {
         let mut lane = Lane::new(LaneId::new(self.boot, self.index, self.connects));
         // The first connection has no predecessor; any later one states how the last lane ended.
         let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
-        let _ = lane.append(
-            now,
-            Action::LaneOpened,
-            Decision::Event,
-            &Fields {
-                reason: &predecessor,
-                policy_version: self.settings.policy.version(),
-                ..Fields::default()
-            },
-        );
+        lane.open(now, &predecessor, self.settings.policy.version());
         open_lane(&mut connection, &mut self.batch, &mut lane, now)?;
         let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
         self.adopt_agents(&mut connection, &agents, now)?;
@@ -750,7 +741,7 @@ fn open_lane(
     let _ = batch.command("MULTI");
     let _ = trail::register(batch, lane.id(), &description);
     if let Some(block) = lane.block() {
-        let _ = trail::append(batch, lane.id(), block);
+        let _ = trail::append(batch, block);
     }
     let _ = batch.command("EXEC");
     let answers = connection.run(batch)?;
