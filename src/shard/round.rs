@@ -112,7 +112,8 @@ impl Worker {
 
         let Gathered { facts, letters, clears, watching } = gathered;
         let notes = if stalled { 0 } else { self.notes.len() };
-        let transacts = !jobs.is_empty() || notes > 0 || !letters.is_empty() || !clears.is_empty();
+        let custody = !stalled && (self.stopping || self.custody.is_due(now));
+        let transacts = !jobs.is_empty() || notes > 0 || custody || !letters.is_empty() || !clears.is_empty();
         let mut decided = Vec::with_capacity(jobs.len());
         let mut letter_effects = Vec::with_capacity(letters.len());
         let mut exec = None;
@@ -127,6 +128,7 @@ impl Worker {
                 facts,
                 &mut self.scratch,
             );
+            self.custody.record(transaction.lane, now);
             for note in self.notes.iter().take(notes) {
                 transaction.note(note);
             }
@@ -192,6 +194,7 @@ impl Worker {
             }
             self.lane.confirm();
             drop(self.notes.drain(..notes));
+            self.custody.clear();
             self.settle_letters(letters, &letter_effects, &values, now);
             self.settle_clears(clears, now);
         }
