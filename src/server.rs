@@ -10,7 +10,8 @@ use crate::denylist::DenyList;
 use crate::rpc::{ListenError, Listener};
 use crate::shard::{Shards, Shared};
 use crate::store::StoreError;
-use crate::store::lease::{Lease, LeaseError};
+use crate::store::news::{News, Subscription};
+use crate::store::servers::{Keeper, Membership};
 
 /// How long a start waits for Redis.
 const REDIS_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,8 +26,9 @@ pub struct Server {
     shards: Arc<Shards>,
     threads: usize,
     _deny_list: Option<DenyList>,
+    subscription: Subscription,
     // Given up last.
-    lease: Lease,
+    keeper: Keeper,
 }
 
 /// Why the server did not start.
@@ -38,9 +40,6 @@ pub enum StartError {
     /// The deny-list.
     #[error(transparent)]
     DenyList(#[from] CertsError),
-    /// Another server.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
     /// Listening.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -52,15 +51,18 @@ impl Server {
         for warning in &config.warnings {
             log::warn!("{}: {warning}", config.path.display());
         }
-        let shared = Arc::new(Shared::new(config));
+        let membership = join(config)?;
+        let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others().len()));
         let deny_list = match &config.tls.revoked {
             Some(path) => Some(DenyList::watch(path.clone(), shared.clone())?),
             None => None,
         };
-        let lease = lease(&shared)?;
         let shards = Arc::new(connect(&shared, threads)?);
+        let (url, timeout) = (&shared.redis_url, shared.redis_timeout);
+        let keeper = membership.keep(url, timeout, hear(&shards))?;
+        let subscription = Subscription::start(url, timeout, &shared.server, hear(&shards))?;
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
-        Ok(Self { listener, shards, threads, _deny_list: deny_list, lease })
+        Ok(Self { listener, shards, threads, _deny_list: deny_list, subscription, keeper })
     }
 
     /// Prints the ready line: the one thing on stdout.
@@ -91,20 +93,31 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, lease, .. } = self;
+        let Self { listener, shards, subscription, keeper, .. } = self;
         shards.stop();
         listener.stop(DRAIN_PATIENCE);
-        drop(lease);
+        drop(subscription);
+        drop(keeper);
     }
 }
 
-/// Takes the server's lease; waits for Redis, and for a lease that may run out.
-fn lease(shared: &Shared) -> Result<Lease, LeaseError> {
+/// What the other servers tell goes to the workers.
+fn hear(shards: &Arc<Shards>) -> impl Fn(News) + Send + 'static {
+    let shards = Arc::downgrade(shards);
+    move |news| {
+        if let Some(shards) = shards.upgrade() {
+            shards.hear(news);
+        }
+    }
+}
+
+/// Joins the servers on this Redis; waits for it.
+fn join(config: &Config) -> Result<Membership, StoreError> {
     let give_up = Instant::now() + REDIS_PATIENCE;
+    let timeout = Duration::from_millis(config.redis.timeout_ms);
     loop {
-        match Lease::acquire(&shared.redis_url, shared.redis_timeout) {
-            Ok(lease) => return Ok(lease),
-            Err(error @ LeaseError::Held { alive: true, .. }) => return Err(error),
+        match Membership::join(&config.redis.url, timeout) {
+            Ok(membership) => return Ok(membership),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");

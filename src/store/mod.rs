@@ -4,7 +4,8 @@
 pub mod answers;
 pub mod connection;
 pub mod keys;
-pub mod lease;
+pub mod news;
+pub mod servers;
 pub mod trail;
 
 pub use connection::{Batch, Connection, StoreError};

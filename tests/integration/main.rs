@@ -24,6 +24,7 @@ mod redelivery;
 mod redis_faults;
 mod requests;
 mod server_faults;
+mod servers;
 mod sessions;
 mod state;
 mod volume;
