@@ -3,6 +3,7 @@
 //! * [`record`]: one decision as canonical bytes.
 //! * [`lane`]: an append-only tree of records with one writer for its whole life.
 //! * [`merkle`]: how records, lanes and checkpoints are hashed.
+//! * [`segment`]: the file format of exports and archives.
 //! * [`verify`]: reads lanes back and finds what was altered.
 //!
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
@@ -11,6 +12,7 @@
 pub mod lane;
 pub mod merkle;
 pub mod record;
+pub mod segment;
 pub mod verify;
 
 pub use lane::{Block, Lane, LaneId};
