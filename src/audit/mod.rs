@@ -5,6 +5,7 @@
 //! * [`merkle`]: how records, lanes and checkpoints are hashed.
 //! * [`checkpoint`]: the heads of all lanes at one time, under one signature.
 //! * [`note`], [`keys`]: the form of signatures; which key signed when.
+//! * [`segment`]: the file format of exports and archives.
 //! * [`verify`]: reads lanes back and finds what was altered.
 //!
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
@@ -16,6 +17,7 @@ pub mod lane;
 pub mod merkle;
 pub mod note;
 pub mod record;
+pub mod segment;
 pub mod verify;
 
 pub use checkpoint::Checkpoint;
