@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod audit;
 pub mod certs;
+pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod config;

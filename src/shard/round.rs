@@ -191,6 +191,7 @@ impl Worker {
                 return Err(Failure::Unknown(StoreError::Unexpected { command, answer }));
             }
             self.lane.confirm();
+            self.slot.publish(self.lane.id(), self.lane.confirmed());
             drop(self.notes.drain(..notes));
             self.settle_letters(letters, &letter_effects, &values, now);
             self.settle_clears(clears, now);

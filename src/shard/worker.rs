@@ -12,14 +12,15 @@ use uuid::Uuid;
 use super::inbox::{Inbox, Nacked};
 use super::job::{Control, Job};
 use super::mailbox::Inlet;
-use super::notes::Note;
+use super::notes::{Note, OperatorEvent};
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
 use super::{Settings, Shared};
-use crate::audit::{Lane, LaneId};
+use crate::audit::board::Slot;
+use crate::audit::{Action, Lane, LaneId};
 use crate::clock::Now;
 use crate::dlp::Scratch;
-use crate::ids::{AgentId, InstanceId};
+use crate::ids::{AgentId, InstanceId, hex};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, EntryId};
@@ -86,6 +87,8 @@ pub struct Worker {
     retry_wait_ms: u64,
     boot: Uuid,
     pub(super) lane: Lane,
+    /// Where the lane's head is put up for checkpoints.
+    pub(super) slot: Arc<Slot>,
     pub(super) batch: Batch,
     /// Buffers of payload scans.
     pub(super) scratch: Scratch,
@@ -122,6 +125,7 @@ impl Worker {
     ) -> Result<Self, StoreError> {
         let settings = shared.settings();
         let lane = Lane::new(LaneId::new(boot, index, 0));
+        let slot = shared.board.slot(index);
         let mut worker = Self {
             index,
             count,
@@ -134,6 +138,7 @@ impl Worker {
             retry_wait_ms: RECONNECT_FIRST_MS,
             boot,
             lane,
+            slot,
             batch: Batch::new(),
             scratch: Scratch::new(),
             inboxes: HashMap::new(),
@@ -177,7 +182,7 @@ impl Worker {
     /// Takes up other settings: sessions of agents that are not allowed any more end, new agents get
     /// inboxes. What waits for a removed agent stays in Redis.
     fn reload(&mut self, settings: Arc<Settings>, now: Now) {
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         let removed: Vec<Arc<Session>> = self
             .inboxes
             .values()
@@ -198,7 +203,13 @@ impl Worker {
             }
         }
         if self.index == 0 {
-            self.notes.push(Note::ConfigChanged);
+            let (old, new) = (before.policy.version(), self.settings.policy.version());
+            self.notes.push(Note::Operator(OperatorEvent {
+                action: Action::ConfigChanged,
+                target: String::new(),
+                rule: String::new(),
+                reason: format!("from {} to {}", hex(old), hex(new)),
+            }));
         }
     }
 
@@ -263,6 +274,7 @@ impl Worker {
                     self.close(&session, now, "stream_ended", None);
                 }
                 Control::Reload(settings) => self.reload(settings, now),
+                Control::Record(event) => self.notes.push(Note::Operator(event)),
                 Control::Stop => {
                     self.inlet.close();
                     self.stopping = true;
@@ -568,6 +580,7 @@ impl Worker {
         let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
         lane.open(now, &predecessor, self.settings.policy.version());
         open_lane(&mut connection, &mut self.batch, &mut lane, now)?;
+        self.slot.publish(lane.id(), lane.confirmed());
         let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
         self.adopt_agents(&mut connection, &agents, now)?;
         self.lane = lane;

@@ -25,6 +25,14 @@ pub struct StoredBlock {
     pub hash: Vec<u8>,
 }
 
+impl StoredBlock {
+    /// Sequence of its last record; `None` where its bytes are no block.
+    pub fn last_seq(&self) -> Option<u64> {
+        let count = crate::audit::lane::split_block(&self.bytes)?.len() as u64;
+        (self.first_seq + count).checked_sub(1)
+    }
+}
+
 /// The lanes of a trail.
 #[derive(Debug)]
 pub struct Lanes {
@@ -108,6 +116,23 @@ pub fn newest_blocks(
     let key = keys::lane(lane);
     let answer = connection.command("XREVRANGE", &[&key, "+", "-", "COUNT", &count.to_string()])?;
     parse_blocks(answer)
+}
+
+/// The block that holds record `seq` of a lane, or the last one before it.
+pub fn block_at(
+    connection: &mut Connection,
+    lane: &LaneId,
+    seq: u64,
+) -> Result<Option<StoredBlock>, StoreError> {
+    let key = keys::lane(lane);
+    let answer = connection.command("XREVRANGE", &[&key, &format!("{seq}-0"), "-", "COUNT", "1"])?;
+    Ok(parse_blocks(answer)?.pop())
+}
+
+/// The oldest block of a lane.
+pub fn oldest_block(connection: &mut Connection, lane: &LaneId) -> Result<Option<StoredBlock>, StoreError> {
+    let answer = connection.command("XRANGE", &[&keys::lane(lane), "-", "+", "COUNT", "1"])?;
+    Ok(parse_blocks(answer)?.pop())
 }
 
 fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
