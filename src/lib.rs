@@ -7,6 +7,7 @@
 //! ARCHITECTURE.md has the map and the life of one message.
 
 pub mod agent;
+pub mod archive;
 pub mod audit;
 pub mod certs;
 pub mod checkpoint;

@@ -139,7 +139,8 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, checkpointer, lease, .. } = self;
+        let Self { listener, shards, mut checkpointer, lease, .. } = self;
+        checkpointer.stop_archiving();
         shards.record(OperatorEvent {
             action: Action::ServerStopped,
             target: listener.addr.clone(),

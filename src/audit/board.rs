@@ -2,6 +2,7 @@
 //! checkpointer takes them down. Also whether anything may be admitted: what could not be sealed must
 //! not be accepted.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -74,6 +75,16 @@ impl Board {
             heads.closed.append(&mut lanes.closed);
         }
         heads
+    }
+
+    /// The lanes that workers write.
+    pub fn open_lanes(&self) -> BTreeSet<LaneId> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let open = |slot: &Arc<Slot>| {
+            let lanes = slot.0.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.open.as_ref().map(|open| open.lane.clone())
+        };
+        slots.iter().filter_map(open).collect()
     }
 
     /// Whether checkpoints could not be written for too long; `true` shuts admission.

@@ -18,6 +18,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::archive::{Archive, ArchiveError, Archiver};
 use crate::audit::checkpoint::{Checkpoint, CheckpointError};
 use crate::config;
 use crate::shard::Shards;
@@ -43,6 +44,9 @@ pub enum SealError {
         /// What is wrong with it.
         source: CheckpointError,
     },
+    /// The archive.
+    #[error("gateway.audit.archive_dir: {0}")]
+    Archive(#[from] ArchiveError),
     /// Redis, which was there a moment ago.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,7 +59,7 @@ impl SealError {
     /// Whether the configuration, or a file that it names, must change first.
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Key(_) | Self::Anchor(_) | Self::Foreign { .. } => true,
+            Self::Key(_) | Self::Anchor(_) | Self::Foreign { .. } | Self::Archive(_) => true,
             Self::Store(_) | Self::Thread(_) => false,
         }
     }
@@ -67,6 +71,7 @@ pub struct Seal {
     files: KeyFiles,
     keys: Keys,
     anchor: Option<Anchor>,
+    archive: Option<Archive>,
     /// The anchor's newest checkpoint, with the hash of its text.
     newest: Option<(Checkpoint, [u8; 32])>,
 }
@@ -77,13 +82,14 @@ impl Seal {
         let files = KeyFiles::new(&config.signing_key_path);
         let keys = files.load_or_create(&files.lock()?)?;
         let mut anchor = config.anchor_path.as_deref().map(Anchor::open).transpose()?;
+        let archive = config.archive_dir.as_deref().map(Archive::open).transpose()?;
         let last = anchor.as_mut().map(Anchor::last).transpose()?.flatten();
         let newest = last.map(|note| Checkpoint::open(&note, &keys.history)).transpose();
         let newest = newest.map_err(|source| SealError::Foreign {
             path: config.anchor_path.as_deref().unwrap_or(&config.signing_key_path).display().to_string(),
             source,
         })?;
-        Ok(Self { files, keys, anchor, newest })
+        Ok(Self { files, keys, anchor, archive, newest })
     }
 }
 
@@ -97,6 +103,8 @@ enum Order {
 /// The running checkpointer.
 pub struct Checkpointer {
     orders: Sender<Order>,
+    /// Ends before the thread, which covers its last record.
+    archiver: Option<Archiver>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -104,8 +112,10 @@ impl Checkpointer {
     /// Compares Redis with the anchor, writes the boot's first checkpoint, over every lane that Redis holds,
     /// and goes on in a thread. A Redis that holds less than the anchor says is recorded, and served.
     pub fn start(seal: Seal, config: &config::Audit, shards: Arc<Shards>) -> Result<Self, SealError> {
-        let mut sealer = Sealer::new(seal, config, shards)?;
+        let (mut sealer, archive) = Sealer::new(seal, config, shards.clone())?;
         sealer.checkpoint();
+        let archiver = archive.map(|archive| Archiver::start(archive, config, shards)).transpose();
+        let archiver = archiver.map_err(SealError::Thread)?;
         let interval = Duration::from_millis(config.checkpoint_interval_ms);
         let (orders, received) = channel();
         let run = move || {
@@ -122,7 +132,7 @@ impl Checkpointer {
             }
         };
         let thread = std::thread::Builder::new().name("checkpointer".to_owned()).spawn(run);
-        Ok(Self { orders, thread: Some(thread.map_err(SealError::Thread)?) })
+        Ok(Self { orders, archiver, thread: Some(thread.map_err(SealError::Thread)?) })
     }
 
     /// Writes a checkpoint now; a key that was replaced is taken up with it.
@@ -131,8 +141,14 @@ impl Checkpointer {
         let _ = self.orders.send(Order::Now);
     }
 
+    /// Archives nothing more; before the workers stop, so that they can record what was archived.
+    pub fn stop_archiving(&mut self) {
+        drop(self.archiver.take());
+    }
+
     /// Writes the last checkpoint. The workers must have stopped.
     pub fn stop(mut self) {
+        self.stop_archiving();
         let _ = self.orders.send(Order::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()

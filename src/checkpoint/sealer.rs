@@ -8,6 +8,7 @@ use super::key_files::{KeyError, KeyFiles, Keys, Stamp};
 use super::start;
 use super::uplink::Uplink;
 use super::{Seal, SealError};
+use crate::archive::Archive;
 use crate::audit::checkpoint::{Checkpoint, LaneHead, MAX_LANES, text_hash};
 use crate::audit::lane::Head;
 use crate::audit::merkle::Hash;
@@ -60,8 +61,12 @@ enum Missed {
 
 impl Sealer {
     /// Looks at what Redis holds.
-    pub(super) fn new(seal: Seal, config: &config::Audit, shards: Arc<Shards>) -> Result<Self, SealError> {
-        let Seal { files, keys, mut anchor, newest } = seal;
+    pub(super) fn new(
+        seal: Seal,
+        config: &config::Audit,
+        shards: Arc<Shards>,
+    ) -> Result<(Self, Option<Archive>), SealError> {
+        let Seal { files, keys, mut anchor, archive, newest } = seal;
         let shared = shards.shared();
         let (url, timeout) = (shared.redis_url.clone(), shared.redis_timeout);
         let mut connection = Connection::open(&url, timeout)?;
@@ -80,7 +85,7 @@ impl Sealer {
             }
             (newest, _) => newest,
         };
-        let archived = BTreeMap::new();
+        let archived = archive.as_ref().map(Archive::lanes).unwrap_or_default();
         if let Some((newest, _)) = &newest {
             let missing = start::compare(&mut connection, newest, &archived)?;
             for (index, missing) in missing.iter().enumerate() {
@@ -93,6 +98,10 @@ impl Sealer {
         }
         let heads = shared.board.take();
         let own: BTreeSet<LaneId> = heads.open.iter().map(|open| open.lane.clone()).collect();
+        if let Some(archive) = &archive {
+            // What a crash left in Redis after it was archived.
+            archive.trim(&mut connection, &own)?;
+        }
         let existing = start::existing(&mut connection, &own)?;
         shared.board.add_trimmed(existing.trimmed);
         let mut uncovered = existing.heads;
@@ -102,7 +111,7 @@ impl Sealer {
         uplink.set_sent(sent_to);
         let cap = (config.max_records > 0).then_some(config.max_records);
         let slack = if config.archive_dir.is_some() { ARCHIVE_SLACK } else { 1 };
-        Ok(Self {
+        let sealer = Self {
             stamp: files.stamp(),
             files,
             keys,
@@ -118,7 +127,8 @@ impl Sealer {
             full: false,
             redis_failing: false,
             shards,
-        })
+        };
+        Ok((sealer, archive))
     }
 
     /// Makes and writes one checkpoint; what cannot be written is counted, and said once.

@@ -135,6 +135,28 @@ pub fn oldest_block(connection: &mut Connection, lane: &LaneId) -> Result<Option
     Ok(parse_blocks(answer)?.pop())
 }
 
+/// What the registry says of a lane.
+pub fn registration(connection: &mut Connection, lane: &LaneId) -> Result<Option<String>, StoreError> {
+    Ok(text(&connection.command("HGET", &[keys::LANES, lane.as_str()])?).map(str::to_owned))
+}
+
+/// Removes a lane's records up to `last`; a lane that is `closed` goes as a whole once none is left.
+pub fn trim(connection: &mut Connection, lane: &LaneId, last: u64, closed: bool) -> Result<(), StoreError> {
+    let key = keys::lane(lane);
+    let _ = connection.command("XTRIM", &[&key, "MINID", &format!("{}-0", last + 1)])?;
+    if closed && answers::int(&connection.command("XLEN", &[&key])?) == Some(0) {
+        let mut batch = Batch::new();
+        let _ = batch.command("MULTI");
+        let _ = batch.command("DEL");
+        let _ = batch.arg(&key);
+        let _ = batch.command("HDEL");
+        let _ = batch.arg(keys::LANES).arg(lane.as_str());
+        let _ = batch.command("EXEC");
+        drop(connection.run(&mut batch)?);
+    }
+    Ok(())
+}
+
 fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
     let Value::Array(items) = answer else {
         return Err(unexpected("XRANGE", &answer));
