@@ -16,4 +16,4 @@ pub mod segment;
 pub mod verify;
 
 pub use lane::{Block, Lane, LaneId};
-pub use record::{Action, Decision, Fields, Record};
+pub use record::{Action, Decision, Fields, Record, View};
