@@ -25,4 +25,4 @@ pub mod verify;
 pub use checkpoint::Checkpoint;
 pub use keys::KeyHistory;
 pub use lane::{Block, Lane, LaneId};
-pub use record::{Action, Decision, Fields, Record};
+pub use record::{Action, Decision, Fields, Record, View};
