@@ -64,7 +64,6 @@ impl File {
             }
         };
         note(self.admin_listen_addr.is_some(), "admin_listen_addr");
-        note(self.gateway.audit != Audit::default(), "gateway.audit");
         note(self.gateway.telemetry.enabled, "gateway.telemetry");
         note(self.gateway.redis.decode_responses.is_some(), "gateway.redis.decode_responses");
         note(self.agents.iter().any(|a| !a.init_kwargs.is_empty()), "agents[].init_kwargs");

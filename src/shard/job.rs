@@ -7,6 +7,7 @@ use futures_channel::oneshot;
 use uuid::Uuid;
 
 use super::Settings;
+use super::notes::OperatorEvent;
 use super::session::Session;
 use crate::audit::lane::Place;
 use crate::audit::{Action, LaneId};
@@ -259,6 +260,8 @@ pub enum Control {
     LookOver,
     /// Decide by these settings from now on.
     Reload(Arc<Settings>),
+    /// Put this on record with the next commit.
+    Record(OperatorEvent),
     /// Finish what was accepted, end all sessions, stop.
     Stop,
 }

@@ -25,6 +25,8 @@ mod round;
 pub mod session;
 pub mod worker;
 
+pub use notes::OperatorEvent;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::audit::board::Board;
 use crate::certs::Revocations;
 use crate::config::{Config, Delivery, Limits};
 use crate::ids::{AgentId, ServerId};
@@ -66,6 +69,8 @@ pub struct Shared {
     pub server: ServerId,
     /// Other servers on this Redis.
     peers: AtomicUsize,
+    /// Where the audit lanes stand, and whether anything may be admitted.
+    pub board: Board,
     /// Where Redis is.
     pub redis_url: String,
     /// How long one round trip may take.
@@ -81,6 +86,7 @@ impl Shared {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
             directory: Directory::default(),
+            board: Board::default(),
             redis_url: config.redis.url.clone(),
             redis_timeout: Duration::from_millis(config.redis.timeout_ms),
         }
@@ -120,6 +126,7 @@ impl Settings {
 /// The running workers.
 pub struct Shards {
     shared: Arc<Shared>,
+    boot: Uuid,
     mailboxes: Vec<Mailbox>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -130,8 +137,12 @@ impl Shards {
         // Names this run of the server, and no earlier attempt to start it: lanes are written once.
         let boot = Uuid::now_v7();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
-        let mut shards =
-            Self { shared: shared.clone(), mailboxes: Vec::with_capacity(count), threads: Mutex::default() };
+        let mut shards = Self {
+            shared: shared.clone(),
+            boot,
+            mailboxes: Vec::with_capacity(count),
+            threads: Mutex::default(),
+        };
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let (mailbox, inlet) = mailbox::mailbox();
@@ -163,6 +174,18 @@ impl Shards {
         &self.shared
     }
 
+    /// This run of the server: names its lanes.
+    pub fn boot(&self) -> Uuid {
+        self.boot
+    }
+
+    /// Puts an event of the server itself on record, with the first worker's next commit.
+    pub fn record(&self, event: OperatorEvent) {
+        if let Some(mailbox) = self.mailboxes.first() {
+            mailbox.control(Control::Record(event));
+        }
+    }
+
     /// The mailbox of the worker that owns `agent`'s inbox.
     pub fn home(&self, agent: &AgentId) -> Option<&Mailbox> {
         self.by_hash(agent.route_hash())
@@ -175,6 +198,9 @@ impl Shards {
 
     /// Hands a job to the worker behind `hash`, or refuses it at once.
     pub fn submit(&self, hash: u16, job: Job) {
+        if let Some(refusal) = self.shared.board.refusal() {
+            return job.fail(refusal);
+        }
         match self.by_hash(hash) {
             Some(mailbox) => {
                 if let Err((job, refusal)) = mailbox.try_send(job) {

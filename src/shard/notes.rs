@@ -20,6 +20,19 @@ const MAX_DEAD_LETTERS: u64 = 1_000_000;
 /// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
 const RATE_TTL_S: u64 = 3720;
 
+/// Something that happened to the server itself, or that its operator did.
+#[derive(Debug, Clone)]
+pub struct OperatorEvent {
+    /// What.
+    pub action: Action,
+    /// What it is about: an address, a lane, a file.
+    pub target: String,
+    /// Which version or rule of it.
+    pub rule: String,
+    /// Further plain detail.
+    pub reason: String,
+}
+
 /// Something that happened and must be on record with the next commit.
 #[derive(Debug, Clone)]
 pub(super) enum Note {
@@ -45,8 +58,8 @@ pub(super) enum Note {
     Failed { agent: AgentId },
     /// A target's circuit opened or closed.
     Circuit { agent: AgentId, opened: bool, reason: String },
-    /// Other settings are in force.
-    ConfigChanged,
+    /// Something of the server itself.
+    Operator(OperatorEvent),
     /// The lane ends in order.
     LaneClosed,
 }
@@ -131,8 +144,8 @@ impl Transaction<'_> {
                 self.publish(&News::Failed(agent.clone(), self.shared.server.clone()));
             }
             Note::Circuit { agent, opened, reason } => self.circuit(agent, *opened, reason),
-            Note::ConfigChanged => {
-                self.record(Action::ConfigChanged, Decision::Event, &Fields::default());
+            Note::Operator(OperatorEvent { action, target, rule, reason }) => {
+                self.record(*action, Decision::Event, &Fields { target, rule, reason, ..Fields::default() });
             }
             Note::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
         }

@@ -207,6 +207,7 @@ impl Worker {
                 return Err(Failure::Unknown(StoreError::Unexpected { command, answer }));
             }
             self.lane.confirm();
+            self.slot.publish(self.lane.id(), self.lane.confirmed());
             drop(self.notes.drain(..notes));
             self.custody.clear();
             self.learn_counts(&counts, &values, now);

@@ -13,15 +13,16 @@ use super::custody::Custody;
 use super::inbox::{Inbox, Nacked};
 use super::job::{Control, Job};
 use super::mailbox::Inlet;
-use super::notes::Note;
+use super::notes::{Note, OperatorEvent};
 use super::presence::{self, Owner};
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
 use super::{Settings, Shared};
-use crate::audit::{Lane, LaneId};
+use crate::audit::board::Slot;
+use crate::audit::{Action, Lane, LaneId};
 use crate::clock::Now;
 use crate::dlp::Scratch;
-use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::ids::{AgentId, InstanceId, ServerId, hex};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, EntryId};
@@ -88,6 +89,8 @@ pub struct Worker {
     retry_wait_ms: u64,
     boot: Uuid,
     pub(super) lane: Lane,
+    /// Where the lane's head is put up for checkpoints.
+    pub(super) slot: Arc<Slot>,
     pub(super) batch: Batch,
     /// Buffers of payload scans.
     pub(super) scratch: Scratch,
@@ -126,6 +129,7 @@ impl Worker {
     ) -> Result<Self, StoreError> {
         let settings = shared.settings();
         let lane = Lane::new(LaneId::new(boot, index, 0));
+        let slot = shared.board.slot(index);
         let mut worker = Self {
             index,
             count,
@@ -138,6 +142,7 @@ impl Worker {
             retry_wait_ms: RECONNECT_FIRST_MS,
             boot,
             lane,
+            slot,
             batch: Batch::new(),
             scratch: Scratch::new(),
             inboxes: HashMap::new(),
@@ -182,7 +187,7 @@ impl Worker {
     /// Takes up other settings: sessions of agents that are not allowed any more end, new agents get
     /// inboxes. What waits for a removed agent stays in Redis.
     fn reload(&mut self, settings: Arc<Settings>, now: Now) {
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         let removed: Vec<Arc<Session>> = self
             .inboxes
             .values()
@@ -203,7 +208,13 @@ impl Worker {
             }
         }
         if self.index == 0 {
-            self.notes.push(Note::ConfigChanged);
+            let (old, new) = (before.policy.version(), self.settings.policy.version());
+            self.notes.push(Note::Operator(OperatorEvent {
+                action: Action::ConfigChanged,
+                target: String::new(),
+                rule: String::new(),
+                reason: format!("from {} to {}", hex(old), hex(new)),
+            }));
         }
     }
 
@@ -293,6 +304,7 @@ impl Worker {
                 }
                 Control::LookOver => self.look_over(now),
                 Control::Reload(settings) => self.reload(settings, now),
+                Control::Record(event) => self.notes.push(Note::Operator(event)),
                 Control::Stop => {
                     self.inlet.close();
                     self.stopping = true;
@@ -645,6 +657,7 @@ impl Worker {
         let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
         lane.open(now, &predecessor, self.settings.policy.version());
         open_lane(&mut connection, &mut self.batch, &mut lane, &self.shared.server, now)?;
+        self.slot.publish(lane.id(), lane.confirmed());
         let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
         self.adopt_agents(&mut connection, &agents, now)?;
         self.lane = lane;

@@ -19,6 +19,9 @@ pub const LANES: &str = "audit:lanes";
 /// Prefix of the lanes' streams.
 pub const LANE_PREFIX: &str = "audit:lane:";
 
+/// Signed checkpoints over the lanes' heads: a stream.
+pub const CHECKPOINTS: &str = "audit:checkpoints";
+
 /// Messages for an agent, shared by its instances.
 pub fn inbox(agent: &AgentId) -> String {
     format!("agent.stream:{agent}")

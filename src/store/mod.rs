@@ -2,6 +2,7 @@
 //! their answers.
 
 pub mod answers;
+pub mod checkpoints;
 pub mod connection;
 pub mod keys;
 pub mod news;
