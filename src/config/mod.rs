@@ -29,6 +29,12 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub const MAX_AGENTS: usize = 100_000;
 /// Most processes of one agent that the runner starts.
 pub const MAX_INSTANCES: u32 = 64;
+/// One round trip to Redis may take this long unless the file says otherwise, in milliseconds.
+const DEFAULT_REDIS_TIMEOUT_MS: u64 = 5000;
+/// Longest `init_kwargs` of one agent as JSON, in bytes: they go through the environment of its process.
+const MAX_INIT_KWARGS_BYTES: usize = 96 * 1024;
+/// Arguments of a Python agent's constructor that the runner gives.
+const RESERVED_KWARGS: [&str; 3] = ["agent_id", "server_addr", "tls"];
 /// Name of the socket of a managed Redis inside its data directory.
 pub const MANAGED_SOCKET: &str = "redis.sock";
 
@@ -125,10 +131,21 @@ pub struct Agent {
 pub enum Program {
     /// A program and its arguments.
     Command(Vec<String>),
-    /// A Python agent, `module:Class`.
-    ClassPath(String),
+    /// An agent written for the Python framework.
+    Python(PythonAgent),
     /// Nothing: the agent is only allowed to connect.
     None,
+}
+
+/// A class that the Python launcher makes an agent of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PythonAgent {
+    /// `module:Class`.
+    pub class_path: String,
+    /// The interpreter; `None`: what `MAS_PYTHON` names, else `python3`.
+    pub python: Option<String>,
+    /// Further arguments of the constructor, a JSON object.
+    pub init_kwargs: String,
 }
 
 /// A configuration that cannot be used: names the file, the key and what was expected.
@@ -274,7 +291,7 @@ impl Resolver<'_> {
 
     fn redis(&self, redis: &file::Redis) -> Result<Redis, ConfigError> {
         let key = "gateway.redis.url";
-        let timeout_ms = (redis.socket_timeout * 1000.0) as u64;
+        let timeout_ms = redis.socket_timeout.map_or(DEFAULT_REDIS_TIMEOUT_MS, |s| (s * 1000.0) as u64);
         if !(100..=60_000).contains(&timeout_ms) {
             return Err(self.fail("gateway.redis.socket_timeout", "expected 0.1 to 60 seconds"));
         }
@@ -353,17 +370,7 @@ impl Resolver<'_> {
             if let Some(unknown) = agent.roles.iter().find(|role| !roles.contains_key(*role)) {
                 return Err(self.fail(&format!("{key}.roles"), format!("{unknown:?} is not in `roles`")));
             }
-            let program = match (agent.command, agent.class_path) {
-                (Some(_), Some(_)) => {
-                    return Err(self.fail(&key, "has both `command` and `class_path`; expected one"));
-                }
-                (Some(words), None) if words.is_empty() => {
-                    return Err(self.fail(&format!("{key}.command"), "is empty"));
-                }
-                (Some(words), None) => Program::Command(words),
-                (None, Some(path)) => Program::ClassPath(path),
-                (None, None) => Program::None,
-            };
+            let program = self.program(&key, &agent)?;
             let id = agent.agent_id;
             let resolved = Agent {
                 id: id.clone(),
@@ -383,6 +390,39 @@ impl Resolver<'_> {
             }
         }
         Ok(agents)
+    }
+
+    fn program(&self, key: &str, agent: &file::Agent) -> Result<Program, ConfigError> {
+        let class_path = match (&agent.command, &agent.class_path) {
+            (Some(_), Some(_)) => {
+                return Err(self.fail(key, "has both `command` and `class_path`; expected one"));
+            }
+            (Some(words), None) if words.is_empty() => {
+                return Err(self.fail(&format!("{key}.command"), "is empty"));
+            }
+            (Some(words), None) => return Ok(Program::Command(words.clone())),
+            (None, Some(path)) => path,
+            (None, None) => return Ok(Program::None),
+        };
+        if class_path.split_once(':').is_none_or(|(module, class)| module.is_empty() || class.is_empty()) {
+            return Err(self.fail(&format!("{key}.class_path"), "expected module:Class"));
+        }
+        let init_kwargs = agent.init_kwargs.clone().unwrap_or_default();
+        if let Some(name) = RESERVED_KWARGS.iter().find(|name| init_kwargs.contains_key(**name)) {
+            return Err(self.fail(
+                &format!("{key}.init_kwargs.{name}"),
+                "is given to the constructor by the runner; leave it out",
+            ));
+        }
+        let init_kwargs = serde_json::Value::Object(init_kwargs).to_string();
+        if init_kwargs.len() > MAX_INIT_KWARGS_BYTES {
+            return Err(self.fail(
+                &format!("{key}.init_kwargs"),
+                format!("are {} bytes as JSON; at most {MAX_INIT_KWARGS_BYTES}", init_kwargs.len()),
+            ));
+        }
+        let python = agent.python.clone();
+        Ok(Program::Python(PythonAgent { class_path: class_path.clone(), python, init_kwargs }))
     }
 
     fn permissions(
