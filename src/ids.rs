@@ -126,6 +126,11 @@ impl CorrelationId {
         Some(Self(bytes))
     }
 
+    /// The id as bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// The route hash of the agent that made the request.
     pub fn route_hash(&self) -> u16 {
         u16::from_be_bytes([self.0[0], self.0[1]])

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::inbox::Inbox;
-use super::job::{Accepted, Caller, Discovered, Job, MessageJob, RefusedJob, ReplyJob};
+use super::job::{Accepted, Caller, Discovered, Job, MessageJob, Receipt, RefusedJob, ReplyJob};
 use super::session::Session;
 use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane};
@@ -50,6 +50,8 @@ pub(super) struct Decided {
     pub outcome: Result<Success, Refusal>,
     /// Whose message was counted, to be taken back if it does not happen.
     pub counted: Option<AgentId>,
+    /// Where a decision on a message is on record.
+    pub receipt: Option<Receipt>,
     /// Which effects of the transaction carry it out: first and one past the last.
     pub effects: std::ops::Range<usize>,
 }
@@ -95,6 +97,8 @@ pub(super) struct Transaction<'a> {
     pub(super) senders: BTreeSet<AgentId>,
     /// Whose message the current job has counted.
     counted: Option<AgentId>,
+    /// Where the current job's decision is on record.
+    receipt: Option<Receipt>,
     scratch: &'a mut Scratch,
 }
 
@@ -157,6 +161,7 @@ impl<'a> Transaction<'a> {
             trials: HashMap::new(),
             senders: BTreeSet::new(),
             counted: None,
+            receipt: None,
             scratch,
         }
     }
@@ -170,6 +175,15 @@ impl<'a> Transaction<'a> {
     pub(super) fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
         let fields = Fields { policy_version: self.settings.policy.version(), ..*fields };
         let _ = self.lane.append(self.now, action, decision, &fields);
+    }
+
+    /// Records a decision on a message; its receipt goes to who asked.
+    fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+        let policy = &self.settings.policy;
+        let fields = Fields { policy_version: policy.version(), ..*fields };
+        let place = self.lane.append_counted(self.now, action, decision, &fields);
+        self.receipt =
+            Some(Receipt { lane: self.lane.id().clone(), place, policy_version: *policy.version() });
     }
 
     /// Decides one job and records the decision.
@@ -196,7 +210,12 @@ impl<'a> Transaction<'a> {
             Job::Open(session) => self.open(session),
             Job::Refused(job) => self.refused(job),
         };
-        Decided { outcome, counted: self.counted.take(), effects: first..self.effects }
+        Decided {
+            outcome,
+            counted: self.counted.take(),
+            receipt: self.receipt.take(),
+            effects: first..self.effects,
+        }
     }
 
     // --- messages -------------------------------------------------------------------------------
@@ -207,7 +226,7 @@ impl<'a> Transaction<'a> {
         let correlation_id = job.request_ttl_s.map(|_| CorrelationId::new(agent));
         let Judged { decision, rule, refusal, findings, redacted } = self.judge_message(job);
         let action = if job.request_ttl_s.is_some() { Action::Request } else { Action::Send };
-        self.record(
+        self.record_counted(
             action,
             decision,
             &Fields {
@@ -256,7 +275,11 @@ impl<'a> Transaction<'a> {
             };
             self.pend(&correlation_id, &pending, ttl_s * 1000);
         }
-        Ok(Success::Queued { accepted: Accepted { message_id, correlation_id }, target, bytes })
+        Ok(Success::Queued {
+            accepted: Accepted { message_id, correlation_id, receipt: None },
+            target,
+            bytes,
+        })
     }
 
     fn judge_message(&mut self, job: &MessageJob) -> Judged {
@@ -352,7 +375,7 @@ impl<'a> Transaction<'a> {
             Err(_) => ("", ""),
         };
         let mismatch = searched.refusal == Some(Refusal::REPLY_SENDER_MISMATCH);
-        self.record(
+        self.record_counted(
             Action::Reply,
             if mismatch { Decision::AuthzDenied } else { searched.decision },
             &Fields {
@@ -399,7 +422,7 @@ impl<'a> Transaction<'a> {
             let _ =
                 self.batch.arg(keys::instances(&target)).arg(instance.as_str()).arg(self.now.unix_us / 1000);
         }
-        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id) };
+        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id), receipt: None };
         Ok(Success::Replied { accepted, target, instance, pending, ttl_ms })
     }
 
@@ -549,7 +572,7 @@ impl<'a> Transaction<'a> {
             | crate::refusal::Kind::ResourceExhausted
             | crate::refusal::Kind::Unavailable => Decision::Refused,
         };
-        self.record(
+        self.record_counted(
             job.action,
             decision,
             &Fields {

@@ -6,6 +6,7 @@ use super::inbox::{Claim, EntryKey, Read};
 use super::session::{DeliveryId, Outbound, Place};
 use super::worker::{STALL_MS, Worker};
 use crate::clock::Now;
+use crate::envelope::message_id_of;
 use crate::ids::{AgentId, InstanceId};
 use crate::store::answers::{self, StreamEntry};
 use crate::store::{Value, keys};
@@ -138,7 +139,7 @@ impl Worker {
             if !inbox.dead.is_empty() {
                 let _ = self.dying.insert(agent.clone());
             }
-            if reads_left == 0 {
+            if reads_left == 0 || self.custody.is_full() {
                 self.ready.insert(agent.clone());
                 self.schedule(&agent);
                 continue;
@@ -281,9 +282,12 @@ impl Worker {
             let found = returned.iter().position(|e| e.id == *entry).map(|at| returned.swap_remove(at));
             match (found, &session) {
                 (Some(StreamEntry { id, envelope: Some(envelope) }), Some(session)) => {
-                    inbox.delivered_again(&claim.instance, claim.place, id, envelope.len());
-                    let key = DeliveryId { place: claim.place, entry: id };
-                    session.send(Outbound::Delivery { id: key, envelope });
+                    let message_id = message_id_of(&envelope).unwrap_or_default();
+                    let (instance, bytes) = (&claim.instance, envelope.len());
+                    let attempt = inbox.delivered_again(instance, claim.place, id, message_id, bytes);
+                    self.custody.delivered(agent, instance, message_id, attempt, now);
+                    let id = DeliveryId { place: claim.place, entry: id };
+                    session.send(Outbound::Delivery { id, attempt, envelope });
                 }
                 // Deleted meanwhile: nothing is left to deliver.
                 (None | Some(StreamEntry { envelope: None, .. }), _) => {
@@ -332,10 +336,14 @@ impl Worker {
         };
         for StreamEntry { id, envelope } in entries {
             let bytes = envelope.as_ref().map_or(0, String::len);
-            inbox.delivered_new(&read.instance, read.place, id, bytes);
+            let message_id = envelope.as_deref().and_then(message_id_of).unwrap_or_default();
+            inbox.delivered_new(&read.instance, read.place, id, message_id, bytes);
             let id = DeliveryId { place: read.place, entry: id };
             match envelope {
-                Some(envelope) => session.send(Outbound::Delivery { id, envelope }),
+                Some(envelope) => {
+                    self.custody.delivered(agent, &read.instance, message_id, 1, now);
+                    session.send(Outbound::Delivery { id, attempt: 1, envelope });
+                }
                 // Not written by this server: nobody can handle it.
                 None => {
                     let (reason, now_ms) = ("no_envelope", now.mono_ms);

@@ -6,6 +6,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::session::{DeliveryId, Place, Session};
 use crate::config::Delivery;
 use crate::ids::{AgentId, InstanceId};
@@ -74,6 +76,8 @@ struct Entry {
     /// Who has, or had, it last.
     holder: InstanceId,
     bytes: usize,
+    /// Which message it is; nil before this worker has seen it.
+    message_id: Uuid,
 }
 
 /// One connected instance.
@@ -298,15 +302,18 @@ impl Inbox {
         Some((key, attempts))
     }
 
-    /// The instance has handled a delivery; false when it holds no such delivery.
-    pub fn ack(&mut self, instance: &InstanceId, id: DeliveryId) -> bool {
-        match self.release(instance, id, State::Leaving) {
-            Some((key, _)) => {
-                self.acked.push(key);
-                true
-            }
-            None => false,
-        }
+    /// The instance has handled a delivery: its message and the number of the delivery; `None` when it
+    /// holds no such delivery.
+    pub fn ack(&mut self, instance: &InstanceId, id: DeliveryId) -> Option<(Uuid, u32)> {
+        let (key, attempts) = self.release(instance, id, State::Leaving)?;
+        let message_id = self.entries.get(&key).map_or(Uuid::nil(), |entry| entry.message_id);
+        self.acked.push(key);
+        Some((message_id, attempts))
+    }
+
+    /// Which message a delivery is of.
+    pub fn message_of(&self, instance: &InstanceId, id: DeliveryId) -> Option<Uuid> {
+        self.entries.get(&Self::key(instance, id)).map(|entry| entry.message_id)
     }
 
     /// The instance refuses a delivery.
@@ -535,29 +542,47 @@ impl Inbox {
     }
 
     /// A new entry was read for a connected instance and goes to it now.
-    pub fn delivered_new(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
+    pub fn delivered_new(
+        &mut self,
+        instance: &InstanceId,
+        place: Place,
+        entry: EntryId,
+        message_id: Uuid,
+        bytes: usize,
+    ) {
         let key = Self::key(instance, DeliveryId { place, entry });
         self.typical_bytes = bytes.max(self.typical_bytes - self.typical_bytes / 8);
         if let Some(slot) = self.slot_mut(instance) {
             slot.in_flight += 1;
             slot.bytes += bytes;
         }
-        let _ = self
-            .entries
-            .insert(key, Entry { state: State::InFlight, attempts: 1, holder: instance.clone(), bytes });
+        let _ = self.entries.insert(
+            key,
+            Entry { state: State::InFlight, attempts: 1, holder: instance.clone(), bytes, message_id },
+        );
     }
 
-    /// A claimed entry came back and goes to its new holder now.
-    pub fn delivered_again(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
+    /// A claimed entry came back and goes to its new holder now; which delivery it is.
+    pub fn delivered_again(
+        &mut self,
+        instance: &InstanceId,
+        place: Place,
+        entry: EntryId,
+        message_id: Uuid,
+        bytes: usize,
+    ) -> u32 {
         let key = Self::key(instance, DeliveryId { place, entry });
         let Some(found) = self.entries.get_mut(&key) else {
-            return;
+            return 0;
         };
         found.state = State::InFlight;
         found.bytes = bytes;
+        found.message_id = message_id;
+        let attempts = found.attempts;
         if let Some(slot) = self.slot_mut(instance) {
             slot.bytes += bytes;
         }
+        attempts
     }
 
     /// A claim that Redis did not answer with the entry: it exists no more (`gone`), or the claim failed
@@ -625,7 +650,9 @@ impl Inbox {
             (now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms), line.deliveries)
         };
         let state = State::Waiting { due_ms, lost: true };
-        let _ = self.entries.insert(key.clone(), Entry { state, attempts, holder, bytes: 0 });
+        let _ = self
+            .entries
+            .insert(key.clone(), Entry { state, attempts, holder, bytes: 0, message_id: Uuid::nil() });
         self.waiting.push(Reverse((due_ms, key)));
     }
 

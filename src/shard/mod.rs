@@ -6,8 +6,10 @@
 //! * [`worker`]: the loop, timers, connection.
 //! * `round`: one round trip: gather facts, decide, commit, answer.
 //! * `flow`: what follows in the same pipeline: acknowledge, claim, read.
+//! * `custody`: who got and who acknowledged what, for the record.
 //! * `decide`: what happens to each job, and its audit record; `notes`: what happened by itself.
 
+mod custody;
 mod decide;
 mod flow;
 pub mod inbox;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::decide::{PendingRequest, Transaction, cut};
 use super::inbox::DeadLetter;
 use crate::audit::{Action, Decision, Fields};
+use crate::envelope::message_id_of;
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::store::keys;
@@ -27,6 +28,7 @@ pub(super) enum Note {
     Nacked {
         identity: Arc<Identity>,
         instance: InstanceId,
+        message_id: Option<Uuid>,
         delivery: String,
         attempt: u32,
         retryable: bool,
@@ -69,7 +71,7 @@ impl Transaction<'_> {
                     let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("INACTIVE");
                 }
             }
-            Note::Nacked { identity, instance, delivery, attempt, retryable, reason } => {
+            Note::Nacked { identity, instance, message_id, delivery, attempt, retryable, reason } => {
                 self.record(
                     Action::Nack,
                     Decision::Event,
@@ -77,6 +79,7 @@ impl Transaction<'_> {
                         agent: identity.agent.as_str(),
                         instance: instance.as_str(),
                         fingerprint: &identity.fingerprint,
+                        message_id: *message_id,
                         target: delivery,
                         attempt: *attempt,
                         rule: if *retryable { "retryable" } else { "not_retryable" },
@@ -199,15 +202,4 @@ impl Transaction<'_> {
                 .arg(keys::consumer(agent, instance));
         }
     }
-}
-
-/// The id in an envelope of ours or of an older server's.
-fn message_id_of(envelope: &str) -> Option<Uuid> {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        message_id: std::borrow::Cow<'a, str>,
-    }
-    let head: Head<'_> = serde_json::from_str(envelope).ok()?;
-    Uuid::parse_str(&head.message_id).ok()
 }

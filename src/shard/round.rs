@@ -4,7 +4,7 @@
 
 use super::decide::{Decided, Facts, PendingRequest, Success, Transaction};
 use super::inbox::{DeadLetter, EntryKey, MAX_ATTEMPTS_REASON};
-use super::job::{Job, MessageJob, ReplyJob};
+use super::job::{Accepted, Declined, Job, MessageJob, ReplyJob};
 use super::notes::Note;
 use super::worker::{STALL_MS, Scan, Worker};
 use crate::clock::Now;
@@ -112,7 +112,8 @@ impl Worker {
 
         let Gathered { facts, letters, clears, watching } = gathered;
         let notes = if stalled { 0 } else { self.notes.len() };
-        let transacts = !jobs.is_empty() || notes > 0 || !letters.is_empty() || !clears.is_empty();
+        let custody = !stalled && (self.stopping || self.custody.is_due(now));
+        let transacts = !jobs.is_empty() || notes > 0 || custody || !letters.is_empty() || !clears.is_empty();
         let mut decided = Vec::with_capacity(jobs.len());
         let mut letter_effects = Vec::with_capacity(letters.len());
         let mut exec = None;
@@ -127,6 +128,7 @@ impl Worker {
                 facts,
                 &mut self.scratch,
             );
+            self.custody.record(transaction.lane, now);
             for note in self.notes.iter().take(notes) {
                 transaction.note(note);
             }
@@ -145,7 +147,7 @@ impl Worker {
             let block_at = transaction.effects;
             let has_block = match self.lane.block() {
                 Some(block) => {
-                    let _ = trail::append(&mut self.batch, self.lane.id(), block);
+                    let _ = trail::append(&mut self.batch, block);
                     true
                 }
                 None => false,
@@ -192,6 +194,7 @@ impl Worker {
             }
             self.lane.confirm();
             drop(self.notes.drain(..notes));
+            self.custody.clear();
             self.settle_letters(letters, &letter_effects, &values, now);
             self.settle_clears(clears, now);
         }
@@ -491,11 +494,11 @@ impl Worker {
 
     /// Tells every caller what was decided and committed.
     fn answer(&mut self, jobs: Vec<Job>, decided: Vec<Decided>, mut values: Vec<Value>, now: Now) {
-        for (job, Decided { outcome, effects, .. }) in jobs.into_iter().zip(decided) {
+        for (job, Decided { outcome, effects, receipt, .. }) in jobs.into_iter().zip(decided) {
             let success = match outcome {
                 Ok(success) => success,
                 Err(refusal) => {
-                    job.fail(refusal);
+                    job.fail(Declined { refusal, receipt });
                     continue;
                 }
             };
@@ -512,21 +515,21 @@ impl Worker {
                     {
                         inbox.breaker.admitted(config, now.mono_ms);
                     }
-                    let _ = answer.send(Ok(accepted));
+                    let _ = answer.send(Ok(Accepted { receipt, ..accepted }));
                 }
                 (
                     Job::Reply(ReplyJob { answer, .. }),
                     Success::Replied { accepted, target, instance, .. },
                 ) => {
                     self.expect_return(&target, instance, now);
-                    let _ = answer.send(Ok(accepted));
+                    let _ = answer.send(Ok(Accepted { receipt, ..accepted }));
                 }
                 (Job::Discover { answer, .. }, Success::Discovered(found)) => {
                     let _ = answer.send(Ok(found));
                 }
                 (Job::StateGet { answer, .. }, Success::State) => {
                     let value = values.get_mut(effects.start).map(std::mem::take).unwrap_or_default();
-                    let _ = answer.send(answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE));
+                    let _ = answer.send(answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE.into()));
                 }
                 (Job::StateUpdate { answer, .. } | Job::StateReset { answer, .. }, Success::Done) => {
                     let _ = answer.send(Ok(()));

@@ -80,6 +80,8 @@ pub enum Outbound {
     Delivery {
         /// Its id.
         id: DeliveryId,
+        /// Which delivery of the message it is, from 1.
+        attempt: u32,
         /// The envelope's JSON text.
         envelope: String,
     },

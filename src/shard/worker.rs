@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::custody::Custody;
 use super::inbox::{Inbox, Nacked};
 use super::job::{Control, Job};
 use super::mailbox::Inlet;
@@ -16,7 +17,7 @@ use super::notes::Note;
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
 use super::{Settings, Shared};
-use crate::audit::{Action, Decision, Fields, Lane, LaneId};
+use crate::audit::{Lane, LaneId};
 use crate::clock::Now;
 use crate::dlp::Scratch;
 use crate::ids::{AgentId, InstanceId};
@@ -102,13 +103,15 @@ pub struct Worker {
     /// Gone instances whose remains are to be cleared.
     pub(super) clears: VecDeque<(AgentId, InstanceId)>,
     pub(super) notes: Vec<Note>,
+    /// Deliveries and acknowledgements that are not on record yet.
+    pub(super) custody: Custody,
     pub(super) stalled_until_ms: u64,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
     watches_expiry: bool,
     /// Streams that were ended, until they are cut.
     ended: HashMap<u64, Arc<Session>>,
     next_ended: u64,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 impl Worker {
@@ -144,6 +147,7 @@ impl Worker {
             scans: VecDeque::new(),
             clears: VecDeque::new(),
             notes: Vec::new(),
+            custody: Custody::default(),
             stalled_until_ms: 0,
             timers: BinaryHeap::new(),
             watches_expiry: false,
@@ -285,8 +289,11 @@ impl Worker {
             match note {
                 // Unknown, foreign and repeated ids change nothing.
                 ClientNote::Ack(id) => {
-                    if inbox.ack(&session.instance, id)
-                        && let Some(config) = self.settings.policy.breaker()
+                    let Some((message_id, attempt)) = inbox.ack(&session.instance, id) else {
+                        continue;
+                    };
+                    self.custody.acked(agent, &session.instance, message_id, attempt);
+                    if let Some(config) = self.settings.policy.breaker()
                         && inbox.breaker.succeeded(config, now.mono_ms)
                     {
                         let (agent, reason) = (agent.clone(), String::new());
@@ -294,6 +301,7 @@ impl Worker {
                     }
                 }
                 ClientNote::Nack { id, reason, retryable } => {
+                    let message_id = inbox.message_of(&session.instance, id);
                     let nacked = inbox.nack(
                         &session.instance,
                         id,
@@ -313,6 +321,7 @@ impl Worker {
                     self.notes.push(Note::Nacked {
                         identity: session.identity.clone(),
                         instance: session.instance.clone(),
+                        message_id,
                         delivery: id.to_string(),
                         attempt,
                         retryable,
@@ -504,7 +513,10 @@ impl Worker {
         }
         let stalled = Now::read().mono_ms < self.stalled_until_ms;
         let ready = !self.ready.is_empty() || !self.scans.is_empty();
-        let transacts = !self.notes.is_empty() || !self.clears.is_empty() || !self.dying.is_empty();
+        let transacts = !self.notes.is_empty()
+            || !self.clears.is_empty()
+            || !self.dying.is_empty()
+            || self.custody.is_due(Now::read());
         ready || (!stalled && (transacts || !self.regroup.is_empty()))
     }
 
@@ -513,6 +525,9 @@ impl Worker {
         let mut until_ms = now_ms + MAX_SLEEP_MS;
         if let Some(Reverse((at_ms, _))) = self.timers.peek() {
             until_ms = until_ms.min(*at_ms);
+        }
+        if let Some(due_ms) = self.custody.due_ms() {
+            until_ms = until_ms.min(due_ms);
         }
         if self.connection.is_none() {
             until_ms = until_ms.min(self.retry_at_ms);
@@ -566,16 +581,7 @@ impl Worker {
         let mut lane = Lane::new(LaneId::new(self.boot, self.index, self.connects));
         // The first connection has no predecessor; any later one states how the last lane ended.
         let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
-        let _ = lane.append(
-            now,
-            Action::LaneOpened,
-            Decision::Event,
-            &Fields {
-                reason: &predecessor,
-                policy_version: self.settings.policy.version(),
-                ..Fields::default()
-            },
-        );
+        lane.open(now, &predecessor, self.settings.policy.version());
         open_lane(&mut connection, &mut self.batch, &mut lane, now)?;
         let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
         self.adopt_agents(&mut connection, &agents, now)?;
@@ -693,7 +699,7 @@ impl Worker {
                 std::thread::park_timeout(Duration::from_millis(RECONNECT_FIRST_MS));
             }
             let acked = self.inboxes.values().any(|inbox| !inbox.acked.is_empty());
-            let left = !self.notes.is_empty() || acked || !self.dying.is_empty();
+            let left = !self.notes.is_empty() || !self.custody.is_empty() || acked || !self.dying.is_empty();
             if !left && closed {
                 break;
             }
@@ -750,7 +756,7 @@ fn open_lane(
     let _ = batch.command("MULTI");
     let _ = trail::register(batch, lane.id(), &description);
     if let Some(block) = lane.block() {
-        let _ = trail::append(batch, lane.id(), block);
+        let _ = trail::append(batch, block);
     }
     let _ = batch.command("EXEC");
     let answers = connection.run(batch)?;

@@ -9,7 +9,7 @@ use crate::audit::{Block, LaneId};
 
 /// Field of a lane entry that holds the records.
 pub const BLOCK_FIELD: &str = "b";
-/// Field of a lane entry that holds the chain's hash after its last record.
+/// Field of a lane entry that holds the lane's root after its last record.
 pub const HASH_FIELD: &str = "h";
 /// Blocks read in one step.
 const PAGE_BLOCKS: usize = 256;
@@ -35,10 +35,10 @@ pub struct Lanes {
 }
 
 /// Adds the command that appends a block to its lane.
-pub fn append(batch: &mut Batch, lane: &LaneId, block: Block<'_>) -> usize {
+pub fn append(batch: &mut Batch, block: Block<'_>) -> usize {
     let place = batch.command("XADD");
     let _ = batch
-        .arg(keys::lane(lane))
+        .arg(keys::lane(block.lane))
         .arg(format!("{}-0", block.first_seq))
         .arg(BLOCK_FIELD)
         .arg(block.bytes)

@@ -41,7 +41,7 @@ fn id(n: u64) -> DeliveryId {
 
 fn deliver(inbox: &mut Inbox, n: usize, entry: u64) {
     inbox.added(100);
-    inbox.delivered_new(&instance(n), Place::Shared, id(entry).entry, 100);
+    inbox.delivered_new(&instance(n), Place::Shared, id(entry).entry, Uuid::nil(), 100);
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn an_ack_counts_once_and_only_from_the_holder() {
     inbox.open(session(0));
     inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
-    assert!(!inbox.ack(&instance(1), id(1)), "foreign");
-    assert!(!inbox.ack(&instance(0), id(2)), "forged");
-    assert!(inbox.ack(&instance(0), id(1)));
-    assert!(!inbox.ack(&instance(0), id(1)), "repeated");
+    assert!(inbox.ack(&instance(1), id(1)).is_none(), "foreign");
+    assert!(inbox.ack(&instance(0), id(2)).is_none(), "forged");
+    assert!(inbox.ack(&instance(0), id(1)).is_some());
+    assert!(inbox.ack(&instance(0), id(1)).is_none(), "repeated");
     assert_eq!(inbox.acked.len(), 1);
 }
 
@@ -70,7 +70,7 @@ fn credit_bounds_what_a_session_is_given() {
         }
     }
     assert_eq!(inbox.reads(&config()), []);
-    assert!(inbox.ack(&instance(0), id(2)));
+    assert!(inbox.ack(&instance(0), id(2)).is_some());
     let reads = inbox.reads(&config());
     assert_eq!(reads.len(), 1);
     assert_eq!(reads[0].count, 1);
@@ -158,7 +158,7 @@ fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
         assert_eq!(inbox.due(now_ms + wait_ms - 1, &config()), []);
         now_ms += wait_ms;
         assert_eq!(inbox.due(now_ms, &config()).len(), 1);
-        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, 100);
+        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, Uuid::nil(), 100);
     }
     let nacked = inbox.nack(&instance(0), id(1), "never", true, now_ms, &config());
     assert_eq!(nacked, Nacked::Dead(MAX_ATTEMPTS));
@@ -179,7 +179,7 @@ fn a_message_that_kills_its_handler_each_time_dies_too() {
         current = session(0);
         inbox.open(current.clone());
         assert_eq!(inbox.due(now_ms, &config()).len(), 1);
-        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, 100);
+        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, Uuid::nil(), 100);
     }
     assert!(inbox.close(&current, now_ms + RECLAIM_MS));
     inbox.open(session(0));
@@ -205,7 +205,7 @@ fn a_reply_waits_for_its_instance_and_blocks_nobody() {
     let lost = session(0);
     inbox.open(lost.clone());
     inbox.open(session(1));
-    inbox.delivered_new(&instance(0), Place::Own, EntryId { ms: 1, seq: 0 }, 10);
+    inbox.delivered_new(&instance(0), Place::Own, EntryId { ms: 1, seq: 0 }, Uuid::nil(), 10);
     deliver(&mut inbox, 0, 2);
     assert!(inbox.close(&lost, RECLAIM_MS));
     let claims = inbox.due(RECLAIM_MS, &config());
@@ -274,7 +274,7 @@ proptest! {
             for claim in inbox.due(now_ms, config) {
                 let n: usize = claim.instance.as_str()[1..].parse().unwrap();
                 for entry in claim.entries {
-                    inbox.delivered_again(&claim.instance, claim.place, entry, 100);
+                    inbox.delivered_again(&claim.instance, claim.place, entry, Uuid::nil(), 100);
                     assert!(holder.insert(entry.ms, n).is_none(), "entry {} is with two", entry.ms);
                 }
             }
@@ -300,7 +300,7 @@ proptest! {
                         let n: usize = read.instance.as_str()[1..].parse().unwrap();
                         let got = usize::from(read.place == Place::Shared && read.count > 0);
                         for _ in 0..got {
-                            inbox.delivered_new(&read.instance, read.place, id(next_entry).entry, 100);
+                            inbox.delivered_new(&read.instance, read.place, id(next_entry).entry, Uuid::nil(), 100);
                             prop_assert!(holder.insert(next_entry, n).is_none());
                             next_entry += 1;
                         }
@@ -309,7 +309,7 @@ proptest! {
                 }
                 Step::Ack(n, entry) => {
                     let known = holder.get(&entry) == Some(&n);
-                    prop_assert_eq!(inbox.ack(&instance(n), id(entry)), known);
+                    prop_assert_eq!(inbox.ack(&instance(n), id(entry)).is_some(), known);
                     if known {
                         let _ = holder.remove(&entry);
                         let _ = acked.insert(entry);
@@ -350,7 +350,7 @@ proptest! {
             settle(&mut inbox, &config, now_ms, &mut holder);
             let all: Vec<(u64, usize)> = holder.drain().collect();
             for (entry, n) in all {
-                prop_assert!(inbox.ack(&instance(n), id(entry)));
+                prop_assert!(inbox.ack(&instance(n), id(entry)).is_some());
                 let _ = acked.insert(entry);
             }
         }
