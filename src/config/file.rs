@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::audit::Audit;
+use super::telemetry::Telemetry;
 use crate::dlp::DlpConfig;
 use crate::ids::AgentId;
 use crate::policy::{BreakerConfig, MAX_FAILURE_THRESHOLD, RateLimit};
@@ -18,7 +20,7 @@ pub(super) fn parse(text: &str) -> Result<File, String> {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub server_listen_addr: String,
-    admin_listen_addr: Option<String>,
+    pub admin_listen_addr: Option<String>,
     pub threads: Option<usize>,
     pub tls_ca_path: Option<PathBuf>,
     pub tls_server_cert_path: Option<PathBuf>,
@@ -53,17 +55,17 @@ impl Default for File {
 }
 
 impl File {
-    /// Keys that are understood but not yet enforced: an operator must not believe otherwise.
+    /// Keys that are checked but change nothing: an operator must not believe otherwise.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut silent = Vec::new();
         let mut note = |set: bool, key: &str| {
             if set {
-                silent.push(format!("{key}: accepted, not yet enforced by this version"));
+                silent.push(format!("{key}: accepted, no effect"));
             }
         };
         note(self.admin_listen_addr.is_some(), "admin_listen_addr");
-        note(self.gateway.audit.is_some(), "gateway.audit");
-        note(self.gateway.telemetry.is_some(), "gateway.telemetry");
+        note(self.gateway.audit != Audit::default(), "gateway.audit");
+        note(self.gateway.telemetry.enabled, "gateway.telemetry");
         if self.gateway.redis.decode_responses.is_some() {
             silent.push("gateway.redis.decode_responses: has no effect here".to_owned());
         }
@@ -105,9 +107,10 @@ impl Default for Limits {
     }
 }
 
-type Problem = (&'static str, String);
+/// What is wrong with a section: the key within it, and what was expected.
+pub(super) type Problem = (&'static str, String);
 
-fn within<T: PartialOrd + std::fmt::Display>(
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     key: &'static str,
     value: T,
     low: T,
@@ -193,9 +196,9 @@ pub(super) struct Gateway {
     pub rate_limit: RateLimit,
     pub features: Features,
     pub dlp: DlpConfig,
-    audit: Option<serde_yaml::Value>,
+    pub audit: Audit,
     pub circuit_breaker: BreakerConfig,
-    telemetry: Option<serde_yaml::Value>,
+    pub telemetry: Telemetry,
 }
 
 /// Policy stages that can be switched (`gateway.features`).
@@ -230,6 +233,7 @@ pub(super) struct Redis {
     pub data_dir: PathBuf,
     /// Seconds; `null` is the default.
     pub socket_timeout: Option<f64>,
+    /// A setting of the old server's Redis client.
     decode_responses: Option<bool>,
     pub durability: Durability,
 }
@@ -246,15 +250,31 @@ impl Default for Redis {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Durability {
     pub mode: DurabilityMode,
-    // Read with the stricter modes, which are refused so far.
-    #[serde(rename = "replicas")]
-    _replicas: u32,
-    #[serde(rename = "timeout_ms")]
-    _timeout_ms: Option<u64>,
+    /// Replicas that must have a commit before it is answered.
+    pub replicas: u32,
+    /// How long they may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self { mode: DurabilityMode::Accepted, replicas: 0, timeout_ms: 1000 }
+    }
+}
+
+impl Durability {
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        within("replicas", self.replicas, 0, 16)?;
+        within("timeout_ms", self.timeout_ms, 1, 60_000)?;
+        if self.mode != DurabilityMode::Accepted {
+            return Err(("mode", "only `accepted` can be given by this version".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -326,25 +346,21 @@ fn yes() -> bool {
 }
 
 impl Permission {
-    /// Every agent that the rule names, with the field that names it.
-    pub fn named(&self) -> Vec<(&'static str, &AgentId)> {
-        fn all<'a>(
-            field: &'static str,
-            ids: &'a [AgentId],
-        ) -> impl Iterator<Item = (&'static str, &'a AgentId)> {
-            ids.iter().map(move |id| (field, id))
-        }
-        match self {
-            Self::AllowBidirectional { agents } => all("agents", agents).collect(),
-            Self::AllowNetwork { agents, .. } => all("agents", agents).collect(),
-            Self::AllowBroadcast { sender, receivers } => {
-                std::iter::once(("sender", sender)).chain(all("receivers", receivers)).collect()
-            }
-            Self::AllowWildcard { agent_id } => vec![("agent_id", agent_id)],
+    /// Every agent that the rule names, with the field that names it and its place there, where that is
+    /// a list.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Option<usize>, &AgentId)> {
+        let (single, field, list): (_, _, &[AgentId]) = match self {
+            Self::AllowBidirectional { agents } => (None, "agents", agents),
+            Self::AllowNetwork { agents, .. } => (None, "agents", agents),
+            Self::AllowBroadcast { sender, receivers } => (Some(("sender", sender)), "receivers", receivers),
+            Self::AllowWildcard { agent_id } => (Some(("agent_id", agent_id)), "", &[]),
             Self::Allow { sender, targets } | Self::Deny { sender, targets } => {
-                std::iter::once(("sender", sender)).chain(all("targets", targets)).collect()
+                (Some(("sender", sender)), "targets", targets)
             }
-        }
+        };
+        let single = single.map(|(field, id)| (field, None, id));
+        let listed = list.iter().enumerate().map(move |(place, id)| (field, Some(place), id));
+        single.into_iter().chain(listed)
     }
 }
 
@@ -363,12 +379,12 @@ pub(super) struct Agent {
     pub instances: u32,
     #[serde(default)]
     pub capabilities: Vec<String>,
-    #[serde(default = "empty_object")]
-    pub metadata: serde_json::Value,
+    #[serde(default)]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
     pub tls_cert_path: Option<PathBuf>,
     pub tls_key_path: Option<PathBuf>,
     #[serde(default)]
-    pub init_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
+    pub init_kwargs: serde_json::Map<String, serde_json::Value>,
     #[serde(default)]
     pub roles: Vec<String>,
     pub rate_limit: Option<RateLimit>,
@@ -376,10 +392,6 @@ pub(super) struct Agent {
 
 fn one() -> u32 {
     1
-}
-
-fn empty_object() -> serde_json::Value {
-    serde_json::Value::Object(serde_json::Map::new())
 }
 
 /// When the runner starts an agent's process again.

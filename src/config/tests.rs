@@ -87,11 +87,121 @@ fn every_permission_type_is_read() {
     assert!(config.warnings.iter().any(|w| w.contains("allow_wildcard")));
 }
 
+/// HEAD has three lines, so the first line of `body` is line 4.
+#[test]
+fn what_is_wrong_beyond_the_syntax_has_file_key_and_line_too() {
+    let agents = "agents:\n  - agent_id: a\n  - agent_id: b\n";
+    for (body, key, line) in [
+        ("limits:\n  max_json_depth: 64\n  max_message_bytes: 0\n", "limits.max_message_bytes", 6),
+        ("delivery:\n  retry_backoff_ms: []\n", "delivery.retry_backoff_ms", 5),
+        ("\nthreads: 0\n", "threads", 5),
+        ("server_listen_addr: nowhere\n", "server_listen_addr", 4),
+        ("admin_listen_addr: '9464'\n", "admin_listen_addr", 4),
+        ("gateway:\n  redis:\n    url: http://x\n", "gateway.redis.url", 6),
+        ("gateway:\n  redis:\n    socket_timeout: 0\n", "gateway.redis.socket_timeout", 6),
+        ("gateway:\n  redis: {durability: {mode: fsynced}}\n", "gateway.redis.durability.mode", 5),
+        ("gateway:\n  audit:\n    checkpoint_interval_ms: 1\n", "gateway.audit.checkpoint_interval_ms", 6),
+        ("gateway:\n  audit:\n    anchor_path: keys/audit.ed25519\n", "gateway.audit.anchor_path", 6),
+        ("gateway:\n  telemetry:\n    sample_ratio: 2\n", "gateway.telemetry.sample_ratio", 6),
+        (
+            "gateway:\n  circuit_breaker:\n    timeout_seconds: 0\n",
+            "gateway.circuit_breaker.timeout_seconds",
+            6,
+        ),
+        (
+            "gateway:\n  dlp:\n    rules:\n      - {id: x, type: t, pattern: a}\n      - {id: y, type: t,\n         pattern: '('}\n",
+            "gateway.dlp.rules[1].pattern",
+            9,
+        ),
+        ("gateway:\n  dlp:\n    policy_overrides:\n      no: block\n", "gateway.dlp.policy_overrides.no", 7),
+        ("roles:\n  - name: r\n    permissions:\n      - send:a\n      - no\n", "roles[0].permissions[1]", 8),
+        ("agents:\n  - agent_id: a\n    roles: [nobody]\n", "agents[0].roles[0]", 6),
+        ("agents:\n  - agent_id: a\n  - agent_id: a\n", "agents[1].agent_id", 6),
+        ("agents:\n  - agent_id: a\n    instances: 65\n", "agents[0].instances", 6),
+        ("agents:\n  - agent_id: a\n    command: [x]\n    class_path: m:C\n", "agents[0]", 5),
+        ("agents:\n  - agent_id: a\n    class_path: nothing\n", "agents[0].class_path", 6),
+        (
+            &format!(
+                "{agents}permissions:\n  - {{type: allow, sender: a, targets: [b]}}\n  - type: deny\n    sender: a\n    targets:\n      - b\n      - c\n"
+            ),
+            "permissions[1].targets[1]",
+            13,
+        ),
+        (
+            &format!("{agents}permissions:\n  - {{type: allow_wildcard, agent_id: z}}\n"),
+            "permissions[0].agent_id",
+            8,
+        ),
+    ] {
+        let error = parse(body).unwrap_err();
+        assert!(error.starts_with(&format!("/etc/mas/mas.yaml: {key}: ")), "{key}: {error}");
+        assert!(error.ends_with(&format!(" at line {line}")), "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_type_has_key_and_line_wherever_it_stands() {
+    for (body, key) in [
+        ("gateway:\n  audit:\n    max_bytes: much\n", "gateway.audit.max_bytes"),
+        ("gateway:\n  audit:\n    sign: true\n", "gateway.audit"),
+        ("gateway:\n  telemetry:\n    enabled: perhaps\n", "gateway.telemetry.enabled"),
+        ("gateway:\n  telemetry:\n    headers: [a]\n", "gateway.telemetry.headers"),
+        ("gateway:\n  redis:\n    decode_responses: 1\n", "gateway.redis.decode_responses"),
+        ("agents:\n - agent_id: a\n   init_kwargs: [1]\n", "agents[0].init_kwargs"),
+        ("agents:\n - agent_id: a\n   metadata: text\n", "agents[0].metadata"),
+        ("agents:\n - agent_id: a\n   rate_limit: {per_minute: -1}\n", "agents[0].rate_limit.per_minute"),
+    ] {
+        let error = parse(body).unwrap_err();
+        assert!(error.starts_with(&format!("/etc/mas/mas.yaml: {key}: ")), "{key}: {error}");
+        assert!(error.contains(" at line 6 "), "{error}");
+    }
+}
+
+#[test]
+fn the_audit_section_is_resolved_against_the_folder() {
+    let defaults = parse("").unwrap().audit;
+    assert_eq!(defaults.signing_key_path, Path::new("/etc/mas/keys/audit.ed25519"));
+    assert_eq!(defaults.anchor_path.as_deref(), Some(Path::new("/etc/mas/audit-anchor.jsonl")));
+    assert_eq!((defaults.file_path, defaults.archive_dir), (None, None));
+    assert_eq!((defaults.max_bytes, defaults.backup_count), (10_485_760, 5));
+    assert_eq!((defaults.checkpoint_interval_ms, defaults.max_records), (1000, 0));
+    let audit = parse(
+        "gateway: {audit: {file_path: a.jsonl, anchor_path: null, archive_dir: /var/mas, max_records: 9}}",
+    )
+    .unwrap()
+    .audit;
+    assert_eq!(audit.file_path.as_deref(), Some(Path::new("/etc/mas/a.jsonl")));
+    assert_eq!(audit.archive_dir.as_deref(), Some(Path::new("/var/mas")));
+    assert_eq!((audit.anchor_path, audit.max_records), (None, 9));
+}
+
+#[test]
+fn an_error_found_after_loading_has_the_line_as_long_as_the_file_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE_NAME);
+    std::fs::write(&path, HEAD).unwrap();
+    let config = Config::load(&path).unwrap();
+    let said = || config.error_at("tls_server_key_path", "cannot be read").to_string();
+    assert_eq!(said(), format!("{}: tls_server_key_path: cannot be read at line 3", path.display()));
+    std::fs::write(&path, format!("\n{HEAD}")).unwrap();
+    assert_eq!(said(), format!("{}: tls_server_key_path: cannot be read", path.display()));
+}
+
+#[test]
+fn a_role_for_everybody_is_said_loudly() {
+    let roles = "roles: [{name: any, permissions: ['send:*']}]\n";
+    assert!(!parse(roles).unwrap().warnings.iter().any(|w| w.contains("send:*")));
+    let on = parse(&format!("{roles}gateway: {{features: {{rbac: true}}}}")).unwrap();
+    assert!(on.warnings.iter().any(|w| w.contains("\"any\"") && w.contains("every agent")));
+}
+
 #[test]
 fn settings_that_have_no_effect_are_named() {
     let config = parse("gateway: {telemetry: {enabled: true}, redis: {decode_responses: true}}").unwrap();
     assert!(config.warnings.iter().any(|w| w.starts_with("gateway.telemetry")));
     assert!(config.warnings.iter().any(|w| w.starts_with("gateway.redis.decode_responses")));
+    let off = parse("gateway: {telemetry: {enabled: false}}").unwrap();
+    assert!(!off.warnings.iter().any(|w| w.starts_with("gateway.telemetry")));
 }
 
 #[test]
@@ -105,6 +215,9 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
     assert_eq!(config.rate_limit, RateLimit::default());
     assert_eq!(config.breaker, BreakerConfig::default());
     assert_eq!(config.features, Features::default());
+    assert_eq!(config.telemetry, Telemetry::default());
+    let folder = path.parent().unwrap();
+    assert_eq!(config.audit, Audit::default().resolved(|path| folder.join(path)));
     assert_eq!(config.warnings, Vec::<String>::new());
 }
 
@@ -125,7 +238,7 @@ fn roles_are_checked() {
 fn a_bad_dlp_rule_is_named() {
     let error =
         parse("gateway: {dlp: {rules: [{id: mine, type: x, pattern: '(', action: block}]}}").unwrap_err();
-    assert!(error.contains("dlp.rules[0]") && error.contains("mine"), "{error}");
+    assert!(error.contains("gateway.dlp.rules[0].pattern: rule \"mine\""), "{error}");
     assert!(parse("gateway: {dlp: {policy_overrides: {nothing: block}}}").unwrap_err().contains("nothing"));
 }
 
@@ -140,10 +253,8 @@ fn a_file_of_the_python_server_is_read_as_it_is() {
     .unwrap();
     assert_eq!(config.redis.timeout_ms, 5000);
     assert_eq!((config.breaker.timeout_seconds, config.breaker.window_seconds), (60, 13));
-    let Program::Python(python) = &config.agents["a"].program else {
-        panic!("{:?}", config.agents["a"].program);
-    };
-    assert_eq!((python.class_path.as_str(), python.init_kwargs.as_str()), ("m:A", r#"{"n":1}"#));
+    assert_eq!(config.agents["a"].program, Program::ClassPath("m:A".to_owned()));
+    assert_eq!(config.agents["a"].init_kwargs["n"], 1);
 }
 
 #[test]

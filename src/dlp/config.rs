@@ -102,53 +102,14 @@ pub struct DlpConfig {
     pub rules: Vec<RuleConfig>,
 }
 
-/// Why a configuration is refused. Rules are named by their place in the list and their id.
+/// Why a configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DlpConfigError {
-    /// More than [`MAX_RULES`] rules.
-    #[error("dlp.rules: {count} rules, at most {MAX_RULES} are allowed")]
-    TooManyRules {
-        /// How many there are.
-        count: usize,
-    },
-    /// A field of a rule is empty, too long, or taken.
-    #[error("dlp.rules[{index}] ({id:?}): {field}: {problem}")]
-    Field {
-        /// The rule's place in the list, from 0.
-        index: usize,
-        /// The rule's id.
-        id: String,
-        /// The field.
-        field: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A pattern that does not compile.
-    #[error("dlp.rules[{index}] ({id:?}): pattern: {problem}")]
-    Pattern {
-        /// The rule's place in the list, from 0.
-        index: usize,
-        /// The rule's id.
-        id: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// An override for a type that no rule has.
-    #[error("dlp.policy_overrides: {kind:?} is the type of no rule")]
-    UnknownType {
-        /// The type.
-        kind: String,
-    },
-    /// A disabled type that no default rule has.
-    #[error("dlp.disable_defaults: {kind:?} is the type of no default rule")]
-    UnknownDisabled {
-        /// The type.
-        kind: String,
-    },
-    /// The literal search could not be built.
-    #[error("dlp: the built-in detectors could not be built: {0}")]
-    Internal(String),
+#[error("{key}: {problem}")]
+pub struct DlpConfigError {
+    /// The key within the section: `rules[2].pattern`.
+    pub key: String,
+    /// What is wrong with its value; names the rule by its id.
+    pub problem: String,
 }
 
 /// A compiled custom rule.
@@ -164,7 +125,8 @@ impl Dlp {
     /// Compiles the rules of a configuration.
     pub fn compile(config: &DlpConfig) -> Result<Self, DlpConfigError> {
         if config.rules.len() > MAX_RULES {
-            return Err(DlpConfigError::TooManyRules { count: config.rules.len() });
+            let problem = format!("{} rules, at most {MAX_RULES} are allowed", config.rules.len());
+            return Err(DlpConfigError { key: "rules".to_owned(), problem });
         }
         let mut custom = Vec::new();
         for (index, rule) in config.rules.iter().enumerate() {
@@ -178,13 +140,16 @@ impl Dlp {
         }
         for kind in config.policy_overrides.keys() {
             if Kind::from_name(kind).is_none() && !config.rules.iter().any(|rule| rule.kind == *kind) {
-                return Err(DlpConfigError::UnknownType { kind: kind.clone() });
+                let key = format!("policy_overrides.{kind}");
+                return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no rule") });
             }
         }
         if let Disabled::Types(types) = &config.disable_defaults
-            && let Some(kind) = types.iter().find(|name| Kind::from_name(name).is_none())
+            && let Some(place) = types.iter().position(|name| Kind::from_name(name).is_none())
         {
-            return Err(DlpConfigError::UnknownDisabled { kind: kind.clone() });
+            let kind = types.get(place).map(String::as_str).unwrap_or_default();
+            let key = format!("disable_defaults[{place}]");
+            return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no default rule") });
         }
         let defaults = config.merge_strategy == MergeStrategy::Append;
         let actions = Kind::ALL
@@ -195,13 +160,16 @@ impl Dlp {
                 None => kind.default_action(),
             })
             .collect();
-        Self::build(actions, custom).map_err(DlpConfigError::Internal)
+        Self::build(actions, custom).map_err(|problem| {
+            let problem = format!("the built-in detectors could not be built: {problem}");
+            DlpConfigError { key: "disable_defaults".to_owned(), problem }
+        })
     }
 }
 
 fn field_error(index: usize, rule: &RuleConfig, field: &'static str, problem: String) -> DlpConfigError {
-    let id = rule.id.chars().take(MAX_NAME_BYTES).collect();
-    DlpConfigError::Field { index, id, field, problem }
+    let id: String = rule.id.chars().take(MAX_NAME_BYTES).collect();
+    DlpConfigError { key: format!("rules[{index}].{field}"), problem: format!("rule {id:?}: {problem}") }
 }
 
 fn compile_rule(
@@ -234,7 +202,7 @@ fn compile_rule(
         let problem = format!("{} bytes, at most {MAX_PATTERN_BYTES} are allowed", rule.pattern.len());
         return Err(field_error(index, rule, "pattern", problem));
     }
-    let pattern_error = |problem: String| DlpConfigError::Pattern { index, id: rule.id.clone(), problem };
+    let pattern_error = |problem: String| field_error(index, rule, "pattern", problem);
     let regex = RegexBuilder::new(&rule.pattern)
         .case_insensitive(rule.case_insensitive)
         .size_limit(MAX_REGEX_BYTES)

@@ -27,7 +27,7 @@ use roles::Roles;
 pub use breaker::{Breaker, BreakerConfig, Circuit, MAX_FAILURE_THRESHOLD};
 pub use payload::check_payload;
 pub use rate::{Limited, RateLimit, STORED_SLOTS, Sent};
-pub use roles::parse_pattern;
+pub use roles::{Pattern, parse_pattern};
 
 /// A configuration compiled into what a check needs: its cost does not grow with agents or rules.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl Policy {
                 let card = Card {
                     id: agent.id.clone(),
                     capabilities: agent.capabilities.clone(),
-                    metadata_json: agent.metadata.to_string(),
+                    metadata_json: serde_json::Value::from(agent.metadata.clone()).to_string(),
                     rate_limit: agent.rate_limit.unwrap_or(config.rate_limit),
                     sent: known.map_or_else(Arc::default, |card| card.sent.clone()),
                 };

@@ -15,7 +15,7 @@ use grpcio::{
     ServiceBuilder,
 };
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, ConfigError, Limits};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
 use crate::refusal::{Kind, Refusal};
 use crate::shard::Shards;
@@ -58,14 +58,9 @@ pub struct Listener {
 /// Why the server does not listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// A certificate or key file.
-    #[error("{path}: {problem}")]
-    Tls {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    /// A certificate or key file: names the key of the configuration, too.
+    #[error(transparent)]
+    Tls(#[from] ConfigError),
     /// The address.
     #[error("cannot listen on {addr}: {source}")]
     Bind {
@@ -87,7 +82,7 @@ impl Listener {
         shards: Arc<Shards>,
         threads: usize,
     ) -> Result<Self, ListenError> {
-        let renewal = Renewal::new(Pems::read(&config.tls)?);
+        let renewal = Renewal::new(Pems::read(config)?);
         let environment = Arc::new(environment(threads));
         let gateway = Gateway { callers: Arc::new(Callers::new(shards.shared().clone())), shards };
         let args = channel(environment.clone(), &config.limits).build_args();
@@ -107,7 +102,7 @@ impl Listener {
 
     /// Reads the certificate files again; new connections use them.
     pub fn renew(&self, config: &Config) -> Result<(), ListenError> {
-        self.renewal.replace(Pems::read(&config.tls)?);
+        self.renewal.replace(Pems::read(config)?);
         Ok(())
     }
 
@@ -164,7 +159,7 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
 
 /// Checks the certificate files without listening.
 pub fn check_credentials(config: &Config) -> Result<(), ListenError> {
-    Pems::read(&config.tls).map(drop)
+    Pems::read(config).map(drop)
 }
 
 /// One table serves both service paths.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use grpcio::{CertificateRequestType, ServerCredentials, ServerCredentialsBuilder, ServerCredentialsFetcher};
 
 use super::ListenError;
-use crate::config::Tls;
+use crate::config::Config;
 
 const CLIENT_CERTIFICATE: CertificateRequestType =
     CertificateRequestType::RequestAndRequireClientCertificateAndVerify;
@@ -21,12 +21,18 @@ pub(super) struct Pems {
 
 impl Pems {
     /// Reads and checks the files.
-    pub(super) fn read(tls: &Tls) -> Result<Self, ListenError> {
-        check_secret(&tls.key)?;
+    pub(super) fn read(config: &Config) -> Result<Self, ListenError> {
+        let tls = &config.tls;
+        let file = |key: &str, path: &Path, label: &str| {
+            read(path, label).map_err(|problem| config.error_at(key, format!("{} {problem}", path.display())))
+        };
+        check_secret(&tls.key).map_err(|problem| {
+            config.error_at("tls_server_key_path", format!("{} {problem}", tls.key.display()))
+        })?;
         Ok(Self {
-            ca: read(&tls.ca, "BEGIN CERTIFICATE")?,
-            cert: read(&tls.cert, "BEGIN CERTIFICATE")?,
-            key: read(&tls.key, "PRIVATE KEY")?,
+            ca: file("tls_ca_path", &tls.ca, "BEGIN CERTIFICATE")?,
+            cert: file("tls_server_cert_path", &tls.cert, "BEGIN CERTIFICATE")?,
+            key: file("tls_server_key_path", &tls.key, "PRIVATE KEY")?,
         })
     }
 
@@ -35,26 +41,22 @@ impl Pems {
     }
 }
 
-fn fail(path: &Path, problem: String) -> ListenError {
-    ListenError::Tls { path: path.display().to_string(), problem }
-}
-
-fn read(path: &Path, label: &str) -> Result<Vec<u8>, ListenError> {
-    let pem = std::fs::read(path).map_err(|e| fail(path, format!("cannot be read: {e}")))?;
+fn read(path: &Path, label: &str) -> Result<Vec<u8>, String> {
+    let pem = std::fs::read(path).map_err(|e| format!("cannot be read: {e}"))?;
     // C strings end at a NUL, and gRPC takes what comes before it.
     if pem.contains(&0) || !String::from_utf8_lossy(&pem).contains(label) {
-        return Err(fail(path, format!("expected PEM with {label}")));
+        return Err(format!("is not what was expected: PEM with {label}"));
     }
     Ok(pem)
 }
 
 /// A private key that everybody on the machine can read is nobody's private key.
-fn check_secret(path: &Path) -> Result<(), ListenError> {
+fn check_secret(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
-    let metadata = std::fs::metadata(path).map_err(|e| fail(path, format!("cannot be read: {e}")))?;
+    let metadata = std::fs::metadata(path).map_err(|e| format!("cannot be read: {e}"))?;
     let mode = metadata.permissions().mode();
     if mode & 0o004 != 0 {
-        return Err(fail(path, format!("is readable by everybody (mode {:o}); expected 600", mode & 0o777)));
+        return Err(format!("is readable by everybody (mode {:o}); expected 600", mode & 0o777));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::child::ChildSpec;
 use super::{RunOptions, RunnerError};
-use crate::config::{Agent, Config, Program, PythonAgent, Restart};
+use crate::config::{Agent, Config, Program, Restart};
 
 /// Name of the server's processes in logs; no agent's process has it, because those have an instance.
 const SERVER_LABEL: &str = "mas-server";
@@ -89,7 +89,7 @@ fn agent_process(config: &Config, agent: &Agent, instance: u32) -> Result<Option
     let fail = |problem: String| RunnerError::Agent { agent: agent.id.clone(), problem };
     let Start { program, args, env: own } = match &agent.program {
         Program::None => return Ok(None),
-        Program::Python(python) => python_start(config, python),
+        Program::ClassPath(class_path) => python_start(config, agent, class_path),
         Program::Command(words) => match words.split_first() {
             Some((program, args)) if !program.is_empty() => Start {
                 program: program_path(&config.path, program),
@@ -134,7 +134,7 @@ struct Start {
 
 /// A class for the launcher. Its text travels in a variable, so that no file has to be installed or left
 /// behind, and the list of processes shows the class and not the text.
-fn python_start(config: &Config, agent: &PythonAgent) -> Start {
+fn python_start(config: &Config, agent: &Agent, class_path: &str) -> Start {
     let from_environment = || std::env::var(PYTHON_VARIABLE).ok().filter(|python| !python.is_empty());
     let program = match &agent.python {
         Some(python) => program_path(&config.path, python),
@@ -144,7 +144,10 @@ fn python_start(config: &Config, agent: &PythonAgent) -> Start {
     let mut env = BTreeMap::from([
         (LAUNCHER_VARIABLE.to_owned(), LAUNCHER.into()),
         ("MAS_CONFIG_DIR".to_owned(), absolute(folder.unwrap_or(Path::new("."))).into()),
-        ("MAS_INIT_KWARGS".to_owned(), agent.init_kwargs.clone().into()),
+        (
+            "MAS_INIT_KWARGS".to_owned(),
+            serde_json::Value::Object(agent.init_kwargs.clone()).to_string().into(),
+        ),
         // What agents print is to be seen when they print it.
         ("PYTHONUNBUFFERED".to_owned(), "1".into()),
     ]);
@@ -153,7 +156,7 @@ fn python_start(config: &Config, agent: &PythonAgent) -> Start {
         // A host name, as the old runner had it: that is what the deployment's certificate names.
         let _ = env.insert("MAS_SERVER_HOST".to_owned(), "localhost".into());
     }
-    let args = vec!["-c".into(), START_LAUNCHER.into(), agent.class_path.clone().into()];
+    let args = vec!["-c".into(), START_LAUNCHER.into(), class_path.into()];
     Start { program, args, env }
 }
 

@@ -22,6 +22,7 @@ pub(super) fn verdict(path: &[&str], value: &Value) -> (Outcome, &'static str) {
         ["gateway", "redis", key] => redis(key, value),
         ["gateway", "rate_limit", _] => (Same, "a sliding window in buckets of a second and of a minute"),
         ["gateway", "features", "dlp"] => (Same, ""),
+        ["gateway", "features", "rbac"] if value.as_bool() == Some(false) => (Same, ""),
         ["gateway", "features", "rbac"] => {
             (Differs, "roles stand in this file (`roles`, agents[].roles), not in Redis")
         }
@@ -38,11 +39,11 @@ pub(super) fn verdict(path: &[&str], value: &Value) -> (Outcome, &'static str) {
             (Differs, "whole seconds here: rounded up")
         }
         ["gateway", "circuit_breaker", _] => (Same, ""),
-        ["gateway", "telemetry", "enabled"] => {
+        ["gateway", "telemetry", "enabled"] if value.as_bool() == Some(true) => {
             (Differs, "of the server alone: Python agents that are to export spans configure it themselves")
         }
         ["gateway", "telemetry", _] => (Same, ""),
-        ["agents[]", key] => agent(key),
+        ["agents[]", key] => agent(key, value),
         // Not known here either: the parser says so.
         _ => (NoEffect, ""),
     }
@@ -80,13 +81,14 @@ fn dlp(key: &str, value: &Value) -> (Outcome, &'static str) {
     }
 }
 
-fn agent(key: &str) -> (Outcome, &'static str) {
+fn agent(key: &str, value: &Value) -> (Outcome, &'static str) {
     use Outcome::{Differs, New, Same};
     match key {
         "agent_id" => (Same, ""),
         "class_path" => {
             (Differs, "runs in a process of its own, with the interpreter of `python` or MAS_PYTHON")
         }
+        "instances" if value.as_u64() == Some(1) => (Same, ""),
         "instances" => (Differs, "each is a process: what instances shared in memory they no longer share"),
         "init_kwargs" => (Same, "as JSON values: a date is a text here"),
         "capabilities" | "metadata" | "tls_cert_path" | "tls_key_path" => (Same, ""),

@@ -4,7 +4,7 @@
 //! agents and rules are told by their keys and types, each once, at its first line.
 
 mod keys;
-mod lines;
+mod spellings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use serde::Serialize;
 use serde_yaml::Value;
 
 use super::exit::Exit;
-use crate::config::{Config, Permission};
+use crate::config::{Config, KeyPath, Permission};
 use crate::{rpc, runner};
 
-use lines::{Step, line_of, old_spellings};
+use spellings::old_spellings;
 
 /// Environment variables of this many leading letters configured the Python server.
 const OLD_PREFIXES: [&str; 2] = ["MAS_RUNNER_", "GATEWAY_"];
@@ -112,19 +112,13 @@ fn report(path: &Path, text: &str) -> Report {
         Ok(config) => {
             replaced_rules(text, &config, &mut rows);
             warnings(&config, &mut rows);
-            let refused = |problem: String| Row {
-                line: None,
-                key: String::new(),
-                result: Outcome::Refused,
-                note: problem,
-            };
-            rows.extend(rpc::check_credentials(&config).err().map(|error| refused(error.to_string())));
-            rows.extend(runner::check(&config).err().map(|error| refused(error.to_string())));
+            rows.extend(rpc::check_credentials(&config).err().map(|error| refusal(&error.to_string())));
+            rows.extend(runner::check(&config).err().map(|error| refusal(&error.to_string())));
         }
         Err(error) => {
             let problem = error.to_string();
             let problem = problem.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&problem);
-            rows.push(refusal(text, problem));
+            rows.push(refusal(problem));
         }
     }
     let runs = !rows.iter().skip(before).any(|row| row.result == Outcome::Refused);
@@ -166,10 +160,14 @@ impl Walk<'_> {
     }
 
     fn row(&mut self, path: &[&str], value: &Value) {
-        let steps: Vec<Step<'_>> = path.iter().map(|key| Step::Key(key)).collect();
         let (result, note) = keys::verdict(path, value);
-        let line = line_of(self.text, &steps);
-        self.rows.push(Row { line, key: path.join("."), result, note: note.to_owned() });
+        let key = path.join(".");
+        self.rows.push(Row {
+            line: KeyPath::from(key.as_str()).line(self.text),
+            key,
+            result,
+            note: note.to_owned(),
+        });
     }
 
     /// Each key that agents have, once, with the number of agents that have it.
@@ -184,9 +182,8 @@ impl Walk<'_> {
         for (key, (first, count)) in seen {
             let value = agents.get(first).and_then(|agent| agent.get(key)).unwrap_or(&Value::Null);
             let (result, note) = keys::verdict(&["agents[]", key], value);
-            let steps = [Step::Key("agents"), Step::Index(first), Step::Key(key)];
             self.rows.push(Row {
-                line: line_of(self.text, &steps),
+                line: KeyPath::from("agents").index(first).key(key).line(self.text),
                 key: format!("agents[].{key} ({count} of {})", agents.len()),
                 result,
                 note: note.to_owned(),
@@ -204,7 +201,7 @@ impl Walk<'_> {
         for (kind, (first, count)) in seen {
             let (result, note) = keys::rule_verdict(kind);
             self.rows.push(Row {
-                line: line_of(self.text, &[Step::Key("permissions"), Step::Index(first)]),
+                line: KeyPath::from("permissions").index(first).line(self.text),
                 key: format!("permissions[] {kind} ({count})"),
                 result,
                 note: note.to_owned(),
@@ -234,7 +231,7 @@ fn replaced_rules(text: &str, config: &Config, rows: &mut Vec<Row>) {
                 && replaces
             {
                 rows.push(Row {
-                    line: line_of(text, &[Step::Key("permissions"), Step::Index(index)]),
+                    line: KeyPath::from("permissions").index(index).line(text),
                     key: format!("permissions[{index}]"),
                     result: Outcome::Differs,
                     note: format!(
@@ -251,7 +248,8 @@ fn warnings(config: &Config, rows: &mut Vec<Row>) {
     for warning in &config.warnings {
         let (key, note) = warning.split_once(": ").unwrap_or(("", warning));
         let without_effect = note.contains("not yet enforced") || note.contains("no effect");
-        let mut told = false;
+        // Rules are told by their type.
+        let mut told = key.starts_with("permissions[");
         for row in rows.iter_mut() {
             if without_effect && (row.key == key || row.key.starts_with(&format!("{key}."))) {
                 row.result = Outcome::NoEffect;
@@ -266,15 +264,12 @@ fn warnings(config: &Config, rows: &mut Vec<Row>) {
     }
 }
 
-/// The parser's message ends with its place, which has a column of its own here.
-fn refusal(text: &str, problem: &str) -> Row {
+/// What the parser says, which ends with the place.
+fn refusal(problem: &str) -> Row {
     let line = problem
         .rsplit_once(" at line ")
         .and_then(|(_, place)| place.split(' ').next())
         .and_then(|line| line.parse::<usize>().ok());
-    let key = problem.split_once(": ").map_or("", |(key, _)| key);
-    let steps = lines::parse_path(key);
-    let line = line.or_else(|| steps.as_deref().and_then(|steps| line_of(text, steps)));
     Row { line, key: String::new(), result: Outcome::Refused, note: problem.to_owned() }
 }
 

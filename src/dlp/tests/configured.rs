@@ -84,14 +84,14 @@ fn custom_rules_reach_over_windows() {
 fn faults_are_named() {
     let error = |config: &DlpConfig| Dlp::compile(config).unwrap_err().to_string();
     let with = |rule| DlpConfig { rules: vec![rule], ..DlpConfig::default() };
-    assert!(error(&with(rule("bad", "t", "(["))).starts_with("dlp.rules[0] (\"bad\"): pattern: "));
+    assert!(error(&with(rule("bad", "t", "(["))).starts_with("rules[0].pattern: rule \"bad\": "));
     assert!(error(&with(rule("big", "t", "(\\w{1000}){1000}"))).contains("size limit"));
     assert!(error(&with(rule("empty", "t", "a*"))).contains("empty text"));
     assert!(error(&with(rule("", "t", "a"))).contains("id"));
     assert!(error(&with(rule("x", "t]", "a"))).contains("type"));
     assert!(error(&with(rule("x", "t", &"a".repeat(MAX_PATTERN_BYTES + 1)))).contains("at most"));
     let twice = DlpConfig { rules: vec![rule("x", "t", "a"), rule("x", "t", "b")], ..DlpConfig::default() };
-    assert!(error(&twice).contains("dlp.rules[1] (\"x\"): id"));
+    assert!(error(&twice).contains("rules[1].id: rule \"x\""));
     let many = DlpConfig {
         rules: (0..=MAX_RULES).map(|n| rule(&n.to_string(), "t", "a")).collect(),
         ..DlpConfig::default()

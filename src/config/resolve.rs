@@ -1,0 +1,297 @@
+//! From the document to a valid [`Config`]: paths, ranges and cross-checks. The first thing that is wrong
+//! ends it, with file, key path and line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::place::KeyPath;
+use super::{Agent, Config, ConfigError, MANAGED_SOCKET, MAX_AGENTS, MAX_INSTANCES, Program, Redis, Tls};
+use super::{Permission, Role, file};
+use crate::dlp::Dlp;
+use crate::ids::AgentId;
+use crate::policy::{Pattern, parse_pattern};
+
+/// One round trip to Redis may take this long unless the file says otherwise, in milliseconds.
+const DEFAULT_REDIS_TIMEOUT_MS: u64 = 5000;
+/// Longest `init_kwargs` of one agent as JSON, in bytes: they go through the environment of its process.
+const MAX_INIT_KWARGS_BYTES: usize = 96 * 1024;
+/// Arguments of a Python agent's constructor that the runner gives.
+const RESERVED_KWARGS: [&str; 3] = ["agent_id", "server_addr", "tls"];
+
+pub(super) fn resolve(path: &Path, text: &str, file: file::File) -> Result<Config, ConfigError> {
+    Resolver { path, text }.resolve(file)
+}
+
+struct Resolver<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Resolver<'_> {
+    fn fail(&self, key: impl Into<KeyPath>, problem: impl fmt::Display) -> ConfigError {
+        ConfigError::at(self.path, self.text, &key.into(), problem)
+    }
+
+    /// What a section's own check says, with the section's name.
+    fn section(&self, section: &str, checked: Result<(), file::Problem>) -> Result<(), ConfigError> {
+        checked.map_err(|(key, problem)| self.fail(KeyPath::from(section).key(key), problem))
+    }
+
+    /// Paths in the file are relative to the file's folder.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        folder.join(path)
+    }
+
+    fn resolve(&self, file: file::File) -> Result<Config, ConfigError> {
+        let mut warnings = file.warnings();
+        self.section("limits", file.limits.check())?;
+        self.section("delivery", file.delivery.check())?;
+        self.section("gateway.audit", file.gateway.audit.check())?;
+        self.section("gateway.telemetry", file.gateway.telemetry.check())?;
+        self.section("gateway.circuit_breaker", file::check_breaker(&file.gateway.circuit_breaker))?;
+        self.section("gateway.redis.durability", file.gateway.redis.durability.check())?;
+        if file.threads.is_some_and(|n| n == 0 || n > 1024) {
+            return Err(self.fail("threads", "expected 1 to 1024"));
+        }
+        self.address("server_listen_addr", &file.server_listen_addr)?;
+        if let Some(address) = &file.admin_listen_addr {
+            self.address("admin_listen_addr", address)?;
+        }
+        let tls = Tls {
+            ca: self.required_path("tls_ca_path", file.tls_ca_path)?,
+            cert: self.required_path("tls_server_cert_path", file.tls_server_cert_path)?,
+            key: self.required_path("tls_server_key_path", file.tls_server_key_path)?,
+            revoked: file.tls_revoked_path.map(|path| self.absolute(&path)),
+        };
+        let redis = self.redis(&file.gateway.redis)?;
+        let roles = self.roles(file.roles)?;
+        if file.gateway.features.rbac {
+            warn_of_wide_roles(&roles, &mut warnings);
+        }
+        let agents = self.agents(file.agents, &roles, &mut warnings)?;
+        self.permissions(&file.permissions, &agents, &mut warnings)?;
+        if file.permissions.is_empty() && !agents.is_empty() && !file.gateway.features.rbac {
+            warnings.push("permissions: no rule, so every message is refused".to_owned());
+        }
+        let dlp = match file.gateway.features.dlp {
+            true => {
+                let compiled = Dlp::compile(&file.gateway.dlp);
+                let compiled =
+                    compiled.map_err(|e| self.fail(format!("gateway.dlp.{}", e.key).as_str(), e.problem))?;
+                Some(Arc::new(compiled))
+            }
+            false => {
+                warnings.push("gateway.features.dlp: off, so payloads are not searched".to_owned());
+                None
+            }
+        };
+        Ok(Config {
+            path: self.path.to_path_buf(),
+            digest: Sha256::digest(self.text.as_bytes()).into(),
+            listen_addr: file.server_listen_addr,
+            admin_listen_addr: file.admin_listen_addr,
+            threads: file.threads,
+            tls,
+            limits: file.limits,
+            delivery: file.delivery,
+            redis,
+            audit: file.gateway.audit.resolved(|path| self.absolute(path)),
+            telemetry: file.gateway.telemetry,
+            features: file.gateway.features,
+            rate_limit: file.gateway.rate_limit,
+            breaker: file.gateway.circuit_breaker,
+            dlp,
+            roles,
+            permissions: file.permissions,
+            agents,
+            warnings,
+        })
+    }
+
+    fn address(&self, key: &str, address: &str) -> Result<(), ConfigError> {
+        match address.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+            _ => Err(self.fail(key, format!("is {address:?}; expected host:port"))),
+        }
+    }
+
+    fn required_path(&self, key: &str, path: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+        path.map(|p| self.absolute(&p)).ok_or_else(|| {
+            self.fail(key, "is missing; mutual TLS is not optional (`mas certs init` makes the files)")
+        })
+    }
+
+    fn redis(&self, redis: &file::Redis) -> Result<Redis, ConfigError> {
+        let key = "gateway.redis.url";
+        let timeout_ms = redis.socket_timeout.map_or(DEFAULT_REDIS_TIMEOUT_MS, |s| (s * 1000.0) as u64);
+        if !(100..=60_000).contains(&timeout_ms) {
+            return Err(self.fail("gateway.redis.socket_timeout", "expected 0.1 to 60 seconds"));
+        }
+        if redis.url == "managed" {
+            let data_dir = self.absolute(&redis.data_dir);
+            let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
+            let socket = data_dir.join(MANAGED_SOCKET);
+            // sockaddr_un holds 108 bytes with the closing NUL.
+            if socket.as_os_str().len() > 107 {
+                return Err(self.fail(
+                    "gateway.redis.data_dir",
+                    format!("{} is too long for a unix socket (107 bytes)", socket.display()),
+                ));
+            }
+            return Ok(Redis {
+                url: format!("unix://{}", socket.display()),
+                managed: Some(data_dir),
+                timeout_ms,
+            });
+        }
+        let known = ["redis://", "rediss://", "unix://"];
+        if !known.iter().any(|scheme| redis.url.starts_with(scheme)) {
+            return Err(self.fail(key, format!("expected `managed` or a URL with one of {known:?}")));
+        }
+        Ok(Redis { url: redis.url.clone(), managed: None, timeout_ms })
+    }
+
+    fn roles(&self, listed: Vec<Role>) -> Result<BTreeMap<String, Role>, ConfigError> {
+        let mut roles = BTreeMap::new();
+        for (index, role) in listed.into_iter().enumerate() {
+            for (at, pattern) in role.permissions.iter().enumerate() {
+                if parse_pattern(pattern).is_none() {
+                    return Err(self.fail(
+                        KeyPath::from("roles").index(index).key("permissions").index(at),
+                        format!("{pattern:?} is no pattern: expected send:AGENT, send:PREFIX* or send:*"),
+                    ));
+                }
+            }
+            if role.name.is_empty() {
+                return Err(self.fail(KeyPath::from("roles").index(index).key("name"), "is empty"));
+            }
+            let name = role.name.clone();
+            if roles.insert(name.clone(), role).is_some() {
+                let key = KeyPath::from("roles").index(index).key("name");
+                return Err(self.fail(key, format!("{name:?} is listed twice")));
+            }
+        }
+        Ok(roles)
+    }
+
+    fn agents(
+        &self,
+        listed: Vec<file::Agent>,
+        roles: &BTreeMap<String, Role>,
+        warnings: &mut Vec<String>,
+    ) -> Result<BTreeMap<AgentId, Agent>, ConfigError> {
+        if listed.len() > MAX_AGENTS {
+            return Err(self.fail("agents", format!("at most {MAX_AGENTS} agents")));
+        }
+        if listed.is_empty() {
+            warnings.push("agents: the allowlist is empty, so nobody can connect".to_owned());
+        }
+        let mut agents = BTreeMap::new();
+        for (index, agent) in listed.into_iter().enumerate() {
+            let key = || KeyPath::from("agents").index(index);
+            if agent.instances > MAX_INSTANCES {
+                return Err(self.fail(key().key("instances"), format!("expected 0 to {MAX_INSTANCES}")));
+            }
+            if let Some(place) = agent.roles.iter().position(|role| !roles.contains_key(role)) {
+                let unknown = agent.roles.get(place).map(String::as_str).unwrap_or_default();
+                let key = key().key("roles").index(place);
+                return Err(self.fail(key, format!("{unknown:?} is not in `roles`")));
+            }
+            let program = match (agent.command, agent.class_path) {
+                (Some(_), Some(_)) => {
+                    return Err(self.fail(key(), "has both `command` and `class_path`; expected one"));
+                }
+                (Some(words), None) if words.is_empty() => {
+                    return Err(self.fail(key().key("command"), "is empty"));
+                }
+                (Some(words), None) => Program::Command(words),
+                (None, Some(path)) if !is_class_path(&path) => {
+                    return Err(
+                        self.fail(key().key("class_path"), format!("is {path:?}; expected module:Class"))
+                    );
+                }
+                (None, Some(path)) => Program::ClassPath(path),
+                (None, None) => Program::None,
+            };
+            self.init_kwargs(key().key("init_kwargs"), &agent.init_kwargs)?;
+            let id = agent.agent_id;
+            let resolved = Agent {
+                id: id.clone(),
+                capabilities: agent.capabilities,
+                metadata: agent.metadata,
+                init_kwargs: agent.init_kwargs,
+                python: agent.python,
+                program,
+                cert: agent.tls_cert_path.map(|p| self.absolute(&p)),
+                key: agent.tls_key_path.map(|p| self.absolute(&p)),
+                instances: agent.instances,
+                env: agent.env,
+                restart: agent.restart,
+                roles: agent.roles,
+                rate_limit: agent.rate_limit,
+            };
+            if agents.insert(id.clone(), resolved).is_some() {
+                return Err(self.fail(key().key("agent_id"), format!("{id} is listed twice")));
+            }
+        }
+        Ok(agents)
+    }
+
+    fn init_kwargs(
+        &self,
+        key: KeyPath,
+        init_kwargs: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), ConfigError> {
+        if let Some(name) = RESERVED_KWARGS.iter().find(|name| init_kwargs.contains_key(**name)) {
+            return Err(self.fail(key.key(name), "is given to the constructor by the runner; leave it out"));
+        }
+        let bytes = serde_json::to_vec(init_kwargs).map_or(0, |json| json.len());
+        if bytes > MAX_INIT_KWARGS_BYTES {
+            let problem = format!("are {bytes} bytes as JSON; expected at most {MAX_INIT_KWARGS_BYTES}");
+            return Err(self.fail(key, problem));
+        }
+        Ok(())
+    }
+
+    fn permissions(
+        &self,
+        permissions: &[Permission],
+        agents: &BTreeMap<AgentId, Agent>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), ConfigError> {
+        for (index, permission) in permissions.iter().enumerate() {
+            for (field, place, name) in permission.named() {
+                if !agents.contains_key(name) {
+                    let key = KeyPath::from("permissions").index(index).key(field);
+                    let key = place.map_or_else(|| key.clone(), |place| key.clone().index(place));
+                    return Err(self.fail(key, format!("{name:?} is not in `agents`")));
+                }
+            }
+            if let Permission::AllowWildcard { agent_id } = permission {
+                warnings.push(format!(
+                    "permissions[{index}]: {agent_id} may send to every agent (allow_wildcard)"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_class_path(text: &str) -> bool {
+    text.split_once(':')
+        .is_some_and(|(module, class)| !module.is_empty() && !class.is_empty() && !class.contains(':'))
+}
+
+/// A role that lets its agents write to everybody is an allow-all by another name.
+fn warn_of_wide_roles(roles: &BTreeMap<String, Role>, warnings: &mut Vec<String>) {
+    for (name, role) in roles {
+        if role.permissions.iter().any(|pattern| parse_pattern(pattern) == Some(Pattern::All)) {
+            warnings.push(format!("roles: agents with {name:?} may send to every agent (send:*)"));
+        }
+    }
+}
