@@ -135,11 +135,15 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
             }
             ClientEventKind::Submit(submit) => {
                 for submission in submit.submissions {
+                    if session.is_closed() {
+                        break;
+                    }
                     if !session.submit() {
-                        // Its results would have to be kept for a client that does not read them.
+                        // Its results would have to be kept for a client that does not read them. What it
+                        // still says is read and dropped, so that the end of its stream reaches it.
                         session.end(Some(Refusal::TOO_MANY_SUBMISSIONS));
                         session.closed();
-                        return;
+                        break;
                     }
                     super::submit::submit(gateway, session, submission);
                 }
