@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::audit_key::{self, KeyCommand};
 use super::exit::Exit;
+use super::text::{plain, time_text};
 use crate::audit::verify::{Damage, LaneEnd, LaneVerifier, check_lanes};
 use crate::audit::{LaneId, Record, lane};
 use crate::config::Config;
@@ -311,14 +312,7 @@ pub fn record_json(lane: &LaneId, record: &Record) -> Json {
 }
 
 fn record_line(record: &Record) -> String {
-    let time = i128::from(record.time_us) * 1000;
-    let format = time::macros::format_description!(
-        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
-    );
-    let time = time::OffsetDateTime::from_unix_timestamp_nanos(time)
-        .ok()
-        .and_then(|t| t.format(&format).ok())
-        .unwrap_or_else(|| record.time_us.to_string());
+    let time = time_text(record.time_us);
     let mut line = format!(
         "{time}  {:<15} {:<13} {}",
         record.decision.as_str(),
@@ -345,22 +339,4 @@ fn record_line(record: &Record) -> String {
         line.push_str(&format!("  attempt={}", record.attempt));
     }
     line
-}
-
-/// Text of a stranger, fit for a terminal: no control or escape sequence passes.
-fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::plain;
-
-    #[test]
-    fn escape_sequences_do_not_reach_the_terminal() {
-        assert_eq!(plain("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
-        assert_eq!(plain("grün"), "grün");
-    }
 }

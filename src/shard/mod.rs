@@ -22,7 +22,7 @@ pub mod job;
 pub mod mailbox;
 mod notes;
 mod posts;
-mod presence;
+pub(crate) mod presence;
 mod ready;
 mod round;
 pub mod session;

@@ -132,7 +132,7 @@ impl Transaction<'_> {
             Ok(Some(remembered)) => return self.repeat(sender, &job.post, &remembered),
             Err(refusal) => {
                 let judged = Judged::refused(refusal);
-                let _ = self.record_post(sender, &job.post, &judged, new_message_id(), None);
+                self.record_post(sender, &job.post, &judged, new_message_id(), None);
                 return Err(refusal);
             }
         }
@@ -165,7 +165,7 @@ impl Transaction<'_> {
             findings: String::new(),
             redacted: None,
         };
-        let _ = self.record_post(sender, post, &judged, first.message_id, first.correlation_id);
+        self.record_post(sender, post, &judged, first.message_id, first.correlation_id);
         Ok(Success::Repeated(Accepted {
             message_id: first.message_id,
             correlation_id: first.correlation_id,

@@ -597,6 +597,7 @@ impl Worker {
                 holder: instance.clone(),
                 attempts: 0,
                 reason: "instance_gone".to_owned(),
+                history: Vec::new(),
             };
             gathered.letters.push(Letter { agent: agent.clone(), stream: stream.clone(), letter, envelope });
         }

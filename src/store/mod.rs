@@ -4,8 +4,10 @@
 pub mod answers;
 pub mod checkpoints;
 pub mod connection;
+pub mod dead_letters;
 pub mod keys;
 pub mod news;
+pub mod overview;
 pub mod servers;
 pub mod trail;
 
