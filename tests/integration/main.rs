@@ -15,6 +15,7 @@ mod support;
 
 mod agents;
 mod audit;
+mod campaign;
 mod checkpoints;
 mod commands;
 mod dead_letters;

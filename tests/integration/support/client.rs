@@ -176,6 +176,41 @@ impl Client {
     }
 }
 
+/// What a look at a session's stream found.
+#[derive(Debug)]
+pub enum Polled {
+    Delivered(Delivered),
+    Nothing,
+    Ended,
+}
+
+impl Client {
+    /// A session, if the server opens it in time.
+    pub fn try_open(&self, instance: &str, timeout: Duration) -> Option<Session> {
+        let session = self.stream();
+        session.hello(instance);
+        match session.event(timeout) {
+            Some(Ok(ServerKind::Welcome(_))) => Some(session),
+            _ => None,
+        }
+    }
+}
+
+impl Session {
+    /// The next delivery, if there is one, from a stream that may end at any time.
+    pub fn poll(&self, timeout: Duration) -> Polled {
+        if let Some(delivered) = self.deliveries.lock().unwrap().pop_front() {
+            return Polled::Delivered(delivered);
+        }
+        match self.event(timeout) {
+            None => Polled::Nothing,
+            Some(Err(_)) => Polled::Ended,
+            Some(Ok(ServerKind::Delivery(delivery))) => Polled::Delivered(delivery.into()),
+            Some(Ok(other)) => panic!("unexpected event {other:?}"),
+        }
+    }
+}
+
 /// A session whose client never reads anything.
 pub struct Deaf {
     _parts: (grpcio::ClientDuplexSender<ClientEvent>, grpcio::ClientDuplexReceiver<ServerEvent>),

@@ -164,6 +164,12 @@ impl World {
         self.client_with(server, cert, key)
     }
 
+    /// A client of whatever server is at an address.
+    pub fn client_at(&self, addr: &str, agent: &str) -> Client {
+        let pair = self.certificate(agent);
+        Client::new(addr, std::fs::read(ca_file(&self.certs())).unwrap(), Some(pair))
+    }
+
     pub fn client_with(&self, server: &Server, cert: Vec<u8>, key: Vec<u8>) -> Client {
         Client::new(&server.addr, std::fs::read(ca_file(&self.certs())).unwrap(), Some((cert, key)))
     }
