@@ -208,10 +208,7 @@ impl Worker {
     fn look(&mut self) -> Result<(), ArchiveError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let shared = self.shards.shared();
-                Connection::open(&shared.redis_url, shared.redis_timeout)?
-            }
+            None => self.shards.shared().redis.open()?,
         };
         loop {
             let live = self.shards.shared().board.live_records();

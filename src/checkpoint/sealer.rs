@@ -16,7 +16,7 @@ use crate::audit::{Action, LaneId};
 use crate::clock::Now;
 use crate::config;
 use crate::shard::{OperatorEvent, Shards};
-use crate::store::{Connection, checkpoints};
+use crate::store::checkpoints;
 
 /// Checkpoints that may fail in a row before nothing is admitted any more.
 const MAX_MISSED: u32 = 10;
@@ -68,8 +68,7 @@ impl Sealer {
     ) -> Result<(Self, Option<Archive>), SealError> {
         let Seal { files, keys, mut anchor, archive, newest } = seal;
         let shared = shards.shared();
-        let (url, timeout) = (shared.redis_url.clone(), shared.redis_timeout);
-        let mut connection = Connection::open(&url, timeout)?;
+        let mut connection = shared.redis.open()?;
 
         let stored = checkpoints::newest(&mut connection)?;
         let sent_to = sent_to(anchor.as_mut(), stored.as_deref())?;
@@ -107,7 +106,7 @@ impl Sealer {
         let mut uncovered = existing.heads;
         uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
 
-        let mut uplink = Uplink::new(&url, timeout, connection, config.archive_dir.is_some());
+        let mut uplink = Uplink::new(&shared.redis, connection, config.archive_dir.is_some());
         uplink.set_sent(sent_to);
         let cap = (config.max_records > 0).then_some(config.max_records);
         let slack = if config.archive_dir.is_some() { ARCHIVE_SLACK } else { 1 };

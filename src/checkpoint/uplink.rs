@@ -8,7 +8,7 @@ use super::anchor::{Anchor, AnchorError};
 use crate::audit::Checkpoint;
 use crate::audit::note;
 use crate::store::checkpoints::{self, Stored};
-use crate::store::{Connection, StoreError};
+use crate::store::{Connection, Endpoint, StoreError};
 
 /// Checkpoints brought in one step.
 const STEP: usize = 256;
@@ -33,8 +33,7 @@ pub(super) enum UplinkError {
 }
 
 pub(super) struct Uplink {
-    url: String,
-    timeout: Duration,
+    endpoint: Endpoint,
     connection: Option<Connection>,
     /// Up to here in the anchor Redis has everything.
     sent_to: u64,
@@ -46,10 +45,9 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
-    pub(super) fn new(url: &str, timeout: Duration, connection: Connection, archived: bool) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, connection: Connection, archived: bool) -> Self {
         Self {
-            url: url.to_owned(),
-            timeout: timeout.min(MAX_ROUND_TRIP),
+            endpoint: endpoint.within(MAX_ROUND_TRIP),
             connection: Some(connection),
             sent_to: 0,
             waiting: VecDeque::new(),
@@ -76,7 +74,7 @@ impl Uplink {
     pub(super) fn bring(&mut self, anchor: Option<&mut Anchor>) -> Result<(), UplinkError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.url, self.timeout)?,
+            None => self.endpoint.open()?,
         };
         match anchor {
             Some(anchor) => {

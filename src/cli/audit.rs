@@ -15,7 +15,7 @@ use crate::audit::verify::{Damage, LaneEnd, LaneVerifier, check_lanes};
 use crate::audit::{LaneId, Record, lane};
 use crate::config::Config;
 use crate::ids::hex;
-use crate::store::{Connection, StoreError, trail};
+use crate::store::{Connection, Endpoint, StoreError, trail};
 
 /// Records between two lines of progress on a terminal.
 const PROGRESS_RECORDS: u64 = 100_000;
@@ -119,8 +119,7 @@ fn connect(source: &Source) -> Result<Connection, Exit> {
         eprintln!("mas audit: {error}");
         Exit::Usage
     })?;
-    let timeout = Duration::from_millis(config.redis.timeout_ms);
-    Connection::open(&config.redis.url, timeout).map_err(|error| {
+    Endpoint::new(&config.redis).open().map_err(|error| {
         eprintln!("mas audit: {error}");
         Exit::Failed
     })

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use nix::unistd::{Uid, User};
@@ -13,7 +12,7 @@ use super::exit::Exit;
 use crate::audit::{Action, Decision, Fields, Lane, LaneId};
 use crate::clock::Now;
 use crate::config::{Config, ConfigError};
-use crate::store::{Batch, Connection, StoreError, Value, answers, trail};
+use crate::store::{Batch, Connection, Endpoint, StoreError, Value, answers, trail};
 
 /// Attempts when something that was watched changed meanwhile.
 pub const MAX_CONFLICTS: usize = 16;
@@ -90,7 +89,7 @@ impl Source {
 
 /// Connects to the configured Redis.
 pub fn connect(config: &Config) -> Result<Connection, StoreError> {
-    Connection::open(&config.redis.url, Duration::from_millis(config.redis.timeout_ms))
+    Endpoint::new(&config.redis).open()
 }
 
 /// Someone who changes things by hand.

@@ -31,19 +31,19 @@ pub mod worker;
 pub use notes::OperatorEvent;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::audit::board::Board;
 use crate::certs::Revocations;
-use crate::config::{Config, Delivery, Limits};
+use crate::config::{Config, Delivery, Durability, Limits};
 use crate::ids::{AgentId, ServerId};
 use crate::policy::Policy;
 use crate::refusal::Refusal;
+use crate::store::Endpoint;
 use crate::store::news::News;
 use directory::Directory;
 use job::{Control, Job};
@@ -80,9 +80,11 @@ pub struct Shared {
     /// Where the audit lanes stand, and whether anything may be admitted.
     pub board: Board,
     /// Where Redis is.
-    pub redis_url: String,
-    /// How long one round trip may take.
-    pub redis_timeout: Duration,
+    pub redis: Endpoint,
+    /// What must hold of a commit before it is answered.
+    pub durability: Durability,
+    /// Whether Redis has too little room for more.
+    storage_full: AtomicBool,
 }
 
 impl Shared {
@@ -97,8 +99,9 @@ impl Shared {
             revoked: RwLock::default(),
             directory: Directory::default(),
             board: Board::default(),
-            redis_url: config.redis.url.clone(),
-            redis_timeout: Duration::from_millis(config.redis.timeout_ms),
+            redis: Endpoint::new(&config.redis),
+            durability: config.redis.durability,
+            storage_full: AtomicBool::new(false),
         }
     }
 
@@ -237,6 +240,9 @@ impl Shards {
         if let Some(refusal) = self.shared.board.refusal() {
             return job.fail(refusal);
         }
+        if job.takes_room() && self.shared.storage_full.load(Ordering::Relaxed) {
+            return job.fail(Refusal::STORAGE_FULL);
+        }
         match self.by_hash(hash) {
             Some(mailbox) => {
                 if let Err((job, refusal)) = mailbox.try_send(job) {
@@ -297,6 +303,7 @@ impl Shards {
                     self.tell_all(|| Control::LookOver);
                 }
             }
+            News::Storage { full } => shared.storage_full.store(full, Ordering::Relaxed),
             News::Missed => self.tell_all(|| Control::LookOver),
         }
     }

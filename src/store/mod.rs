@@ -5,6 +5,8 @@ pub mod answers;
 pub mod checkpoints;
 pub mod connection;
 pub mod dead_letters;
+pub mod endpoint;
+pub mod fitness;
 pub mod keys;
 pub mod news;
 pub mod overview;
@@ -12,4 +14,5 @@ pub mod servers;
 pub mod trail;
 
 pub use connection::{Batch, Connection, StoreError};
+pub use endpoint::Endpoint;
 pub use redis::Value;

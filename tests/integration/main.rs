@@ -20,6 +20,8 @@ mod checkpoints;
 mod commands;
 mod dead_letters;
 mod dlp;
+mod durability;
+mod endpoints;
 mod identity;
 mod message_options;
 mod messages;

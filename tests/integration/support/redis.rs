@@ -7,13 +7,20 @@ use super::{Process, until};
 
 pub struct Redis {
     dir: PathBuf,
+    options: Vec<String>,
     process: Option<Process>,
 }
 
 impl Redis {
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// With further options, as on its command line.
+    pub fn start_with(dir: &Path, options: &[&str]) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        let mut redis = Self { dir: dir.to_path_buf(), process: None };
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut redis = Self { dir: dir.to_path_buf(), options, process: None };
         redis.resume();
         redis
     }
@@ -40,12 +47,20 @@ impl Redis {
             .arg(self.socket())
             .arg("--dir")
             .arg(&self.dir)
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         self.process = Some(Process::start(&mut command));
         until("Redis answers", || {
             self.try_connect().is_ok_and(|mut c| redis::cmd("PING").query::<String>(&mut c).is_ok())
         });
+    }
+
+    /// Ends it and starts it with further options on the same data.
+    pub fn restart_with(&mut self, options: &[&str]) {
+        self.kill();
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+        self.resume();
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
