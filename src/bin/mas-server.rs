@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
 use mas::config::Config;
-use mas::runner::{ManagedRedis, RunnerError};
+use mas::runner::{Fsync, ManagedRedis, RunnerError};
 use mas::server::Server;
 use mas::store::Endpoint;
 
@@ -109,7 +109,7 @@ fn own_redis(config: &Config) -> Result<Option<ManagedRedis>, RunnerError> {
     };
     match Endpoint::new(&config.redis).open() {
         Ok(_) => Ok(None),
-        Err(_) => ManagedRedis::start(data_dir).map(Some),
+        Err(_) => ManagedRedis::start(data_dir, Fsync::of(config.redis.durability)).map(Some),
     }
 }
 

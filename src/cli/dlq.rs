@@ -412,7 +412,8 @@ fn letter_text(letter: &Letter) -> String {
     }
     let envelope = letter.envelope.as_deref().unwrap_or_default();
     let shown = serde_json::from_str::<Json>(envelope).and_then(|json| serde_json::to_string_pretty(&json));
-    // JSON escapes control characters by itself, but for line ends of its own.
-    text.push_str(&shown.unwrap_or_else(|_| plain(envelope)));
+    // JSON escapes some control characters by itself, not all that terminals obey.
+    let lines: Vec<String> = shown.unwrap_or_else(|_| plain(envelope)).lines().map(plain).collect();
+    text.push_str(&lines.join("\n"));
     text
 }
