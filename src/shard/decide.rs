@@ -18,7 +18,7 @@ use crate::clock::Now;
 use crate::dlp::Scratch;
 use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
 use crate::ids::{AgentId, CorrelationId, InstanceId};
-use crate::policy::{Breaker, Circuit, Message, Policy, Verdict, check_payload};
+use crate::policy::{Breaker, Circuit, Message, Policy, RuleName, Verdict, check_payload};
 use crate::refusal::Refusal;
 use crate::store::{Batch, keys};
 
@@ -103,7 +103,7 @@ type Outcome = Result<Success, Refusal>;
 /// What was decided on a message, ready for the record.
 struct Judged {
     decision: Decision,
-    rule: String,
+    rule: RuleName,
     refusal: Option<Refusal>,
     findings: String,
     redacted: Option<String>,
@@ -113,7 +113,7 @@ impl Judged {
     fn new(policy: &Policy, verdict: Verdict) -> Self {
         Self {
             decision: verdict.decision,
-            rule: verdict.rule.to_string(),
+            rule: verdict.rule.name(),
             refusal: verdict.refusal(),
             findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
             redacted: verdict.findings.and_then(|scan| scan.redacted),
@@ -124,7 +124,7 @@ impl Judged {
     fn refused(refusal: Refusal) -> Self {
         Self {
             decision: Decision::Refused,
-            rule: String::new(),
+            rule: RuleName::default(),
             refusal: Some(refusal),
             findings: String::new(),
             redacted: None,
