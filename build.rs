@@ -6,6 +6,7 @@ fn main() {
         .pure()
         .include("proto")
         .input("proto/mas/runtime/v1/runtime.proto")
+        .input("proto/google/rpc/errors.proto")
         .cargo_out_dir("proto")
         .run_from_script();
 }

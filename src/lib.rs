@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod archive;
 pub mod audit;
 pub mod certs;
+pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -18,6 +18,7 @@ mod generated {
 use grpcio::{Marshaller, Method, MethodType, pb_de, pb_ser};
 use protobuf::Message;
 
+pub use generated::errors::{RetryInfo, Status};
 pub use generated::runtime::*;
 
 /// A message that a stranger sent: `None` when its bytes are no such message, so that the handler can

@@ -1,48 +1,41 @@
 //! A lane: an append-only chain of records with exactly one writer for its whole life (one server boot,
 //! one worker, one store connection). So it needs no lock and cannot fork by accident.
 //!
-//! `h(0) = SHA-256(0x02 ‖ lane id)`, `h(n) = SHA-256(0x00 ‖ h(n-1) ‖ record bytes)`. A block is what one
-//! transaction appends: records, each behind a `u32` length, and the chain's hash after the last.
+//! A lane is a Merkle tree over its records, hashed as RFC 6962 says: the leaf of record `n` is
+//! `SHA-256(0x00 ‖ record bytes)`, so its head commits to every record in its place, and a record is
+//! proved to be in a lane of `n` records by `log2(n)` hashes. The first record names the lane, so records
+//! of one lane fit into no other. A block is what one transaction appends: records, each behind a `u32`
+//! length, and the root after the last.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub use super::merkle::Hash;
+use super::merkle::{Frontier, leaf_hash};
 use super::record::{self, Action, Decision, Fields};
 use crate::clock::Now;
 
-/// A link of the chain.
-pub type Hash = [u8; 32];
-
-/// Domain separation of a record's hash (RFC 6962 uses 0x00 for leaves and 0x01 for nodes).
-const RECORD_PREFIX: u8 = 0x00;
-/// Domain separation of a lane's first hash.
-const GENESIS_PREFIX: u8 = 0x02;
-
 /// Names a lane: `{boot}-w{worker}-c{connection}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LaneId(String);
+pub struct LaneId(Arc<str>);
 
 impl LaneId {
     /// The lane of one worker's one store connection.
     pub fn new(boot: Uuid, worker: usize, connection: u64) -> Self {
-        Self(format!("{}-w{worker}-c{connection}", boot.simple()))
+        Self(format!("{}-w{worker}-c{connection}", boot.simple()).into())
     }
 
     /// A lane id as found in the store.
     pub fn from_stored(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// The hash before the lane's first record: records of one lane fit into no other.
-    pub fn genesis(&self) -> Hash {
-        Sha256::new().chain_update([GENESIS_PREFIX]).chain_update(self.0.as_bytes()).finalize().into()
     }
 }
 
@@ -52,18 +45,24 @@ impl fmt::Display for LaneId {
     }
 }
 
-/// The next hash of a chain.
-pub fn link(previous: &Hash, record: &[u8]) -> Hash {
-    Sha256::new().chain_update([RECORD_PREFIX]).chain_update(previous).chain_update(record).finalize().into()
-}
-
-/// A position in a chain.
+/// A position in a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Sequence of the last record; 0 before the first.
+    /// Records so far.
     pub seq: u64,
-    /// Hash after that record.
+    /// Root of the tree over them.
     pub hash: Hash,
+}
+
+/// Where one record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its sequence in the lane, from 1.
+    pub seq: u64,
+    /// Its leaf hash.
+    pub leaf: Hash,
+    /// The number of this decision among its agent's in the lane; 0: not counted.
+    pub sender_seq: u64,
 }
 
 /// The writer's side of a lane.
@@ -72,27 +71,49 @@ pub struct Lane {
     id: LaneId,
     /// What the store has confirmed.
     confirmed: Head,
-    /// `confirmed` plus the records that wait in `block`.
-    pending: Head,
+    tree: Frontier,
+    /// `tree` plus the records that wait in `block`.
+    pending: Frontier,
+    /// Root over `pending`, once the block was asked for.
+    root: Hash,
     block: Vec<u8>,
+    /// Which of `counts` is an agent's.
+    senders: HashMap<String, usize>,
+    /// Decisions so far.
+    counts: Vec<u64>,
+    /// Which counts the waiting block has raised, once per record.
+    counted: Vec<usize>,
 }
 
 /// What one transaction appends.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a> {
+    /// To this lane.
+    pub lane: &'a LaneId,
     /// Sequence of the first record.
     pub first_seq: u64,
     /// The records, each behind a `u32` length.
     pub bytes: &'a [u8],
-    /// The chain's hash after the last record.
+    /// Root of the lane after the last record.
     pub hash: &'a Hash,
 }
 
 impl Lane {
     /// An empty lane.
     pub fn new(id: LaneId) -> Self {
-        let head = Head { seq: 0, hash: id.genesis() };
-        Self { id, confirmed: head, pending: head, block: Vec::new() }
+        let tree = Frontier::default();
+        let root = tree.root();
+        Self {
+            id,
+            confirmed: Head { seq: 0, hash: root },
+            pending: tree.clone(),
+            tree,
+            root,
+            block: Vec::new(),
+            senders: HashMap::new(),
+            counts: Vec::new(),
+            counted: Vec::new(),
+        }
     }
 
     /// The lane's id.
@@ -100,9 +121,21 @@ impl Lane {
         &self.id
     }
 
-    /// Adds one record to the waiting block and returns its sequence.
-    pub fn append(&mut self, now: Now, action: Action, decision: Decision, fields: &Fields<'_>) -> u64 {
-        let seq = self.pending.seq + 1;
+    /// What the store has confirmed.
+    pub fn confirmed(&self) -> Head {
+        self.confirmed
+    }
+
+    /// Adds the record that opens the lane: it names the lane and says what was before it.
+    pub fn open(&mut self, now: Now, before: &str, policy_version: &[u8]) {
+        let id = self.id.clone();
+        let fields = Fields { target: id.as_str(), reason: before, policy_version, ..Fields::default() };
+        let _ = self.append(now, Action::LaneOpened, Decision::Event, &fields);
+    }
+
+    /// Adds one record to the waiting block.
+    pub fn append(&mut self, now: Now, action: Action, decision: Decision, fields: &Fields<'_>) -> Place {
+        let seq = self.pending.size() + 1;
         let start = self.block.len();
         self.block.extend_from_slice(&[0; 4]);
         record::encode(&mut self.block, seq, now.unix_us, action, decision, fields);
@@ -111,38 +144,79 @@ impl Lane {
         if let Some(length) = head.last_chunk_mut::<4>() {
             *length = (bytes.len() as u32).to_be_bytes();
         }
-        self.pending = Head { seq, hash: link(&self.pending.hash, bytes) };
-        seq
+        let leaf = leaf_hash(bytes);
+        self.pending.push(leaf);
+        Place { seq, leaf, sender_seq: fields.sender_seq }
+    }
+
+    /// Adds the record of a decision on what `fields.agent` asked for, numbered among that agent's.
+    pub fn append_counted(
+        &mut self,
+        now: Now,
+        action: Action,
+        decision: Decision,
+        fields: &Fields<'_>,
+    ) -> Place {
+        let at = match self.senders.get(fields.agent) {
+            Some(at) => *at,
+            None => {
+                let at = self.counts.len();
+                self.counts.push(0);
+                let _ = self.senders.insert(fields.agent.to_owned(), at);
+                at
+            }
+        };
+        let sender_seq = self.counts.get(at).copied().unwrap_or(0) + 1;
+        if let Some(count) = self.counts.get_mut(at) {
+            *count = sender_seq;
+        }
+        self.counted.push(at);
+        self.append(now, action, decision, &Fields { sender_seq, ..*fields })
     }
 
     /// The waiting block, if any record waits.
-    pub fn block(&self) -> Option<Block<'_>> {
-        (self.pending.seq > self.confirmed.seq).then_some(Block {
+    pub fn block(&mut self) -> Option<Block<'_>> {
+        if self.pending.size() == self.confirmed.seq {
+            return None;
+        }
+        self.root = self.pending.root();
+        Some(Block {
+            lane: &self.id,
             first_seq: self.confirmed.seq + 1,
             bytes: &self.block,
-            hash: &self.pending.hash,
+            hash: &self.root,
         })
     }
 
     /// The store has the waiting block.
     pub fn confirm(&mut self) {
-        self.confirmed = self.pending;
+        if self.pending.size() == self.confirmed.seq {
+            return;
+        }
+        self.confirmed = Head { seq: self.pending.size(), hash: self.pending.root() };
+        self.tree.copy_from(&self.pending);
         self.block.clear();
+        self.counted.clear();
     }
 
     /// The store has refused the waiting block as a whole.
     pub fn discard(&mut self) {
-        self.pending = self.confirmed;
+        self.pending.copy_from(&self.tree);
         self.block.clear();
+        for at in self.counted.drain(..) {
+            if let Some(count) = self.counts.get_mut(at) {
+                *count -= 1;
+            }
+        }
     }
 
     /// For the successor's first record: this lane ends at the first head, or, where the outcome of the
     /// last transaction is unknown, at the second.
     pub fn closing_note(&self) -> String {
         let mut note = format!("after {} at {}", self.id, head_text(&self.confirmed));
-        if self.pending != self.confirmed {
+        if self.pending.size() != self.confirmed.seq {
             note.push_str(" or ");
-            note.push_str(&head_text(&self.pending));
+            note.push_str(&head_text(&Head { seq: self.pending.size(), hash: self.pending.root() }));
         }
         note
     }

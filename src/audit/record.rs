@@ -1,18 +1,21 @@
 //! One audit record: canonical, length-prefixed bytes; never JSON, so there is one encoding of a fact
 //! and no field can break out of its place.
 //!
-//! Layout, all integers big-endian: version `u8`, action `u8`, decision `u8`, a zero byte, sequence
-//! `u64`, time `u64` (Unix microseconds), attempt `u32`, payload length `u32`, then the variable fields
-//! in the order of [`Fields`], each behind a `u16` length. Nothing may follow.
+//! Layout: version `u8`, action `u8`, decision `u8`, then five numbers (sequence, time in Unix
+//! microseconds, the sender's sequence, attempt, payload length), then the variable fields in the order
+//! of [`Fields`], each behind its length. Numbers and lengths are unsigned LEB128 in their shortest
+//! form, so every record has one encoding. Nothing may follow.
 
 use uuid::Uuid;
 
-use crate::ids::CorrelationId;
+use crate::ids::{CorrelationId, hex};
 
-/// Layout version of [`Record::encode`].
-const VERSION: u8 = 1;
-/// Bytes before the first variable field.
-const HEAD_BYTES: usize = 4 + 8 + 8 + 4 + 4;
+/// Layout version of [`encode`].
+const VERSION: u8 = 2;
+/// Bytes of one message in [`Fields::messages`]: its id and the number of the delivery.
+const MESSAGE_BYTES: usize = 17;
+/// Messages that one custody record can hold.
+pub const MAX_RECORD_MESSAGES: usize = MAX_FIELD_BYTES / MESSAGE_BYTES;
 /// Longest variable field; longer text is cut at a character boundary (all inputs are bounded lower).
 const MAX_FIELD_BYTES: usize = 4096;
 
@@ -81,6 +84,32 @@ coded! {
         CircuitClosed = 16, "circuit_closed";
         /// Another configuration is in force; its digest is the policy version.
         ConfigChanged = 17, "config_changed";
+        /// Messages went out to a session.
+        Delivered = 18, "delivered";
+        /// A session acknowledged messages: they leave its inbox.
+        Acked = 19, "acked";
+        /// An operator put a dead letter back into its inbox.
+        Redriven = 20, "redriven";
+        /// An operator removed a dead letter.
+        Dropped = 21, "dropped";
+        /// A message was older than its sender allows when its turn came.
+        Expired = 22, "expired";
+        /// A server began to serve.
+        ServerStarted = 23, "server_started";
+        /// A server stopped in order.
+        ServerStopped = 24, "server_stopped";
+        /// Certificates of the server were replaced.
+        CertificateChanged = 25, "certificate_changed";
+        /// The key that signs checkpoints was replaced.
+        SigningKeyChanged = 26, "signing_key_changed";
+        /// The deny-list of certificates was replaced.
+        RevocationsChanged = 27, "revocations_changed";
+        /// One handler's work, whole: state, messages and acknowledgement.
+        Commit = 28, "commit";
+        /// A record segment went to the archive and left Redis.
+        Archived = 29, "archived";
+        /// Redis does not hold what the anchor outside it says it held.
+        TrailDiffers = 30, "trail_differs";
     }
 }
 
@@ -143,6 +172,11 @@ pub struct Fields<'a> {
     pub policy_version: &'a [u8],
     /// What was found in the payload: JSON without the text itself.
     pub findings: &'a str,
+    /// The messages that a custody record is about, at most [`MAX_RECORD_MESSAGES`], each with the
+    /// number of its delivery.
+    pub messages: &'a [(Uuid, u8)],
+    /// The number of this decision among its agent's in the lane, from 1; 0: not counted.
+    pub sender_seq: u64,
 }
 
 /// A record read back.
@@ -186,6 +220,10 @@ pub struct Record {
     pub policy_version: Vec<u8>,
     /// What was found in the payload: JSON, or empty.
     pub findings: String,
+    /// The messages that a custody record is about, each with the number of its delivery.
+    pub messages: Vec<(Uuid, u8)>,
+    /// The number of this decision among its agent's in the lane, or 0.
+    pub sender_seq: u64,
 }
 
 /// Appends the canonical bytes of one record to `out`.
@@ -197,11 +235,12 @@ pub fn encode(
     decision: Decision,
     fields: &Fields<'_>,
 ) {
-    out.extend_from_slice(&[VERSION, action.code(), decision.code(), 0]);
-    out.extend_from_slice(&seq.to_be_bytes());
-    out.extend_from_slice(&time_us.to_be_bytes());
-    out.extend_from_slice(&fields.attempt.to_be_bytes());
-    out.extend_from_slice(&fields.payload_len.to_be_bytes());
+    out.extend_from_slice(&[VERSION, action.code(), decision.code()]);
+    push_number(out, seq);
+    push_number(out, time_us);
+    push_number(out, fields.sender_seq);
+    push_number(out, u64::from(fields.attempt));
+    push_number(out, u64::from(fields.payload_len));
     push_text(out, fields.agent);
     push_text(out, fields.instance);
     push(out, fields.fingerprint);
@@ -209,15 +248,18 @@ pub fn encode(
     push_text(out, fields.message_type);
     push_text(out, fields.target);
     push_text(out, fields.target_instance);
-    match &fields.correlation_id {
-        Some(id) => push_text(out, &id.to_string()),
-        None => push(out, &[]),
-    }
+    push(out, fields.correlation_id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()));
     push(out, fields.payload_digest);
     push_text(out, fields.rule);
     push_text(out, fields.reason);
     push(out, fields.policy_version);
     push_text(out, fields.findings);
+    let messages = fields.messages.get(..MAX_RECORD_MESSAGES).unwrap_or(fields.messages);
+    push_number(out, (messages.len() * MESSAGE_BYTES) as u64);
+    for (id, attempt) in messages {
+        out.extend_from_slice(id.as_bytes());
+        out.push(*attempt);
+    }
 }
 
 fn push_text(out: &mut Vec<u8>, text: &str) {
@@ -230,32 +272,103 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 
 fn push(out: &mut Vec<u8>, bytes: &[u8]) {
     let bytes = bytes.get(..MAX_FIELD_BYTES).unwrap_or(bytes);
-    // MAX_FIELD_BYTES fits into u16.
-    out.extend_from_slice(&(bytes.len() as u16).to_be_bytes());
+    push_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
-impl Record {
+fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// A record read back without a copy: texts and bytes are those of the block. For whoever reads many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View<'a> {
+    /// Position in its lane, from 1.
+    pub seq: u64,
+    /// Unix microseconds.
+    pub time_us: u64,
+    /// What was asked for.
+    pub action: Action,
+    /// The outcome.
+    pub decision: Decision,
+    /// Delivery number, or 0.
+    pub attempt: u32,
+    /// Payload length in bytes.
+    pub payload_len: u32,
+    /// The number of this decision among its agent's in the lane, or 0.
+    pub sender_seq: u64,
+    /// The acting agent.
+    pub agent: &'a str,
+    /// Its instance.
+    pub instance: &'a str,
+    /// SHA-256 of its certificate.
+    pub fingerprint: &'a [u8],
+    /// Id of the message.
+    pub message_id: Option<Uuid>,
+    /// Type of the message.
+    pub message_type: &'a str,
+    /// The agent it is for.
+    pub target: &'a str,
+    /// The one instance it is for.
+    pub target_instance: &'a str,
+    /// The request it belongs to.
+    pub correlation_id: Option<&'a [u8; 16]>,
+    /// SHA-256 of the payload.
+    pub payload_digest: &'a [u8],
+    /// The rule that decided.
+    pub rule: &'a str,
+    /// Status detail.
+    pub reason: &'a str,
+    /// Digest of the configuration in force.
+    pub policy_version: &'a [u8],
+    /// What was found in the payload: JSON, or empty.
+    pub findings: &'a str,
+    /// The messages that a custody record is about.
+    pub messages: Messages<'a>,
+}
+
+/// The messages of a custody record, each with the number of its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Messages<'a>(&'a [u8]);
+
+impl Messages<'_> {
+    /// Each message's id and the number of its delivery.
+    pub fn iter(&self) -> impl Iterator<Item = (Uuid, u8)> {
+        self.0.chunks_exact(MESSAGE_BYTES).filter_map(|item| {
+            let (id, attempt) = item.split_first_chunk::<16>()?;
+            Some((Uuid::from_bytes(*id), *attempt.first()?))
+        })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'a> View<'a> {
     /// Reads canonical bytes back; `None` when they are not the encoding of any record.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
-        let mut reader = Reader { rest };
-        let [version, action, decision, zero] = *head.first_chunk::<4>()?;
-        if version != VERSION || zero != 0 {
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let ([version, action, decision], rest) = bytes.split_first_chunk::<3>()?;
+        if *version != VERSION {
             return None;
         }
-        let int64 = |at: usize| Some(u64::from_be_bytes(*head.get(at..)?.first_chunk::<8>()?));
-        let int32 = |at: usize| Some(u32::from_be_bytes(*head.get(at..)?.first_chunk::<4>()?));
-        let record = Self {
-            action: Action::from_code(action)?,
-            decision: Decision::from_code(decision)?,
-            seq: int64(4)?,
-            time_us: int64(12)?,
-            attempt: int32(20)?,
-            payload_len: int32(24)?,
+        let mut reader = Reader { rest };
+        let view = Self {
+            action: Action::from_code(*action)?,
+            decision: Decision::from_code(*decision)?,
+            seq: reader.number()?,
+            time_us: reader.number()?,
+            sender_seq: reader.number()?,
+            attempt: u32::try_from(reader.number()?).ok()?,
+            payload_len: u32::try_from(reader.number()?).ok()?,
             agent: reader.text()?,
             instance: reader.text()?,
-            fingerprint: reader.bytes()?.to_vec(),
+            fingerprint: reader.bytes()?,
             message_id: match reader.bytes()? {
                 [] => None,
                 id => Some(Uuid::from_slice(id).ok()?),
@@ -263,14 +376,52 @@ impl Record {
             message_type: reader.text()?,
             target: reader.text()?,
             target_instance: reader.text()?,
-            correlation_id: reader.text()?,
-            payload_digest: reader.bytes()?.to_vec(),
+            correlation_id: match reader.bytes()? {
+                [] => None,
+                id => Some(id.try_into().ok()?),
+            },
+            payload_digest: reader.bytes()?,
             rule: reader.text()?,
             reason: reader.text()?,
-            policy_version: reader.bytes()?.to_vec(),
+            policy_version: reader.bytes()?,
             findings: reader.text()?,
+            messages: reader.messages()?,
         };
-        reader.rest.is_empty().then_some(record)
+        reader.rest.is_empty().then_some(view)
+    }
+
+    /// A copy that stands by itself.
+    pub fn to_record(&self) -> Record {
+        Record {
+            seq: self.seq,
+            time_us: self.time_us,
+            action: self.action,
+            decision: self.decision,
+            attempt: self.attempt,
+            payload_len: self.payload_len,
+            agent: self.agent.to_owned(),
+            instance: self.instance.to_owned(),
+            fingerprint: self.fingerprint.to_vec(),
+            message_id: self.message_id,
+            message_type: self.message_type.to_owned(),
+            target: self.target.to_owned(),
+            target_instance: self.target_instance.to_owned(),
+            correlation_id: self.correlation_id.map(|id| hex(id)).unwrap_or_default(),
+            payload_digest: self.payload_digest.to_vec(),
+            rule: self.rule.to_owned(),
+            reason: self.reason.to_owned(),
+            policy_version: self.policy_version.to_vec(),
+            findings: self.findings.to_owned(),
+            messages: self.messages.iter().collect(),
+            sender_seq: self.sender_seq,
+        }
+    }
+}
+
+impl Record {
+    /// Reads canonical bytes back; `None` when they are not the encoding of any record.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        View::decode(bytes).map(|view| view.to_record())
     }
 }
 
@@ -279,15 +430,43 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// One number in its shortest form.
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0u64;
+        let mut shift = 0u32;
+        loop {
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
+            let part = u64::from(byte & 0x7f);
+            if shift > 63 || (shift == 63 && part > 1) {
+                return None;
+            }
+            number |= part << shift;
+            if byte & 0x80 == 0 {
+                // A last byte of zero would be a longer form of the same number.
+                return (*byte != 0 || shift == 0).then_some(number);
+            }
+            shift += 7;
+        }
+    }
+
     fn bytes(&mut self) -> Option<&'a [u8]> {
-        let (length, rest) = self.rest.split_first_chunk::<2>()?;
-        let (field, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let length = usize::try_from(self.number()?).ok()?;
+        if length > MAX_FIELD_BYTES {
+            return None;
+        }
+        let (field, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(field)
     }
 
-    fn text(&mut self) -> Option<String> {
-        String::from_utf8(self.bytes()?.to_vec()).ok()
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn messages(&mut self) -> Option<Messages<'a>> {
+        let bytes = self.bytes()?;
+        bytes.len().is_multiple_of(MESSAGE_BYTES).then_some(Messages(bytes))
     }
 }
 
@@ -307,7 +486,8 @@ mod tests {
             seq in any::<u64>(), time_us in any::<u64>(), attempt in any::<u32>(), payload_len in any::<u32>(),
             action in any_of(Action::ALL), decision in any_of(Decision::ALL),
             texts in proptest::collection::vec(".{0,60}", 7), blobs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 3),
-            with_ids in any::<bool>(),
+            with_ids in any::<bool>(), sender_seq in any::<u64>(),
+            messages in proptest::collection::vec((any::<u128>().prop_map(Uuid::from_u128), any::<u8>()), 0..5),
         ) {
             let correlation_id = with_ids.then(|| CorrelationId::new(&AgentId::parse("a").unwrap()));
             let message_id = with_ids.then(Uuid::now_v7);
@@ -315,7 +495,7 @@ mod tests {
                 agent: &texts[0], instance: &texts[1], fingerprint: &blobs[0], message_id,
                 message_type: &texts[2], target: &texts[3], target_instance: &texts[4], correlation_id,
                 payload_digest: &blobs[1], payload_len, attempt, rule: &texts[5], reason: &texts[6],
-                policy_version: &blobs[2], findings: &texts[0],
+                policy_version: &blobs[2], findings: &texts[0], messages: &messages, sender_seq,
             };
             let mut bytes = Vec::new();
             encode(&mut bytes, seq, time_us, action, decision, &fields);
@@ -325,6 +505,7 @@ mod tests {
             prop_assert_eq!((record.action, record.decision), (action, decision));
             prop_assert_eq!((record.attempt, record.payload_len), (attempt, payload_len));
             prop_assert_eq!(&record.agent, &texts[0]);
+            prop_assert_eq!((&record.messages, record.sender_seq), (&messages, sender_seq));
             prop_assert_eq!(&record.message_type, &texts[2]);
             prop_assert_eq!(&record.reason, &texts[6]);
             prop_assert_eq!(&record.policy_version, &blobs[2]);

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::lane::{self, Hash, LaneId, link, split_block};
+use super::lane::{self, LaneId, split_block};
+use super::merkle::{Frontier, leaf_hash};
 use super::record::{Action, Record};
 use crate::ids::hex;
 
@@ -75,21 +76,19 @@ impl fmt::Display for Damage {
 #[derive(Debug)]
 pub struct LaneVerifier {
     lane: LaneId,
-    seq: u64,
-    hash: Hash,
+    tree: Frontier,
     predecessor: Option<String>,
 }
 
 impl LaneVerifier {
     /// Starts before the lane's first record.
     pub fn new(lane: LaneId) -> Self {
-        let hash = lane.genesis();
-        Self { lane, seq: 0, hash, predecessor: None }
+        Self { lane, tree: Frontier::default(), predecessor: None }
     }
 
     /// Checks the next block and returns its records.
     pub fn block(&mut self, first_seq: u64, bytes: &[u8], hash: &[u8]) -> Result<Vec<Record>, Damage> {
-        let expected = self.seq + 1;
+        let expected = self.tree.size() + 1;
         if first_seq != expected {
             return Err(self.damage(first_seq, DamageKind::Gap { expected }));
         }
@@ -98,7 +97,7 @@ impl LaneVerifier {
         };
         let mut records = Vec::with_capacity(parts.len());
         for part in parts {
-            let seq = self.seq + 1;
+            let seq = self.tree.size() + 1;
             let Some(record) = Record::decode(part) else {
                 return Err(self.damage(seq, DamageKind::Malformed));
             };
@@ -107,16 +106,15 @@ impl LaneVerifier {
                 return Err(self.damage(seq, DamageKind::WrongSequence { claimed }));
             }
             if seq == 1 {
-                if record.action != Action::LaneOpened {
+                if record.action != Action::LaneOpened || record.target != self.lane.as_str() {
                     return Err(self.damage(seq, DamageKind::NotOpened));
                 }
                 self.predecessor = Some(record.reason.clone());
             }
-            self.hash = link(&self.hash, part);
-            self.seq = seq;
+            self.tree.push(leaf_hash(part));
             records.push(record);
         }
-        if self.hash != *hash {
+        if self.tree.root() != *hash {
             return Err(self.damage(first_seq, DamageKind::HashMismatch));
         }
         Ok(records)
@@ -126,8 +124,8 @@ impl LaneVerifier {
     pub fn finish(self) -> LaneEnd {
         LaneEnd {
             lane: self.lane,
-            seq: self.seq,
-            hash: hex(&self.hash),
+            seq: self.tree.size(),
+            hash: hex(&self.tree.root()),
             predecessor: self.predecessor.as_deref().and_then(lane::parse_closing_note),
         }
     }

@@ -1,9 +1,11 @@
 //! What the two programs have in common: commands, exit codes, logging.
 
 pub mod audit;
+pub mod audit_key;
 pub mod certs;
 pub mod dlp;
 pub mod exit;
 pub mod logging;
+pub mod migrate;
 pub mod policy;
 pub mod run;

@@ -1,6 +1,7 @@
 //! gRPC, and nothing of gRPC elsewhere in the server: handlers on completion-queue threads that read the
 //! identity, check shapes and hand a job to a worker. Nothing here blocks.
 
+mod answer;
 mod caller;
 mod tls;
 mod transport;
@@ -194,14 +195,17 @@ fn service(methods: &'static Methods, gateway: &Gateway) -> Service {
 }
 
 /// The one place where a refusal becomes a gRPC status.
-fn status(refusal: Refusal) -> RpcStatus {
-    let code = match refusal.kind {
+fn code(refusal: Refusal) -> RpcStatusCode {
+    match refusal.kind {
         Kind::Unauthenticated => RpcStatusCode::UNAUTHENTICATED,
         Kind::InvalidArgument => RpcStatusCode::INVALID_ARGUMENT,
         Kind::PermissionDenied => RpcStatusCode::PERMISSION_DENIED,
         Kind::FailedPrecondition => RpcStatusCode::FAILED_PRECONDITION,
         Kind::ResourceExhausted => RpcStatusCode::RESOURCE_EXHAUSTED,
         Kind::Unavailable => RpcStatusCode::UNAVAILABLE,
-    };
-    RpcStatus::with_message(code, refusal.detail.to_owned())
+    }
+}
+
+fn status(refusal: Refusal) -> RpcStatus {
+    RpcStatus::with_message(code(refusal), refusal.detail.to_owned())
 }

@@ -17,7 +17,7 @@ use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::server_event::Event as ServerEventKind;
 use crate::protocol::{ClientEvent, Delivery, ServerEvent, Untrusted, Welcome};
 use crate::refusal::Refusal;
-use crate::shard::job::Job;
+use crate::shard::job::{Declined, Job};
 use crate::shard::session::{ClientNote, DeliveryId, MAX_REASON_BYTES, Outbound, Outlet, Session};
 
 pub(super) fn serve(
@@ -140,9 +140,10 @@ async fn write(
                     instance_id: session.instance.to_string(),
                     ..Welcome::default()
                 }),
-                Outbound::Delivery { id, envelope } => ServerEventKind::Delivery(Delivery {
+                Outbound::Delivery { id, attempt, envelope } => ServerEventKind::Delivery(Delivery {
                     delivery_id: id.to_string(),
                     envelope_json: envelope,
+                    attempt,
                     ..Delivery::default()
                 }),
                 Outbound::End(refusal) => return end(sink, refusal).await,
@@ -174,9 +175,9 @@ async fn end(mut sink: DuplexSink<ServerEvent>, refusal: Option<Refusal>) {
 /// Has the refusal recorded, then ends the stream with it.
 async fn refuse(gateway: &Gateway, stranger: Stranger, instance: &str, sink: DuplexSink<ServerEvent>) {
     let (answer, receiver) = oneshot::channel();
-    let answer = Box::new(move |refusal: Refusal| {
+    let answer = Box::new(move |declined: Declined| {
         // A client that is gone needs no answer.
-        let _ = answer.send(refusal);
+        let _ = answer.send(declined.refusal);
     });
     gateway.refuse(Action::SessionOpen, stranger, instance, "", "", answer);
     let refusal = receiver.await.unwrap_or(Refusal::SERVER_STOPPING);

@@ -1,11 +1,13 @@
 //! The unary calls: identity, shapes, session, then a job for a worker. The answer comes from there.
 
 use futures_channel::oneshot;
-use grpcio::{Metadata, MetadataBuilder, RpcContext, UnarySink};
+use grpcio::{Metadata, RpcContext, UnarySink};
 use protobuf::Message;
 
+use super::Gateway;
+use super::answer::{detailed, receipt, retry_after};
 use super::caller::Stranger;
-use super::{Gateway, status};
+use super::status;
 use crate::audit::Action;
 use crate::envelope::Trace;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
@@ -15,7 +17,7 @@ use crate::protocol::{
     SendResponse, Untrusted, UpdateStateRequest, UpdateStateResponse,
 };
 use crate::refusal::Refusal;
-use crate::shard::job::{Accepted, Answer, Caller, Job, MessageJob, RefusedJob, ReplyJob};
+use crate::shard::job::{Accepted, Answer, Caller, Declined, Job, MessageJob, RefusedJob, ReplyJob};
 
 /// How long a request may be answered when it does not say, in seconds.
 const DEFAULT_REQUEST_TTL_S: u64 = 60;
@@ -34,7 +36,7 @@ struct About<'a> {
 fn respond<T, R>(
     ctx: &RpcContext<'_>,
     mut sink: UnarySink<R>,
-    answer: oneshot::Receiver<Result<T, Refusal>>,
+    answer: oneshot::Receiver<Result<T, Declined>>,
     convert: impl FnOnce(T) -> R + Send + 'static,
 ) where
     T: Send + 'static,
@@ -43,11 +45,11 @@ fn respond<T, R>(
     ctx.spawn(async move {
         let sent = match answer.await {
             Ok(Ok(success)) => sink.success(convert(success)).await,
-            Ok(Err(refusal)) => {
-                if let Some(headers) = retry_after(refusal) {
+            Ok(Err(declined)) => {
+                if let Some(headers) = retry_after(declined.refusal) {
                     sink.set_headers(headers);
                 }
-                sink.fail(status(refusal)).await
+                sink.fail(detailed(&declined)).await
             }
             // The worker stopped with the job in its mailbox.
             Err(oneshot::Canceled) => sink.fail(status(Refusal::SERVER_STOPPING)).await,
@@ -56,15 +58,6 @@ fn respond<T, R>(
             log::debug!("an answer did not reach its caller: {error}");
         }
     });
-}
-
-/// `retry-after-ms`. In the response's headers: gRPC's C core wrapper sends no trailers of one's own.
-fn retry_after(refusal: Refusal) -> Option<Metadata> {
-    let retry_after_ms = refusal.retry_after_ms?.to_string();
-    let mut headers = MetadataBuilder::new();
-    // The name and the digits are what gRPC allows.
-    let _ = headers.add_str("retry-after-ms", &retry_after_ms).ok()?;
-    Some(headers.build())
 }
 
 impl Gateway {
@@ -100,7 +93,7 @@ impl Gateway {
         instance: &str,
         target: &str,
         message_type: &str,
-        answer: Box<dyn FnOnce(Refusal) + Send>,
+        answer: Box<dyn FnOnce(Declined) + Send>,
     ) {
         let hash = stranger.identity.as_ref().map_or(0, |identity| identity.agent.route_hash());
         let job = RefusedJob {
@@ -123,7 +116,7 @@ impl Gateway {
         about: &About<'_>,
         answer: Answer<T>,
     ) {
-        let answer = Box::new(move |refusal| drop(answer.send(Err(refusal))));
+        let answer = Box::new(move |declined| drop(answer.send(Err(declined))));
         self.refuse(action, stranger, about.instance, about.target, about.message_type, answer);
     }
 }
@@ -157,6 +150,7 @@ pub(super) fn send(
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |accepted: Accepted| SendResponse {
         message_id: accepted.message_id.to_string(),
+        receipt: receipt(accepted.receipt).into(),
         ..SendResponse::default()
     });
     let (caller, content) = match gateway.admit(&ctx, &request) {
@@ -204,6 +198,7 @@ pub(super) fn request(
     respond(&ctx, sink, receiver, |accepted: Accepted| RequestResponse {
         message_id: accepted.message_id.to_string(),
         correlation_id: accepted.correlation_id.map(|id| id.to_string()).unwrap_or_default(),
+        receipt: receipt(accepted.receipt).into(),
         ..RequestResponse::default()
     });
     let (caller, content) = match gateway.admit(&ctx, &request) {
@@ -258,6 +253,7 @@ pub(super) fn reply(
     let (answer, receiver) = oneshot::channel();
     respond(&ctx, sink, receiver, |accepted: Accepted| ReplyResponse {
         message_id: accepted.message_id.to_string(),
+        receipt: receipt(accepted.receipt).into(),
         ..ReplyResponse::default()
     });
     let (caller, content) = match gateway.admit(&ctx, &request) {

@@ -4,13 +4,14 @@
 //! Nothing in memory changes here. A decision becomes true when the transaction commits, and may be made
 //! again when it does not.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::inbox::Inbox;
-use super::job::{Accepted, Caller, Discovered, Job, MessageJob, RefusedJob, ReplyJob};
+use super::job::{Accepted, Caller, Discovered, Job, MessageJob, Receipt, RefusedJob, ReplyJob};
+use super::presence::{Presence, owned_by};
 use super::session::Session;
 use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane};
@@ -20,6 +21,7 @@ use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::policy::{Breaker, Circuit, Message, Policy, RuleName, Verdict, check_payload};
 use crate::refusal::Refusal;
+use crate::store::news::News;
 use crate::store::{Batch, keys};
 
 /// An unanswered request, as stored under its correlation id.
@@ -42,6 +44,10 @@ pub(super) struct Facts {
     pub pending: HashMap<CorrelationId, Option<(PendingRequest, u64)>>,
     /// Sizes of the fields of states that are updated in this round.
     pub states: HashMap<AgentId, HashMap<String, usize>>,
+    /// Which server has which instance of the agents whose sessions open or end.
+    pub presence: Presence,
+    /// Targets whose next trial another server makes.
+    pub trials_elsewhere: HashSet<AgentId>,
 }
 
 /// A decision that awaits its commit.
@@ -50,6 +56,8 @@ pub(super) struct Decided {
     pub outcome: Result<Success, Refusal>,
     /// Whose message was counted, to be taken back if it does not happen.
     pub counted: Option<AgentId>,
+    /// Where a decision on a message is on record.
+    pub receipt: Option<Receipt>,
     /// Which effects of the transaction carry it out: first and one past the last.
     pub effects: std::ops::Range<usize>,
 }
@@ -91,10 +99,12 @@ pub(super) struct Transaction<'a> {
     opening: Vec<(AgentId, InstanceId)>,
     /// Breakers that admitted a trial in this round.
     trials: HashMap<AgentId, Breaker>,
-    /// Agents whose messages were counted in this round.
-    pub(super) senders: BTreeSet<AgentId>,
+    /// How many messages were counted in this round, by sender.
+    pub(super) senders: BTreeMap<AgentId, u32>,
     /// Whose message the current job has counted.
     counted: Option<AgentId>,
+    /// Where the current job's decision is on record.
+    receipt: Option<Receipt>,
     scratch: &'a mut Scratch,
 }
 
@@ -155,10 +165,17 @@ impl<'a> Transaction<'a> {
             consumed: HashSet::new(),
             opening: Vec::new(),
             trials: HashMap::new(),
-            senders: BTreeSet::new(),
+            senders: BTreeMap::new(),
             counted: None,
+            receipt: None,
             scratch,
         }
+    }
+
+    /// Tells the other servers, if this happens.
+    pub(super) fn publish(&mut self, news: &News) {
+        self.effect("PUBLISH");
+        let _ = self.batch.arg(keys::NEWS).arg(news.to_text());
     }
 
     /// Starts the next effect; its arguments follow on `self.batch`.
@@ -170,6 +187,15 @@ impl<'a> Transaction<'a> {
     pub(super) fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
         let fields = Fields { policy_version: self.settings.policy.version(), ..*fields };
         let _ = self.lane.append(self.now, action, decision, &fields);
+    }
+
+    /// Records a decision on a message; its receipt goes to who asked.
+    fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+        let policy = &self.settings.policy;
+        let fields = Fields { policy_version: policy.version(), ..*fields };
+        let place = self.lane.append_counted(self.now, action, decision, &fields);
+        self.receipt =
+            Some(Receipt { lane: self.lane.id().clone(), place, policy_version: *policy.version() });
     }
 
     /// Decides one job and records the decision.
@@ -196,7 +222,12 @@ impl<'a> Transaction<'a> {
             Job::Open(session) => self.open(session),
             Job::Refused(job) => self.refused(job),
         };
-        Decided { outcome, counted: self.counted.take(), effects: first..self.effects }
+        Decided {
+            outcome,
+            counted: self.counted.take(),
+            receipt: self.receipt.take(),
+            effects: first..self.effects,
+        }
     }
 
     // --- messages -------------------------------------------------------------------------------
@@ -207,7 +238,7 @@ impl<'a> Transaction<'a> {
         let correlation_id = job.request_ttl_s.map(|_| CorrelationId::new(agent));
         let Judged { decision, rule, refusal, findings, redacted } = self.judge_message(job);
         let action = if job.request_ttl_s.is_some() { Action::Request } else { Action::Send };
-        self.record(
+        self.record_counted(
             action,
             decision,
             &Fields {
@@ -256,7 +287,11 @@ impl<'a> Transaction<'a> {
             };
             self.pend(&correlation_id, &pending, ttl_s * 1000);
         }
-        Ok(Success::Queued { accepted: Accepted { message_id, correlation_id }, target, bytes })
+        Ok(Success::Queued {
+            accepted: Accepted { message_id, correlation_id, receipt: None },
+            target,
+            bytes,
+        })
     }
 
     fn judge_message(&mut self, job: &MessageJob) -> Judged {
@@ -266,7 +301,11 @@ impl<'a> Transaction<'a> {
         let sender = &job.caller.identity.agent;
         let settings = self.settings;
         let inbox = self.inboxes.get(job.target.as_str());
-        let breaker = self.trials.get(job.target.as_str()).or(inbox.map(|inbox| &inbox.breaker));
+        // Open, as far as this server is concerned, while another one makes the trial.
+        let elsewhere = self.facts.trials_elsewhere.contains(job.target.as_str());
+        let waiting = elsewhere.then(|| Breaker::reopened(self.now.mono_ms));
+        let breaker =
+            waiting.as_ref().or(self.trials.get(job.target.as_str())).or(inbox.map(|inbox| &inbox.breaker));
         let message = Message {
             sender,
             target: &job.target,
@@ -275,7 +314,7 @@ impl<'a> Transaction<'a> {
         };
         let verdict = settings.policy.check(message, breaker, self.now, self.scratch);
         if verdict.counted {
-            let _ = self.senders.insert(sender.clone());
+            *self.senders.entry(sender.clone()).or_default() += 1;
             self.counted = Some(sender.clone());
         }
         let mut judged = Judged::new(&settings.policy, verdict);
@@ -310,7 +349,7 @@ impl<'a> Transaction<'a> {
         if waiting >= self.settings.limits.max_queue_len {
             return Err(Refusal::QUEUE_FULL);
         }
-        if !self.settings.delivery.queue_offline && inbox.slots().is_empty() {
+        if !self.settings.delivery.queue_offline && !self.shared.directory.is_active(&inbox.agent) {
             return Err(Refusal::TARGET_OFFLINE);
         }
         Ok(())
@@ -352,7 +391,7 @@ impl<'a> Transaction<'a> {
             Err(_) => ("", ""),
         };
         let mismatch = searched.refusal == Some(Refusal::REPLY_SENDER_MISMATCH);
-        self.record(
+        self.record_counted(
             Action::Reply,
             if mismatch { Decision::AuthzDenied } else { searched.decision },
             &Fields {
@@ -399,7 +438,7 @@ impl<'a> Transaction<'a> {
             let _ =
                 self.batch.arg(keys::instances(&target)).arg(instance.as_str()).arg(self.now.unix_us / 1000);
         }
-        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id) };
+        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id), receipt: None };
         Ok(Success::Replied { accepted, target, instance, pending, ttl_ms })
     }
 
@@ -503,7 +542,9 @@ impl<'a> Transaction<'a> {
         let agent = &session.identity.agent;
         let key = (agent.clone(), session.instance.clone());
         let inbox = self.inboxes.get(agent);
-        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some()) || self.opening.contains(&key);
+        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some())
+            || self.opening.contains(&key)
+            || self.facts.presence.elsewhere(agent, &session.instance, &self.shared.server);
         let opening = self.opening.iter().filter(|(a, _)| a == agent).count();
         let open = inbox.map_or(0, |i| i.slots().len()) + opening;
         let outcome = if taken {
@@ -535,7 +576,10 @@ impl<'a> Transaction<'a> {
             self.effect("HSET");
             let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("ACTIVE");
             self.effect("HSET");
-            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(0);
+            let owner = owned_by(&self.shared.server);
+            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(owner);
+            let (agent, instance) = (agent.clone(), session.instance.clone());
+            self.publish(&News::Opened(agent, instance, self.shared.server.clone()));
         }
         outcome
     }
@@ -549,7 +593,7 @@ impl<'a> Transaction<'a> {
             | crate::refusal::Kind::ResourceExhausted
             | crate::refusal::Kind::Unavailable => Decision::Refused,
         };
-        self.record(
+        self.record_counted(
             job.action,
             decision,
             &Fields {

@@ -7,15 +7,43 @@ use futures_channel::oneshot;
 use uuid::Uuid;
 
 use super::Settings;
+use super::notes::OperatorEvent;
 use super::session::Session;
-use crate::audit::Action;
+use crate::audit::lane::Place;
+use crate::audit::{Action, LaneId};
 use crate::envelope::Trace;
 use crate::identity::Identity;
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 use crate::refusal::Refusal;
 
 /// Where a job's outcome goes.
-pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+pub type Answer<T> = oneshot::Sender<Result<T, Declined>>;
+
+/// A refusal, and where it is on record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declined {
+    /// What the caller is told.
+    pub refusal: Refusal,
+    /// Absent where the store could not record.
+    pub receipt: Option<Receipt>,
+}
+
+impl From<Refusal> for Declined {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, receipt: None }
+    }
+}
+
+/// Where a decision is on record: the caller's proof of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The lane.
+    pub lane: LaneId,
+    /// The record.
+    pub place: Place,
+    /// Digest of the configuration that decided.
+    pub policy_version: [u8; 32],
+}
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -27,12 +55,14 @@ pub struct Caller {
 }
 
 /// An accepted Send, Request or Reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
     /// Its id.
     pub message_id: Uuid,
     /// For a request, the id that its reply will carry.
     pub correlation_id: Option<CorrelationId>,
+    /// Where the decision is on record.
+    pub receipt: Option<Receipt>,
 }
 
 /// One agent that Discover shows.
@@ -145,7 +175,7 @@ pub struct RefusedJob {
     /// Why it is refused.
     pub refusal: Refusal,
     /// Called with what the caller is to be told.
-    pub answer: Box<dyn FnOnce(Refusal) + Send>,
+    pub answer: Box<dyn FnOnce(Declined) + Send>,
 }
 
 impl Job {
@@ -163,24 +193,49 @@ impl Job {
         }
     }
 
+    /// The reply, if it is one.
+    pub fn as_reply(&self) -> Option<&ReplyJob> {
+        match self {
+            Self::Reply(reply) => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// Whose state it updates, if it does.
+    pub fn updated_state(&self) -> Option<&AgentId> {
+        match self {
+            Self::StateUpdate { caller, .. } => Some(&caller.identity.agent),
+            _ => None,
+        }
+    }
+
+    /// The session that it opens, if it does.
+    pub fn as_open(&self) -> Option<&Arc<Session>> {
+        match self {
+            Self::Open(session) => Some(session),
+            _ => None,
+        }
+    }
+
     /// Answers with a refusal that the store's condition forces, recorded or not.
-    pub fn fail(self, refusal: Refusal) {
+    pub fn fail(self, declined: impl Into<Declined>) {
+        let declined = declined.into();
         // A caller that is gone needs no answer.
         match self {
             Self::Message(MessageJob { answer, .. }) | Self::Reply(ReplyJob { answer, .. }) => {
-                let _ = answer.send(Err(refusal));
+                let _ = answer.send(Err(declined));
             }
             Self::Discover { answer, .. } => {
-                let _ = answer.send(Err(refusal));
+                let _ = answer.send(Err(declined));
             }
             Self::StateGet { answer, .. } => {
-                let _ = answer.send(Err(refusal));
+                let _ = answer.send(Err(declined));
             }
             Self::StateUpdate { answer, .. } | Self::StateReset { answer, .. } => {
-                let _ = answer.send(Err(refusal));
+                let _ = answer.send(Err(declined));
             }
-            Self::Open(session) => session.end(Some(refusal)),
-            Self::Refused(job) => (job.answer)(refusal),
+            Self::Open(session) => session.end(Some(declined.refusal)),
+            Self::Refused(job) => (job.answer)(declined),
         }
     }
 }
@@ -191,8 +246,22 @@ pub enum Control {
     Events(Arc<Session>),
     /// The session's stream ended.
     Closed(Arc<Session>),
+    /// An agent's inbox holds something that another server put there.
+    News(AgentId),
+    /// An instance of the agent left another server.
+    Left(AgentId, InstanceId),
+    /// An instance of the agent was on a server that is gone.
+    Orphaned(AgentId, InstanceId, ServerId),
+    /// An agent's circuit opened, or closed, on another server.
+    Circuit(AgentId, bool),
+    /// A handler of the agent failed on another server.
+    Failed(AgentId),
+    /// News of other servers may have been missed.
+    LookOver,
     /// Decide by these settings from now on.
     Reload(Arc<Settings>),
+    /// Put this on record with the next commit.
+    Record(OperatorEvent),
     /// Finish what was accepted, end all sessions, stop.
     Stop,
 }

@@ -16,6 +16,7 @@ mod support;
 
 mod agents;
 mod audit;
+mod checkpoints;
 mod commands;
 mod dlp;
 mod identity;
@@ -25,6 +26,7 @@ mod redelivery;
 mod redis_faults;
 mod requests;
 mod server_faults;
+mod servers;
 mod sessions;
 mod state;
 mod volume;

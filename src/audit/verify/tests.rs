@@ -12,14 +12,13 @@ fn write(lane: &mut Lane, blocks: usize, per_block: usize) -> Vec<StoredBlock> {
     let mut stored = Vec::new();
     for block in 0..blocks {
         for record in 0..per_block {
-            let action = if block == 0 && record == 0 && stored.is_empty() {
-                Action::LaneOpened
-            } else {
-                Action::Send
-            };
+            if block == 0 && record == 0 && lane.confirmed().seq == 0 {
+                lane.open(now, "boot", &[]);
+                continue;
+            }
             let _ = lane.append(
                 now,
-                action,
+                Action::Send,
                 Decision::Allowed,
                 &Fields {
                     agent: "alpha",
