@@ -22,7 +22,7 @@ const NUMBER_STEPS: usize = 6;
 const CLUSTER_STEPS: usize = 40;
 const GROUP_STEPS: usize = 25;
 /// Price of a group that may begin a card number.
-const CARD_STEPS: usize = 15;
+const CARD_STEPS: usize = 20;
 /// Most letters glued to either side of a card number.
 const MAX_GLUED: usize = 16;
 /// Digits of a telephone number with its country code.
@@ -139,8 +139,9 @@ pub(super) fn cluster<'a>(
     let end = run_end(text, from, usize::MAX, is_digit);
     sink.spend(NUMBER_STEPS);
     // Nearly all numbers in messages are short and stand alone.
-    if end - from < 7 && !is_digit(at(text, separators(text, end).0)) {
-        if end - from <= 2 {
+    let alone = || at(text, end) == 0 || !is_digit(at(text, separators(text, end).0));
+    if end - from < 7 && alone() {
+        if end - from <= 2 && before(text, from).is_ascii_uppercase() {
             places::diagnosis(text, from, sink);
         }
         if at(text, end) == b' ' {

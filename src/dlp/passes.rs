@@ -20,7 +20,8 @@ const UNESCAPED_STEPS: usize = 4;
 /// Price of a value that is judged by its name, beside its bytes.
 const JUDGE_STEPS: usize = 130;
 /// Price of a letter before a digit, and of an escape.
-const SIGN_STEPS: usize = 5;
+const LETTER_STEPS: usize = 5;
+const ESCAPE_STEPS: usize = 15;
 /// Part of a text that a custom rule is matched against at a time, and how far it reaches into the next:
 /// a search costs its distance once a match, so that the distance has to be bounded.
 const CUSTOM_WINDOW: usize = 16 * 1024;
@@ -159,7 +160,7 @@ fn bytes(
                 }
                 let letters = place.saturating_sub(2);
                 if before(text, place).is_ascii_alphabetic() && at(text, letters).is_ascii_alphabetic() {
-                    sink.spend(SIGN_STEPS);
+                    sink.spend(LETTER_STEPS);
                     places::iban(text, letters, sink);
                 }
                 digits_done = digits::cluster(text, place, &|| around(document, &cursor, place), sink);
@@ -175,7 +176,7 @@ fn bytes(
         match class {
             SIGN if !sink.is_spent() => places::email(text, place, sink),
             ESCAPE if collect && layers::escape(text, place).is_some() => {
-                sink.spend(SIGN_STEPS);
+                sink.spend(ESCAPE_STEPS);
                 note_escape(document, place, &mut scratch.escaped);
             }
             _ => {}

@@ -8,8 +8,9 @@ use super::kinds::Kind;
 /// Longest local part and domain of an e-mail address.
 const LOCAL_MAX: usize = 64;
 const DOMAIN_MAX: usize = 128;
-/// Price of an `@`, of a number before a word, of a country's letters.
+/// Price of an `@`, of a number before a word, and of a country's letters before a digit.
 const SIGN_STEPS: usize = 30;
+const IBAN_STEPS: usize = 60;
 /// Most words of a street's name, and longest word.
 const STREET_WORDS: usize = 4;
 const STREET_WORD_MAX: usize = 20;
@@ -165,7 +166,7 @@ pub(super) fn iban(text: &[u8], start: usize, sink: &mut Sink<'_>) {
     if left.is_ascii_alphanumeric() || matches!(left, b'+' | b'/') {
         return;
     }
-    sink.spend(SIGN_STEPS);
+    sink.spend(IBAN_STEPS);
     let mut compact = [0_u8; checks::IBAN_MAX];
     let (mut len, mut end) = (0, start);
     for (offset, byte) in text.get(start..).unwrap_or_default().iter().take(IBAN_TEXT_MAX).enumerate() {

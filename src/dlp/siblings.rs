@@ -50,7 +50,7 @@ pub(super) fn join(document: &Document, scratch: &mut SiblingScratch, sink: &mut
             break;
         }
         let text = piece_of(document, segment);
-        if text.is_none() || container != Some(segment.container) {
+        if (text.is_none() || container != Some(segment.container)) && !scratch.pieces.is_empty() {
             flush(document, scratch, sink);
         }
         container = Some(segment.container);
