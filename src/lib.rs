@@ -6,6 +6,8 @@
 //!
 //! ARCHITECTURE.md has the map and the life of one message.
 
+#![forbid(unsafe_code)]
+
 pub mod agent;
 pub mod archive;
 pub mod audit;
