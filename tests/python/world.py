@@ -49,13 +49,21 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 class Process:
     """A process, the lines of its output, and its certain end."""
 
-    def __init__(self, words: list[str], *, env: dict[str, str] | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        *,
+        env: dict[str, str] | None = None,
+        log: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._log: IO[bytes] | None = log.open("ab") if log else None
         self.popen = subprocess.Popen(
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            cwd=folder,
             env={**os.environ, **(env or {})},
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -203,12 +211,16 @@ class World:
         words = [binary("mas-server"), "--config", str(self.config), "--threads", "2", "--listen", listen]
         return Server(self._start(words, log="server.log"))
 
-    def start(self, words: list[str], env: dict[str, str] | None = None) -> Process:
+    def start(
+        self, words: list[str], env: dict[str, str] | None = None, folder: Path | None = None
+    ) -> Process:
         """A process that ends with this world; what it says on stderr goes to agents.log."""
-        return self._start(words, env=env, log="agents.log")
+        return self._start(words, env=env, log="agents.log", folder=folder)
 
-    def _start(self, words: list[str], *, env: dict[str, str] | None = None, log: str) -> Process:
-        process = Process(words, env=env, log=self.path / log)
+    def _start(
+        self, words: list[str], *, log: str, env: dict[str, str] | None = None, folder: Path | None = None
+    ) -> Process:
+        process = Process(words, env=env, log=self.path / log, folder=folder)
         self._processes.append(process)
         return process
 
