@@ -39,6 +39,16 @@ impl Frontier {
         self.size
     }
 
+    /// The roots of the complete subtrees, largest first: with the size, all there is to go on from.
+    pub fn nodes(&self) -> &[Hash] {
+        &self.nodes
+    }
+
+    /// The tree with these parts; `None` where a tree of `size` has another number of nodes.
+    pub fn from_parts(size: u64, nodes: Vec<Hash>) -> Option<Self> {
+        (size.count_ones() as usize == nodes.len()).then_some(Self { size, nodes })
+    }
+
     /// Appends a leaf by its hash. Amortised, one node is hashed per leaf.
     pub fn push(&mut self, leaf: Hash) {
         let mut node = leaf;

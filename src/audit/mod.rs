@@ -3,15 +3,26 @@
 //! * [`record`]: one decision as canonical bytes.
 //! * [`lane`]: an append-only tree of records with one writer for its whole life.
 //! * [`merkle`]: how records, lanes and checkpoints are hashed.
+//! * [`checkpoint`]: the heads of all lanes at one time, under one signature.
+//! * [`board`]: the heads of a running server's lanes.
+//! * [`note`], [`keys`]: the form of signatures; which key signed when.
+//! * [`segment`]: the file format of exports and archives.
 //! * [`verify`]: reads lanes back and finds what was altered.
 //!
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
-//! describes. Signed checkpoints over the lane heads will sit beside [`lane`].
+//! describes, and the checkpointer writes checkpoints.
 
+pub mod board;
+pub mod checkpoint;
+pub mod keys;
 pub mod lane;
 pub mod merkle;
+pub mod note;
 pub mod record;
+pub mod segment;
 pub mod verify;
 
+pub use checkpoint::Checkpoint;
+pub use keys::KeyHistory;
 pub use lane::{Block, Lane, LaneId};
-pub use record::{Action, Decision, Fields, Record};
+pub use record::{Action, Decision, Fields, Record, View};

@@ -108,6 +108,8 @@ coded! {
         Commit = 28, "commit";
         /// A record segment went to the archive and left Redis.
         Archived = 29, "archived";
+        /// Redis does not hold what the anchor outside it says it held.
+        TrailDiffers = 30, "trail_differs";
     }
 }
 
@@ -282,15 +284,81 @@ fn push_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-impl Record {
+/// A record read back without a copy: texts and bytes are those of the block. For whoever reads many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View<'a> {
+    /// Position in its lane, from 1.
+    pub seq: u64,
+    /// Unix microseconds.
+    pub time_us: u64,
+    /// What was asked for.
+    pub action: Action,
+    /// The outcome.
+    pub decision: Decision,
+    /// Delivery number, or 0.
+    pub attempt: u32,
+    /// Payload length in bytes.
+    pub payload_len: u32,
+    /// The number of this decision among its agent's in the lane, or 0.
+    pub sender_seq: u64,
+    /// The acting agent.
+    pub agent: &'a str,
+    /// Its instance.
+    pub instance: &'a str,
+    /// SHA-256 of its certificate.
+    pub fingerprint: &'a [u8],
+    /// Id of the message.
+    pub message_id: Option<Uuid>,
+    /// Type of the message.
+    pub message_type: &'a str,
+    /// The agent it is for.
+    pub target: &'a str,
+    /// The one instance it is for.
+    pub target_instance: &'a str,
+    /// The request it belongs to.
+    pub correlation_id: Option<&'a [u8; 16]>,
+    /// SHA-256 of the payload.
+    pub payload_digest: &'a [u8],
+    /// The rule that decided.
+    pub rule: &'a str,
+    /// Status detail.
+    pub reason: &'a str,
+    /// Digest of the configuration in force.
+    pub policy_version: &'a [u8],
+    /// What was found in the payload: JSON, or empty.
+    pub findings: &'a str,
+    /// The messages that a custody record is about.
+    pub messages: Messages<'a>,
+}
+
+/// The messages of a custody record, each with the number of its delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Messages<'a>(&'a [u8]);
+
+impl Messages<'_> {
+    /// Each message's id and the number of its delivery.
+    pub fn iter(&self) -> impl Iterator<Item = (Uuid, u8)> {
+        self.0.chunks_exact(MESSAGE_BYTES).filter_map(|item| {
+            let (id, attempt) = item.split_first_chunk::<16>()?;
+            Some((Uuid::from_bytes(*id), *attempt.first()?))
+        })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'a> View<'a> {
     /// Reads canonical bytes back; `None` when they are not the encoding of any record.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let ([version, action, decision], rest) = bytes.split_first_chunk::<3>()?;
         if *version != VERSION {
             return None;
         }
         let mut reader = Reader { rest };
-        let record = Self {
+        let view = Self {
             action: Action::from_code(*action)?,
             decision: Decision::from_code(*decision)?,
             seq: reader.number()?,
@@ -300,7 +368,7 @@ impl Record {
             payload_len: u32::try_from(reader.number()?).ok()?,
             agent: reader.text()?,
             instance: reader.text()?,
-            fingerprint: reader.bytes()?.to_vec(),
+            fingerprint: reader.bytes()?,
             message_id: match reader.bytes()? {
                 [] => None,
                 id => Some(Uuid::from_slice(id).ok()?),
@@ -309,26 +377,52 @@ impl Record {
             target: reader.text()?,
             target_instance: reader.text()?,
             correlation_id: match reader.bytes()? {
-                [] => String::new(),
-                id => hex(<&[u8; 16]>::try_from(id).ok()?),
+                [] => None,
+                id => Some(id.try_into().ok()?),
             },
-            payload_digest: reader.bytes()?.to_vec(),
+            payload_digest: reader.bytes()?,
             rule: reader.text()?,
             reason: reader.text()?,
-            policy_version: reader.bytes()?.to_vec(),
+            policy_version: reader.bytes()?,
             findings: reader.text()?,
-            messages: messages(reader.bytes()?)?,
+            messages: reader.messages()?,
         };
-        reader.rest.is_empty().then_some(record)
+        reader.rest.is_empty().then_some(view)
+    }
+
+    /// A copy that stands by itself.
+    pub fn to_record(&self) -> Record {
+        Record {
+            seq: self.seq,
+            time_us: self.time_us,
+            action: self.action,
+            decision: self.decision,
+            attempt: self.attempt,
+            payload_len: self.payload_len,
+            agent: self.agent.to_owned(),
+            instance: self.instance.to_owned(),
+            fingerprint: self.fingerprint.to_vec(),
+            message_id: self.message_id,
+            message_type: self.message_type.to_owned(),
+            target: self.target.to_owned(),
+            target_instance: self.target_instance.to_owned(),
+            correlation_id: self.correlation_id.map(|id| hex(id)).unwrap_or_default(),
+            payload_digest: self.payload_digest.to_vec(),
+            rule: self.rule.to_owned(),
+            reason: self.reason.to_owned(),
+            policy_version: self.policy_version.to_vec(),
+            findings: self.findings.to_owned(),
+            messages: self.messages.iter().collect(),
+            sender_seq: self.sender_seq,
+        }
     }
 }
 
-fn messages(bytes: &[u8]) -> Option<Vec<(Uuid, u8)>> {
-    let message = |item: &[u8]| {
-        let (id, attempt) = item.split_first_chunk::<16>()?;
-        Some((Uuid::from_bytes(*id), *attempt.first()?))
-    };
-    bytes.chunks(MESSAGE_BYTES).map(message).collect()
+impl Record {
+    /// Reads canonical bytes back; `None` when they are not the encoding of any record.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        View::decode(bytes).map(|view| view.to_record())
+    }
 }
 
 struct Reader<'a> {
@@ -366,8 +460,13 @@ impl<'a> Reader<'a> {
         Some(field)
     }
 
-    fn text(&mut self) -> Option<String> {
-        String::from_utf8(self.bytes()?.to_vec()).ok()
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn messages(&mut self) -> Option<Messages<'a>> {
+        let bytes = self.bytes()?;
+        bytes.len().is_multiple_of(MESSAGE_BYTES).then_some(Messages(bytes))
     }
 }
 

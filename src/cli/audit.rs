@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
+use super::audit_key::{self, KeyCommand};
 use super::exit::Exit;
 use crate::audit::verify::{Damage, LaneEnd, LaneVerifier, check_lanes};
 use crate::audit::{LaneId, Record, lane};
@@ -29,6 +30,9 @@ pub enum AuditCommand {
     Verify(VerifyArgs),
     /// Show the newest records.
     Tail(TailArgs),
+    /// The key that signs checkpoints: show it, replace it.
+    #[command(subcommand)]
+    Key(KeyCommand),
 }
 
 /// Which trail.
@@ -70,6 +74,7 @@ pub fn run(command: AuditCommand) -> Exit {
     let source = match &command {
         AuditCommand::Verify(args) => &args.source,
         AuditCommand::Tail(args) => &args.source,
+        AuditCommand::Key(command) => return audit_key::run(command),
     };
     let mut connection = match connect(source) {
         Ok(connection) => connection,
@@ -78,6 +83,7 @@ pub fn run(command: AuditCommand) -> Exit {
     let outcome = match command {
         AuditCommand::Verify(args) => verify(&mut connection, &args),
         AuditCommand::Tail(args) => tail(&mut connection, &args),
+        AuditCommand::Key(command) => return audit_key::run(&command),
     };
     match outcome {
         Ok(exit) => exit,

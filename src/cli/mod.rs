@@ -1,6 +1,7 @@
 //! What the two programs have in common: commands, exit codes, logging.
 
 pub mod audit;
+pub mod audit_key;
 pub mod certs;
 pub mod dlp;
 pub mod exit;

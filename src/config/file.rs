@@ -64,7 +64,6 @@ impl File {
             }
         };
         note(self.admin_listen_addr.is_some(), "admin_listen_addr");
-        note(self.gateway.audit != Audit::default(), "gateway.audit");
         note(self.gateway.telemetry.enabled, "gateway.telemetry");
         if self.gateway.redis.decode_responses.is_some() {
             silent.push("gateway.redis.decode_responses: has no effect here".to_owned());

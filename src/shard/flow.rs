@@ -1,14 +1,18 @@
 //! What moves in the same pipeline behind a transaction: groups made again, acknowledgements, claims,
 //! reads; and what their answers mean. Hot path.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::decide::{Decided, Success};
 use super::inbox::{Claim, EntryKey, Read};
 use super::session::{DeliveryId, Outbound, Place};
 use super::worker::{STALL_MS, Worker};
 use crate::clock::Now;
 use crate::envelope::message_id_of;
-use crate::ids::{AgentId, InstanceId};
+use crate::ids::{AgentId, InstanceId, ServerId};
 use crate::store::answers::{self, StreamEntry};
+use crate::store::news::News;
+use crate::store::servers::{self, Fence};
 use crate::store::{Value, keys};
 
 /// Inboxes looked at in one round.
@@ -72,6 +76,37 @@ impl Worker {
         }
     }
 
+    /// Sessions on other servers get what this transaction adds for them.
+    pub(super) fn tell_peers(&mut self, decided: &[Decided]) {
+        let mut news: BTreeMap<ServerId, BTreeSet<&AgentId>> = BTreeMap::new();
+        for decision in decided {
+            let target = match &decision.outcome {
+                Ok(Success::Queued { target, .. } | Success::Replied { target, .. }) => target,
+                Ok(_) | Err(_) => continue,
+            };
+            for server in self.shared.directory.servers_of(target) {
+                let _ = news.entry(server).or_default().insert(target);
+            }
+            if self.shared.has_peers() {
+                // Others add to this inbox too.
+                let _ = self.measure.insert(target.clone());
+            }
+        }
+        for (server, agents) in news {
+            let _ = self.batch.command("PUBLISH");
+            let news = News::Inboxes(agents.into_iter().cloned().collect());
+            let _ = self.batch.arg(keys::news_for(&server)).arg(news.to_text());
+        }
+    }
+
+    /// Ends the process of a server that others have declared void: what it holds is theirs now.
+    pub(super) fn check_fence(&self, answer: &Value) {
+        if servers::fence(answer) == Fence::Fenced {
+            log::error!("this server was silent for too long: others have taken over. It ends now");
+            std::process::exit(1);
+        }
+    }
+
     pub(super) fn expect_no_deliveries(&mut self, decided: &[Decided]) {
         for decision in decided {
             if let Ok(Success::Queued { target, .. }) = &decision.outcome
@@ -85,6 +120,7 @@ impl Worker {
     /// Acknowledges, claims and reads for the inboxes that have something to move.
     pub(super) fn add_tail(&mut self, now: Now, tail: &mut Vec<(usize, Tail)>) {
         let mut reads_left = MAX_ROUND_READS;
+        let has_peers = self.shared.has_peers();
         for agent in self.ready.take(MAX_INBOXES) {
             let Some(inbox) = self.inboxes.get_mut(&agent) else {
                 continue;
@@ -121,7 +157,7 @@ impl Worker {
             if self.regroup.contains(&agent) {
                 continue;
             }
-            for claim in inbox.due(now.mono_ms, &self.settings.delivery) {
+            for claim in inbox.due(now.mono_ms, &self.settings.delivery, has_peers) {
                 let Some(slot) = inbox.slot(&claim.instance) else {
                     continue;
                 };
@@ -130,7 +166,7 @@ impl Worker {
                     Place::Own => &slot.own_stream,
                 };
                 let at = batch.command("XCLAIM");
-                let _ = batch.arg(stream).arg(keys::GROUP).arg(&slot.consumer).arg(0);
+                let _ = batch.arg(stream).arg(keys::GROUP).arg(&slot.consumer).arg(claim.min_idle_ms);
                 for entry in &claim.entries {
                     let _ = batch.arg(*entry);
                 }
@@ -284,12 +320,13 @@ impl Worker {
                 (Some(StreamEntry { id, envelope: Some(envelope) }), Some(session)) => {
                     let message_id = message_id_of(&envelope).unwrap_or_default();
                     let (instance, bytes) = (&claim.instance, envelope.len());
-                    let attempt = inbox.delivered_again(instance, claim.place, id, message_id, bytes);
+                    let attempt =
+                        inbox.delivered_again(instance, claim.place, id, message_id, bytes, now.mono_ms);
                     self.custody.delivered(agent, instance, message_id, attempt, now);
                     let id = DeliveryId { place: claim.place, entry: id };
                     session.send(Outbound::Delivery { id, attempt, envelope });
                 }
-                // Deleted meanwhile: nothing is left to deliver.
+                // Deleted meanwhile, or another server's: nothing is left to deliver.
                 (None | Some(StreamEntry { envelope: None, .. }), _) => {
                     inbox.not_delivered(&claim.instance, claim.place, *entry, true, now.mono_ms);
                 }
@@ -337,7 +374,7 @@ impl Worker {
         for StreamEntry { id, envelope } in entries {
             let bytes = envelope.as_ref().map_or(0, String::len);
             let message_id = envelope.as_deref().and_then(message_id_of).unwrap_or_default();
-            inbox.delivered_new(&read.instance, read.place, id, message_id, bytes);
+            inbox.delivered_new(&read.instance, read.place, id, message_id, bytes, now.mono_ms);
             let id = DeliveryId { place: read.place, entry: id };
             match envelope {
                 Some(envelope) => {

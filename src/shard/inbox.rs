@@ -22,6 +22,9 @@ const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Pending entries that are tracked at once; a scan of Redis' list pauses above it.
 pub const MAX_TRACKED_ENTRIES: usize = 50_000;
 
+/// How much Redis' idle time of an entry and ours may differ, in milliseconds.
+const CLOCK_SLACK_MS: u64 = 5;
+
 /// Why a message dies that was delivered as often as it may be.
 pub const MAX_ATTEMPTS_REASON: &str = "max_attempts";
 
@@ -76,6 +79,8 @@ struct Entry {
     /// Who has, or had, it last.
     holder: InstanceId,
     bytes: usize,
+    /// When it was delivered last, as far as is known (monotonic milliseconds).
+    delivered_ms: u64,
     /// Which message it is; nil before this worker has seen it.
     message_id: Uuid,
 }
@@ -115,6 +120,8 @@ pub struct Claim {
     pub place: Place,
     /// Which.
     pub entries: Vec<EntryId>,
+    /// Only if nobody else has claimed them for this long, in milliseconds: another server may have.
+    pub min_idle_ms: u64,
 }
 
 /// An entry on its way to the dead letters.
@@ -348,7 +355,8 @@ impl Inbox {
 
     /// Takes the entries that are due and can go to a connected instance with credit; what had
     /// `max_attempts` deliveries goes to the dead letters instead.
-    pub fn due(&mut self, now_ms: u64, config: &Delivery) -> Vec<Claim> {
+    /// `has_peers`: another server may have claimed them meanwhile; only what it has not is taken.
+    pub fn due(&mut self, now_ms: u64, config: &Delivery, has_peers: bool) -> Vec<Claim> {
         self.ripen(now_ms);
         let mut claims = Vec::new();
         let mut budget = config.reclaim_batch_size;
@@ -362,7 +370,7 @@ impl Inbox {
                     break;
                 };
                 let key = EntryKey { owner: Some(owner.clone()), entry };
-                budget -= usize::from(self.claim(&key, &owner, config, &mut claims));
+                budget -= usize::from(self.claim(&key, &owner, config, (now_ms, has_peers), &mut claims));
             }
             if !queue.is_empty() {
                 let _ = self.due_own.insert(owner, queue);
@@ -376,7 +384,7 @@ impl Inbox {
                 break;
             };
             let key = EntryKey { owner: None, entry };
-            budget -= usize::from(self.claim(&key, &receiver, config, &mut claims));
+            budget -= usize::from(self.claim(&key, &receiver, config, (now_ms, has_peers), &mut claims));
         }
         claims
     }
@@ -402,6 +410,7 @@ impl Inbox {
         key: &EntryKey,
         receiver: &InstanceId,
         config: &Delivery,
+        (now_ms, has_peers): (u64, bool),
         claims: &mut Vec<Claim>,
     ) -> bool {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state == State::Due) else {
@@ -417,6 +426,10 @@ impl Inbox {
             });
             return true;
         }
+        // Its holder comes back to it here: no other server touches what is its.
+        let returns = entry.holder == *receiver;
+        let idle_ms = now_ms.saturating_sub(entry.delivered_ms + CLOCK_SLACK_MS);
+        let min_idle_ms = if has_peers && !returns { idle_ms } else { 0 };
         entry.state = State::Claiming;
         entry.attempts += 1;
         entry.holder = receiver.clone();
@@ -424,9 +437,15 @@ impl Inbox {
             slot.in_flight += 1;
         }
         let place = key.delivery_id().place;
-        match claims.iter_mut().find(|c| c.instance == *receiver && c.place == place) {
+        let alike = |claim: &&mut Claim| {
+            claim.instance == *receiver && claim.place == place && claim.min_idle_ms == min_idle_ms
+        };
+        match claims.iter_mut().find(alike) {
             Some(claim) => claim.entries.push(key.entry),
-            None => claims.push(Claim { instance: receiver.clone(), place, entries: vec![key.entry] }),
+            None => {
+                let (instance, entries) = (receiver.clone(), vec![key.entry]);
+                claims.push(Claim { instance, place, entries, min_idle_ms });
+            }
         }
         true
     }
@@ -549,6 +568,7 @@ impl Inbox {
         entry: EntryId,
         message_id: Uuid,
         bytes: usize,
+        now_ms: u64,
     ) {
         let key = Self::key(instance, DeliveryId { place, entry });
         self.typical_bytes = bytes.max(self.typical_bytes - self.typical_bytes / 8);
@@ -558,7 +578,14 @@ impl Inbox {
         }
         let _ = self.entries.insert(
             key,
-            Entry { state: State::InFlight, attempts: 1, holder: instance.clone(), bytes, message_id },
+            Entry {
+                state: State::InFlight,
+                attempts: 1,
+                holder: instance.clone(),
+                bytes,
+                delivered_ms: now_ms,
+                message_id,
+            },
         );
     }
 
@@ -570,6 +597,7 @@ impl Inbox {
         entry: EntryId,
         message_id: Uuid,
         bytes: usize,
+        now_ms: u64,
     ) -> u32 {
         let key = Self::key(instance, DeliveryId { place, entry });
         let Some(found) = self.entries.get_mut(&key) else {
@@ -578,6 +606,7 @@ impl Inbox {
         found.state = State::InFlight;
         found.bytes = bytes;
         found.message_id = message_id;
+        found.delivered_ms = now_ms;
         let attempts = found.attempts;
         if let Some(slot) = self.slot_mut(instance) {
             slot.bytes += bytes;
@@ -626,6 +655,12 @@ impl Inbox {
         self.entries.len()
     }
 
+    /// The instance that holds a line of Redis' pending entries list, if its consumer is one of ours.
+    pub fn holder_of(&self, line: &PendingEntry) -> Option<InstanceId> {
+        let name = line.consumer.strip_prefix(self.agent.as_str())?.strip_prefix('-')?;
+        InstanceId::parse(name)
+    }
+
     /// Takes up a line of Redis' pending entries list that is not tracked yet: an entry that a lost
     /// session, or an earlier server, left behind.
     pub fn adopt(&mut self, owner: Option<&InstanceId>, line: &PendingEntry, now_ms: u64, config: &Delivery) {
@@ -633,8 +668,7 @@ impl Inbox {
         if self.entries.contains_key(&key) {
             return;
         }
-        let name = line.consumer.strip_prefix(self.agent.as_str()).and_then(|n| n.strip_prefix('-'));
-        let Some(holder) = name.and_then(InstanceId::parse) else {
+        let Some(holder) = self.holder_of(line) else {
             log::warn!(
                 "{}: pending entry {} of foreign consumer {:?} left alone",
                 self.stream,
@@ -650,9 +684,11 @@ impl Inbox {
             (now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms), line.deliveries)
         };
         let state = State::Waiting { due_ms, lost: true };
-        let _ = self
-            .entries
-            .insert(key.clone(), Entry { state, attempts, holder, bytes: 0, message_id: Uuid::nil() });
+        let delivered_ms = now_ms.saturating_sub(line.idle_ms);
+        let _ = self.entries.insert(
+            key.clone(),
+            Entry { state, attempts, holder, bytes: 0, delivered_ms, message_id: Uuid::nil() },
+        );
         self.waiting.push(Reverse((due_ms, key)));
     }
 
@@ -680,7 +716,8 @@ impl Inbox {
         }
     }
 
-    /// After a reconnect: answers may have been lost, so everything may hold news.
+    /// After a reconnect answers may have been lost, and another server may have put something here:
+    /// everything may hold news.
     pub fn suspect(&mut self) {
         self.backlog = Backlog::Unknown;
         for slot in &mut self.slots {

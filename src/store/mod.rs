@@ -2,9 +2,11 @@
 //! their answers.
 
 pub mod answers;
+pub mod checkpoints;
 pub mod connection;
 pub mod keys;
-pub mod lease;
+pub mod news;
+pub mod servers;
 pub mod trail;
 
 pub use connection::{Batch, Connection, StoreError};
