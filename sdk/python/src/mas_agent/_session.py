@@ -35,7 +35,9 @@ class Session:
         self._nacks: deque[pb.Nack] = deque()
         self._submissions: deque[pb.Submission] = deque()
         self._wake = asyncio.Event()
+        # Whether everything has been handed to the stream.
         self._idle = asyncio.Event()
+        self._idle.set()
         self._ended = False
         self._references = itertools.count(1)
         self._results: dict[int, asyncio.Future[pb.SubmissionResult]] = {}
@@ -49,12 +51,12 @@ class Session:
     def ack(self, delivery_id: str) -> None:
         """Tells the server that a delivery was handled."""
         self._acks.append(delivery_id)
-        self._wake.set()
+        self._wake_writer()
 
     def nack(self, delivery_id: str, reason: str, retryable: bool) -> None:
         """Tells the server that a delivery was not handled."""
         self._nacks.append(pb.Nack(delivery_id=delivery_id, reason=reason, retryable=retryable))
-        self._wake.set()
+        self._wake_writer()
 
     async def submit(self, submission: pb.Submission) -> pb.SubmissionResult:
         """Makes a call on the stream. Raises what the failure means."""
@@ -69,7 +71,7 @@ class Session:
         result.add_done_callback(self._answered)
         self._results[reference] = result
         self._submissions.append(submission)
-        self._wake.set()
+        self._wake_writer()
         answer = await asyncio.shield(result)
         if answer.WhichOneof("outcome") == "failure":
             raise _wire.failure_of_submission(answer.failure)
@@ -94,9 +96,12 @@ class Session:
 
     async def flushed(self) -> None:
         """Returns when everything has been handed to the stream."""
-        while not self._ended and (self._acks or self._nacks or self._submissions):
-            self._idle.clear()
+        if not self._ended:
             await self._idle.wait()
+
+    def _wake_writer(self) -> None:
+        self._idle.clear()
+        self._wake.set()
 
     def _answered(self, result: asyncio.Future[pb.SubmissionResult]) -> None:
         self._slots.release()
