@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from mas_agent._proto import runtime_pb2
 
-from world import HERE, ROOT, World, binary
+from world import HERE, ROOT, World
 
 SDK = ROOT / "sdk" / "python"
 
@@ -74,7 +74,7 @@ agents:
     with World(agents) as world:
         world.issue("asker", "assistant")
         (world.path / "agent.py").write_text(readme_example())
-        running = world.start([binary("mas"), "run", "--config", str(world.config)], folder=world.path)
+        running = world.run()
         assert "asker/i0 | answer:" in running.line("answer:")
         assert running.stop() == 0
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from stubs import SERVICES, Client
 
-from world import HERE, Process, World, binary, wait_until
+from world import HERE, Process, World, wait_until
 
 
 @pytest.fixture
@@ -41,9 +41,7 @@ def free_port() -> int:
 
 
 def run(world: World, python: Path, **env: str) -> Process:
-    # From elsewhere: what is relative is so to the file.
-    words = [binary("mas"), "run", "--config", str(world.config), "--threads", "2"]
-    return world.start(words, {"MAS_PYTHON": str(python), "RUST_LOG": "info", **env})
+    return world.run({"MAS_PYTHON": str(python), "RUST_LOG": "info", **env}, HERE)
 
 
 def test_two_agents_complete_their_conversation(project: World, old_python: Path) -> None:

@@ -151,6 +151,7 @@ class World:
         self.path = Path(self._folder.name)
         self.certs = self.path / "certs"
         self._processes: list[Process] = []
+        self._runners: list[Process] = []
         self.mas("certs", "init", "--dir", str(self.certs))
         socket = self.path / "redis.sock"
         words = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--dir", str(self.path)]
@@ -217,6 +218,13 @@ class World:
         """A process that ends with this world; what it says on stderr goes to agents.log."""
         return self._start(words, env=env, log="agents.log", folder=folder)
 
+    def run(self, env: dict[str, str] | None = None, folder: Path | None = None) -> Process:
+        """`mas run` on the configuration, in its folder or another one."""
+        words = [binary("mas"), "run", "--config", str(self.config), "--threads", "2"]
+        runner = self._start(words, env=env, log="agents.log", folder=folder or self.path)
+        self._runners.append(runner)
+        return runner
+
     def _start(
         self, words: list[str], *, log: str, env: dict[str, str] | None = None, folder: Path | None = None
     ) -> Process:
@@ -235,8 +243,10 @@ class World:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def close(self) -> None:
-        # Agents first, Redis last.
+        # Agents first, Redis last. A runner has processes of its own, which it ends when it is asked.
         for process in reversed(self._processes):
+            if process in self._runners and process.popen.poll() is None:
+                process.stop()
             process.kill()
         self._folder.cleanup()
 
