@@ -60,7 +60,9 @@ def test_two_agents_complete_their_conversation(project: World, old_python: Path
 def test_agents_outlive_a_killed_server(project: World, old_python: Path) -> None:
     """The old client does not connect again by itself; the launcher does that, with the same object."""
     running = run(project, old_python)
-    running.line("done: 20 rounds")
+    # Two workers and the planner; one that is still starting would be started anew.
+    starts = [running.line("i") for _ in range(3)]
+    assert sorted(line.partition(" | ")[2].split(":")[0] for line in starts) == ["done", "worker starts", "worker starts"]
     log = lambda: project.log("agents.log")  # noqa: E731
     agents = set(re.findall(r"/i\d started, pid (\d+)", log()))
     [server] = re.findall(r"mas-server started, pid (\d+)", log())
