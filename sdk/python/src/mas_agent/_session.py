@@ -18,6 +18,11 @@ from .errors import NotConnected, OutcomeUnknown
 MAX_SUBMISSIONS = 256
 # Submissions or acknowledgements in one event.
 MAX_BATCH = 64
+# Bytes of submissions in one event. An event that is longer than the server takes ends the stream; what it takes
+# is configured there, and more than this in any case. What is longer goes the unary way.
+MAX_BATCH_BYTES = 64 * 1024
+# Longest commit, which has no other way than the stream.
+MAX_COMMIT_BYTES = 1024 * 1024
 
 FEATURES = (_wire.SUBMIT, _wire.DELIVERIES)
 
@@ -57,6 +62,10 @@ class Session:
         """Tells the server that a delivery was not handled."""
         self._nacks.append(pb.Nack(delivery_id=delivery_id, reason=reason, retryable=retryable))
         self._wake_writer()
+
+    def takes(self, request: pb.SendRequest | pb.RequestRequest | pb.ReplyRequest) -> bool:
+        """Whether the call can be made on the stream."""
+        return self.offers(_wire.SUBMIT) and request.ByteSize() <= MAX_BATCH_BYTES
 
     async def submit(self, submission: pb.Submission) -> pb.SubmissionResult:
         """Makes a call on the stream. Raises what the failure means."""
@@ -141,11 +150,18 @@ class Session:
         if self._acks:
             if _wire.ACKS not in self.features:
                 return pb.ClientEvent(ack=pb.Ack(delivery_id=self._acks.popleft()))
-            return pb.ClientEvent(acks=pb.Acks(delivery_ids=_take(self._acks)))
+            count = min(len(self._acks), MAX_BATCH)
+            return pb.ClientEvent(acks=pb.Acks(delivery_ids=[self._acks.popleft() for _ in range(count)]))
         if self._submissions:
-            return pb.ClientEvent(submit=pb.Submit(submissions=_take(self._submissions)))
+            return pb.ClientEvent(submit=pb.Submit(submissions=self._next_submissions()))
         return None
 
-
-def _take(queue: deque[Any]) -> list[Any]:
-    return [queue.popleft() for _ in range(min(len(queue), MAX_BATCH))]
+    def _next_submissions(self) -> list[pb.Submission]:
+        taken = [self._submissions.popleft()]
+        room = MAX_BATCH_BYTES - taken[0].ByteSize()
+        while self._submissions and len(taken) < MAX_BATCH:
+            room -= self._submissions[0].ByteSize()
+            if room < 0:
+                break
+            taken.append(self._submissions.popleft())
+        return taken
