@@ -158,7 +158,6 @@ def test_from_the_old_server_to_this_one_over_the_same_redis(project: World, old
     old = project.start(words, folder=project.path)
     assert old.line("done: ") == "done: 20 rounds, sum 2470"
     assert old.stop() == 0
-    forget_counts(project)
     envelope = {
         "sender_id": "worker",
         "target_id": "planner",
@@ -199,14 +198,8 @@ def test_from_the_old_server_to_this_one_over_the_same_redis(project: World, old
     project.mas("audit", "verify", "--config", str(project.config))
 
     # And back.
-    forget_counts(project)
     project.config.write_text(project.config.read_text().replace("delivery: {reclaim_idle_ms: 300}\n", ""))
     with project.start(words, folder=project.path) as old:
         assert old.line("done: ") == "done: 60 rounds, sum 7410"
         assert old.stop() == 0
 
-
-def forget_counts(project: World) -> None:
-    """Each server keeps the counts of the rate limits in a form of its own."""
-    for key in project.redis("KEYS", "ratelimit:*").split():
-        project.redis("DEL", key)
