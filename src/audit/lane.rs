@@ -33,6 +33,11 @@ impl LaneId {
         Self(text.into())
     }
 
+    /// The run of a server that writes it, as its id begins.
+    pub fn boot(&self) -> &str {
+        self.0.split_once('-').map_or(&self.0, |(boot, _)| boot)
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
