@@ -193,6 +193,11 @@ impl Lane {
         })
     }
 
+    /// The bytes of the waiting block and the sequence of its first record, as [`Self::block`] gave them out.
+    pub fn waiting(&self) -> (u64, &[u8]) {
+        (self.confirmed.seq + 1, &self.block)
+    }
+
     /// The store has the waiting block.
     pub fn confirm(&mut self) {
         if self.pending.size() == self.confirmed.seq {

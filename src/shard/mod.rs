@@ -32,9 +32,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use uuid::Uuid;
 
-use crate::audit::board::Board;
+use crate::audit::tap::Committed;
+use crate::audit::{Board, Tap};
 use crate::certs::Revocations;
 use crate::config::{Config, Delivery, Limits};
 use crate::ids::{AgentId, ServerId};
@@ -69,6 +71,8 @@ pub struct Shared {
     pub server: ServerId,
     /// Other servers on this Redis.
     peers: AtomicUsize,
+    /// Where committed records are handed to their copy in a file, and what runs out there; absent: no copy.
+    pub tap: Option<(Arc<Tap>, Receiver<Committed>)>,
     /// Where the audit lanes stand, and whether anything may be admitted.
     pub board: Board,
     /// Where Redis is.
@@ -86,6 +90,10 @@ impl Shared {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
             directory: Directory::default(),
+            tap: config.audit.file_path.is_some().then(|| {
+                let (tap, feed) = Tap::new();
+                (Arc::new(tap), feed)
+            }),
             board: Board::default(),
             redis_url: config.redis.url.clone(),
             redis_timeout: Duration::from_millis(config.redis.timeout_ms),

@@ -440,12 +440,12 @@ fn a_damaged_trail_is_not_archived() {
 }
 
 /// A file system of a megabyte, if this may be done here.
-fn mount(at: &std::path::Path) -> bool {
+pub fn mount(at: &std::path::Path) -> bool {
     let mounted =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at).output();
     mounted.is_ok_and(|output| output.status.success())
 }
 
-fn unmount(at: &std::path::Path) {
+pub fn unmount(at: &std::path::Path) {
     let _ = std::process::Command::new("umount").arg("-l").arg(at).output();
 }

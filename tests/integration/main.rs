@@ -15,6 +15,7 @@ mod support;
 
 mod agents;
 mod audit;
+mod audit_copy;
 mod checkpoints;
 mod commands;
 mod dlp;
