@@ -119,7 +119,7 @@ mod tests {
         slot.publish(&first, Head { seq: 5, hash: [5; 32] });
         slot.publish(&second, Head { seq: 1, hash: [2; 32] });
         let heads = board.take();
-        assert_eq!(heads.open, [LaneHead { lane: second.clone(), head: Head { seq: 1, hash: [2; 32] } }]);
+        assert_eq!(heads.open, [LaneHead { lane: second, head: Head { seq: 1, hash: [2; 32] } }]);
         assert_eq!(heads.closed, [LaneHead { lane: first, head: Head { seq: 5, hash: [5; 32] } }]);
         assert_eq!(board.take().closed, []);
         assert_eq!(board.take().open.len(), 1);
