@@ -30,4 +30,5 @@ pub mod rpc;
 pub mod runner;
 pub mod server;
 pub mod shard;
+pub mod sink;
 pub mod store;

@@ -16,6 +16,7 @@ mod support;
 
 mod agents;
 mod audit;
+mod audit_copy;
 mod campaign;
 mod checkpoints;
 mod commands;
