@@ -15,6 +15,7 @@ use crate::denylist::DenyList;
 use crate::ids::hex;
 use crate::rpc::{ListenError, Listener};
 use crate::shard::{OperatorEvent, Shards, Shared};
+use crate::sink::{Sink, SinkError};
 use crate::store::news::{News, Subscription};
 use crate::store::servers::{Keeper, Membership};
 use crate::store::{Endpoint, StoreError, fitness};
@@ -34,6 +35,7 @@ pub struct Server {
     /// Fingerprint of the server's own certificate.
     certificate: Mutex<String>,
     checkpointer: Checkpointer,
+    sink: Option<Sink>,
     _deny_list: Option<DenyList>,
     subscription: Subscription,
     // Given up last.
@@ -52,6 +54,9 @@ pub enum StartError {
     /// What seals the audit trail.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The copy of the trail.
+    #[error("gateway.audit.file_path: {0}")]
+    Sink(#[from] SinkError),
     /// Listening.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -62,6 +67,7 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Seal(error) => error.is_configuration(),
+            Self::Sink(error) => !matches!(error, SinkError::Store(_)),
             Self::Store(error) => matches!(error, StoreError::Unfit(_)),
             Self::DenyList(_) | Self::Listen(_) => false,
         }
@@ -85,6 +91,7 @@ impl Server {
         let keeper = membership.keep(&shared.redis, hear(&shards))?;
         let subscription = Subscription::start(&shared.redis, &shared.server, hear(&shards))?;
         let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
+        let sink = Sink::start(&config.audit, &shared)?;
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
         let certificate = fingerprint(&config.tls.cert);
         shards.record(OperatorEvent {
@@ -100,6 +107,7 @@ impl Server {
             threads,
             certificate,
             checkpointer,
+            sink,
             _deny_list: deny_list,
             subscription,
             keeper,
@@ -149,7 +157,7 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, mut checkpointer, subscription, keeper, .. } = self;
+        let Self { listener, shards, mut checkpointer, sink, subscription, keeper, .. } = self;
         checkpointer.stop_archiving();
         shards.record(OperatorEvent {
             action: Action::ServerStopped,
@@ -159,6 +167,9 @@ impl Server {
         });
         shards.stop();
         checkpointer.stop();
+        if let Some(sink) = sink {
+            sink.stop();
+        }
         listener.stop(DRAIN_PATIENCE);
         drop(subscription);
         drop(keeper);

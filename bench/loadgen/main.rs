@@ -4,6 +4,8 @@
 //! Closed loop: the next message of a lane is sent when its last one was accepted. Latency under a given
 //! rate (open loop), other patterns and floors come with the performance work.
 
+#![forbid(unsafe_code)]
+
 mod measure;
 mod world;
 

@@ -48,7 +48,7 @@ impl World {
             let (from, to) = (sender(pair), receiver(pair));
             permissions.push_str(&format!("  - {{type: allow, sender: {from}, targets: [{to}]}}\n"));
         }
-        let redis = ManagedRedis::start(&dir.join("redis"))?;
+        let redis = ManagedRedis::start(&dir.join("redis"), Fsync::EverySecond)?;
         let config = dir.join("mas.yaml");
         std::fs::write(
             &config,

@@ -197,8 +197,8 @@ impl Builder {
             channel = channel.override_ssl_target(name);
         }
         let client = Client::new(channel.connect(&self.addr));
-        let calls = Arc::new(Calls::new(client, self.instance, self.call_timeout));
         let outbox = Outbox::default();
+        let calls = Arc::new(Calls::new(client, self.instance, self.call_timeout, outbox.clone()));
         let setup =
             |error: std::io::Error| AgentError::Setup(format!("a thread could not be started: {error}"));
         let pool = Pool::start(self.threads, self.handlers, &calls, &outbox).map_err(setup)?;

@@ -7,6 +7,7 @@
 //! * [`board`]: the heads of a running server's lanes.
 //! * [`note`], [`keys`]: the form of signatures; which key signed when.
 //! * [`segment`]: the file format of exports and archives.
+//! * [`tap`], [`json`]: what the copy in a file is made of.
 //! * [`verify`]: reads lanes back and finds what was altered.
 //!
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
@@ -14,15 +15,19 @@
 
 pub mod board;
 pub mod checkpoint;
+pub mod json;
 pub mod keys;
 pub mod lane;
 pub mod merkle;
 pub mod note;
 pub mod record;
 pub mod segment;
+pub mod tap;
 pub mod verify;
 
+pub use board::Board;
 pub use checkpoint::Checkpoint;
 pub use keys::KeyHistory;
 pub use lane::{Block, Lane, LaneId};
 pub use record::{Action, Decision, Fields, Record, View};
+pub use tap::Tap;

@@ -1,5 +1,7 @@
 //! The server process.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

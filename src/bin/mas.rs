@@ -1,5 +1,7 @@
 //! The operator's program: runner, certificates, audit, dead letters, agents, policy.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -35,9 +35,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
+use crossbeam_channel::Receiver;
 use uuid::Uuid;
 
-use crate::audit::board::Board;
+use crate::audit::tap::Committed;
+use crate::audit::{Board, Tap};
 use crate::certs::Revocations;
 use crate::config::{Config, Delivery, Durability, Limits};
 use crate::ids::{AgentId, ServerId};
@@ -73,6 +75,8 @@ pub struct Shared {
     pub server: ServerId,
     /// Other servers on this Redis.
     peers: AtomicUsize,
+    /// Where committed records are handed to their copy in a file, and what runs out there; absent: no copy.
+    pub tap: Option<(Arc<Tap>, Receiver<Committed>)>,
     /// Targets whose circuits are not closed: what the home worker knows, for commits made elsewhere.
     circuits: RwLock<HashSet<AgentId>>,
     /// How each worker is reached; set once they run.
@@ -98,6 +102,10 @@ impl Shared {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
             directory: Directory::default(),
+            tap: config.audit.file_path.is_some().then(|| {
+                let (tap, feed) = Tap::new();
+                (Arc::new(tap), feed)
+            }),
             board: Board::default(),
             redis: Endpoint::new(&config.redis),
             durability: config.redis.durability,

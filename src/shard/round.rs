@@ -220,6 +220,10 @@ impl Worker {
                 let command = "appending to the audit lane";
                 return Err(Failure::Unknown(StoreError::Unexpected { command, answer }));
             }
+            if let Some((tap, _)) = &self.shared.tap {
+                let (first_seq, bytes) = self.lane.waiting();
+                tap.offer(self.lane.id(), first_seq, bytes);
+            }
             self.lane.confirm();
             self.slot.publish(self.lane.id(), self.lane.confirmed());
             drop(self.notes.drain(..notes));

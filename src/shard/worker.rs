@@ -859,6 +859,7 @@ fn open_lane(
 ) -> Result<(), StoreError> {
     let description = serde_json::json!({
         "opened_unix_us": now.unix_us,
+        "server": server.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
     })
     .to_string();

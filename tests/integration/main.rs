@@ -1,6 +1,7 @@
 //! Real redis-server, real mas-server, real certificates, killed for real. Each test has a world of its
 //! own in a temporary folder; everything is ended and removed when the world is dropped.
 
+#![forbid(unsafe_code)]
 // A panic is how a test fails.
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,7 @@ mod support;
 
 mod agents;
 mod audit;
+mod audit_copy;
 mod campaign;
 mod checkpoints;
 mod commands;
