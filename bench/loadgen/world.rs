@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use mas::agent::Credentials;
 use mas::certs::{Authority, agent_files, ca_file};
 use mas::ids::AgentId;
-use mas::runner::{ManagedRedis, server_binary};
+use mas::runner::{Fsync, ManagedRedis, server_binary};
 
 type AnyError = Box<dyn std::error::Error>;
 
