@@ -55,7 +55,7 @@ impl World {
             format!(
                 "tls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
                  tls_server_key_path: certs/server.key\nlimits: {{max_streams_per_connection: 100000, max_queue_len: 10000000}}\n\
-                 gateway: {{redis: {{url: '{}'}}, rate_limit: {{per_minute: 4000000000, per_hour: 4000000000}}}}\npermissions:\n{permissions}agents:\n{agents}",
+                 gateway: {{redis: {{url: '{}'}}, features: {{rbac: true}}, rate_limit: {{per_minute: 4000000000, per_hour: 4000000000}}}}\npermissions:\n{permissions}agents:\n{agents}",
                 redis.url()
             ),
         )?;
