@@ -391,6 +391,8 @@ pub enum Control {
     Closed(Arc<Session>),
     /// An agent's inbox holds something that another server put there.
     News(AgentId),
+    /// An instance of this agent has a session on that server now.
+    OpenedElsewhere(AgentId, ServerId),
     /// An instance of the agent left another server.
     Left(AgentId, InstanceId),
     /// An instance of the agent was on a server that is gone.

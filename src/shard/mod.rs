@@ -280,6 +280,7 @@ impl Shards {
             News::Opened(agent, instance, server) => {
                 if server != *own {
                     shared.directory.insert_elsewhere(&agent, &instance, &server);
+                    shared.tell(&agent.clone(), Control::OpenedElsewhere(agent, server));
                 }
             }
             News::Closed(agent, instance, server) => {

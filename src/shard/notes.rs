@@ -52,6 +52,8 @@ pub(super) enum Note {
     EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
     /// A request whose reply could not be stored is pending again.
     Unanswered { correlation_id: CorrelationId, pending: PendingRequest, ttl_ms: u64 },
+    /// A server whose session has just opened is told to look at the agent's inbox once more.
+    Told { agent: AgentId, server: ServerId },
     /// A handler of the agent failed: other servers count it too.
     Failed { agent: AgentId },
     /// A target's circuit opened or closed.
@@ -137,6 +139,11 @@ impl Transaction<'_> {
                 if *ttl_ms > 0 {
                     self.pend(correlation_id, pending, *ttl_ms);
                 }
+            }
+            Note::Told { agent, server } => {
+                self.effect("PUBLISH");
+                let news = News::Inboxes(vec![agent.clone()]).to_text();
+                let _ = self.batch.arg(keys::news_for(server)).arg(news);
             }
             Note::Failed { agent } => {
                 self.publish(&News::Failed(agent.clone(), self.shared.server.clone()));

@@ -301,6 +301,8 @@ impl Worker {
                     self.close(&session, now, "stream_ended", None);
                 }
                 Control::News(agent) => self.news(agent),
+                // What was sent before this was heard of, that server was not told.
+                Control::OpenedElsewhere(agent, server) => self.notes.push(Note::Told { agent, server }),
                 Control::Left(agent, instance) => self.left_elsewhere(agent, instance, now),
                 Control::Orphaned(agent, instance, server) => {
                     let (of, gone) = (agent.clone(), instance.clone());
