@@ -8,12 +8,13 @@ use super::{Process, until};
 pub struct Redis {
     dir: PathBuf,
     process: Option<Process>,
+    appendfsync: &'static str,
 }
 
 impl Redis {
     pub fn start(dir: &Path) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        let mut redis = Self { dir: dir.to_path_buf(), process: None };
+        let mut redis = Self { dir: dir.to_path_buf(), process: None, appendfsync: "everysec" };
         redis.resume();
         redis
     }
@@ -30,12 +31,20 @@ impl Redis {
         self.process.take().expect("Redis runs").kill();
     }
 
+    /// From now on nothing is answered before it is on disk. With `everysec` Redis puts a write off for up
+    /// to two seconds while an fsync is under way: what it has answered can be lost with its process.
+    pub fn fsync_always(&mut self) {
+        self.appendfsync = "always";
+        let _: String = self.query(&["CONFIG", "SET", "appendfsync", "always"]);
+    }
+
     /// Starts it again on the same data.
     pub fn resume(&mut self) {
         let _ = std::fs::remove_file(self.socket());
         let mut command = Command::new("redis-server");
         command
             .args(["--port", "0", "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
+            .args(["--appendfsync", self.appendfsync])
             .arg("--unixsocket")
             .arg(self.socket())
             .arg("--dir")
