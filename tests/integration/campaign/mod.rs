@@ -50,6 +50,7 @@ enum Fault {
 
 fn world() -> World {
     let mut world = World::with(AGENTS, "");
+    world.redis.fsync_always();
     // Handlers fail on purpose here; that is not what is tested.
     world.set_gateway(
         "rate_limit: {per_minute: 10000000, per_hour: 10000000}, features: {circuit_breaker: false}",

@@ -9,6 +9,7 @@ pub struct Redis {
     dir: PathBuf,
     options: Vec<String>,
     process: Option<Process>,
+    appendfsync: &'static str,
 }
 
 impl Redis {
@@ -20,7 +21,7 @@ impl Redis {
     pub fn start_with(dir: &Path, options: &[&str]) -> Self {
         std::fs::create_dir_all(dir).unwrap();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut redis = Self { dir: dir.to_path_buf(), options, process: None };
+        let mut redis = Self { dir: dir.to_path_buf(), options, process: None, appendfsync: "everysec" };
         redis.resume();
         redis
     }
@@ -37,12 +38,20 @@ impl Redis {
         self.process.take().expect("Redis runs").kill();
     }
 
+    /// From now on nothing is answered before it is on disk. With `everysec` Redis puts a write off for up
+    /// to two seconds while an fsync is under way: what it has answered can be lost with its process.
+    pub fn fsync_always(&mut self) {
+        self.appendfsync = "always";
+        let _: String = self.query(&["CONFIG", "SET", "appendfsync", "always"]);
+    }
+
     /// Starts it again on the same data.
     pub fn resume(&mut self) {
         let _ = std::fs::remove_file(self.socket());
         let mut command = Command::new("redis-server");
         command
             .args(["--port", "0", "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
+            .args(["--appendfsync", self.appendfsync])
             .arg("--unixsocket")
             .arg(self.socket())
             .arg("--dir")
