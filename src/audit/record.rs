@@ -349,6 +349,14 @@ impl Messages<'_> {
 }
 
 impl<'a> View<'a> {
+    /// The time of a record, without reading the rest of it.
+    pub fn time_of(bytes: &[u8]) -> Option<u64> {
+        let ([version, _, _], rest) = bytes.split_first_chunk::<3>()?;
+        let mut reader = Reader { rest };
+        let _ = (*version == VERSION).then(|| reader.number())??;
+        reader.number()
+    }
+
     /// Reads canonical bytes back; `None` when they are not the encoding of any record.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let ([version, action, decision], rest) = bytes.split_first_chunk::<3>()?;

@@ -276,8 +276,7 @@ fn state(stage: &mut Stage<'_>) -> Result<String, AnyError> {
 }
 
 fn audit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
-    let mut connection = Connection::open(stage.redis_url, PATIENCE)?;
-    let report = verify_trail(&mut connection, &mut |_| {})?;
+    let report = verify_trail(Connection::open(stage.redis_url, PATIENCE)?)?;
     if let Some(damage) = report.damages.first() {
         return Err(damage.to_string().into());
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::Value;
 use uuid::Uuid;
 
-use super::answers::{error_code, text};
+use super::answers::{error_code, int, text};
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 
@@ -44,6 +44,12 @@ pub enum LeaseError {
         /// Whether it is known to be alive: waiting is of no use.
         alive: bool,
     },
+}
+
+/// Whether a server runs: its lease lives.
+pub fn is_held(connection: &mut Connection) -> Result<bool, StoreError> {
+    let answer = connection.command("EXISTS", &[keys::SERVER_LEASE])?;
+    Ok(int(&answer) == Some(1))
 }
 
 /// A held lease, renewed by a thread of its own until it is dropped.

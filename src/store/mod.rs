@@ -3,9 +3,11 @@
 
 pub mod answers;
 pub mod connection;
+pub mod entries;
 pub mod keys;
 pub mod lease;
 pub mod trail;
+pub mod walk;
 
 pub use connection::{Batch, Connection, StoreError};
 pub use redis::Value;
