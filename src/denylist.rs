@@ -7,8 +7,12 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use sha2::{Digest, Sha256};
+
+use crate::audit::Action;
 use crate::certs::{CertsError, Revocations};
-use crate::shard::Shared;
+use crate::ids::hex;
+use crate::shard::{OperatorEvent, Shards};
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -25,10 +29,26 @@ fn state(path: &Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
+/// The digest of the file says which list it was.
+fn changed(path: &Path) -> OperatorEvent {
+    let digest = match std::fs::read(path) {
+        Ok(bytes) => hex(&Sha256::digest(bytes)),
+        // A missing file is an empty list.
+        Err(_) => "none".to_owned(),
+    };
+    OperatorEvent {
+        action: Action::RevocationsChanged,
+        target: digest,
+        rule: String::new(),
+        reason: String::new(),
+    }
+}
+
 impl DenyList {
     /// Reads the list, puts it in force and watches it. A missing file is an empty list.
-    pub fn watch(path: PathBuf, shared: Arc<Shared>) -> Result<Self, CertsError> {
+    pub fn watch(path: PathBuf, shards: Arc<Shards>) -> Result<Self, CertsError> {
         let mut known = state(&path);
+        let shared = shards.shared();
         shared.set_revoked(Revocations::load(&path)?);
         let (stop, stopped) = channel();
         let watch = move || {
@@ -40,7 +60,8 @@ impl DenyList {
                 match Revocations::load(&path) {
                     Ok(list) => {
                         known = now;
-                        shared.set_revoked(list);
+                        shards.shared().set_revoked(list);
+                        shards.record(changed(&path));
                         log::info!("{}: in force", path.display());
                     }
                     Err(error) => log::error!("the deny-list in force stays: {error}"),

@@ -1,6 +1,7 @@
 //! The envelope: the JSON object that a Delivery carries and that is the one field of a stream entry.
 //! Built once, as bytes, around the sender's payload; never parsed again on its way.
 
+use sha2::Digest;
 use uuid::Uuid;
 
 use crate::clock::Now;
@@ -104,6 +105,30 @@ impl Envelope<'_> {
         json.push_str("\"}");
         json
     }
+}
+
+/// The message id of a stored envelope, as a UUID; an id that is none (an older server's) is stood for by
+/// a digest of it. `None` where the text is no envelope.
+pub fn message_id_of(json: &str) -> Option<Uuid> {
+    const KEY: &str = ",\"message_id\":\"";
+    // Envelopes of ours end with it.
+    if let Some(head) = json.strip_suffix("\"}")
+        && let Some((head, id)) = head.split_at_checked(head.len().wrapping_sub(36))
+        && head.ends_with(KEY)
+        && let Ok(id) = Uuid::parse_str(id)
+    {
+        return Some(id);
+    }
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        message_id: std::borrow::Cow<'a, str>,
+    }
+    let head: Head<'_> = serde_json::from_str(json).ok()?;
+    Uuid::parse_str(&head.message_id).ok().or_else(|| {
+        let digest: [u8; 32] = sha2::Sha256::digest(head.message_id.as_bytes()).into();
+        digest.first_chunk::<16>().map(|bytes| uuid::Builder::from_custom_bytes(*bytes).into_uuid())
+    })
 }
 
 fn push_optional(json: &mut String, text: Option<&str>) {

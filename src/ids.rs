@@ -98,6 +98,35 @@ impl AgentId {
     }
 }
 
+/// Names one run of one server on a Redis: a UUIDv7 without hyphens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(String);
+
+impl ServerId {
+    /// A fresh id.
+    #[allow(clippy::new_without_default)] // Each one is another.
+    pub fn new() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string())
+    }
+
+    /// Parses exactly 32 lower-case hexadecimal characters.
+    pub fn parse(text: &str) -> Option<Self> {
+        let right = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        right.then(|| Self(text.to_owned()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Names one request until it is answered: 112 random bits behind the 16-bit route hash of the
 /// requesting agent, so that a reply finds the requester's worker without a look-up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

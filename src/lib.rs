@@ -7,8 +7,10 @@
 //! ARCHITECTURE.md has the map and the life of one message.
 
 pub mod agent;
+pub mod archive;
 pub mod audit;
 pub mod certs;
+pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -106,6 +106,10 @@ refusals! {
     STORAGE_UNAVAILABLE = Unavailable, "storage_unavailable";
     /// The connection to the store broke while committing: it may or may not have happened.
     COMMIT_UNKNOWN = Unavailable, "commit_unknown";
+    /// No checkpoint of the audit trail can be written: nothing is accepted that cannot be sealed.
+    AUDIT_UNAVAILABLE = Unavailable, "audit_unavailable";
+    /// The audit trail holds `gateway.audit.max_records` and cannot be archived.
+    AUDIT_FULL = ResourceExhausted, "audit_full";
     /// The server is stopping; connect again.
     SERVER_STOPPING = Unavailable, "server_stopping";
 }

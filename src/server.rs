@@ -1,16 +1,23 @@
 //! The server: connect the workers, listen, wait for a signal, drain.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sha2::{Digest, Sha256};
+
+use crate::audit::Action;
 use crate::certs::CertsError;
+use crate::checkpoint::{Checkpointer, Seal, SealError};
 use crate::config::Config;
 use crate::denylist::DenyList;
+use crate::ids::hex;
 use crate::rpc::{ListenError, Listener};
-use crate::shard::{Shards, Shared};
+use crate::shard::{OperatorEvent, Shards, Shared};
 use crate::store::StoreError;
-use crate::store::lease::{Lease, LeaseError};
+use crate::store::news::{News, Subscription};
+use crate::store::servers::{Keeper, Membership};
 
 /// How long a start waits for Redis.
 const REDIS_PATIENCE: Duration = Duration::from_secs(10);
@@ -24,9 +31,13 @@ pub struct Server {
     listener: Listener,
     shards: Arc<Shards>,
     threads: usize,
+    /// Fingerprint of the server's own certificate.
+    certificate: Mutex<String>,
+    checkpointer: Checkpointer,
     _deny_list: Option<DenyList>,
+    subscription: Subscription,
     // Given up last.
-    lease: Lease,
+    keeper: Keeper,
 }
 
 /// Why the server did not start.
@@ -38,12 +49,22 @@ pub enum StartError {
     /// The deny-list.
     #[error(transparent)]
     DenyList(#[from] CertsError),
-    /// Another server.
+    /// What seals the audit trail.
     #[error(transparent)]
-    Lease(#[from] LeaseError),
+    Seal(#[from] SealError),
     /// Listening.
     #[error(transparent)]
     Listen(#[from] ListenError),
+}
+
+impl StartError {
+    /// Whether the configuration, or a file that it names, must change first.
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Seal(error) => error.is_configuration(),
+            Self::Store(_) | Self::DenyList(_) | Self::Listen(_) => false,
+        }
+    }
 }
 
 impl Server {
@@ -52,15 +73,37 @@ impl Server {
         for warning in &config.warnings {
             log::warn!("{}: {warning}", config.path.display());
         }
-        let shared = Arc::new(Shared::new(config));
+        let membership = join(config)?;
+        let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others().len()));
+        let seal = Seal::open(&config.audit)?;
+        let shards = Arc::new(connect(&shared, threads)?);
         let deny_list = match &config.tls.revoked {
-            Some(path) => Some(DenyList::watch(path.clone(), shared.clone())?),
+            Some(path) => Some(DenyList::watch(path.clone(), shards.clone())?),
             None => None,
         };
-        let lease = lease(&shared)?;
-        let shards = Arc::new(connect(&shared, threads)?);
+        let (url, timeout) = (&shared.redis_url, shared.redis_timeout);
+        let keeper = membership.keep(url, timeout, hear(&shards))?;
+        let subscription = Subscription::start(url, timeout, &shared.server, hear(&shards))?;
+        let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
-        Ok(Self { listener, shards, threads, _deny_list: deny_list, lease })
+        let certificate = fingerprint(&config.tls.cert);
+        shards.record(OperatorEvent {
+            action: Action::ServerStarted,
+            target: listener.addr.clone(),
+            rule: format!("mas-server {}, {threads} threads", env!("CARGO_PKG_VERSION")),
+            reason: format!("certificate {certificate}"),
+        });
+        let certificate = Mutex::new(certificate);
+        Ok(Self {
+            listener,
+            shards,
+            threads,
+            certificate,
+            checkpointer,
+            _deny_list: deny_list,
+            subscription,
+            keeper,
+        })
     }
 
     /// Prints the ready line: the one thing on stdout.
@@ -86,25 +129,66 @@ impl Server {
             log::warn!("{}: {warning}", config.path.display());
         }
         self.shards.reload(config);
+        let new = fingerprint(&config.tls.cert);
+        let old = std::mem::replace(
+            &mut *self.certificate.lock().unwrap_or_else(PoisonError::into_inner),
+            new.clone(),
+        );
+        if old != new {
+            self.shards.record(OperatorEvent {
+                action: Action::CertificateChanged,
+                target: new.clone(),
+                rule: String::new(),
+                reason: format!("from {old} to {new}"),
+            });
+        }
+        // Also takes up another signing key.
+        self.checkpointer.now();
         Ok(())
     }
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, lease, .. } = self;
+        let Self { listener, shards, mut checkpointer, subscription, keeper, .. } = self;
+        checkpointer.stop_archiving();
+        shards.record(OperatorEvent {
+            action: Action::ServerStopped,
+            target: listener.addr.clone(),
+            rule: String::new(),
+            reason: String::new(),
+        });
         shards.stop();
+        checkpointer.stop();
         listener.stop(DRAIN_PATIENCE);
-        drop(lease);
+        drop(subscription);
+        drop(keeper);
     }
 }
 
-/// Takes the server's lease; waits for Redis, and for a lease that may run out.
-fn lease(shared: &Shared) -> Result<Lease, LeaseError> {
+/// SHA-256 of the first certificate in a file, in hexadecimal; says so where there is none.
+fn fingerprint(path: &Path) -> String {
+    let blocks = std::fs::read(path).ok().and_then(|pem| pem::parse_many(pem).ok()).unwrap_or_default();
+    let first = blocks.iter().find(|block| block.tag() == "CERTIFICATE");
+    first.map_or_else(|| "unreadable".to_owned(), |block| hex(&Sha256::digest(block.contents())))
+}
+
+/// What the other servers tell goes to the workers.
+fn hear(shards: &Arc<Shards>) -> impl Fn(News) + Send + 'static {
+    let shards = Arc::downgrade(shards);
+    move |news| {
+        if let Some(shards) = shards.upgrade() {
+            shards.hear(news);
+        }
+    }
+}
+
+/// Joins the servers on this Redis; waits for it.
+fn join(config: &Config) -> Result<Membership, StoreError> {
     let give_up = Instant::now() + REDIS_PATIENCE;
+    let timeout = Duration::from_millis(config.redis.timeout_ms);
     loop {
-        match Lease::acquire(&shared.redis_url, shared.redis_timeout) {
-            Ok(lease) => return Ok(lease),
-            Err(error @ LeaseError::Held { alive: true, .. }) => return Err(error),
+        match Membership::join(&config.redis.url, timeout) {
+            Ok(membership) => return Ok(membership),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");

@@ -166,8 +166,11 @@ fn no_ssn(random: &mut Random) -> String {
 }
 
 fn base64_ssn(random: &mut Random) -> String {
+    base64(&format!("the number is {} today", ssn(random)))
+}
+
+pub(crate) fn base64(text: &str) -> String {
     const TABLE: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let text = format!("the number is {} today", ssn(random));
     let mut out = String::new();
     for chunk in text.as_bytes().chunks(3) {
         let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
@@ -294,47 +297,4 @@ fn uuid(random: &mut Random) -> String {
         part(random, 3),
         part(random, 12)
     )
-}
-
-/// Texts that start detectors over and over.
-pub(crate) fn hostile() -> Vec<String> {
-    let units = [
-        "a",
-        "1",
-        "1 ",
-        "@",
-        "a@b.",
-        "123-45-",
-        "4111 ",
-        "4111111111111111 ",
-        "eyJhIjoxfQ.",
-        "sk-",
-        "ghp_",
-        "AKIA",
-        "DE12 ",
-        "-----BEGIN PRIVATE KEY-----",
-        "ssn ",
-        "password=",
-        "token ",
-        "://a:b@",
-        "%31",
-        "MTIz",
-        "12 Oak ",
-        "\u{ff13}",
-        "\u{200b}",
-        "{\\\"a\\\":",
-        "313233",
-        "cvv 1",
-        "+1 ",
-        "(555) 555-",
-        "E11.9 ",
-        "api_key=",
-        "xoxb-",
-    ];
-    let mut inputs: Vec<String> =
-        units.iter().map(|unit| format!("{{\"x\":\"{}\"}}", unit.repeat((1 << 20) / unit.len()))).collect();
-    for unit in ["1,", "123456789,", "\"4111\",", "\"DE\",", "\"123-45-6789\","] {
-        inputs.push(format!("{{\"x\":[{}1]}}", unit.repeat((1 << 20) / unit.len())));
-    }
-    inputs
 }

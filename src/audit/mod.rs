@@ -4,6 +4,7 @@
 //! * [`lane`]: an append-only tree of records with one writer for its whole life.
 //! * [`merkle`]: how records, lanes and checkpoints are hashed.
 //! * [`checkpoint`]: the heads of all lanes at one time, under one signature.
+//! * [`board`]: the heads of a running server's lanes.
 //! * [`note`], [`keys`]: the form of signatures; which key signed when.
 //! * [`segment`]: the file format of exports and archives.
 //! * [`verify`]: reads lanes back and finds what was altered.
@@ -11,6 +12,7 @@
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
 //! describes, and the checkpointer writes checkpoints.
 
+pub mod board;
 pub mod checkpoint;
 pub mod keys;
 pub mod lane;

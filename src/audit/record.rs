@@ -108,6 +108,8 @@ coded! {
         Commit = 28, "commit";
         /// A record segment went to the archive and left Redis.
         Archived = 29, "archived";
+        /// Redis does not hold what the anchor outside it says it held.
+        TrailDiffers = 30, "trail_differs";
     }
 }
 

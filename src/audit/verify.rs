@@ -12,6 +12,7 @@ mod anchor;
 mod custody;
 mod damage;
 mod lane;
+mod report;
 mod seals;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -19,6 +20,7 @@ use std::io;
 
 use uuid::Uuid;
 
+use super::checkpoint::Checkpoint;
 use super::keys::KeyHistory;
 use super::lane::LaneId;
 use super::merkle::{Frontier, Hash};
@@ -28,6 +30,7 @@ use super::segment::Item;
 pub use anchor::{AnchorLine, AnchorReader};
 pub use custody::Standing;
 pub use damage::{Damage, DamageKind, Damages, MAX_DAMAGES, Place, Plain, Stream};
+pub use report::Report;
 
 use custody::Custody;
 use lane::LaneState;
@@ -39,10 +42,10 @@ const MAX_UNMATCHED: usize = 100_000;
 /// What is asked of a verification beside the trail itself.
 #[derive(Debug, Default)]
 pub struct Questions<'a> {
-    /// Which key signed when; without it no signature is checked.
-    pub keys: Option<&'a KeyHistory>,
-    /// The checkpoints outside the store.
-    pub anchor: Option<AnchorReader<'a>>,
+    /// Which key signed when, for each log; without any no signature is checked.
+    pub keys: &'a [KeyHistory],
+    /// The checkpoints outside the store, one file per log or per server.
+    pub anchors: Vec<AnchorReader<'a>>,
     /// The trail may begin in the middle: earlier parts were archived, or not asked for.
     pub partial: bool,
     /// Hand out decisions only: the join with what was delivered is left out.
@@ -56,48 +59,6 @@ pub struct Freshness {
     pub now_ms: u64,
     /// The bound, in milliseconds.
     pub max_age_ms: u64,
-}
-
-/// What a verification found.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Records whose chain is intact.
-    pub records: u64,
-    /// Lanes looked at.
-    pub lanes: usize,
-    /// What is wrong, in the order in which it showed; empty: intact.
-    pub damages: Vec<Damage>,
-    /// Findings beyond those listed.
-    pub further_damages: u64,
-    /// Records by decision.
-    pub decisions: BTreeMap<&'static str, u64>,
-    /// Checkpoints in the trail.
-    pub checkpoints: u64,
-    /// Checkpoints in the anchor.
-    pub anchored: u64,
-    /// Checkpoints that are in the anchor only, and newer than those in Redis.
-    pub only_anchored: u64,
-    /// When the newest checkpoint was signed, Unix milliseconds; 0: there is none.
-    pub newest_checkpoint_ms: u64,
-    /// Records that no checkpoint covers (yet).
-    pub unsealed: u64,
-    /// Messages that were accepted.
-    pub accepted: u64,
-    /// Messages that are done: acknowledged, dropped or expired.
-    pub done: u64,
-    /// Messages that are accepted and not done.
-    pub waiting: u64,
-    /// Messages of before the trail, or of an older server: in Redis, or on record as handed on.
-    pub older: u64,
-    /// What was not shown, for want of what.
-    pub not_shown: Vec<String>,
-}
-
-impl Report {
-    /// Whether nothing is wrong.
-    pub fn is_intact(&self) -> bool {
-        self.damages.is_empty()
-    }
 }
 
 /// A lane's head in a checkpoint, to be met when the lane gets there.
@@ -123,19 +84,25 @@ pub struct Verifier<'a> {
     /// The lane of the last block: mostly also of the next.
     last: Option<usize>,
     trail: Seals,
-    anchor: Seals,
-    /// The anchor's next checkpoint, not yet looked at against the lanes.
-    ahead: Option<Opened>,
-    /// Checkpoints of the anchor that the trail has not shown: counter and text hash.
+    anchors: Vec<Anchor<'a>>,
+    /// Checkpoints of the anchors that the trail has not shown: counter and text hash.
     unmatched: HashMap<(Uuid, u64), Hash>,
-    /// Sum of what the checkpoints say that a run's lanes hold.
-    sums: HashMap<Uuid, u64>,
     custody: Custody,
     damages: Damages,
     records: u64,
     decisions: [u64; DECISIONS],
-    anchor_unfinished: bool,
     older: u64,
+}
+
+/// One anchor, read side by side with the trail.
+#[derive(Debug)]
+struct Anchor<'a> {
+    reader: AnchorReader<'a>,
+    seals: Seals,
+    /// Its next checkpoint, not yet looked at against the lanes.
+    ahead: Option<Opened>,
+    /// Its last line is not finished.
+    unfinished: bool,
 }
 
 /// Codes of decisions are below this.
@@ -143,22 +110,22 @@ const DECISIONS: usize = 16;
 
 impl<'a> Verifier<'a> {
     /// Before the first item.
-    pub fn new(questions: Questions<'a>) -> Self {
+    pub fn new(mut questions: Questions<'a>) -> Self {
+        let anchor =
+            |reader| Anchor { reader, seals: Seals::new(Stream::Anchor), ahead: None, unfinished: false };
+        let anchors = questions.anchors.drain(..).map(anchor).collect();
         Self {
+            anchors,
             questions,
             lanes: BTreeMap::new(),
             states: Vec::new(),
             last: None,
             trail: Seals::new(Stream::Trail),
-            anchor: Seals::new(Stream::Anchor),
-            ahead: None,
             unmatched: HashMap::new(),
-            sums: HashMap::new(),
             custody: Custody::default(),
             damages: Damages::default(),
             records: 0,
             decisions: [0; DECISIONS],
-            anchor_unfinished: false,
             older: 0,
         }
     }
@@ -312,41 +279,15 @@ impl<'a> Verifier<'a> {
             // What is older stands in the anchor alone: Redis keeps the newest ones only.
             self.unmatched.clear();
         }
-        if opened.in_order {
-            self.check_sum(&opened);
-            self.expect(&opened, Stream::Trail);
+        if opened.is_new {
+            self.expect(&opened.checkpoint, Stream::Trail);
         }
         Ok(())
     }
 
-    /// A checkpoint counts the records of all lanes that its run has listed: those that it does not list have
-    /// not grown.
-    fn check_sum(&mut self, opened: &Opened) {
-        let checkpoint = &opened.checkpoint;
-        let boot = checkpoint.boot;
-        let complete = self.sums.contains_key(&boot) || checkpoint.counter == 1;
-        let mut sum = self.sums.get(&boot).copied().unwrap_or(0);
-        for head in &checkpoint.lanes {
-            let at = self.index(head.lane.as_str());
-            if let Some(lane) = self.states.get_mut(at) {
-                let before = lane.state.stated.filter(|(by, _)| *by == boot).map_or(0, |(_, size)| size);
-                sum += head.head.seq.saturating_sub(before);
-                lane.state.stated = Some((boot, head.head.seq.max(before)));
-            }
-        }
-        if !complete {
-            return;
-        }
-        if sum != checkpoint.size {
-            let kind = DamageKind::SizeDiffers { counted: sum, stated: checkpoint.size };
-            self.damages.add(self.trail.place(checkpoint), kind);
-        }
-        let _ = self.sums.insert(boot, checkpoint.size);
-    }
-
     /// What a checkpoint says of its lanes must be so.
-    fn expect(&mut self, opened: &Opened, by: Stream) {
-        for head in &opened.checkpoint.lanes {
+    fn expect(&mut self, checkpoint: &Checkpoint, by: Stream) {
+        for head in &checkpoint.lanes {
             let at = self.index(head.lane.as_str());
             let Some(lane) = self.states.get_mut(at) else {
                 continue;
@@ -373,52 +314,34 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// Reads the anchor on while its next checkpoint is `due`.
-    fn read_anchor(&mut self, due: impl Fn(&super::checkpoint::Checkpoint) -> bool) -> io::Result<()> {
-        if self.questions.anchor.is_none() {
-            return Ok(());
-        }
-        loop {
-            if self.ahead.is_none() {
-                self.ahead = self.next_anchored()?;
-            }
-            let Some(opened) = self.ahead.take_if(|ahead| due(&ahead.checkpoint)) else {
-                return Ok(());
-            };
-            self.anchored(&opened);
-        }
-    }
-
-    fn next_anchored(&mut self) -> io::Result<Option<Opened>> {
-        let Some(reader) = &mut self.questions.anchor else {
-            return Ok(None);
-        };
-        loop {
-            let note = match reader.next_line()? {
-                None => return Ok(None),
-                Some(AnchorLine::Unfinished) => {
-                    self.anchor_unfinished = true;
-                    continue;
+    /// Reads the anchors on while their next checkpoint is `due`.
+    fn read_anchor(&mut self, due: impl Fn(&Checkpoint) -> bool) -> io::Result<()> {
+        for at in 0..self.anchors.len() {
+            loop {
+                let Some(anchor) = self.anchors.get_mut(at) else {
+                    return Ok(());
+                };
+                if anchor.ahead.is_none() {
+                    anchor.ahead = anchor.next(self.questions.keys, &mut self.damages)?;
                 }
-                Some(AnchorLine::Malformed) => String::new(),
-                Some(AnchorLine::Note(note)) => note,
-            };
-            if let Some(opened) = self.anchor.open(&note, self.questions.keys, &mut self.damages) {
-                return Ok(Some(opened));
+                let Some(opened) = anchor.ahead.take_if(|ahead| due(&ahead.checkpoint)) else {
+                    break;
+                };
+                self.anchored(&opened);
             }
         }
+        Ok(())
     }
 
     fn anchored(&mut self, opened: &Opened) {
         let checkpoint = &opened.checkpoint;
         let key = (checkpoint.boot, checkpoint.counter);
-        if self.trail.reaches(&key.0, key.1) {
-            // The trail has passed this number already: it was compared, or it is missing there, which shows there.
-        } else if self.unmatched.len() < MAX_UNMATCHED {
+        // Where the trail has passed this number, it was compared, or is missing there, which shows there.
+        if !self.trail.reaches(&key.0, key.1) && self.unmatched.len() < MAX_UNMATCHED {
             let _ = self.unmatched.insert(key, opened.hash);
         }
-        if opened.in_order {
-            self.expect(opened, Stream::Anchor);
+        if opened.is_new {
+            self.expect(checkpoint, Stream::Anchor);
         }
     }
 
@@ -441,12 +364,15 @@ impl<'a> Verifier<'a> {
     /// The trail has been read to its end.
     pub fn finish(mut self, freshness: Option<Freshness>) -> io::Result<Report> {
         self.read_anchor(|_| true)?;
+        self.trail.finish(&mut self.damages);
+        for anchor in &mut self.anchors {
+            anchor.seals.finish(&mut self.damages);
+        }
         self.check_lanes();
         if let Some(Freshness { now_ms, max_age_ms }) = freshness
             && self.trail.count > 0
         {
-            let newest_ms = self.trail.newest_ms().max(self.anchor.newest_ms());
-            let age_ms = now_ms.saturating_sub(newest_ms);
+            let age_ms = now_ms.saturating_sub(self.newest_ms());
             if age_ms > max_age_ms {
                 let number = self.trail.count;
                 let place = Place::Note { stream: Stream::Trail, number };
@@ -522,8 +448,8 @@ impl<'a> Verifier<'a> {
             lanes: self.states.len(),
             decisions,
             checkpoints: self.trail.count,
-            anchored: self.anchor.count,
-            newest_checkpoint_ms: self.trail.newest_ms().max(self.anchor.newest_ms()),
+            anchored: self.anchored_count(),
+            newest_checkpoint_ms: self.newest_ms(),
             only_anchored: self.unmatched.len() as u64,
             unsealed,
             accepted: self.custody.accepted,
@@ -536,7 +462,17 @@ impl<'a> Verifier<'a> {
         }
     }
 
+    fn newest_ms(&self) -> u64 {
+        let anchored = self.anchors.iter().map(|anchor| anchor.seals.newest_ms()).max();
+        self.trail.newest_ms().max(anchored.unwrap_or(0))
+    }
+
+    fn anchored_count(&self) -> u64 {
+        self.anchors.iter().map(|anchor| anchor.seals.count).sum()
+    }
+
     fn not_shown(&self) -> Vec<String> {
+        let anchored = self.anchored_count();
         let mut lines = Vec::new();
         let mut say = |when: bool, text: &str| {
             if when {
@@ -544,30 +480,53 @@ impl<'a> Verifier<'a> {
             }
         };
         say(
-            self.trail.count == 0 && self.anchor.count == 0,
+            self.trail.count == 0 && anchored == 0,
             "without signed checkpoints: records cut off the newest end of a lane, and a trail that was \
              rewritten as a whole",
         );
         say(
-            self.questions.keys.is_none() && (self.trail.count > 0 || self.anchor.count > 0),
+            self.questions.keys.is_empty() && (self.trail.count > 0 || anchored > 0),
             "without the public key: who signed the checkpoints",
         );
         say(
-            self.questions.anchor.is_none() && self.trail.count > 0,
+            self.anchors.is_empty() && self.trail.count > 0,
             "without the anchor: whether the whole store was rolled back to an older state, or cut at a \
              checkpoint",
         );
         say(self.questions.partial, "what was before this part of the trail");
         say(
-            self.trail.headless && (self.anchor.count == 0 || self.anchor.headless),
+            self.trail.headless && (anchored == 0 || self.anchors.iter().any(|anchor| anchor.seals.headless)),
             "what the checkpoints sealed that came before the first one here",
         );
-        say(self.anchor_unfinished, "the anchor's last line, which is not finished");
+        say(
+            self.anchors.iter().any(|anchor| anchor.unfinished),
+            "the anchor's last line, which is not finished",
+        );
         say(
             self.trail.fresh_starts > 0,
-            "the order of server runs where a run did not know of the checkpoints before it: its anchor was new",
+            "whether server runs that name no checkpoint before them are those of logs of their own",
         );
         lines
+    }
+}
+
+impl Anchor<'_> {
+    /// Its next checkpoint.
+    fn next(&mut self, keys: &[KeyHistory], damages: &mut Damages) -> io::Result<Option<Opened>> {
+        loop {
+            let note = match self.reader.next_line()? {
+                None => return Ok(None),
+                Some(AnchorLine::Unfinished) => {
+                    self.unfinished = true;
+                    continue;
+                }
+                Some(AnchorLine::Malformed) => String::new(),
+                Some(AnchorLine::Note(note)) => note,
+            };
+            if let Some(opened) = self.seals.open(&note, keys, damages) {
+                return Ok(Some(opened));
+            }
+        }
     }
 }
 

@@ -73,6 +73,7 @@ fn run(args: &Args) -> Exit {
     let listen = args.listen.as_deref().unwrap_or(&config.listen_addr);
     let server = match Server::start(&config, listen, threads) {
         Ok(server) => server,
+        Err(error) if error.is_configuration() => return fail(Exit::Usage, &error),
         Err(error) => return fail(Exit::Failed, &error),
     };
     if let Err(error) = server.announce() {

@@ -9,6 +9,7 @@ use mas::cli::certs::{self, CertsCommand};
 use mas::cli::dlp::{self, DlpCommand};
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
+use mas::cli::migrate::{self, MigrateArgs};
 use mas::cli::policy::{self, PolicyCommand};
 use mas::cli::run::{self, DevArgs, RunArgs};
 
@@ -38,6 +39,8 @@ enum Command {
     /// Rules: explain a decision, take over older ones.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Say what a mas.yaml of the Python server means here, key by key.
+    Migrate(MigrateArgs),
     /// The bundled worker of `mas dev --demo`.
     #[command(hide = true)]
     DemoWorker,
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Audit(command) => audit::run(command),
         Command::Dlp(command) => dlp::run(command),
         Command::Policy(command) => policy::run(command),
+        Command::Migrate(args) => migrate::run(&args),
         Command::DemoWorker => {
             logging::start(LogFormat::Text);
             mas::demo::run_worker()

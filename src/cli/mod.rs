@@ -5,5 +5,6 @@ pub mod certs;
 pub mod dlp;
 pub mod exit;
 pub mod logging;
+pub mod migrate;
 pub mod policy;
 pub mod run;

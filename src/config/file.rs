@@ -64,10 +64,10 @@ impl File {
             }
         };
         note(self.admin_listen_addr.is_some(), "admin_listen_addr");
-        note(self.gateway.audit != Audit::default(), "gateway.audit");
         note(self.gateway.telemetry.enabled, "gateway.telemetry");
-        note(self.gateway.redis.decode_responses.is_some(), "gateway.redis.decode_responses");
-        note(self.agents.iter().any(|a| !a.init_kwargs.is_empty()), "agents[].init_kwargs");
+        if self.gateway.redis.decode_responses.is_some() {
+            silent.push("gateway.redis.decode_responses: has no effect here".to_owned());
+        }
         silent
     }
 }
@@ -230,8 +230,8 @@ pub(super) fn check_breaker(breaker: &BreakerConfig) -> Result<(), Problem> {
 pub(super) struct Redis {
     pub url: String,
     pub data_dir: PathBuf,
-    /// Seconds.
-    pub socket_timeout: f64,
+    /// Seconds; `null` is the default.
+    pub socket_timeout: Option<f64>,
     /// A setting of the old server's Redis client.
     decode_responses: Option<bool>,
     pub durability: Durability,
@@ -242,7 +242,7 @@ impl Default for Redis {
         Self {
             url: "redis://127.0.0.1:6379".to_owned(),
             data_dir: PathBuf::from(".mas/redis"),
-            socket_timeout: 5.0,
+            socket_timeout: None,
             decode_responses: None,
             durability: Durability::default(),
         }
@@ -368,6 +368,7 @@ impl Permission {
 pub(super) struct Agent {
     pub agent_id: AgentId,
     pub class_path: Option<String>,
+    pub python: Option<String>,
     pub command: Option<Vec<String>>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,

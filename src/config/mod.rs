@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::dlp::Dlp;
 use crate::ids::AgentId;
 use crate::policy::{BreakerConfig, RateLimit};
-use place::KeyPath;
+pub(crate) use place::KeyPath;
 
 pub use audit::Audit;
 pub use file::{Delivery, Features, Limits, Permission, Restart, Role};
@@ -117,6 +117,8 @@ pub struct Agent {
     pub metadata: serde_json::Map<String, serde_json::Value>,
     /// Arguments for the constructor of a [`Program::ClassPath`].
     pub init_kwargs: serde_json::Map<String, serde_json::Value>,
+    /// The interpreter of a [`Program::ClassPath`]; `None`: what `MAS_PYTHON` names, else `python3`.
+    pub python: Option<String>,
     /// How the runner starts it, if at all.
     pub program: Program,
     /// Its certificate, for the runner.

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 /// The way to one value of the document: `agents[3].tls_key_path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeyPath(Vec<Step>);
+pub(crate) struct KeyPath(Vec<Step>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -20,7 +20,7 @@ enum Step {
 impl KeyPath {
     /// Names separated by dots, indexes in brackets. Names with such characters are added by
     /// [`KeyPath::key`].
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut steps = Vec::new();
         for part in text.split('.') {
             let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
@@ -32,13 +32,13 @@ impl KeyPath {
     }
 
     /// One step down into a mapping.
-    pub(super) fn key(mut self, name: &str) -> Self {
+    pub(crate) fn key(mut self, name: &str) -> Self {
         self.0.push(Step::Key(name.to_owned()));
         self
     }
 
     /// One step down into a list.
-    pub(super) fn index(mut self, index: usize) -> Self {
+    pub(crate) fn index(mut self, index: usize) -> Self {
         self.0.push(Step::Index(index));
         self
     }
@@ -46,7 +46,7 @@ impl KeyPath {
     /// The line of the key, or of the list's element, in a text that is a valid document; for one that is
     /// not there, the line of what should hold it; `None` when the document itself should. Lines count
     /// from 1.
-    pub(super) fn line(&self, text: &str) -> Option<usize> {
+    pub(crate) fn line(&self, text: &str) -> Option<usize> {
         (1..=self.0.len()).rev().find_map(|depth| line(self.0.get(..depth)?, text))
     }
 }

@@ -15,6 +15,13 @@ use crate::dlp::Dlp;
 use crate::ids::AgentId;
 use crate::policy::{Pattern, parse_pattern};
 
+/// One round trip to Redis may take this long unless the file says otherwise, in milliseconds.
+const DEFAULT_REDIS_TIMEOUT_MS: u64 = 5000;
+/// Longest `init_kwargs` of one agent as JSON, in bytes: they go through the environment of its process.
+const MAX_INIT_KWARGS_BYTES: usize = 96 * 1024;
+/// Arguments of a Python agent's constructor that the runner gives.
+const RESERVED_KWARGS: [&str; 3] = ["agent_id", "server_addr", "tls"];
+
 pub(super) fn resolve(path: &Path, text: &str, file: file::File) -> Result<Config, ConfigError> {
     Resolver { path, text }.resolve(file)
 }
@@ -121,7 +128,7 @@ impl Resolver<'_> {
 
     fn redis(&self, redis: &file::Redis) -> Result<Redis, ConfigError> {
         let key = "gateway.redis.url";
-        let timeout_ms = (redis.socket_timeout * 1000.0) as u64;
+        let timeout_ms = redis.socket_timeout.map_or(DEFAULT_REDIS_TIMEOUT_MS, |s| (s * 1000.0) as u64);
         if !(100..=60_000).contains(&timeout_ms) {
             return Err(self.fail("gateway.redis.socket_timeout", "expected 0.1 to 60 seconds"));
         }
@@ -211,12 +218,14 @@ impl Resolver<'_> {
                 (None, Some(path)) => Program::ClassPath(path),
                 (None, None) => Program::None,
             };
+            self.init_kwargs(key().key("init_kwargs"), &agent.init_kwargs)?;
             let id = agent.agent_id;
             let resolved = Agent {
                 id: id.clone(),
                 capabilities: agent.capabilities,
                 metadata: agent.metadata,
                 init_kwargs: agent.init_kwargs,
+                python: agent.python,
                 program,
                 cert: agent.tls_cert_path.map(|p| self.absolute(&p)),
                 key: agent.tls_key_path.map(|p| self.absolute(&p)),
@@ -231,6 +240,22 @@ impl Resolver<'_> {
             }
         }
         Ok(agents)
+    }
+
+    fn init_kwargs(
+        &self,
+        key: KeyPath,
+        init_kwargs: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), ConfigError> {
+        if let Some(name) = RESERVED_KWARGS.iter().find(|name| init_kwargs.contains_key(**name)) {
+            return Err(self.fail(key.key(name), "is given to the constructor by the runner; leave it out"));
+        }
+        let bytes = serde_json::to_vec(init_kwargs).map_or(0, |json| json.len());
+        if bytes > MAX_INIT_KWARGS_BYTES {
+            let problem = format!("are {bytes} bytes as JSON; expected at most {MAX_INIT_KWARGS_BYTES}");
+            return Err(self.fail(key, problem));
+        }
+        Ok(())
     }
 
     fn permissions(

@@ -241,3 +241,31 @@ fn a_bad_dlp_rule_is_named() {
     assert!(error.contains("gateway.dlp.rules[0].pattern: rule \"mine\""), "{error}");
     assert!(parse("gateway: {dlp: {policy_overrides: {nothing: block}}}").unwrap_err().contains("nothing"));
 }
+
+#[test]
+fn a_file_of_the_python_server_is_read_as_it_is() {
+    let config = parse(
+        "gateway:\n  redis: {url: redis://localhost:6379, decode_responses: true, socket_timeout: null}\n  \
+         circuit_breaker: {timeout_seconds: 60.0, window_seconds: 12.5}\n  \
+         dlp: {merge_strategy: append, disable_defaults: [email], policy_overrides: {phone: block}}\n\
+         agents: [{agent_id: a, class_path: 'm:A', instances: 2, init_kwargs: {n: 1}}]\n",
+    )
+    .unwrap();
+    assert_eq!(config.redis.timeout_ms, 5000);
+    assert_eq!((config.breaker.timeout_seconds, config.breaker.window_seconds), (60, 13));
+    assert_eq!(config.agents["a"].program, Program::ClassPath("m:A".to_owned()));
+    assert_eq!(config.agents["a"].init_kwargs["n"], 1);
+}
+
+#[test]
+fn a_python_agent_that_cannot_be_made_is_refused() {
+    for (entry, key) in [
+        ("class_path: m", "agents[0].class_path"),
+        ("class_path: 'm:'", "agents[0].class_path"),
+        ("class_path: 'm:A', init_kwargs: {tls: 1}", "agents[0].init_kwargs.tls"),
+        ("class_path: 'm:A', command: [x]", "agents[0]"),
+    ] {
+        let error = parse(&format!("agents: [{{agent_id: a, {entry}}}]")).unwrap_err();
+        assert!(error.contains(key), "{entry}: {error}");
+    }
+}

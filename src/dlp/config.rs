@@ -63,14 +63,39 @@ fn enabled() -> bool {
     true
 }
 
+/// Default rules that are left out: all or none, or those of some types.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or a list of types")]
+pub enum Disabled {
+    /// All (`true`) or none.
+    All(bool),
+    /// Those of these types.
+    Types(Vec<String>),
+}
+
+impl Default for Disabled {
+    fn default() -> Self {
+        Self::All(false)
+    }
+}
+
+impl Disabled {
+    fn covers(&self, kind: Kind) -> bool {
+        match self {
+            Self::All(all) => *all,
+            Self::Types(types) => types.iter().any(|name| name == kind.name()),
+        }
+    }
+}
+
 /// The `dlp` section of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DlpConfig {
     /// Whether custom rules join the defaults or replace them.
     pub merge_strategy: MergeStrategy,
-    /// Leaves the default rules out.
-    pub disable_defaults: bool,
+    /// Which default rules are left out.
+    pub disable_defaults: Disabled,
     /// The action of every rule of a type, default or custom.
     pub policy_overrides: BTreeMap<String, Action>,
     /// The custom rules.
@@ -119,11 +144,18 @@ impl Dlp {
                 return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no rule") });
             }
         }
-        let defaults = !config.disable_defaults && config.merge_strategy == MergeStrategy::Append;
+        if let Disabled::Types(types) = &config.disable_defaults
+            && let Some(place) = types.iter().position(|name| Kind::from_name(name).is_none())
+        {
+            let kind = types.get(place).map(String::as_str).unwrap_or_default();
+            let key = format!("disable_defaults[{place}]");
+            return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no default rule") });
+        }
+        let defaults = config.merge_strategy == MergeStrategy::Append;
         let actions = Kind::ALL
             .iter()
             .map(|kind| match config.policy_overrides.get(kind.name()) {
-                _ if !defaults => Action::Allow,
+                _ if !defaults || config.disable_defaults.covers(*kind) => Action::Allow,
                 Some(action) => *action,
                 None => kind.default_action(),
             })

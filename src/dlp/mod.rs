@@ -38,8 +38,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use config::{
-    DlpConfig, DlpConfigError, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES,
-    MAX_RULES, MergeStrategy, RuleConfig,
+    Disabled, DlpConfig, DlpConfigError, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES,
+    MAX_REGEX_CACHE_BYTES, MAX_RULES, MergeStrategy, RuleConfig,
 };
 pub use lines::{MAX_LINE_BYTES, scan_lines};
 

@@ -26,7 +26,7 @@ use roles::Roles;
 
 pub use breaker::{Breaker, BreakerConfig, Circuit, MAX_FAILURE_THRESHOLD};
 pub use payload::check_payload;
-pub use rate::{Limited, RateLimit, STORED_SLOTS, Sent};
+pub use rate::{Limited, RateLimit, Sent};
 pub use roles::{Pattern, parse_pattern};
 
 /// A configuration compiled into what a check needs: its cost does not grow with agents or rules.

@@ -10,8 +10,8 @@ const MINUTE_BUCKET_S: u64 = 1;
 /// Length of a bucket of the hour's window, in seconds.
 const HOUR_BUCKET_S: u64 = 60;
 
-/// Places of the stored ring: the hour's buckets and the running one.
-pub const STORED_SLOTS: u64 = BUCKETS as u64 + 1;
+/// Places of a ring: the window's buckets and the running one.
+const RING: u64 = BUCKETS as u64 + 1;
 
 /// Messages per sending agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -74,11 +74,16 @@ impl Sent {
         self.hour.take_back();
     }
 
-    /// The running bucket of the hour: its place in a ring of [`STORED_SLOTS`], start and count.
-    pub fn current(&self) -> (u64, u64, u32) {
-        let bucket = self.hour.current;
-        let count = self.hour.counts.get((bucket % STORED_SLOTS) as usize).copied().unwrap_or(0);
-        (bucket % STORED_SLOTS, bucket * HOUR_BUCKET_S, count)
+    /// Takes up what all servers together have counted in the minute of `now_s`: what others sent counts
+    /// as sent now. A server learns of the others with its next message of the same sender, so all
+    /// together admit at most one round's messages more than the limit, per further server.
+    pub fn learn(&mut self, total: u32, now_s: u64) {
+        self.minute.advance(now_s);
+        self.hour.advance(now_s);
+        let known = self.hour.count_at(now_s);
+        let others = total.saturating_sub(known);
+        self.hour.add_at(now_s, others);
+        self.minute.add_at(now_s, others);
     }
 
     /// The hour's buckets that hold anything, as start (Unix seconds) and count.
@@ -118,7 +123,7 @@ impl Window {
     }
 
     fn slot(&mut self, bucket: u64) -> Option<&mut u32> {
-        self.counts.get_mut((bucket % (BUCKETS as u64 + 1)) as usize)
+        self.counts.get_mut((bucket % RING) as usize)
     }
 
     /// Drops what is too old. A clock that steps back finds everything as it was.
@@ -127,7 +132,7 @@ impl Window {
         if now <= self.current {
             return;
         }
-        let steps = (now - self.current).min(BUCKETS as u64 + 1);
+        let steps = (now - self.current).min(RING);
         for step in 0..steps {
             let old = self.slot(now - step).map_or(0, std::mem::take);
             self.total -= u64::from(old);
@@ -145,6 +150,14 @@ impl Window {
         if bucket <= self.current && bucket + BUCKETS as u64 >= self.current {
             self.add_bucket(bucket, count);
         }
+    }
+
+    /// Messages in the bucket of a time, if it is in the window.
+    fn count_at(&self, now_s: u64) -> u32 {
+        let bucket = now_s / self.bucket_s;
+        let within = bucket <= self.current && bucket + BUCKETS as u64 >= self.current;
+        let count = self.counts.get((bucket % RING) as usize).copied();
+        count.filter(|_| within).unwrap_or(0)
     }
 
     fn add_bucket(&mut self, bucket: u64, count: u32) {
@@ -168,7 +181,7 @@ impl Window {
     fn filled(&self) -> impl Iterator<Item = (u64, u32)> {
         let oldest = self.current.saturating_sub(BUCKETS as u64);
         (oldest..=self.current).filter_map(|bucket| {
-            let count = *self.counts.get((bucket % (BUCKETS as u64 + 1)) as usize)?;
+            let count = *self.counts.get((bucket % RING) as usize)?;
             (count > 0).then_some((bucket * self.bucket_s, count))
         })
     }
@@ -180,10 +193,10 @@ impl Window {
             left -= u64::from(count);
             if left < u64::from(limit) {
                 // A bucket is dropped when as many have passed after it as the window has.
-                return (start_s + (BUCKETS as u64 + 1) * self.bucket_s).saturating_sub(now_s).max(1);
+                return (start_s + RING * self.bucket_s).saturating_sub(now_s).max(1);
             }
         }
-        (BUCKETS as u64 + 1) * self.bucket_s
+        RING * self.bucket_s
     }
 }
 
@@ -214,6 +227,22 @@ mod tests {
         }
         assert_eq!(sent.admit(limit, 103_000).unwrap_err().window, "per_hour");
         assert_eq!(sent.admit(limit, 103_720), Ok(()));
+    }
+
+    #[test]
+    fn what_others_sent_counts_once() {
+        let mut sent = Sent::default();
+        let limit = RateLimit { per_minute: 10, per_hour: 100 };
+        for _ in 0..3 {
+            sent.admit(limit, 1_000_000).unwrap();
+        }
+        // Six in all: three of them elsewhere.
+        sent.learn(6, 1_000_000);
+        sent.learn(6, 1_000_000);
+        for _ in 0..4 {
+            sent.admit(limit, 1_000_001).unwrap();
+        }
+        assert!(sent.admit(limit, 1_000_001).is_err());
     }
 
     #[test]

@@ -140,9 +140,10 @@ async fn write(
                     instance_id: session.instance.to_string(),
                     ..Welcome::default()
                 }),
-                Outbound::Delivery { id, envelope } => ServerEventKind::Delivery(Delivery {
+                Outbound::Delivery { id, attempt, envelope } => ServerEventKind::Delivery(Delivery {
                     delivery_id: id.to_string(),
                     envelope_json: envelope,
+                    attempt,
                     ..Delivery::default()
                 }),
                 Outbound::End(refusal) => return end(sink, refusal).await,

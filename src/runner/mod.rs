@@ -24,6 +24,7 @@ pub use child::{Child, ChildSpec, ReadyLine};
 pub use error::RunnerError;
 pub use forward::{LineSink, Stream, std_sink};
 pub use managed_redis::ManagedRedis;
+pub use plan::{DEFAULT_PYTHON, PYTHON_VARIABLE};
 pub use stop_signal::StopSignal;
 pub use supervisor::{Backoff, SlotId, Supervisor};
 
@@ -83,6 +84,14 @@ pub fn server_binary() -> Result<PathBuf, RunnerError> {
         source,
     })?;
     Ok(this.with_file_name(SERVER_BINARY))
+}
+
+/// Whether every agent's entry can be run, without running anything.
+///
+/// # Errors
+/// The first entry that cannot.
+pub fn check(config: &Config) -> Result<(), RunnerError> {
+    plan::agents(config).map(drop)
 }
 
 /// Runs everything until SIGINT or SIGTERM: the body of `mas run`. A second signal kills.

@@ -12,6 +12,18 @@ use crate::config::{Agent, Config, Program, Restart};
 /// Name of the server's processes in logs; no agent's process has it, because those have an instance.
 const SERVER_LABEL: &str = "mas-server";
 
+/// Names the interpreter of Python agents whose entry names none.
+pub const PYTHON_VARIABLE: &str = "MAS_PYTHON";
+/// The interpreter when nothing names one.
+pub const DEFAULT_PYTHON: &str = "python3";
+/// Makes an agent of a class.
+const LAUNCHER: &str = include_str!("python_agent.py");
+/// Where the launcher's text travels.
+const LAUNCHER_VARIABLE: &str = "MAS_LAUNCHER";
+/// Runs it; a class path follows.
+const START_LAUNCHER: &str =
+    "import os; exec(compile(os.environ.pop('MAS_LAUNCHER'), 'mas-launcher', 'exec'))";
+
 /// The server as it is started first: if it ends before it is ready, that is an error.
 pub(super) fn server(options: &RunOptions) -> ChildSpec {
     let mut args: Vec<OsString> = vec!["--config".into(), absolute(&options.config.path).into()];
@@ -75,18 +87,17 @@ pub(super) fn reachable(listen_addr: &str) -> String {
 
 fn agent_process(config: &Config, agent: &Agent, instance: u32) -> Result<Option<ChildSpec>, RunnerError> {
     let fail = |problem: String| RunnerError::Agent { agent: agent.id.clone(), problem };
-    let words = match &agent.program {
+    let Start { program, args, env: own } = match &agent.program {
         Program::None => return Ok(None),
-        Program::ClassPath(_) => {
-            return Err(fail(
-                "class_path agents need the Python launcher, which this version does not have".to_owned(),
-            ));
-        }
-        Program::Command(words) => words,
-    };
-    let (program, args) = match words.split_first() {
-        Some((program, args)) if !program.is_empty() => (program, args),
-        _ => return Err(fail("command: names no program".to_owned())),
+        Program::ClassPath(class_path) => python_start(config, agent, class_path),
+        Program::Command(words) => match words.split_first() {
+            Some((program, args)) if !program.is_empty() => Start {
+                program: program_path(&config.path, program),
+                args: args.iter().map(OsString::from).collect(),
+                env: BTreeMap::new(),
+            },
+            _ => return Err(fail("command: names no program".to_owned())),
+        },
     };
     let file = |key: &str, path: &Option<PathBuf>| match path {
         None => Err(fail(format!("{key} is missing; the runner starts no agent without a certificate"))),
@@ -101,16 +112,52 @@ fn agent_process(config: &Config, agent: &Agent, instance: u32) -> Result<Option
         ("MAS_TLS_CERT".to_owned(), file("tls_cert_path", &agent.cert)?),
         ("MAS_TLS_KEY".to_owned(), file("tls_key_path", &agent.key)?),
     ]);
+    env.extend(own);
     // The agent's own variables come last: the operator wrote them for this agent.
     env.extend(agent.env.iter().map(|(name, value)| (name.clone(), value.into())));
     Ok(Some(ChildSpec {
         label: format!("{}/{instance_id}", agent.id),
-        program: program_path(&config.path, program),
-        args: args.iter().map(OsString::from).collect(),
+        program,
+        args,
         env,
         restart: agent.restart,
         announces_ready: false,
     }))
+}
+
+/// The program of an agent and what it gets beside the variables that every agent gets.
+struct Start {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: BTreeMap<String, OsString>,
+}
+
+/// A class for the launcher. Its text travels in a variable, so that no file has to be installed or left
+/// behind, and the list of processes shows the class and not the text.
+fn python_start(config: &Config, agent: &Agent, class_path: &str) -> Start {
+    let from_environment = || std::env::var(PYTHON_VARIABLE).ok().filter(|python| !python.is_empty());
+    let program = match &agent.python {
+        Some(python) => program_path(&config.path, python),
+        None => from_environment().unwrap_or_else(|| DEFAULT_PYTHON.to_owned()).into(),
+    };
+    let folder = config.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut env = BTreeMap::from([
+        (LAUNCHER_VARIABLE.to_owned(), LAUNCHER.into()),
+        ("MAS_CONFIG_DIR".to_owned(), absolute(folder.unwrap_or(Path::new("."))).into()),
+        (
+            "MAS_INIT_KWARGS".to_owned(),
+            serde_json::Value::Object(agent.init_kwargs.clone()).to_string().into(),
+        ),
+        // What agents print is to be seen when they print it.
+        ("PYTHONUNBUFFERED".to_owned(), "1".into()),
+    ]);
+    let host = config.listen_addr.rsplit_once(':').map(|(host, _)| host);
+    if matches!(host, Some("0.0.0.0" | "[::]" | "*")) {
+        // A host name, as the old runner had it: that is what the deployment's certificate names.
+        let _ = env.insert("MAS_SERVER_HOST".to_owned(), "localhost".into());
+    }
+    let args = vec!["-c".into(), START_LAUNCHER.into(), class_path.into()];
+    Start { program, args, env }
 }
 
 /// A name is looked up in `PATH`; a path is relative to the folder of the configuration.
@@ -168,6 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn a_class_gets_the_launcher_and_its_arguments() {
+        let folder = tempfile::tempdir().unwrap();
+        let specs = agents_of(
+            folder.path(),
+            "{agent_id: a, class_path: 'pkg.mod:Worker', python: venv/bin/python, instances: 2, \
+             init_kwargs: {n: 1, names: [x]}, tls_cert_path: a.pem, tls_key_path: a.key}",
+        )
+        .unwrap();
+        let spec = &specs[1];
+        assert_eq!(specs.len(), 2);
+        assert_eq!(spec.program, folder.path().join("venv/bin/python"));
+        assert_eq!(spec.args[2], "pkg.mod:Worker");
+        assert_eq!(spec.env["MAS_INIT_KWARGS"], r#"{"n":1,"names":["x"]}"#);
+        assert_eq!(spec.env["MAS_CONFIG_DIR"], folder.path());
+        assert_eq!(spec.env["MAS_INSTANCE_ID"], "i1");
+        assert!(spec.env["MAS_LAUNCHER"].to_str().unwrap().contains("def main"));
+    }
+
+    #[test]
     fn a_plain_name_is_left_to_the_path() {
         assert_eq!(program_path(Path::new("/etc/mas.yaml"), "sh"), Path::new("sh"));
         assert_eq!(program_path(Path::new("/etc/mas.yaml"), "/bin/sh"), Path::new("/bin/sh"));
@@ -181,7 +247,7 @@ mod tests {
                 "{agent_id: zed, command: [x], tls_cert_path: a.pem, tls_key_path: no.key}",
                 "no.key is no file",
             ),
-            ("{agent_id: zed, class_path: 'm:C'}", "agent zed: class_path agents need the Python launcher"),
+            ("{agent_id: zed, class_path: 'm:C'}", "agent zed: tls_cert_path is missing"),
             ("{agent_id: zed, command: ['']}", "names no program"),
         ] {
             let error = problem(entry);

@@ -4,13 +4,14 @@
 //! Nothing in memory changes here. A decision becomes true when the transaction commits, and may be made
 //! again when it does not.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use super::inbox::Inbox;
 use super::job::{Accepted, Caller, Discovered, Job, MessageJob, Receipt, RefusedJob, ReplyJob};
+use super::presence::{Presence, owned_by};
 use super::session::Session;
 use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane};
@@ -20,6 +21,7 @@ use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::policy::{Breaker, Circuit, Message, Policy, Verdict, check_payload};
 use crate::refusal::Refusal;
+use crate::store::news::News;
 use crate::store::{Batch, keys};
 
 /// An unanswered request, as stored under its correlation id.
@@ -42,6 +44,10 @@ pub(super) struct Facts {
     pub pending: HashMap<CorrelationId, Option<(PendingRequest, u64)>>,
     /// Sizes of the fields of states that are updated in this round.
     pub states: HashMap<AgentId, HashMap<String, usize>>,
+    /// Which server has which instance of the agents whose sessions open or end.
+    pub presence: Presence,
+    /// Targets whose next trial another server makes.
+    pub trials_elsewhere: HashSet<AgentId>,
 }
 
 /// A decision that awaits its commit.
@@ -93,8 +99,8 @@ pub(super) struct Transaction<'a> {
     opening: Vec<(AgentId, InstanceId)>,
     /// Breakers that admitted a trial in this round.
     trials: HashMap<AgentId, Breaker>,
-    /// Agents whose messages were counted in this round.
-    pub(super) senders: BTreeSet<AgentId>,
+    /// How many messages were counted in this round, by sender.
+    pub(super) senders: BTreeMap<AgentId, u32>,
     /// Whose message the current job has counted.
     counted: Option<AgentId>,
     /// Where the current job's decision is on record.
@@ -159,11 +165,17 @@ impl<'a> Transaction<'a> {
             consumed: HashSet::new(),
             opening: Vec::new(),
             trials: HashMap::new(),
-            senders: BTreeSet::new(),
+            senders: BTreeMap::new(),
             counted: None,
             receipt: None,
             scratch,
         }
+    }
+
+    /// Tells the other servers, if this happens.
+    pub(super) fn publish(&mut self, news: &News) {
+        self.effect("PUBLISH");
+        let _ = self.batch.arg(keys::NEWS).arg(news.to_text());
     }
 
     /// Starts the next effect; its arguments follow on `self.batch`.
@@ -289,7 +301,11 @@ impl<'a> Transaction<'a> {
         let sender = &job.caller.identity.agent;
         let settings = self.settings;
         let inbox = self.inboxes.get(job.target.as_str());
-        let breaker = self.trials.get(job.target.as_str()).or(inbox.map(|inbox| &inbox.breaker));
+        // Open, as far as this server is concerned, while another one makes the trial.
+        let elsewhere = self.facts.trials_elsewhere.contains(job.target.as_str());
+        let waiting = elsewhere.then(|| Breaker::reopened(self.now.mono_ms));
+        let breaker =
+            waiting.as_ref().or(self.trials.get(job.target.as_str())).or(inbox.map(|inbox| &inbox.breaker));
         let message = Message {
             sender,
             target: &job.target,
@@ -298,7 +314,7 @@ impl<'a> Transaction<'a> {
         };
         let verdict = settings.policy.check(message, breaker, self.now, self.scratch);
         if verdict.counted {
-            let _ = self.senders.insert(sender.clone());
+            *self.senders.entry(sender.clone()).or_default() += 1;
             self.counted = Some(sender.clone());
         }
         let mut judged = Judged::new(&settings.policy, verdict);
@@ -333,7 +349,7 @@ impl<'a> Transaction<'a> {
         if waiting >= self.settings.limits.max_queue_len {
             return Err(Refusal::QUEUE_FULL);
         }
-        if !self.settings.delivery.queue_offline && inbox.slots().is_empty() {
+        if !self.settings.delivery.queue_offline && !self.shared.directory.is_active(&inbox.agent) {
             return Err(Refusal::TARGET_OFFLINE);
         }
         Ok(())
@@ -526,7 +542,9 @@ impl<'a> Transaction<'a> {
         let agent = &session.identity.agent;
         let key = (agent.clone(), session.instance.clone());
         let inbox = self.inboxes.get(agent);
-        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some()) || self.opening.contains(&key);
+        let taken = inbox.is_some_and(|i| i.slot(&session.instance).is_some())
+            || self.opening.contains(&key)
+            || self.facts.presence.elsewhere(agent, &session.instance, &self.shared.server);
         let opening = self.opening.iter().filter(|(a, _)| a == agent).count();
         let open = inbox.map_or(0, |i| i.slots().len()) + opening;
         let outcome = if taken {
@@ -558,7 +576,10 @@ impl<'a> Transaction<'a> {
             self.effect("HSET");
             let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("ACTIVE");
             self.effect("HSET");
-            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(0);
+            let owner = owned_by(&self.shared.server);
+            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(owner);
+            let (agent, instance) = (agent.clone(), session.instance.clone());
+            self.publish(&News::Opened(agent, instance, self.shared.server.clone()));
         }
         outcome
     }

@@ -1,13 +1,18 @@
 //! What moves in the same pipeline behind a transaction: groups made again, acknowledgements, claims,
 //! reads; and what their answers mean. Hot path.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::decide::{Decided, Success};
 use super::inbox::{Claim, EntryKey, Read};
 use super::session::{DeliveryId, Outbound, Place};
 use super::worker::{STALL_MS, Worker};
 use crate::clock::Now;
-use crate::ids::{AgentId, InstanceId};
+use crate::envelope::message_id_of;
+use crate::ids::{AgentId, InstanceId, ServerId};
 use crate::store::answers::{self, StreamEntry};
+use crate::store::news::News;
+use crate::store::servers::{self, Fence};
 use crate::store::{Value, keys};
 
 /// Inboxes looked at in one round.
@@ -71,6 +76,37 @@ impl Worker {
         }
     }
 
+    /// Sessions on other servers get what this transaction adds for them.
+    pub(super) fn tell_peers(&mut self, decided: &[Decided]) {
+        let mut news: BTreeMap<ServerId, BTreeSet<&AgentId>> = BTreeMap::new();
+        for decision in decided {
+            let target = match &decision.outcome {
+                Ok(Success::Queued { target, .. } | Success::Replied { target, .. }) => target,
+                Ok(_) | Err(_) => continue,
+            };
+            for server in self.shared.directory.servers_of(target) {
+                let _ = news.entry(server).or_default().insert(target);
+            }
+            if self.shared.has_peers() {
+                // Others add to this inbox too.
+                let _ = self.measure.insert(target.clone());
+            }
+        }
+        for (server, agents) in news {
+            let _ = self.batch.command("PUBLISH");
+            let news = News::Inboxes(agents.into_iter().cloned().collect());
+            let _ = self.batch.arg(keys::news_for(&server)).arg(news.to_text());
+        }
+    }
+
+    /// Ends the process of a server that others have declared void: what it holds is theirs now.
+    pub(super) fn check_fence(&self, answer: &Value) {
+        if servers::fence(answer) == Fence::Fenced {
+            log::error!("this server was silent for too long: others have taken over. It ends now");
+            std::process::exit(1);
+        }
+    }
+
     pub(super) fn expect_no_deliveries(&mut self, decided: &[Decided]) {
         for decision in decided {
             if let Ok(Success::Queued { target, .. }) = &decision.outcome
@@ -84,6 +120,7 @@ impl Worker {
     /// Acknowledges, claims and reads for the inboxes that have something to move.
     pub(super) fn add_tail(&mut self, now: Now, tail: &mut Vec<(usize, Tail)>) {
         let mut reads_left = MAX_ROUND_READS;
+        let has_peers = self.shared.has_peers();
         for agent in self.ready.take(MAX_INBOXES) {
             let Some(inbox) = self.inboxes.get_mut(&agent) else {
                 continue;
@@ -120,7 +157,7 @@ impl Worker {
             if self.regroup.contains(&agent) {
                 continue;
             }
-            for claim in inbox.due(now.mono_ms, &self.settings.delivery) {
+            for claim in inbox.due(now.mono_ms, &self.settings.delivery, has_peers) {
                 let Some(slot) = inbox.slot(&claim.instance) else {
                     continue;
                 };
@@ -129,7 +166,7 @@ impl Worker {
                     Place::Own => &slot.own_stream,
                 };
                 let at = batch.command("XCLAIM");
-                let _ = batch.arg(stream).arg(keys::GROUP).arg(&slot.consumer).arg(0);
+                let _ = batch.arg(stream).arg(keys::GROUP).arg(&slot.consumer).arg(claim.min_idle_ms);
                 for entry in &claim.entries {
                     let _ = batch.arg(*entry);
                 }
@@ -138,7 +175,7 @@ impl Worker {
             if !inbox.dead.is_empty() {
                 let _ = self.dying.insert(agent.clone());
             }
-            if reads_left == 0 {
+            if reads_left == 0 || self.custody.is_full() {
                 self.ready.insert(agent.clone());
                 self.schedule(&agent);
                 continue;
@@ -281,11 +318,15 @@ impl Worker {
             let found = returned.iter().position(|e| e.id == *entry).map(|at| returned.swap_remove(at));
             match (found, &session) {
                 (Some(StreamEntry { id, envelope: Some(envelope) }), Some(session)) => {
-                    inbox.delivered_again(&claim.instance, claim.place, id, envelope.len());
-                    let key = DeliveryId { place: claim.place, entry: id };
-                    session.send(Outbound::Delivery { id: key, envelope });
+                    let message_id = message_id_of(&envelope).unwrap_or_default();
+                    let (instance, bytes) = (&claim.instance, envelope.len());
+                    let attempt =
+                        inbox.delivered_again(instance, claim.place, id, message_id, bytes, now.mono_ms);
+                    self.custody.delivered(agent, instance, message_id, attempt, now);
+                    let id = DeliveryId { place: claim.place, entry: id };
+                    session.send(Outbound::Delivery { id, attempt, envelope });
                 }
-                // Deleted meanwhile: nothing is left to deliver.
+                // Deleted meanwhile, or another server's: nothing is left to deliver.
                 (None | Some(StreamEntry { envelope: None, .. }), _) => {
                     inbox.not_delivered(&claim.instance, claim.place, *entry, true, now.mono_ms);
                 }
@@ -332,10 +373,14 @@ impl Worker {
         };
         for StreamEntry { id, envelope } in entries {
             let bytes = envelope.as_ref().map_or(0, String::len);
-            inbox.delivered_new(&read.instance, read.place, id, bytes);
+            let message_id = envelope.as_deref().and_then(message_id_of).unwrap_or_default();
+            inbox.delivered_new(&read.instance, read.place, id, message_id, bytes, now.mono_ms);
             let id = DeliveryId { place: read.place, entry: id };
             match envelope {
-                Some(envelope) => session.send(Outbound::Delivery { id, envelope }),
+                Some(envelope) => {
+                    self.custody.delivered(agent, &read.instance, message_id, 1, now);
+                    session.send(Outbound::Delivery { id, attempt: 1, envelope });
+                }
                 // Not written by this server: nobody can handle it.
                 None => {
                     let (reason, now_ms) = ("no_envelope", now.mono_ms);

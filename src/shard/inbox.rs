@@ -6,6 +6,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::session::{DeliveryId, Place, Session};
 use crate::config::Delivery;
 use crate::ids::{AgentId, InstanceId};
@@ -19,6 +21,9 @@ const READ_BATCH: usize = 64;
 const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Pending entries that are tracked at once; a scan of Redis' list pauses above it.
 pub const MAX_TRACKED_ENTRIES: usize = 50_000;
+
+/// How much Redis' idle time of an entry and ours may differ, in milliseconds.
+const CLOCK_SLACK_MS: u64 = 5;
 
 /// Why a message dies that was delivered as often as it may be.
 pub const MAX_ATTEMPTS_REASON: &str = "max_attempts";
@@ -74,6 +79,10 @@ struct Entry {
     /// Who has, or had, it last.
     holder: InstanceId,
     bytes: usize,
+    /// When it was delivered last, as far as is known (monotonic milliseconds).
+    delivered_ms: u64,
+    /// Which message it is; nil before this worker has seen it.
+    message_id: Uuid,
 }
 
 /// One connected instance.
@@ -111,6 +120,8 @@ pub struct Claim {
     pub place: Place,
     /// Which.
     pub entries: Vec<EntryId>,
+    /// Only if nobody else has claimed them for this long, in milliseconds: another server may have.
+    pub min_idle_ms: u64,
 }
 
 /// An entry on its way to the dead letters.
@@ -298,15 +309,18 @@ impl Inbox {
         Some((key, attempts))
     }
 
-    /// The instance has handled a delivery; false when it holds no such delivery.
-    pub fn ack(&mut self, instance: &InstanceId, id: DeliveryId) -> bool {
-        match self.release(instance, id, State::Leaving) {
-            Some((key, _)) => {
-                self.acked.push(key);
-                true
-            }
-            None => false,
-        }
+    /// The instance has handled a delivery: its message and the number of the delivery; `None` when it
+    /// holds no such delivery.
+    pub fn ack(&mut self, instance: &InstanceId, id: DeliveryId) -> Option<(Uuid, u32)> {
+        let (key, attempts) = self.release(instance, id, State::Leaving)?;
+        let message_id = self.entries.get(&key).map_or(Uuid::nil(), |entry| entry.message_id);
+        self.acked.push(key);
+        Some((message_id, attempts))
+    }
+
+    /// Which message a delivery is of.
+    pub fn message_of(&self, instance: &InstanceId, id: DeliveryId) -> Option<Uuid> {
+        self.entries.get(&Self::key(instance, id)).map(|entry| entry.message_id)
     }
 
     /// The instance refuses a delivery.
@@ -341,7 +355,8 @@ impl Inbox {
 
     /// Takes the entries that are due and can go to a connected instance with credit; what had
     /// `max_attempts` deliveries goes to the dead letters instead.
-    pub fn due(&mut self, now_ms: u64, config: &Delivery) -> Vec<Claim> {
+    /// `has_peers`: another server may have claimed them meanwhile; only what it has not is taken.
+    pub fn due(&mut self, now_ms: u64, config: &Delivery, has_peers: bool) -> Vec<Claim> {
         self.ripen(now_ms);
         let mut claims = Vec::new();
         let mut budget = config.reclaim_batch_size;
@@ -355,7 +370,7 @@ impl Inbox {
                     break;
                 };
                 let key = EntryKey { owner: Some(owner.clone()), entry };
-                budget -= usize::from(self.claim(&key, &owner, config, &mut claims));
+                budget -= usize::from(self.claim(&key, &owner, config, (now_ms, has_peers), &mut claims));
             }
             if !queue.is_empty() {
                 let _ = self.due_own.insert(owner, queue);
@@ -369,7 +384,7 @@ impl Inbox {
                 break;
             };
             let key = EntryKey { owner: None, entry };
-            budget -= usize::from(self.claim(&key, &receiver, config, &mut claims));
+            budget -= usize::from(self.claim(&key, &receiver, config, (now_ms, has_peers), &mut claims));
         }
         claims
     }
@@ -395,6 +410,7 @@ impl Inbox {
         key: &EntryKey,
         receiver: &InstanceId,
         config: &Delivery,
+        (now_ms, has_peers): (u64, bool),
         claims: &mut Vec<Claim>,
     ) -> bool {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state == State::Due) else {
@@ -410,6 +426,10 @@ impl Inbox {
             });
             return true;
         }
+        // Its holder comes back to it here: no other server touches what is its.
+        let returns = entry.holder == *receiver;
+        let idle_ms = now_ms.saturating_sub(entry.delivered_ms + CLOCK_SLACK_MS);
+        let min_idle_ms = if has_peers && !returns { idle_ms } else { 0 };
         entry.state = State::Claiming;
         entry.attempts += 1;
         entry.holder = receiver.clone();
@@ -417,9 +437,15 @@ impl Inbox {
             slot.in_flight += 1;
         }
         let place = key.delivery_id().place;
-        match claims.iter_mut().find(|c| c.instance == *receiver && c.place == place) {
+        let alike = |claim: &&mut Claim| {
+            claim.instance == *receiver && claim.place == place && claim.min_idle_ms == min_idle_ms
+        };
+        match claims.iter_mut().find(alike) {
             Some(claim) => claim.entries.push(key.entry),
-            None => claims.push(Claim { instance: receiver.clone(), place, entries: vec![key.entry] }),
+            None => {
+                let (instance, entries) = (receiver.clone(), vec![key.entry]);
+                claims.push(Claim { instance, place, entries, min_idle_ms });
+            }
         }
         true
     }
@@ -535,29 +561,57 @@ impl Inbox {
     }
 
     /// A new entry was read for a connected instance and goes to it now.
-    pub fn delivered_new(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
+    pub fn delivered_new(
+        &mut self,
+        instance: &InstanceId,
+        place: Place,
+        entry: EntryId,
+        message_id: Uuid,
+        bytes: usize,
+        now_ms: u64,
+    ) {
         let key = Self::key(instance, DeliveryId { place, entry });
         self.typical_bytes = bytes.max(self.typical_bytes - self.typical_bytes / 8);
         if let Some(slot) = self.slot_mut(instance) {
             slot.in_flight += 1;
             slot.bytes += bytes;
         }
-        let _ = self
-            .entries
-            .insert(key, Entry { state: State::InFlight, attempts: 1, holder: instance.clone(), bytes });
+        let _ = self.entries.insert(
+            key,
+            Entry {
+                state: State::InFlight,
+                attempts: 1,
+                holder: instance.clone(),
+                bytes,
+                delivered_ms: now_ms,
+                message_id,
+            },
+        );
     }
 
-    /// A claimed entry came back and goes to its new holder now.
-    pub fn delivered_again(&mut self, instance: &InstanceId, place: Place, entry: EntryId, bytes: usize) {
+    /// A claimed entry came back and goes to its new holder now; which delivery it is.
+    pub fn delivered_again(
+        &mut self,
+        instance: &InstanceId,
+        place: Place,
+        entry: EntryId,
+        message_id: Uuid,
+        bytes: usize,
+        now_ms: u64,
+    ) -> u32 {
         let key = Self::key(instance, DeliveryId { place, entry });
         let Some(found) = self.entries.get_mut(&key) else {
-            return;
+            return 0;
         };
         found.state = State::InFlight;
         found.bytes = bytes;
+        found.message_id = message_id;
+        found.delivered_ms = now_ms;
+        let attempts = found.attempts;
         if let Some(slot) = self.slot_mut(instance) {
             slot.bytes += bytes;
         }
+        attempts
     }
 
     /// A claim that Redis did not answer with the entry: it exists no more (`gone`), or the claim failed
@@ -601,6 +655,12 @@ impl Inbox {
         self.entries.len()
     }
 
+    /// The instance that holds a line of Redis' pending entries list, if its consumer is one of ours.
+    pub fn holder_of(&self, line: &PendingEntry) -> Option<InstanceId> {
+        let name = line.consumer.strip_prefix(self.agent.as_str())?.strip_prefix('-')?;
+        InstanceId::parse(name)
+    }
+
     /// Takes up a line of Redis' pending entries list that is not tracked yet: an entry that a lost
     /// session, or an earlier server, left behind.
     pub fn adopt(&mut self, owner: Option<&InstanceId>, line: &PendingEntry, now_ms: u64, config: &Delivery) {
@@ -608,8 +668,7 @@ impl Inbox {
         if self.entries.contains_key(&key) {
             return;
         }
-        let name = line.consumer.strip_prefix(self.agent.as_str()).and_then(|n| n.strip_prefix('-'));
-        let Some(holder) = name.and_then(InstanceId::parse) else {
+        let Some(holder) = self.holder_of(line) else {
             log::warn!(
                 "{}: pending entry {} of foreign consumer {:?} left alone",
                 self.stream,
@@ -625,7 +684,11 @@ impl Inbox {
             (now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms), line.deliveries)
         };
         let state = State::Waiting { due_ms, lost: true };
-        let _ = self.entries.insert(key.clone(), Entry { state, attempts, holder, bytes: 0 });
+        let delivered_ms = now_ms.saturating_sub(line.idle_ms);
+        let _ = self.entries.insert(
+            key.clone(),
+            Entry { state, attempts, holder, bytes: 0, delivered_ms, message_id: Uuid::nil() },
+        );
         self.waiting.push(Reverse((due_ms, key)));
     }
 
@@ -653,7 +716,8 @@ impl Inbox {
         }
     }
 
-    /// After a reconnect: answers may have been lost, so everything may hold news.
+    /// After a reconnect answers may have been lost, and another server may have put something here:
+    /// everything may hold news.
     pub fn suspect(&mut self) {
         self.backlog = Backlog::Unknown;
         for slot in &mut self.slots {

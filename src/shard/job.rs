@@ -7,12 +7,13 @@ use futures_channel::oneshot;
 use uuid::Uuid;
 
 use super::Settings;
+use super::notes::OperatorEvent;
 use super::session::Session;
 use crate::audit::lane::Place;
 use crate::audit::{Action, LaneId};
 use crate::envelope::Trace;
 use crate::identity::Identity;
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 use crate::refusal::Refusal;
 
 /// Where a job's outcome goes.
@@ -192,6 +193,30 @@ impl Job {
         }
     }
 
+    /// The reply, if it is one.
+    pub fn as_reply(&self) -> Option<&ReplyJob> {
+        match self {
+            Self::Reply(reply) => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// Whose state it updates, if it does.
+    pub fn updated_state(&self) -> Option<&AgentId> {
+        match self {
+            Self::StateUpdate { caller, .. } => Some(&caller.identity.agent),
+            _ => None,
+        }
+    }
+
+    /// The session that it opens, if it does.
+    pub fn as_open(&self) -> Option<&Arc<Session>> {
+        match self {
+            Self::Open(session) => Some(session),
+            _ => None,
+        }
+    }
+
     /// Answers with a refusal that the store's condition forces, recorded or not.
     pub fn fail(self, declined: impl Into<Declined>) {
         let declined = declined.into();
@@ -221,8 +246,22 @@ pub enum Control {
     Events(Arc<Session>),
     /// The session's stream ended.
     Closed(Arc<Session>),
+    /// An agent's inbox holds something that another server put there.
+    News(AgentId),
+    /// An instance of the agent left another server.
+    Left(AgentId, InstanceId),
+    /// An instance of the agent was on a server that is gone.
+    Orphaned(AgentId, InstanceId, ServerId),
+    /// An agent's circuit opened, or closed, on another server.
+    Circuit(AgentId, bool),
+    /// A handler of the agent failed on another server.
+    Failed(AgentId),
+    /// News of other servers may have been missed.
+    LookOver,
     /// Decide by these settings from now on.
     Reload(Arc<Settings>),
+    /// Put this on record with the next commit.
+    Record(OperatorEvent),
     /// Finish what was accepted, end all sessions, stop.
     Stop,
 }

@@ -2,37 +2,48 @@
 //! the agents that live there.
 //!
 //! * [`job`], [`mailbox`], [`session`]: what completion-queue threads hand over, and how.
+//! * [`directory`]: which instances are connected, here and to other servers.
 //! * [`inbox`]: one agent's sessions, credit and pending entries. Pure.
 //! * [`worker`]: the loop, timers, connection.
 //! * `round`: one round trip: gather facts, decide, commit, answer.
 //! * `flow`: what follows in the same pipeline: acknowledge, claim, read.
+//! * `custody`: who got and who acknowledged what, for the record.
+//! * `presence`: which server has which instance, as the store says.
 //! * `decide`: what happens to each job, and its audit record; `notes`: what happened by itself.
 
+mod custody;
 mod decide;
+pub mod directory;
 mod flow;
 pub mod inbox;
 pub mod job;
 pub mod mailbox;
 mod notes;
+mod presence;
 mod ready;
 mod round;
 pub mod session;
 pub mod worker;
 
+pub use notes::OperatorEvent;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::audit::board::Board;
 use crate::certs::Revocations;
 use crate::config::{Config, Delivery, Limits};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, ServerId};
 use crate::policy::Policy;
 use crate::refusal::Refusal;
+use crate::store::news::News;
+use directory::Directory;
 use job::{Control, Job};
 use mailbox::Mailbox;
-use session::Directory;
 
 /// What a configuration means for decisions. A round is decided by one of these as a whole.
 #[derive(Debug)]
@@ -54,6 +65,12 @@ pub struct Shared {
     revoked: RwLock<Arc<Revocations>>,
     /// Who is connected.
     pub directory: Directory,
+    /// This run of this server.
+    pub server: ServerId,
+    /// Other servers on this Redis.
+    peers: AtomicUsize,
+    /// Where the audit lanes stand, and whether anything may be admitted.
+    pub board: Board,
     /// Where Redis is.
     pub redis_url: String,
     /// How long one round trip may take.
@@ -62,14 +79,22 @@ pub struct Shared {
 
 impl Shared {
     /// The shared part of a server that runs `config`.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, server: ServerId, peers: usize) -> Self {
         Self {
+            server,
+            peers: AtomicUsize::new(peers),
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
             directory: Directory::default(),
+            board: Board::default(),
             redis_url: config.redis.url.clone(),
             redis_timeout: Duration::from_millis(config.redis.timeout_ms),
         }
+    }
+
+    /// Whether other servers are on this Redis.
+    pub fn has_peers(&self) -> bool {
+        self.peers.load(Ordering::Relaxed) > 0
     }
 
     /// The deny-list in force.
@@ -101,6 +126,7 @@ impl Settings {
 /// The running workers.
 pub struct Shards {
     shared: Arc<Shared>,
+    boot: Uuid,
     mailboxes: Vec<Mailbox>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -111,8 +137,12 @@ impl Shards {
         // Names this run of the server, and no earlier attempt to start it: lanes are written once.
         let boot = Uuid::now_v7();
         let cores = core_affinity::get_core_ids().unwrap_or_default();
-        let mut shards =
-            Self { shared: shared.clone(), mailboxes: Vec::with_capacity(count), threads: Mutex::default() };
+        let mut shards = Self {
+            shared: shared.clone(),
+            boot,
+            mailboxes: Vec::with_capacity(count),
+            threads: Mutex::default(),
+        };
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let (mailbox, inlet) = mailbox::mailbox();
@@ -144,6 +174,18 @@ impl Shards {
         &self.shared
     }
 
+    /// This run of the server: names its lanes.
+    pub fn boot(&self) -> Uuid {
+        self.boot
+    }
+
+    /// Puts an event of the server itself on record, with the first worker's next commit.
+    pub fn record(&self, event: OperatorEvent) {
+        if let Some(mailbox) = self.mailboxes.first() {
+            mailbox.control(Control::Record(event));
+        }
+    }
+
     /// The mailbox of the worker that owns `agent`'s inbox.
     pub fn home(&self, agent: &AgentId) -> Option<&Mailbox> {
         self.by_hash(agent.route_hash())
@@ -156,6 +198,9 @@ impl Shards {
 
     /// Hands a job to the worker behind `hash`, or refuses it at once.
     pub fn submit(&self, hash: u16, job: Job) {
+        if let Some(refusal) = self.shared.board.refusal() {
+            return job.fail(refusal);
+        }
         match self.by_hash(hash) {
             Some(mailbox) => {
                 if let Err((job, refusal)) = mailbox.try_send(job) {
@@ -163,6 +208,72 @@ impl Shards {
                 }
             }
             None => job.fail(Refusal::OVERLOADED),
+        }
+    }
+
+    /// Passes on what other servers tell.
+    pub fn hear(&self, news: News) {
+        let shared = &self.shared;
+        let own = &shared.server;
+        match news {
+            News::Inboxes(agents) => {
+                for agent in agents {
+                    self.tell(&agent.clone(), Control::News(agent));
+                }
+            }
+            News::Joined(server) => {
+                if server != *own {
+                    // How many there are, the look at the servers says.
+                    let _ = shared.peers.fetch_max(1, Ordering::Relaxed);
+                }
+            }
+            News::Opened(agent, instance, server) => {
+                if server != *own {
+                    shared.directory.insert_elsewhere(&agent, &instance, &server);
+                }
+            }
+            News::Closed(agent, instance, server) => {
+                if server != *own {
+                    shared.directory.remove_elsewhere(&agent, &instance);
+                    self.tell(&agent.clone(), Control::Left(agent, instance));
+                }
+            }
+            News::Circuit(agent, open, server) => {
+                if server != *own {
+                    self.tell(&agent.clone(), Control::Circuit(agent, open));
+                }
+            }
+            News::Failed(agent, server) => {
+                if server != *own {
+                    self.tell(&agent.clone(), Control::Failed(agent));
+                }
+            }
+            News::Servers { others, came, gone } => {
+                shared.peers.store(others, Ordering::Relaxed);
+                for server in gone {
+                    for (agent, instances) in shared.directory.remove_server(&server) {
+                        for instance in instances {
+                            self.tell(&agent, Control::Orphaned(agent.clone(), instance, server.clone()));
+                        }
+                    }
+                }
+                if came {
+                    self.tell_all(|| Control::LookOver);
+                }
+            }
+            News::Missed => self.tell_all(|| Control::LookOver),
+        }
+    }
+
+    fn tell(&self, agent: &AgentId, control: Control) {
+        if let Some(mailbox) = self.home(agent) {
+            mailbox.control(control);
+        }
+    }
+
+    fn tell_all(&self, control: impl Fn() -> Control) {
+        for mailbox in &self.mailboxes {
+            mailbox.control(control());
         }
     }
 

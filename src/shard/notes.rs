@@ -8,9 +8,11 @@ use uuid::Uuid;
 use super::decide::{PendingRequest, Transaction, cut};
 use super::inbox::DeadLetter;
 use crate::audit::{Action, Decision, Fields};
+use crate::envelope::message_id_of;
 use crate::identity::Identity;
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 use crate::store::keys;
+use crate::store::news::News;
 
 /// Dead letters that Redis keeps; the oldest beyond it are trimmed.
 const MAX_DEAD_LETTERS: u64 = 1_000_000;
@@ -18,15 +20,31 @@ const MAX_DEAD_LETTERS: u64 = 1_000_000;
 /// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
 const RATE_TTL_S: u64 = 3720;
 
+/// Something that happened to the server itself, or that its operator did.
+#[derive(Debug, Clone)]
+pub struct OperatorEvent {
+    /// What.
+    pub action: Action,
+    /// What it is about: an address, a lane, a file.
+    pub target: String,
+    /// Which version or rule of it.
+    pub rule: String,
+    /// Further plain detail.
+    pub reason: String,
+}
+
 /// Something that happened and must be on record with the next commit.
 #[derive(Debug, Clone)]
 pub(super) enum Note {
     /// A session ended.
     Closed { identity: Arc<Identity>, instance: InstanceId, reason: &'static str },
+    /// An instance was on a server that is gone.
+    Orphaned { agent: AgentId, instance: InstanceId, server: ServerId },
     /// A delivery was refused by its receiver.
     Nacked {
         identity: Arc<Identity>,
         instance: InstanceId,
+        message_id: Option<Uuid>,
         delivery: String,
         attempt: u32,
         retryable: bool,
@@ -36,12 +54,25 @@ pub(super) enum Note {
     EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
     /// A request whose reply could not be stored is pending again.
     Unanswered { correlation_id: CorrelationId, pending: PendingRequest, ttl_ms: u64 },
+    /// A handler of the agent failed: other servers count it too.
+    Failed { agent: AgentId },
     /// A target's circuit opened or closed.
     Circuit { agent: AgentId, opened: bool, reason: String },
-    /// Other settings are in force.
-    ConfigChanged,
+    /// Something of the server itself.
+    Operator(OperatorEvent),
     /// The lane ends in order.
     LaneClosed,
+}
+
+impl Note {
+    /// The agent of an instance that left, if this says so.
+    pub(super) fn left(&self) -> Option<&AgentId> {
+        match self {
+            Self::Closed { identity, .. } => Some(&identity.agent),
+            Self::Orphaned { agent, .. } => Some(agent),
+            _ => None,
+        }
+    }
 }
 
 impl Transaction<'_> {
@@ -61,15 +92,26 @@ impl Transaction<'_> {
                         ..Fields::default()
                     },
                 );
-                self.effect("HSET");
-                let left_ms = self.now.unix_us / 1000;
-                let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str()).arg(left_ms);
-                if self.inboxes.get(agent).is_none_or(|inbox| inbox.slots().is_empty()) {
-                    self.effect("HSET");
-                    let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("INACTIVE");
+                self.left(agent, instance);
+                self.publish(&News::Closed(agent.clone(), instance.clone(), self.shared.server.clone()));
+            }
+            Note::Orphaned { agent, instance, server } => {
+                // Another server may have taken note already, or the instance may be connected again.
+                if self.facts.presence.is_owned_by(agent, instance, server) {
+                    self.record(
+                        Action::SessionClose,
+                        Decision::Event,
+                        &Fields {
+                            agent: agent.as_str(),
+                            instance: instance.as_str(),
+                            reason: "server_gone",
+                            ..Fields::default()
+                        },
+                    );
+                    self.left(agent, instance);
                 }
             }
-            Note::Nacked { identity, instance, delivery, attempt, retryable, reason } => {
+            Note::Nacked { identity, instance, message_id, delivery, attempt, retryable, reason } => {
                 self.record(
                     Action::Nack,
                     Decision::Event,
@@ -77,6 +119,7 @@ impl Transaction<'_> {
                         agent: identity.agent.as_str(),
                         instance: instance.as_str(),
                         fingerprint: &identity.fingerprint,
+                        message_id: *message_id,
                         target: delivery,
                         attempt: *attempt,
                         rule: if *retryable { "retryable" } else { "not_retryable" },
@@ -97,11 +140,30 @@ impl Transaction<'_> {
                     self.pend(correlation_id, pending, *ttl_ms);
                 }
             }
+            Note::Failed { agent } => {
+                self.publish(&News::Failed(agent.clone(), self.shared.server.clone()));
+            }
             Note::Circuit { agent, opened, reason } => self.circuit(agent, *opened, reason),
-            Note::ConfigChanged => {
-                self.record(Action::ConfigChanged, Decision::Event, &Fields::default());
+            Note::Operator(OperatorEvent { action, target, rule, reason }) => {
+                self.record(*action, Decision::Event, &Fields { target, rule, reason, ..Fields::default() });
             }
             Note::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
+        }
+    }
+
+    /// The store's view of an instance that has no session any more.
+    fn left(&mut self, agent: &AgentId, instance: &InstanceId) {
+        let here = self.inboxes.get(agent);
+        if here.is_none_or(|inbox| inbox.slot(instance).is_none()) {
+            self.effect("HSET");
+            let left_ms = self.now.unix_us / 1000;
+            let _ = self.batch.arg(keys::instances(agent)).arg(instance.as_str()).arg(left_ms);
+        }
+        let active = here.is_some_and(|inbox| !inbox.slots().is_empty())
+            || self.facts.presence.any_elsewhere(agent, &self.shared.server);
+        if !active {
+            self.effect("HSET");
+            let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("INACTIVE");
         }
     }
 
@@ -117,21 +179,23 @@ impl Transaction<'_> {
             self.effect("DEL");
             let _ = self.batch.arg(key);
         }
+        self.publish(&News::Circuit(agent.clone(), opened, self.shared.server.clone()));
     }
 
-    /// Stores what the senders of this round have sent, so that a restart does not forget it.
-    pub(super) fn store_counts(&mut self) {
-        for sender in std::mem::take(&mut self.senders) {
-            let Some(card) = self.settings.policy.agent(sender.as_str()) else {
-                continue;
-            };
-            let (slot, start_s, count) = card.sent().current();
+    /// Adds what the senders of this round have sent to the counts that all servers share, so that
+    /// neither a restart nor another server forgets it. Where the answers will stand.
+    pub(super) fn store_counts(&mut self) -> Vec<(AgentId, usize)> {
+        let minute = self.now.unix_s() / 60;
+        let mut stored = Vec::with_capacity(self.senders.len());
+        for (sender, count) in std::mem::take(&mut self.senders) {
             let key = keys::rate(&sender);
-            self.effect("HSET");
-            let _ = self.batch.arg(&key).arg(slot).arg(format!("{start_s}:{count}"));
+            stored.push((sender, self.effects));
+            self.effect("HINCRBY");
+            let _ = self.batch.arg(&key).arg(minute).arg(count);
             self.effect("EXPIRE");
             let _ = self.batch.arg(&key).arg(RATE_TTL_S);
         }
+        stored
     }
 
     /// Copies an entry to the dead letters, payload and all. It leaves its inbox when this is committed.
@@ -199,15 +263,4 @@ impl Transaction<'_> {
                 .arg(keys::consumer(agent, instance));
         }
     }
-}
-
-/// The id in an envelope of ours or of an older server's.
-fn message_id_of(envelope: &str) -> Option<Uuid> {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        message_id: std::borrow::Cow<'a, str>,
-    }
-    let head: Head<'_> = serde_json::from_str(envelope).ok()?;
-    Uuid::parse_str(&head.message_id).ok()
 }

@@ -2,19 +2,23 @@
 //! records in one transaction, and answer. What follows in the same pipeline is in [`flow`](super::flow).
 //! Hot path.
 
+use std::collections::BTreeSet;
+
 use super::decide::{Decided, Facts, PendingRequest, Success, Transaction};
 use super::inbox::{DeadLetter, EntryKey, MAX_ATTEMPTS_REASON};
 use super::job::{Accepted, Declined, Job, MessageJob, ReplyJob};
 use super::notes::Note;
+use super::presence;
 use super::worker::{STALL_MS, Scan, Worker};
 use crate::clock::Now;
-use crate::ids::{AgentId, InstanceId};
+use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::policy::Circuit;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, StreamEntry};
-use crate::store::{StoreError, Value, keys, trail};
+use crate::store::{StoreError, Value, keys, servers, trail};
 
 /// Attempts when a watched fact changed between reading and committing.
-const MAX_CONFLICTS: usize = 3;
+const MAX_CONFLICTS: usize = 16;
 /// Lines of a pending entries list read in one round, per scan.
 const SCAN_PAGE: usize = 256;
 /// Scans made in one round.
@@ -23,6 +27,8 @@ const MAX_SCANS: usize = 16;
 const MAX_LETTERS: usize = 64;
 /// Gone instances cleared in one round.
 const MAX_CLEARS: usize = 16;
+/// How long a thing that one server has taken on is left to it, in milliseconds.
+const ONCE_MS: u64 = 60_000;
 /// Unread replies of a gone instance that go to the dead letters in one round.
 const CLEAR_PAGE: usize = 64;
 
@@ -49,6 +55,8 @@ struct Clear {
     instance: InstanceId,
     /// Its own inbox holds replies: they go first, the rest follows later.
     unread: bool,
+    /// Nobody else clears it, and no server has it.
+    ours: bool,
     /// Nothing of it is pending in the shared inbox.
     consumer_free: bool,
 }
@@ -106,13 +114,14 @@ impl Worker {
 
     fn attempt(&mut self, jobs: &[Job], now: Now) -> Result<Attempt, Failure> {
         let stalled = now.mono_ms < self.stalled_until_ms;
-        let gathered = self.gather(jobs, now, stalled).map_err(Failure::Before)?;
+        let notes = if stalled { 0 } else { self.notes.len() };
+        let gathered = self.gather(jobs, notes, now, stalled).map_err(Failure::Before)?;
         self.batch.clear();
         let mut tail = if stalled { Vec::new() } else { self.make_groups() };
 
         let Gathered { facts, letters, clears, watching } = gathered;
-        let notes = if stalled { 0 } else { self.notes.len() };
-        let transacts = !jobs.is_empty() || notes > 0 || !letters.is_empty() || !clears.is_empty();
+        let custody = !stalled && (self.stopping || self.custody.is_due(now));
+        let transacts = !jobs.is_empty() || notes > 0 || custody || !letters.is_empty() || !clears.is_empty();
         let mut decided = Vec::with_capacity(jobs.len());
         let mut letter_effects = Vec::with_capacity(letters.len());
         let mut exec = None;
@@ -127,6 +136,7 @@ impl Worker {
                 facts,
                 &mut self.scratch,
             );
+            self.custody.record(transaction.lane, now);
             for note in self.notes.iter().take(notes) {
                 transaction.note(note);
             }
@@ -135,13 +145,14 @@ impl Worker {
                 transaction.dead_letter(agent, stream, letter, envelope.as_deref());
                 letter_effects.push(first..transaction.effects);
             }
-            for Clear { agent, instance, consumer_free, .. } in clears.iter().filter(|clear| !clear.unread) {
+            let clearable = |clear: &&Clear| clear.ours && !clear.unread;
+            for Clear { agent, instance, consumer_free, .. } in clears.iter().filter(clearable) {
                 transaction.clear_instance(agent, instance, *consumer_free);
             }
             for job in jobs {
                 decided.push(transaction.decide(job));
             }
-            transaction.store_counts();
+            let counts = transaction.store_counts();
             let block_at = transaction.effects;
             let has_block = match self.lane.block() {
                 Some(block) => {
@@ -150,15 +161,17 @@ impl Worker {
                 }
                 None => false,
             };
-            exec = Some((self.batch.command("EXEC"), has_block.then_some(block_at)));
+            exec = Some((self.batch.command("EXEC"), has_block.then_some(block_at), counts));
         } else if watching {
             let _ = self.batch.command("UNWATCH");
         }
         self.expect_deliveries(&decided);
+        self.tell_peers(&decided);
         self.add_tail(now, &mut tail);
         if self.batch.is_empty() {
             return Ok(Attempt::Committed { decided, values: Vec::new() });
         }
+        let fence_at = servers::watch_fence(&mut self.batch, &self.shared.server);
 
         let mut answers = match self.run_batch() {
             Ok(answers) => answers,
@@ -168,8 +181,11 @@ impl Worker {
                 return Err(Failure::Unknown(error));
             }
         };
+        if let Some(answer) = answers.get(fence_at) {
+            self.check_fence(answer);
+        }
         let mut values = Vec::new();
-        if let Some((at, block_at)) = exec {
+        if let Some((at, block_at, counts)) = exec {
             let result = answers.get_mut(at).map(std::mem::take).unwrap_or_default();
             match self.executed(result, &answers) {
                 Ok(executed) => values = executed,
@@ -191,7 +207,10 @@ impl Worker {
                 return Err(Failure::Unknown(StoreError::Unexpected { command, answer }));
             }
             self.lane.confirm();
+            self.slot.publish(self.lane.id(), self.lane.confirmed());
             drop(self.notes.drain(..notes));
+            self.custody.clear();
+            self.learn_counts(&counts, &values, now);
             self.settle_letters(letters, &letter_effects, &values, now);
             self.settle_clears(clears, now);
         }
@@ -222,6 +241,18 @@ impl Worker {
         }
     }
 
+    /// What other servers have counted for the senders of this round counts here too.
+    fn learn_counts(&self, counts: &[(AgentId, usize)], values: &[Value], now: Now) {
+        for (sender, at) in counts {
+            if let (Some(card), Some(total)) = (
+                self.settings.policy.agent(sender.as_str()),
+                values.get(*at).and_then(answers::int).and_then(|total| u32::try_from(total).ok()),
+            ) {
+                card.sent().learn(total, now.unix_s());
+            }
+        }
+    }
+
     /// What did not happen does not count against its sender.
     fn take_back(&self, decided: &[Decided]) {
         for agent in decided.iter().filter_map(|decision| decision.counted.as_ref()) {
@@ -237,24 +268,24 @@ impl Worker {
 
     // --- gather ----------------------------------------------------------------------------------
 
-    fn gather(&mut self, jobs: &[Job], now: Now, stalled: bool) -> Result<Gathered, StoreError> {
+    fn gather(
+        &mut self,
+        jobs: &[Job],
+        notes: usize,
+        now: Now,
+        stalled: bool,
+    ) -> Result<Gathered, StoreError> {
         let mut gathered = Gathered::default();
         self.batch.clear();
-        let mut replies: Vec<&ReplyJob> = Vec::new();
-        let mut states: Vec<&AgentId> = Vec::new();
-        for job in jobs {
-            match job {
-                Job::Reply(reply) => replies.push(reply),
-                Job::StateUpdate { caller, .. } => states.push(&caller.identity.agent),
-                Job::Message(_)
-                | Job::Discover { .. }
-                | Job::StateGet { .. }
-                | Job::StateReset { .. }
-                | Job::Open(_)
-                | Job::Refused(_) => {}
-            }
-        }
-        gathered.watching = !replies.is_empty() || !states.is_empty();
+        let scans: Vec<Scan> = self.scans.drain(..self.scans.len().min(MAX_SCANS)).collect();
+        let letters = if stalled { Vec::new() } else { self.take_letters() };
+        let clears = if stalled { Vec::new() } else { self.take_clears(jobs) };
+        let has_peers = self.shared.has_peers();
+
+        let replies: Vec<&ReplyJob> = jobs.iter().filter_map(Job::as_reply).collect();
+        let states: Vec<&AgentId> = jobs.iter().filter_map(Job::updated_state).collect();
+        let present = self.present(jobs, notes, &clears);
+        gathered.watching = !replies.is_empty() || !states.is_empty() || !present.is_empty();
         if gathered.watching {
             let _ = self.batch.command("WATCH");
             for reply in &replies {
@@ -263,27 +294,38 @@ impl Worker {
             for agent in &states {
                 let _ = self.batch.arg(keys::state(agent));
             }
-            for reply in &replies {
-                for command in ["GET", "PTTL"] {
-                    let _ = self.batch.command(command);
-                    let _ = self.batch.arg(keys::pending_request(&reply.correlation_id));
-                }
-            }
-            for agent in &states {
-                let _ = self.batch.command("HGETALL");
-                let _ = self.batch.arg(keys::state(agent));
+            for agent in &present {
+                let _ = self.batch.arg(keys::instances(agent));
             }
         }
-        let scans: Vec<Scan> = self.scans.drain(..self.scans.len().min(MAX_SCANS)).collect();
+        for reply in &replies {
+            for command in ["GET", "PTTL"] {
+                let _ = self.batch.command(command);
+                let _ = self.batch.arg(keys::pending_request(&reply.correlation_id));
+            }
+        }
+        for agent in &states {
+            let _ = self.batch.command("HGETALL");
+            let _ = self.batch.arg(keys::state(agent));
+        }
+        for agent in &present {
+            let _ = self.batch.command("HGETALL");
+            let _ = self.batch.arg(keys::instances(agent));
+        }
+        if !present.is_empty() {
+            let _ = self.batch.command("HKEYS");
+            let _ = self.batch.arg(keys::SERVERS);
+        }
         for scan in &scans {
             self.add_scan(scan);
         }
-        let letters = if stalled { Vec::new() } else { self.take_letters() };
         for (_, stream, letter) in &letters {
             let _ = self.batch.command("XRANGE");
             let _ = self.batch.arg(stream).arg(letter.key.entry).arg(letter.key.entry);
+            if has_peers {
+                self.take_on(&format!("{stream}:{}", letter.key.entry));
+            }
         }
-        let clears = if stalled { Vec::new() } else { self.take_clears(jobs) };
         for (agent, instance) in &clears {
             let _ = self.batch.command("XPENDING");
             let _ = self.batch.arg(keys::inbox(agent)).arg(keys::GROUP).arg("-").arg("+").arg(1);
@@ -291,6 +333,13 @@ impl Worker {
             let _ = self.batch.command("XRANGE");
             let _ = self.batch.arg(keys::instance_inbox(agent, instance)).arg("-").arg("+");
             let _ = self.batch.arg("COUNT").arg(CLEAR_PAGE);
+            if has_peers {
+                self.take_on(&keys::instance_inbox(agent, instance));
+            }
+        }
+        let trials = if has_peers { self.trials(jobs, now) } else { Vec::new() };
+        for agent in &trials {
+            self.take_on(&keys::circuit(agent));
         }
         if self.batch.is_empty() {
             return Ok(gathered);
@@ -320,19 +369,88 @@ impl Worker {
             let sizes = fields.into_iter().map(|(field, value)| (field, value.len())).collect();
             let _ = gathered.facts.states.insert((*agent).clone(), sizes);
         }
-        for (scan, value) in scans.into_iter().zip(found.by_ref()) {
-            self.scanned(scan, &value, now);
+        for agent in &present {
+            let known = found.next().as_ref().map(presence::instances).unwrap_or_default();
+            let _ = gathered.facts.presence.instances.insert(agent.clone(), known);
         }
-        for ((agent, stream, letter), value) in letters.into_iter().zip(found.by_ref()) {
-            let entry = answers::entries(value).and_then(|entries| entries.into_iter().next());
-            let envelope = entry.and_then(|entry| entry.envelope);
-            gathered.letters.push(Letter { agent, stream, letter, envelope });
+        if !present.is_empty()
+            && let Some(Value::Array(ids)) = found.next()
+        {
+            let ids = ids.iter().filter_map(answers::text).filter_map(ServerId::parse);
+            gathered.facts.presence.servers = ids.collect();
+        }
+        for scan in scans {
+            if let Some(value) = found.next() {
+                self.scanned(scan, &value, now);
+            }
+        }
+        for (agent, stream, letter) in letters {
+            let entry =
+                found.next().and_then(answers::entries).and_then(|entries| entries.into_iter().next());
+            let ours = !has_peers || self.taken_on(&mut found);
+            if ours {
+                let envelope = entry.and_then(|entry| entry.envelope);
+                gathered.letters.push(Letter { agent, stream, letter, envelope });
+            } else if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                // Another server buries it.
+                inbox.dead.retain(|other| other.key != letter.key);
+                inbox.removed(&letter.key);
+            }
         }
         for (agent, instance) in clears {
             let (pending, own) = (found.next(), found.next());
-            self.found_remains(&mut gathered, agent, instance, pending, own);
+            let free = !has_peers || self.taken_on(&mut found);
+            let ours = free && !gathered.facts.presence.elsewhere(&agent, &instance, &self.shared.server);
+            self.found_remains(&mut gathered, agent, instance, ours, pending, own);
+        }
+        for agent in trials {
+            if !self.taken_on(&mut found) {
+                let _ = gathered.facts.trials_elsewhere.insert(agent);
+            }
         }
         Ok(gathered)
+    }
+
+    /// Agents whose instances matter in this round: sessions open, end, or are cleared away.
+    fn present(&self, jobs: &[Job], notes: usize, clears: &[(AgentId, InstanceId)]) -> BTreeSet<AgentId> {
+        let opening = jobs.iter().filter_map(Job::as_open).map(|session| &session.identity.agent);
+        let ending = self.notes.iter().take(notes).filter_map(Note::left);
+        let cleared = clears.iter().map(|(agent, _)| agent);
+        opening.chain(ending).chain(cleared).cloned().collect()
+    }
+
+    /// Targets whose half-open circuits may let one message of this round through.
+    fn trials(&self, jobs: &[Job], now: Now) -> Vec<AgentId> {
+        let Some(config) = self.settings.policy.breaker() else {
+            return Vec::new();
+        };
+        let targets = jobs.iter().filter_map(|job| match job {
+            Job::Message(message) => self.inboxes.get(message.target.as_str()),
+            _ => None,
+        });
+        let mut trials: Vec<AgentId> = targets
+            .filter(|inbox| inbox.breaker.circuit(config, now.mono_ms) == Circuit::HalfOpen)
+            .map(|inbox| inbox.agent.clone())
+            .collect();
+        trials.sort();
+        trials.dedup();
+        trials
+    }
+
+    /// Adds the commands by which one of several servers takes a thing on.
+    fn take_on(&mut self, thing: &str) {
+        let key = keys::once(thing);
+        let own = self.shared.server.as_str();
+        let _ = self.batch.command("SET");
+        let _ = self.batch.arg(&key).arg(own).arg("NX").arg("PX").arg(ONCE_MS);
+        let _ = self.batch.command("GET");
+        let _ = self.batch.arg(&key);
+    }
+
+    /// Whether it was this one.
+    fn taken_on(&self, found: &mut impl Iterator<Item = Value>) -> bool {
+        drop(found.next());
+        found.next().as_ref().and_then(answers::text) == Some(self.shared.server.as_str())
     }
 
     fn add_scan(&mut self, scan: &Scan) {
@@ -358,7 +476,12 @@ impl Worker {
             log::error!("{}: XPENDING answered {value:?}", inbox.stream);
             return;
         };
+        let directory = &self.shared.directory;
         for line in &lines {
+            // What a session on another server holds is that server's.
+            if inbox.holder_of(line).is_some_and(|holder| directory.is_elsewhere(&scan.agent, &holder)) {
+                continue;
+            }
             inbox.adopt(scan.owner.as_ref(), line, now.mono_ms, &self.settings.delivery);
         }
         self.ready.insert(scan.agent.clone());
@@ -411,6 +534,7 @@ impl Worker {
         gathered: &mut Gathered,
         agent: AgentId,
         instance: InstanceId,
+        ours: bool,
         pending: Option<Value>,
         own: Option<Value>,
     ) {
@@ -425,8 +549,12 @@ impl Worker {
             agent: agent.clone(),
             instance: instance.clone(),
             unread: !unread.is_empty(),
+            ours,
             consumer_free,
         });
+        if !ours {
+            return;
+        }
         let stream = keys::instance_inbox(&agent, &instance);
         for StreamEntry { id, envelope } in unread {
             let letter = DeadLetter {
@@ -472,11 +600,13 @@ impl Worker {
 
     fn settle_clears(&mut self, clears: Vec<Clear>, now: Now) {
         let again_at_ms = now.mono_ms + self.grace_ms();
-        for Clear { agent, instance, unread, consumer_free } in clears {
+        for Clear { agent, instance, unread, ours, consumer_free } in clears {
             let Some(inbox) = self.inboxes.get_mut(&agent) else {
                 continue;
             };
-            if unread {
+            if !ours {
+                inbox.cleared(&instance);
+            } else if unread {
                 // Once its replies are out of its inbox.
                 let _ = inbox.gone.insert(instance, now.mono_ms + STALL_MS);
             } else if consumer_free {

@@ -1,16 +1,15 @@
 //! A session: one Transport stream of one instance, as its completion-queue thread and its home worker
-//! share it; and the directory of connected instances that every thread reads.
+//! share it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::{mpsc, oneshot};
 
 use super::job::Control;
 use super::mailbox::Mailbox;
 use crate::identity::Identity;
-use crate::ids::{AgentId, InstanceId};
+use crate::ids::InstanceId;
 use crate::refusal::Refusal;
 use crate::store::answers::EntryId;
 
@@ -80,6 +79,8 @@ pub enum Outbound {
     Delivery {
         /// Its id.
         id: DeliveryId,
+        /// Which delivery of the message it is, from 1.
+        attempt: u32,
         /// The envelope's JSON text.
         envelope: String,
     },
@@ -203,63 +204,6 @@ impl Session {
     fn lock(&self) -> MutexGuard<'_, Notes> {
         // Nothing in the critical sections can panic halfway.
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Which instances are connected to this server. Written by home workers, read by all threads.
-#[derive(Debug)]
-pub struct Directory {
-    shards: Vec<RwLock<HashMap<AgentId, Vec<InstanceId>>>>,
-}
-
-/// Locks of the directory: enough that readers seldom meet a writer.
-const DIRECTORY_SHARDS: usize = 64;
-
-impl Default for Directory {
-    fn default() -> Self {
-        Self { shards: (0..DIRECTORY_SHARDS).map(|_| RwLock::default()).collect() }
-    }
-}
-
-impl Directory {
-    fn shard(&self, agent: &AgentId) -> Option<&RwLock<HashMap<AgentId, Vec<InstanceId>>>> {
-        self.shards.get(usize::from(agent.route_hash()) % DIRECTORY_SHARDS)
-    }
-
-    fn read<T>(&self, agent: &AgentId, f: impl FnOnce(&[InstanceId]) -> T) -> Option<T> {
-        let shard = self.shard(agent)?.read().unwrap_or_else(PoisonError::into_inner);
-        shard.get(agent).map(|instances| f(instances))
-    }
-
-    /// Whether this instance has a session.
-    pub fn has(&self, agent: &AgentId, instance: &InstanceId) -> bool {
-        self.read(agent, |instances| instances.contains(instance)).unwrap_or(false)
-    }
-
-    /// Whether any instance of the agent has a session.
-    pub fn is_active(&self, agent: &AgentId) -> bool {
-        self.read(agent, |instances| !instances.is_empty()).unwrap_or(false)
-    }
-
-    /// A session opened.
-    pub fn insert(&self, agent: &AgentId, instance: &InstanceId) {
-        if let Some(shard) = self.shard(agent) {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            shard.entry(agent.clone()).or_default().push(instance.clone());
-        }
-    }
-
-    /// A session ended.
-    pub fn remove(&self, agent: &AgentId, instance: &InstanceId) {
-        if let Some(shard) = self.shard(agent) {
-            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            if let Some(instances) = shard.get_mut(agent) {
-                instances.retain(|i| i != instance);
-                if instances.is_empty() {
-                    let _ = shard.remove(agent);
-                }
-            }
-        }
     }
 }
 

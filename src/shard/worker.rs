@@ -9,21 +9,24 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::custody::Custody;
 use super::inbox::{Inbox, Nacked};
 use super::job::{Control, Job};
 use super::mailbox::Inlet;
-use super::notes::Note;
+use super::notes::{Note, OperatorEvent};
+use super::presence::{self, Owner};
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
 use super::{Settings, Shared};
-use crate::audit::{Lane, LaneId};
+use crate::audit::board::Slot;
+use crate::audit::{Action, Lane, LaneId};
 use crate::clock::Now;
 use crate::dlp::Scratch;
-use crate::ids::{AgentId, InstanceId};
+use crate::ids::{AgentId, InstanceId, ServerId, hex};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, EntryId};
-use crate::store::{Batch, Connection, StoreError, Value, keys, trail};
+use crate::store::{Batch, Connection, StoreError, Value, keys, servers, trail};
 
 /// Jobs taken into one round trip.
 const MAX_BATCH_JOBS: usize = 256;
@@ -86,6 +89,8 @@ pub struct Worker {
     retry_wait_ms: u64,
     boot: Uuid,
     pub(super) lane: Lane,
+    /// Where the lane's head is put up for checkpoints.
+    pub(super) slot: Arc<Slot>,
     pub(super) batch: Batch,
     /// Buffers of payload scans.
     pub(super) scratch: Scratch,
@@ -102,13 +107,15 @@ pub struct Worker {
     /// Gone instances whose remains are to be cleared.
     pub(super) clears: VecDeque<(AgentId, InstanceId)>,
     pub(super) notes: Vec<Note>,
+    /// Deliveries and acknowledgements that are not on record yet.
+    pub(super) custody: Custody,
     pub(super) stalled_until_ms: u64,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
     watches_expiry: bool,
     /// Streams that were ended, until they are cut.
     ended: HashMap<u64, Arc<Session>>,
     next_ended: u64,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 impl Worker {
@@ -122,6 +129,7 @@ impl Worker {
     ) -> Result<Self, StoreError> {
         let settings = shared.settings();
         let lane = Lane::new(LaneId::new(boot, index, 0));
+        let slot = shared.board.slot(index);
         let mut worker = Self {
             index,
             count,
@@ -134,6 +142,7 @@ impl Worker {
             retry_wait_ms: RECONNECT_FIRST_MS,
             boot,
             lane,
+            slot,
             batch: Batch::new(),
             scratch: Scratch::new(),
             inboxes: HashMap::new(),
@@ -144,6 +153,7 @@ impl Worker {
             scans: VecDeque::new(),
             clears: VecDeque::new(),
             notes: Vec::new(),
+            custody: Custody::default(),
             stalled_until_ms: 0,
             timers: BinaryHeap::new(),
             watches_expiry: false,
@@ -177,7 +187,7 @@ impl Worker {
     /// Takes up other settings: sessions of agents that are not allowed any more end, new agents get
     /// inboxes. What waits for a removed agent stays in Redis.
     fn reload(&mut self, settings: Arc<Settings>, now: Now) {
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         let removed: Vec<Arc<Session>> = self
             .inboxes
             .values()
@@ -198,12 +208,21 @@ impl Worker {
             }
         }
         if self.index == 0 {
-            self.notes.push(Note::ConfigChanged);
+            let (old, new) = (before.policy.version(), self.settings.policy.version());
+            self.notes.push(Note::Operator(OperatorEvent {
+                action: Action::ConfigChanged,
+                target: String::new(),
+                rule: String::new(),
+                reason: format!("from {} to {}", hex(old), hex(new)),
+            }));
         }
     }
 
     /// A handler of this agent failed for good.
     pub(super) fn handler_failed(&mut self, agent: &AgentId, reason: &str, now: Now) {
+        if self.shared.has_peers() {
+            self.notes.push(Note::Failed { agent: agent.clone() });
+        }
         if let (Some(config), Some(inbox)) = (self.settings.policy.breaker(), self.inboxes.get_mut(agent))
             && inbox.breaker.failed(config, now.mono_ms)
         {
@@ -262,13 +281,72 @@ impl Worker {
                     self.client_notes(&session, now);
                     self.close(&session, now, "stream_ended", None);
                 }
+                Control::News(agent) => self.news(agent),
+                Control::Left(agent, instance) => self.left_elsewhere(agent, instance, now),
+                Control::Orphaned(agent, instance, server) => {
+                    let (of, gone) = (agent.clone(), instance.clone());
+                    self.notes.push(Note::Orphaned { agent: of, instance: gone, server });
+                    self.left_elsewhere(agent, instance, now);
+                }
+                Control::Circuit(agent, open) => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.breaker =
+                            if open { Breaker::reopened(now.mono_ms) } else { Breaker::default() };
+                    }
+                }
+                Control::Failed(agent) => {
+                    if let (Some(config), Some(inbox)) =
+                        (self.settings.policy.breaker(), self.inboxes.get_mut(&agent))
+                    {
+                        // The server that saw it announces what follows.
+                        let _ = inbox.breaker.failed(config, now.mono_ms);
+                    }
+                }
+                Control::LookOver => self.look_over(now),
                 Control::Reload(settings) => self.reload(settings, now),
+                Control::Record(event) => self.notes.push(Note::Operator(event)),
                 Control::Stop => {
                     self.inlet.close();
                     self.stopping = true;
                 }
             }
         }
+    }
+
+    /// Another server put something into this inbox.
+    fn news(&mut self, agent: AgentId) {
+        if let Some(inbox) = self.inboxes.get_mut(&agent) {
+            inbox.suspect();
+            let _ = self.measure.insert(agent.clone());
+            self.ready.insert(agent);
+        }
+    }
+
+    /// An instance has no session on another server any more: what it holds waits here too, and what is
+    /// left of it is cleared away in time.
+    fn left_elsewhere(&mut self, agent: AgentId, instance: InstanceId, now: Now) {
+        let clear_at_ms = now.mono_ms + self.grace_ms();
+        let Some(inbox) = self.inboxes.get_mut(&agent) else {
+            return;
+        };
+        if inbox.slot(&instance).is_none() {
+            let _ = inbox.gone.entry(instance).or_insert(clear_at_ms);
+        }
+        self.scans.push_back(Scan { agent: agent.clone(), owner: None, after: None });
+        self.schedule(&agent);
+    }
+
+    /// News may have been missed: who is connected where, and what waits, is read anew.
+    fn look_over(&mut self, now: Now) {
+        let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
+        if let Some(mut connection) = self.connection.take() {
+            self.batch.clear();
+            match self.adopt_agents(&mut connection, &agents, now) {
+                Ok(()) => self.connection = Some(connection),
+                Err(error) => return self.disconnect(&error, now),
+            }
+        }
+        self.sweep();
     }
 
     fn client_notes(&mut self, session: &Arc<Session>, now: Now) {
@@ -285,8 +363,11 @@ impl Worker {
             match note {
                 // Unknown, foreign and repeated ids change nothing.
                 ClientNote::Ack(id) => {
-                    if inbox.ack(&session.instance, id)
-                        && let Some(config) = self.settings.policy.breaker()
+                    let Some((message_id, attempt)) = inbox.ack(&session.instance, id) else {
+                        continue;
+                    };
+                    self.custody.acked(agent, &session.instance, message_id, attempt);
+                    if let Some(config) = self.settings.policy.breaker()
                         && inbox.breaker.succeeded(config, now.mono_ms)
                     {
                         let (agent, reason) = (agent.clone(), String::new());
@@ -294,6 +375,7 @@ impl Worker {
                     }
                 }
                 ClientNote::Nack { id, reason, retryable } => {
+                    let message_id = inbox.message_of(&session.instance, id);
                     let nacked = inbox.nack(
                         &session.instance,
                         id,
@@ -313,6 +395,7 @@ impl Worker {
                     self.notes.push(Note::Nacked {
                         identity: session.identity.clone(),
                         instance: session.instance.clone(),
+                        message_id,
                         delivery: id.to_string(),
                         attempt,
                         retryable,
@@ -504,7 +587,10 @@ impl Worker {
         }
         let stalled = Now::read().mono_ms < self.stalled_until_ms;
         let ready = !self.ready.is_empty() || !self.scans.is_empty();
-        let transacts = !self.notes.is_empty() || !self.clears.is_empty() || !self.dying.is_empty();
+        let transacts = !self.notes.is_empty()
+            || !self.clears.is_empty()
+            || !self.dying.is_empty()
+            || self.custody.is_due(Now::read());
         ready || (!stalled && (transacts || !self.regroup.is_empty()))
     }
 
@@ -513,6 +599,9 @@ impl Worker {
         let mut until_ms = now_ms + MAX_SLEEP_MS;
         if let Some(Reverse((at_ms, _))) = self.timers.peek() {
             until_ms = until_ms.min(*at_ms);
+        }
+        if let Some(due_ms) = self.custody.due_ms() {
+            until_ms = until_ms.min(due_ms);
         }
         if self.connection.is_none() {
             until_ms = until_ms.min(self.retry_at_ms);
@@ -567,7 +656,8 @@ impl Worker {
         // The first connection has no predecessor; any later one states how the last lane ended.
         let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
         lane.open(now, &predecessor, self.settings.policy.version());
-        open_lane(&mut connection, &mut self.batch, &mut lane, now)?;
+        open_lane(&mut connection, &mut self.batch, &mut lane, &self.shared.server, now)?;
+        self.slot.publish(lane.id(), lane.confirmed());
         let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
         self.adopt_agents(&mut connection, &agents, now)?;
         self.lane = lane;
@@ -592,7 +682,7 @@ impl Worker {
         agents: &[AgentId],
         now: Now,
     ) -> Result<(), StoreError> {
-        const PER_AGENT: usize = 6;
+        const PER_AGENT: usize = 7;
         let now_ms = (now.unix_us / 1000).to_string();
         for page in agents.chunks(REGISTER_PAGE) {
             for agent in page {
@@ -617,9 +707,14 @@ impl Worker {
             let capabilities = serde_json::Value::from(card.capabilities.clone()).to_string();
             let _ = batch.arg("capabilities").arg(capabilities).arg("metadata").arg(&card.metadata_json);
         }
-        let _ = batch.arg("status").arg(if active { "ACTIVE" } else { "INACTIVE" });
-        let _ = batch.command("HSETNX");
-        let _ = batch.arg(&key).arg("registered_at").arg(now_ms);
+        if active || !self.shared.has_peers() {
+            let _ = batch.arg("status").arg(if active { "ACTIVE" } else { "INACTIVE" });
+        }
+        for (field, value) in [("status", "INACTIVE"), ("registered_at", now_ms)] {
+            // What another server says of the agent stands.
+            let _ = batch.command("HSETNX");
+            let _ = batch.arg(&key).arg(field).arg(value);
+        }
         let _ = batch.command("XLEN");
         let _ = batch.arg(keys::inbox(agent));
         let _ = batch.command("HGETALL");
@@ -635,7 +730,8 @@ impl Worker {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
-        let [_, _, len, instances, circuit, sent] = answers else {
+        let has_peers = self.shared.has_peers();
+        let [_, _, _, len, instances, circuit, sent] = answers else {
             return;
         };
         if let Some(code) = answers.iter().find_map(answers::error_code) {
@@ -650,11 +746,18 @@ impl Worker {
             }
         }
         inbox.len = answers::int(len).unwrap_or(0);
-        for (name, _) in answers::pairs(instances.clone()).unwrap_or_default() {
-            if let Some(instance) = InstanceId::parse(&name)
-                && inbox.slot(&instance).is_none()
-            {
-                let _ = inbox.gone.entry(instance).or_insert(clear_at_ms);
+        for (instance, owner) in presence::instances(instances) {
+            match owner {
+                Owner::Server(server) if server != self.shared.server && has_peers => {
+                    // Where that server is gone, the look at the servers finds it.
+                    self.shared.directory.insert_elsewhere(agent, &instance, &server);
+                }
+                Owner::Server(_) | Owner::Nobody => {
+                    self.shared.directory.remove_elsewhere(agent, &instance);
+                    if inbox.slot(&instance).is_none() {
+                        let _ = inbox.gone.entry(instance).or_insert(clear_at_ms);
+                    }
+                }
             }
         }
         self.schedule(agent);
@@ -684,7 +787,7 @@ impl Worker {
                 std::thread::park_timeout(Duration::from_millis(RECONNECT_FIRST_MS));
             }
             let acked = self.inboxes.values().any(|inbox| !inbox.acked.is_empty());
-            let left = !self.notes.is_empty() || acked || !self.dying.is_empty();
+            let left = !self.notes.is_empty() || !self.custody.is_empty() || acked || !self.dying.is_empty();
             if !left && closed {
                 break;
             }
@@ -715,14 +818,13 @@ fn scans_of(inbox: &Inbox) -> impl Iterator<Item = Scan> {
     std::iter::once(None).chain(own).map(|owner| Scan { agent: inbox.agent.clone(), owner, after: None })
 }
 
-/// What an earlier server counted: start of a bucket and messages in it.
+/// What was counted lately: start of a bucket and messages in it.
 fn stored_counts(value: &Value) -> Vec<(u64, u32)> {
     let pairs = answers::pairs(value.clone()).unwrap_or_default();
-    let parse = |text: &str| {
-        let (start_s, count) = text.split_once(':')?;
-        Some((start_s.parse().ok()?, count.parse().ok()?))
+    let bucket = |(minute, count): &(String, String)| {
+        Some((minute.parse::<u64>().ok()?.checked_mul(60)?, count.parse().ok()?))
     };
-    pairs.iter().filter_map(|(_, bucket)| parse(bucket)).collect()
+    pairs.iter().filter_map(bucket).collect()
 }
 
 /// Registers a lane and writes its first block, both or neither.
@@ -730,6 +832,7 @@ fn open_lane(
     connection: &mut Connection,
     batch: &mut Batch,
     lane: &mut Lane,
+    server: &ServerId,
     now: Now,
 ) -> Result<(), StoreError> {
     let description = serde_json::json!({
@@ -743,9 +846,10 @@ fn open_lane(
     if let Some(block) = lane.block() {
         let _ = trail::append(batch, block);
     }
-    let _ = batch.command("EXEC");
+    let exec_at = batch.command("EXEC");
+    let _ = servers::watch_fence(batch, server);
     let answers = connection.run(batch)?;
-    match answers.last() {
+    match answers.get(exec_at) {
         Some(Value::Array(effects)) if effects.iter().all(|e| answers::error_code(e).is_none()) => {
             lane.confirm();
             Ok(())

@@ -2,14 +2,16 @@
 //! `:`, so no two of these can collide.
 
 use crate::audit::LaneId;
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 
 /// The consumer group on every delivery stream.
 pub const GROUP: &str = "agents";
 /// The one field of a delivery stream entry.
 pub const ENVELOPE_FIELD: &str = "envelope";
-/// The lease of the one server.
-pub const SERVER_LEASE: &str = "mas.server_lease";
+/// The servers on this Redis: a hash, server id → its process (JSON).
+pub const SERVERS: &str = "mas.servers";
+/// The channel on which servers tell all others.
+pub const NEWS: &str = "mas.news";
 /// The dead letters of all agents.
 pub const DEAD_LETTERS: &str = "dlq:messages";
 /// Registry of audit lanes: a hash, lane id → when and by whom it was opened (JSON).
@@ -38,8 +40,28 @@ pub fn consumer(agent: &AgentId, instance: &InstanceId) -> String {
     format!("{agent}-{instance}")
 }
 
-/// The instances of an agent that have, or had, an instance inbox: a hash, instance id → `0` while it
-/// is connected, else when it left (Unix milliseconds).
+/// A server's lease: there as long as it lives.
+pub fn server_lease(server: &ServerId) -> String {
+    format!("mas.server:{server}")
+}
+
+/// Whether a server may commit: its workers watch it.
+pub fn fence(server: &ServerId) -> String {
+    format!("mas.fence:{server}")
+}
+
+/// The channel on which the others tell one server.
+pub fn news_for(server: &ServerId) -> String {
+    format!("{NEWS}:{server}")
+}
+
+/// Held by the one server that does a thing which any could do; runs out by itself.
+pub fn once(thing: &str) -> String {
+    format!("mas.once:{thing}")
+}
+
+/// The instances of an agent that have, or had, an instance inbox: a hash, instance id → the server it is
+/// connected to (`s:` and its id), else when it left (Unix milliseconds).
 pub fn instances(agent: &AgentId) -> String {
     format!("agent.instances:{agent}")
 }

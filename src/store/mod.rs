@@ -2,10 +2,12 @@
 //! their answers.
 
 pub mod answers;
+pub mod checkpoints;
 pub mod connection;
 pub mod entries;
 pub mod keys;
-pub mod lease;
+pub mod news;
+pub mod servers;
 pub mod trail;
 pub mod walk;
 

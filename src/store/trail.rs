@@ -29,6 +29,14 @@ pub struct StoredBlock {
     pub hash: Vec<u8>,
 }
 
+impl StoredBlock {
+    /// Sequence of its last record; `None` where its bytes are no block.
+    pub fn last_seq(&self) -> Option<u64> {
+        let count = crate::audit::lane::split_block(&self.bytes)?.len() as u64;
+        (self.first_seq + count).checked_sub(1)
+    }
+}
+
 /// The lanes of a trail.
 #[derive(Debug)]
 pub struct Lanes {
@@ -124,6 +132,45 @@ pub fn newest_blocks(
     let key = keys::lane(lane);
     let answer = connection.command("XREVRANGE", &[&key, "+", "-", "COUNT", &count.to_string()])?;
     parse_blocks(answer)
+}
+
+/// The block that holds record `seq` of a lane, or the last one before it.
+pub fn block_at(
+    connection: &mut Connection,
+    lane: &LaneId,
+    seq: u64,
+) -> Result<Option<StoredBlock>, StoreError> {
+    let key = keys::lane(lane);
+    let answer = connection.command("XREVRANGE", &[&key, &format!("{seq}-0"), "-", "COUNT", "1"])?;
+    Ok(parse_blocks(answer)?.pop())
+}
+
+/// The oldest block of a lane.
+pub fn oldest_block(connection: &mut Connection, lane: &LaneId) -> Result<Option<StoredBlock>, StoreError> {
+    let answer = connection.command("XRANGE", &[&keys::lane(lane), "-", "+", "COUNT", "1"])?;
+    Ok(parse_blocks(answer)?.pop())
+}
+
+/// What the registry says of a lane.
+pub fn registration(connection: &mut Connection, lane: &LaneId) -> Result<Option<String>, StoreError> {
+    Ok(text(&connection.command("HGET", &[keys::LANES, lane.as_str()])?).map(str::to_owned))
+}
+
+/// Removes a lane's records up to `last`; a lane that is `closed` goes as a whole once none is left.
+pub fn trim(connection: &mut Connection, lane: &LaneId, last: u64, closed: bool) -> Result<(), StoreError> {
+    let key = keys::lane(lane);
+    let _ = connection.command("XTRIM", &[&key, "MINID", &format!("{}-0", last + 1)])?;
+    if closed && answers::int(&connection.command("XLEN", &[&key])?) == Some(0) {
+        let mut batch = Batch::new();
+        let _ = batch.command("MULTI");
+        let _ = batch.command("DEL");
+        let _ = batch.arg(&key);
+        let _ = batch.command("HDEL");
+        let _ = batch.arg(keys::LANES).arg(lane.as_str());
+        let _ = batch.command("EXEC");
+        drop(connection.run(&mut batch)?);
+    }
+    Ok(())
 }
 
 pub(super) fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use redis::Value;
 
 use super::answers::{self, EntryId};
+use super::checkpoints::NOTE_FIELD;
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 use super::trail::{self, PAGE_BLOCKS, StoredBlock, parse_blocks, unexpected};
@@ -20,8 +21,6 @@ use crate::audit::note;
 use crate::audit::record::View;
 use crate::audit::segment::Item;
 
-/// Field of a checkpoint's entry that holds the note.
-const NOTE_FIELD: &str = "n";
 /// Checkpoints read in one step: each may list thousands of lanes.
 const PAGE_NOTES: usize = 64;
 /// Lanes asked for their ends in one step.

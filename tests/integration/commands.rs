@@ -87,7 +87,7 @@ agents:
     until("both are connected", || {
         let instances: Vec<(String, String)> =
             redis::cmd("HGETALL").arg("agent.instances:alpha").query(&mut connection).unwrap();
-        instances.len() == 2 && instances.iter().all(|(_, gone)| gone == "0")
+        instances.len() == 2 && instances.iter().all(|(_, on)| on.starts_with("s:"))
     });
     kill(Pid::from_raw(run.pid() as i32), Signal::SIGTERM).unwrap();
     assert_eq!(run.wait().code(), Some(0));

@@ -15,6 +15,7 @@ mod support;
 
 mod agents;
 mod audit;
+mod checkpoints;
 mod commands;
 mod dlp;
 mod identity;
@@ -24,6 +25,7 @@ mod redelivery;
 mod redis_faults;
 mod requests;
 mod server_faults;
+mod servers;
 mod sessions;
 mod state;
 mod volume;

@@ -111,25 +111,6 @@ fn a_second_server_does_not_share_the_port() {
 }
 
 #[test]
-fn a_second_server_on_the_same_redis_refuses_to_start_and_disturbs_nothing() {
-    let world = World::new();
-    let mut server = world.server();
-    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
-    let (_a, b) = (alpha.session("a"), beta.session("b"));
-    let output = world.mas_server(&["--listen", "127.0.0.1:0"]);
-    assert_eq!(output.status.code(), Some(1));
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(message.contains(&format!("process {}", server.pid())), "{message}");
-    let status: String = world.redis.query(&["HGET", "agent:beta", "status"]);
-    assert_eq!(status, "ACTIVE");
-    alpha.send("a", "beta", "{}").unwrap();
-    b.take();
-    server.stop();
-    assert!(!world.redis.keys().contains(&"mas.server_lease".to_owned()), "given up in order");
-    drop(world.server());
-}
-
-#[test]
 fn an_idle_server_is_small_and_quiet() {
     let world = World::new();
     let server = world.server();

@@ -84,7 +84,8 @@ impl Custody {
             | Action::SigningKeyChanged
             | Action::RevocationsChanged
             | Action::Commit
-            | Action::Archived => return,
+            | Action::Archived
+            | Action::TrailDiffers => return,
         };
         for id in record.message_id.into_iter().chain(record.messages.iter().map(|(id, _)| id)) {
             self.event(lane, record, id, next);

@@ -3,8 +3,6 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use uuid::Uuid;
-
 use super::damage::DamageKind;
 use crate::audit::lane::{self, LaneId};
 use crate::audit::merkle::{Frontier, Hash, leaf_hash};
@@ -28,8 +26,6 @@ pub(super) struct LaneState {
     roots: VecDeque<(u64, Hash)>,
     /// The last record that some checkpoint covers.
     pub(super) sealed: u64,
-    /// What the newest checkpoint that lists it says that it holds, and of which run that is.
-    pub(super) stated: Option<(Uuid, u64)>,
     pub(super) registered: bool,
     /// It is damaged; what follows proves nothing.
     pub(super) broken: bool,
@@ -45,7 +41,6 @@ impl LaneState {
             senders: HashMap::new(),
             roots: VecDeque::new(),
             sealed: 0,
-            stated: None,
             registered,
             broken: false,
         }

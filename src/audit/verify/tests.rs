@@ -131,8 +131,10 @@ impl Log {
 }
 
 fn verify(kept: &[Kept], keys: Option<&KeyHistory>, anchor: Option<&str>) -> Report {
-    let anchor = anchor.map(|text| AnchorReader::new(Box::new(Cursor::new(text.to_owned()))));
-    let mut verifier = Verifier::new(Questions { keys, anchor, ..Questions::default() });
+    let anchors = anchor.map(|text| AnchorReader::new(Box::new(Cursor::new(text.to_owned()))));
+    let keys: Vec<KeyHistory> = keys.into_iter().cloned().collect();
+    let anchors = anchors.into_iter().collect();
+    let mut verifier = Verifier::new(Questions { keys: &keys, anchors, ..Questions::default() });
     for item in kept {
         let item = match item {
             Kept::Lane(lane, registered) => Item::Lane {
@@ -490,7 +492,8 @@ fn a_lane_names_its_predecessor_and_where_it_ended() {
 #[test]
 fn an_old_newest_checkpoint_is_stale_while_a_server_runs() {
     let log = Log::busy(1);
-    let mut verifier = Verifier::new(Questions { keys: Some(&log.keys), ..Questions::default() });
+    let keys = [log.keys.clone()];
+    let mut verifier = Verifier::new(Questions { keys: &keys, ..Questions::default() });
     for note in &log.notes {
         verifier.item(&Item::Checkpoint { note: note.into() }, &mut |_, _| {}).unwrap();
     }

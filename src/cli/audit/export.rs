@@ -31,9 +31,10 @@ pub struct ExportArgs {
     source: SourceArgs,
     #[command(flatten)]
     time: TimeArgs,
-    /// The public key that signs checkpoints, with its history; else that of the configuration.
+    /// The public key that signs checkpoints, with its history; else that of the configuration. Once for each
+    /// log.
     #[arg(long, value_name = "FILE")]
-    public_key: Option<PathBuf>,
+    public_key: Vec<PathBuf>,
     /// The file to write; it must not exist. `-`: standard output.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -42,7 +43,7 @@ pub struct ExportArgs {
 pub(super) fn run(args: &ExportArgs) -> Result<Exit, Trouble> {
     let range = args.time.range(true)?;
     let config = optional_config(&args.source)?;
-    let trust = TrustArgs { public_key: args.public_key.clone(), anchor: None, no_anchor: true };
+    let trust = TrustArgs { public_key: args.public_key.clone(), anchor: Vec::new(), no_anchor: true };
     let trust = Trust::open(&trust, config.as_ref())?;
     let mut source = Source::open(&args.source, config.as_ref())?;
     let wrap = |source| Trouble::File { path: args.file.clone(), source };
@@ -93,7 +94,7 @@ fn export<W: Write>(
 ) -> Result<(Exit, End, W), Trouble> {
     let partial = source.is_partial();
     let header = Header::export(Now::read().unix_us, range.from_us, range.to_us);
-    let questions = Questions { keys: trust.keys(), anchor: None, partial, without_custody: true };
+    let questions = Questions { keys: trust.keys(), anchors: Vec::new(), partial, without_custody: true };
     let mut exporter = Exporter {
         out: SegmentWriter::new(out, &header).map_err(wrap)?,
         verifier: Verifier::new(questions),
@@ -121,7 +122,8 @@ impl<W: Write> Exporter<'_, W> {
         match item {
             Item::Lane { lane, registered, .. } => {
                 if let Some(registered) = registered {
-                    let _ = self.registered.insert(LaneId::from_stored(lane), registered.clone().into_owned());
+                    let _ =
+                        self.registered.insert(LaneId::from_stored(lane), registered.clone().into_owned());
                 }
                 self.verifier.item(item, &mut |_, _| {})?;
                 // A lane that is registered and empty must be seen to be.

@@ -117,7 +117,8 @@ impl FilterArgs {
 
 impl Filter {
     pub(crate) fn holds(&self, record: &View<'_>) -> bool {
-        let about = |id: &Uuid| record.message_id == Some(*id) || record.messages.iter().any(|(m, _)| m == *id);
+        let about =
+            |id: &Uuid| record.message_id == Some(*id) || record.messages.iter().any(|(m, _)| m == *id);
         self.sender.as_ref().is_none_or(|sender| sender == record.agent)
             && self.target.as_ref().is_none_or(|target| target == record.target)
             && (self.decisions.is_empty() || self.decisions.contains(&record.decision))

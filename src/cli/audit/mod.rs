@@ -3,6 +3,11 @@
 //! Every command reads from a [`Source`]: the live Redis, files, or archives and what is still in Redis behind
 //! them as one.
 
+mod export;
+mod filter;
+mod key;
+mod query;
+mod show;
 mod source;
 mod tail;
 mod text;
@@ -29,6 +34,15 @@ pub enum AuditCommand {
     Verify(verify::VerifyArgs),
     /// Show the newest records.
     Tail(tail::TailArgs),
+    /// Show one message's life: who asked, what was decided, who got it, how it ended; and its reply.
+    Show(show::ShowArgs),
+    /// Show the records that fit, as JSON lines or comma-separated values.
+    Query(query::QueryArgs),
+    /// Write the trail, or a stretch of it, to a file that is verified elsewhere.
+    Export(export::ExportArgs),
+    /// The key that signs checkpoints: show it, replace it.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
 }
 
 /// Which trail.
@@ -99,6 +113,10 @@ pub fn run(command: AuditCommand) -> Exit {
     let outcome = match command {
         AuditCommand::Verify(args) => verify::run(&args),
         AuditCommand::Tail(args) => tail::run(&args),
+        AuditCommand::Show(args) => show::run(&args),
+        AuditCommand::Query(args) => query::run(args),
+        AuditCommand::Export(args) => export::run(&args),
+        AuditCommand::Key(command) => Ok(key::run(&command)),
     };
     outcome.unwrap_or_else(|trouble| {
         let exit = trouble.exit();

@@ -109,7 +109,8 @@ const COLUMNS: [&str; 22] = [
 
 /// A record as one line of RFC 4180.
 fn csv_line(lane: &LaneId, record: &View<'_>) -> String {
-    let messages: Vec<String> = record.messages.iter().map(|(id, attempt)| format!("{id}:{attempt}")).collect();
+    let messages: Vec<String> =
+        record.messages.iter().map(|(id, attempt)| format!("{id}:{attempt}")).collect();
     let cells: [String; COLUMNS.len()] = [
         cell(lane.as_str()),
         record.seq.to_string(),

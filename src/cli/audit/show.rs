@@ -48,7 +48,8 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
     let config = optional_config(&args.source)?;
     let mut source = Source::open(&args.source, config.as_ref())?;
     // Ids of version 7 begin with the time in milliseconds: what is older need not be read.
-    let made_ms = (args.message_id.get_version_num() == 7).then_some((args.message_id.as_u128() >> 80) as u64);
+    let made_ms =
+        (args.message_id.get_version_num() == 7).then_some((args.message_id.as_u128() >> 80) as u64);
     let from_us = made_ms.map(|made_ms| made_ms.saturating_mul(1000).saturating_sub(CLOCK_SLACK_US));
     let range = Range { from_us, to_us: None, whole: false };
     let steps = collect(&mut source, range, &|record| about(record, args.message_id))?;
@@ -109,7 +110,9 @@ fn collect(
         }
         Ok(if steps.len() < MAX_STEPS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
-    steps.sort_by(|a, b| (a.record.time_us, &a.lane, a.record.seq).cmp(&(b.record.time_us, &b.lane, b.record.seq)));
+    steps.sort_by(|a, b| {
+        (a.record.time_us, &a.lane, a.record.seq).cmp(&(b.record.time_us, &b.lane, b.record.seq))
+    });
     Ok(steps)
 }
 
@@ -165,7 +168,8 @@ fn step_line(step: &Step) -> String {
     };
     let what = match record.action {
         Action::Send | Action::Request | Action::Reply => {
-            let refused = if record.reason.is_empty() { String::new() } else { format!(" ({})", record.reason) };
+            let refused =
+                if record.reason.is_empty() { String::new() } else { format!(" ({})", record.reason) };
             format!(
                 "{} from {who} to {}, type {:?}, {} bytes: {}{refused}, rule {}",
                 record.action.as_str(),
@@ -182,7 +186,11 @@ fn step_line(step: &Step) -> String {
             format!("refused by {who}, delivery {}, {}: {}", step.attempt, record.rule, Plain(&record.reason))
         }
         Action::DeadLetter => {
-            format!("to the dead letters of {who} after {} deliveries: {}", step.attempt, Plain(&record.reason))
+            format!(
+                "to the dead letters of {who} after {} deliveries: {}",
+                step.attempt,
+                Plain(&record.reason)
+            )
         }
         _ => format!("{} {who} {}", record.action.as_str(), Plain(&record.reason)),
     };

@@ -36,15 +36,16 @@ const MAX_UNKNOWN: usize = 100_000;
 /// What a trail is verified against.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TrustArgs {
-    /// The checkpoints outside Redis; else those of the configuration.
+    /// The checkpoints outside Redis; else those of the configuration. Once for each file.
     #[arg(long, value_name = "FILE")]
-    pub(crate) anchor: Option<PathBuf>,
+    pub(crate) anchor: Vec<PathBuf>,
     /// Leave the anchor of the configuration out.
     #[arg(long, conflicts_with = "anchor")]
     pub(crate) no_anchor: bool,
-    /// The public key that signs checkpoints, with its history; else that of the configuration.
+    /// The public key that signs checkpoints, with its history; else that of the configuration. Once for each
+    /// log: servers that do not share a key have one each.
     #[arg(long, value_name = "FILE")]
-    pub(crate) public_key: Option<PathBuf>,
+    pub(crate) public_key: Vec<PathBuf>,
 }
 
 /// Arguments of `verify`.
@@ -62,46 +63,47 @@ pub struct VerifyArgs {
 /// What stands beside the trail: keys and anchor, read before the trail is.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
-    keys: Option<KeyHistory>,
-    anchor: Option<(PathBuf, u64)>,
+    keys: Vec<KeyHistory>,
+    anchors: Vec<(PathBuf, u64)>,
 }
 
 impl Trust {
     /// Opens what the arguments name, or what the configuration does, as far as it is there.
     pub(crate) fn open(args: &TrustArgs, config: Option<&Config>) -> Result<Self, Trouble> {
-        let keys = match &args.public_key {
-            Some(path) => Some(read_keys(path)?),
-            None => match config.map(configured_keys).filter(|path| path.exists()) {
-                Some(path) => Some(read_keys(&path)?),
-                None => None,
-            },
-        };
-        let anchor = match &args.anchor {
-            Some(path) => Some(path.clone()),
-            None if args.no_anchor => None,
-            None => config.and_then(|config| config.audit.anchor_path.clone()).filter(|path| path.exists()),
-        };
-        // What is appended from now on may be ahead of the trail that is read.
-        let sized = |path: PathBuf| {
-            let length = std::fs::metadata(&path).map(|meta| meta.len());
-            match length {
-                Ok(length) => Ok((path, length)),
-                Err(source) => Err(Trouble::File { path, source }),
-            }
-        };
-        Ok(Self { keys, anchor: anchor.map(sized).transpose()? })
+        let mut keys = Vec::new();
+        let configured =
+            config.map(configured_keys).filter(|path| args.public_key.is_empty() && path.exists());
+        for path in args.public_key.iter().chain(&configured) {
+            keys.push(read_keys(path)?);
+        }
+        let configured = config
+            .and_then(|config| config.audit.anchor_path.clone())
+            .filter(|path| args.anchor.is_empty() && !args.no_anchor && path.exists());
+        let mut anchors = Vec::new();
+        for path in args.anchor.iter().chain(&configured) {
+            // What is appended from now on may be ahead of the trail that is read.
+            let meta =
+                std::fs::metadata(path).map_err(|source| Trouble::File { path: path.clone(), source })?;
+            anchors.push((path.clone(), meta.len()));
+        }
+        Ok(Self { keys, anchors })
     }
 
-    fn anchor(&self) -> Result<Option<AnchorReader<'static>>, Trouble> {
-        let Some((path, length)) = &self.anchor else {
-            return Ok(None);
+    /// One history per log.
+    pub(crate) fn keys(&self) -> &[KeyHistory] {
+        &self.keys
+    }
+
+    fn anchors(&self) -> Result<Vec<AnchorReader<'static>>, Trouble> {
+        let open = |(path, length): &(PathBuf, u64)| {
+            let file = File::open(path).map_err(|source| Trouble::File { path: path.clone(), source })?;
+            Ok(AnchorReader::new(Box::new(BufReader::new(file.take(*length)))))
         };
-        let file = File::open(path).map_err(|source| Trouble::File { path: path.clone(), source })?;
-        Ok(Some(AnchorReader::new(Box::new(BufReader::new(file.take(*length))))))
+        self.anchors.iter().map(open).collect()
     }
 
     fn anchor_trouble(&self, source: std::io::Error) -> Trouble {
-        let path = self.anchor.as_ref().map_or_else(PathBuf::new, |(path, _)| path.clone());
+        let path = self.anchors.first().map_or_else(PathBuf::new, |(path, _)| path.clone());
         Trouble::File { path, source }
     }
 }
@@ -132,8 +134,8 @@ pub(crate) fn verify_source(
     each: &mut Each<'_>,
 ) -> Result<Report, Trouble> {
     let questions = Questions {
-        keys: trust.keys.as_ref(),
-        anchor: trust.anchor()?,
+        keys: trust.keys(),
+        anchors: trust.anchors()?,
         partial: source.is_partial(),
         without_custody: false,
     };
@@ -143,7 +145,7 @@ pub(crate) fn verify_source(
     if let Some(connection) = source.connection() {
         join(connection, &mut verifier, progress, trust, each)?;
         if let Some(max_age_ms) = freshness
-            && crate::store::lease::is_held(connection)?
+            && crate::store::servers::any_alive(connection)?
         {
             fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
         }

@@ -20,10 +20,21 @@ fn custom_rules_join_or_replace_the_defaults() {
     config.merge_strategy = MergeStrategy::Replace;
     assert_eq!(outcome(&config, DATA), (Action::Block, vec!["acme".into()]));
     config.merge_strategy = MergeStrategy::Append;
-    config.disable_defaults = true;
+    config.disable_defaults = Disabled::All(true);
     assert_eq!(outcome(&config, DATA), (Action::Block, vec!["acme".into()]));
     config.rules[0].enabled = false;
     assert_eq!(outcome(&config, DATA), (Action::Allow, vec![]));
+}
+
+#[test]
+fn single_defaults_can_be_left_out() {
+    let config = |types: &str| -> DlpConfig {
+        serde_json::from_str(&format!("{{\"disable_defaults\":{types}}}")).unwrap()
+    };
+    assert_eq!(outcome(&config("[]"), DATA), (Action::Redact, vec!["ssn".into()]));
+    assert_eq!(outcome(&config(r#"["email","ssn"]"#), DATA), (Action::Allow, vec![]));
+    let unknown = Dlp::compile(&config(r#"["sssn"]"#)).unwrap_err();
+    assert!(unknown.to_string().contains("sssn"), "{unknown}");
 }
 
 #[test]

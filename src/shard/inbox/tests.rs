@@ -41,7 +41,7 @@ fn id(n: u64) -> DeliveryId {
 
 fn deliver(inbox: &mut Inbox, n: usize, entry: u64) {
     inbox.added(100);
-    inbox.delivered_new(&instance(n), Place::Shared, id(entry).entry, 100);
+    inbox.delivered_new(&instance(n), Place::Shared, id(entry).entry, Uuid::nil(), 100, 0);
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn an_ack_counts_once_and_only_from_the_holder() {
     inbox.open(session(0));
     inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
-    assert!(!inbox.ack(&instance(1), id(1)), "foreign");
-    assert!(!inbox.ack(&instance(0), id(2)), "forged");
-    assert!(inbox.ack(&instance(0), id(1)));
-    assert!(!inbox.ack(&instance(0), id(1)), "repeated");
+    assert!(inbox.ack(&instance(1), id(1)).is_none(), "foreign");
+    assert!(inbox.ack(&instance(0), id(2)).is_none(), "forged");
+    assert!(inbox.ack(&instance(0), id(1)).is_some());
+    assert!(inbox.ack(&instance(0), id(1)).is_none(), "repeated");
     assert_eq!(inbox.acked.len(), 1);
 }
 
@@ -70,7 +70,7 @@ fn credit_bounds_what_a_session_is_given() {
         }
     }
     assert_eq!(inbox.reads(&config()), []);
-    assert!(inbox.ack(&instance(0), id(2)));
+    assert!(inbox.ack(&instance(0), id(2)).is_some());
     let reads = inbox.reads(&config());
     assert_eq!(reads.len(), 1);
     assert_eq!(reads[0].count, 1);
@@ -117,9 +117,12 @@ fn a_lost_sessions_message_waits_for_its_return_then_moves() {
     inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
     assert!(inbox.close(&lost, RECLAIM_MS));
-    assert_eq!(inbox.due(RECLAIM_MS - 1, &config()), []);
-    let claims = inbox.due(RECLAIM_MS, &config());
-    assert_eq!(claims, [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(1).entry] }]);
+    assert_eq!(inbox.due(RECLAIM_MS - 1, &config(), false), []);
+    let claims = inbox.due(RECLAIM_MS, &config(), false);
+    assert_eq!(
+        claims,
+        [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(1).entry], min_idle_ms: 0 }]
+    );
 }
 
 #[test]
@@ -131,9 +134,9 @@ fn the_same_instance_gets_its_own_back_at_once() {
     deliver(&mut inbox, 0, 1);
     assert!(inbox.close(&lost, RECLAIM_MS));
     inbox.open(session(0));
-    let claims = inbox.due(5, &config());
+    let claims = inbox.due(5, &config(), false);
     assert_eq!(claims.len(), 1);
-    assert_eq!(inbox.due(5 + RECLAIM_MS, &config()), [], "claimed once only");
+    assert_eq!(inbox.due(5 + RECLAIM_MS, &config(), false), [], "claimed once only");
 }
 
 #[test]
@@ -142,7 +145,7 @@ fn a_session_that_holds_a_message_keeps_it_however_long() {
     inbox.open(session(0));
     inbox.open(session(1));
     deliver(&mut inbox, 0, 1);
-    assert_eq!(inbox.due(RECLAIM_MS * 1000, &config()), []);
+    assert_eq!(inbox.due(RECLAIM_MS * 1000, &config(), false), []);
 }
 
 #[test]
@@ -155,10 +158,10 @@ fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
         let nacked = inbox.nack(&instance(0), id(1), "later", true, now_ms, &config());
         assert_eq!(nacked, Nacked::Retried(attempt));
         let wait_ms = config().backoff_ms(attempt);
-        assert_eq!(inbox.due(now_ms + wait_ms - 1, &config()), []);
+        assert_eq!(inbox.due(now_ms + wait_ms - 1, &config(), false), []);
         now_ms += wait_ms;
-        assert_eq!(inbox.due(now_ms, &config()).len(), 1);
-        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, 100);
+        assert_eq!(inbox.due(now_ms, &config(), false).len(), 1);
+        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, Uuid::nil(), 100, 0);
     }
     let nacked = inbox.nack(&instance(0), id(1), "never", true, now_ms, &config());
     assert_eq!(nacked, Nacked::Dead(MAX_ATTEMPTS));
@@ -178,12 +181,12 @@ fn a_message_that_kills_its_handler_each_time_dies_too() {
         now_ms += 1;
         current = session(0);
         inbox.open(current.clone());
-        assert_eq!(inbox.due(now_ms, &config()).len(), 1);
-        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, 100);
+        assert_eq!(inbox.due(now_ms, &config(), false).len(), 1);
+        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, Uuid::nil(), 100, 0);
     }
     assert!(inbox.close(&current, now_ms + RECLAIM_MS));
     inbox.open(session(0));
-    assert_eq!(inbox.due(now_ms, &config()), []);
+    assert_eq!(inbox.due(now_ms, &config(), false), []);
     assert_eq!(inbox.dead.len(), 1);
     assert_eq!(inbox.dead[0].reason, "max_attempts");
 }
@@ -194,9 +197,9 @@ fn a_claim_lost_with_the_connection_is_made_again() {
     inbox.open(session(0));
     deliver(&mut inbox, 0, 1);
     assert_eq!(inbox.nack(&instance(0), id(1), "", true, 0, &config()), Nacked::Retried(1));
-    assert_eq!(inbox.due(10, &config()).len(), 1);
+    assert_eq!(inbox.due(10, &config(), false).len(), 1);
     inbox.claims_lost(20);
-    assert_eq!(inbox.due(20, &config()).len(), 1);
+    assert_eq!(inbox.due(20, &config(), false).len(), 1);
 }
 
 #[test]
@@ -205,11 +208,14 @@ fn a_reply_waits_for_its_instance_and_blocks_nobody() {
     let lost = session(0);
     inbox.open(lost.clone());
     inbox.open(session(1));
-    inbox.delivered_new(&instance(0), Place::Own, EntryId { ms: 1, seq: 0 }, 10);
+    inbox.delivered_new(&instance(0), Place::Own, EntryId { ms: 1, seq: 0 }, Uuid::nil(), 10, 0);
     deliver(&mut inbox, 0, 2);
     assert!(inbox.close(&lost, RECLAIM_MS));
-    let claims = inbox.due(RECLAIM_MS, &config());
-    assert_eq!(claims, [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(2).entry] }]);
+    let claims = inbox.due(RECLAIM_MS, &config(), false);
+    assert_eq!(
+        claims,
+        [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(2).entry], min_idle_ms: 0 }]
+    );
 }
 
 #[test]
@@ -228,10 +234,10 @@ fn what_an_earlier_server_left_pending_is_taken_up() {
     inbox.adopt(None, &line(4, "other", 99_999), 0, &config());
     let entries =
         |claims: Vec<Claim>| claims.into_iter().flat_map(|c| c.entries).map(|e| e.ms).collect::<Vec<_>>();
-    let mut now = entries(inbox.due(0, &config()));
+    let mut now = entries(inbox.due(0, &config(), false));
     now.sort_unstable();
     assert_eq!(now, [1, 3]);
-    assert_eq!(entries(inbox.due(100, &config())), [2]);
+    assert_eq!(entries(inbox.due(100, &config(), false)), [2]);
 }
 
 /// One step of a random life.
@@ -271,10 +277,10 @@ proptest! {
         let (mut now_ms, mut next_entry) = (0u64, 0u64);
 
         fn settle(inbox: &mut Inbox, config: &Delivery, now_ms: u64, holder: &mut HashMap<u64, usize>) {
-            for claim in inbox.due(now_ms, config) {
+            for claim in inbox.due(now_ms, config, false) {
                 let n: usize = claim.instance.as_str()[1..].parse().unwrap();
                 for entry in claim.entries {
-                    inbox.delivered_again(&claim.instance, claim.place, entry, 100);
+                    inbox.delivered_again(&claim.instance, claim.place, entry, Uuid::nil(), 100, 0);
                     assert!(holder.insert(entry.ms, n).is_none(), "entry {} is with two", entry.ms);
                 }
             }
@@ -300,7 +306,7 @@ proptest! {
                         let n: usize = read.instance.as_str()[1..].parse().unwrap();
                         let got = usize::from(read.place == Place::Shared && read.count > 0);
                         for _ in 0..got {
-                            inbox.delivered_new(&read.instance, read.place, id(next_entry).entry, 100);
+                            inbox.delivered_new(&read.instance, read.place, id(next_entry).entry, Uuid::nil(), 100, 0);
                             prop_assert!(holder.insert(next_entry, n).is_none());
                             next_entry += 1;
                         }
@@ -309,7 +315,7 @@ proptest! {
                 }
                 Step::Ack(n, entry) => {
                     let known = holder.get(&entry) == Some(&n);
-                    prop_assert_eq!(inbox.ack(&instance(n), id(entry)), known);
+                    prop_assert_eq!(inbox.ack(&instance(n), id(entry)).is_some(), known);
                     if known {
                         let _ = holder.remove(&entry);
                         let _ = acked.insert(entry);
@@ -326,7 +332,7 @@ proptest! {
                 Step::Time(ms) => now_ms += ms,
                 Step::ConnectionLost => {
                     // Claims that were under way never reached anybody.
-                    for claim in inbox.due(now_ms, &config) {
+                    for claim in inbox.due(now_ms, &config, false) {
                         let _ = claim;
                     }
                     inbox.claims_lost(now_ms);
@@ -350,7 +356,7 @@ proptest! {
             settle(&mut inbox, &config, now_ms, &mut holder);
             let all: Vec<(u64, usize)> = holder.drain().collect();
             for (entry, n) in all {
-                prop_assert!(inbox.ack(&instance(n), id(entry)));
+                prop_assert!(inbox.ack(&instance(n), id(entry)).is_some());
                 let _ = acked.insert(entry);
             }
         }

@@ -261,6 +261,11 @@ impl Server {
         self.process.signal(signal);
     }
 
+    /// How it ends by itself.
+    pub fn wait_code(&mut self) -> Option<i32> {
+        self.process.wait().code()
+    }
+
     /// SIGTERM, and out in order.
     pub fn stop(&mut self) {
         self.process.signal(Signal::SIGTERM);

@@ -1,0 +1,69 @@
+"""Payloads and state values: from Python to JSON text and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .errors import SetupError
+
+M = TypeVar("M", bound=BaseModel)
+
+Payload = BaseModel | Mapping[str, Any]
+"""What can be sent: a model, or a mapping of what JSON can hold."""
+
+
+def to_json(data: Payload | None) -> str:
+    """The payload as the JSON object that is sent; ``None`` is the empty one."""
+    if data is None:
+        return "{}"
+    if isinstance(data, BaseModel):
+        return data.model_dump_json()
+    try:
+        return json.dumps(dict(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise SetupError(f"the payload is no JSON object: {error}") from error
+
+
+def to_fields(updates: Payload) -> dict[str, str]:
+    """State fields: a text stays as it is, everything else becomes JSON text."""
+    values = updates.model_dump(mode="json") if isinstance(updates, BaseModel) else dict(updates)
+    return {name: value if isinstance(value, str) else to_value(value) for name, value in values.items()}
+
+
+def to_value(value: Any) -> str:
+    """One value as JSON text."""
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise SetupError(f"the value cannot be written as JSON: {error}") from error
+
+
+def from_fields(model: type[M], fields: Mapping[str, str]) -> M:
+    """The model from state fields; what is missing takes the model's default. Fields that other clients
+    wrote as plain texts are read, too."""
+    values: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        text = fields.get(name)
+        if text is not None:
+            annotation: Any = field.annotation
+            values[name] = _value(TypeAdapter(annotation), text)
+    return model.model_validate(values)
+
+
+def _value(adapter: TypeAdapter[Any], text: str) -> Any:
+    if text == "null":
+        try:
+            return adapter.validate_python(None)
+        except ValidationError:
+            pass  # The field takes no None: then the text is meant.
+    try:
+        return adapter.validate_python(text)
+    except ValidationError:
+        # Not a plain text: JSON, or an error that names the field.
+        return adapter.validate_json(text)

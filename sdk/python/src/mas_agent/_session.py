@@ -1,0 +1,146 @@
+"""One Transport stream: events go out in batches, submissions get their results."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import grpc.aio
+
+from . import _wire
+from ._proto import runtime_pb2 as pb
+from .errors import NotConnected, OutcomeUnknown
+
+# Submissions without an answer, whatever more the server allows.
+MAX_SUBMISSIONS = 256
+# Submissions or acknowledgements in one event.
+MAX_BATCH = 64
+
+FEATURES = (_wire.SUBMIT, _wire.DELIVERIES)
+
+
+class Session:
+    """A stream from its Welcome to its end. What it sends is bounded by the server's credit for deliveries and
+    by ``MAX_SUBMISSIONS``."""
+
+    def __init__(self, call: Any, welcome: pb.Welcome, deliver: Callable[[pb.Delivery], None]) -> None:
+        self.agent_id: str = welcome.agent_id
+        self.features = frozenset(welcome.features)
+        self._call = call
+        self._deliver = deliver
+        self._acks: deque[str] = deque()
+        self._nacks: deque[pb.Nack] = deque()
+        self._submissions: deque[pb.Submission] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._ended = False
+        self._references = itertools.count(1)
+        self._results: dict[int, asyncio.Future[pb.SubmissionResult]] = {}
+        allowed = welcome.max_submissions or MAX_SUBMISSIONS
+        self._slots = asyncio.Semaphore(min(allowed, MAX_SUBMISSIONS))
+
+    def offers(self, *any_of: str) -> bool:
+        """Whether the server lists one of these."""
+        return not self.features.isdisjoint(any_of)
+
+    def ack(self, delivery_id: str) -> None:
+        """Tells the server that a delivery was handled."""
+        self._acks.append(delivery_id)
+        self._wake.set()
+
+    def nack(self, delivery_id: str, reason: str, retryable: bool) -> None:
+        """Tells the server that a delivery was not handled."""
+        self._nacks.append(pb.Nack(delivery_id=delivery_id, reason=reason, retryable=retryable))
+        self._wake.set()
+
+    async def submit(self, submission: pb.Submission) -> pb.SubmissionResult:
+        """Makes a call on the stream. Raises what the failure means."""
+        await self._slots.acquire()
+        if self._ended:
+            self._slots.release()
+            raise _wire.Passing(NotConnected("the session has ended"))
+        reference = next(self._references)
+        submission.reference = reference
+        result: asyncio.Future[pb.SubmissionResult] = asyncio.get_running_loop().create_future()
+        # The server counts a submission until it has answered, also when nobody waits for that any more.
+        result.add_done_callback(self._answered)
+        self._results[reference] = result
+        self._submissions.append(submission)
+        self._wake.set()
+        answer = await asyncio.shield(result)
+        if answer.WhichOneof("outcome") == "failure":
+            raise _wire.failure_of_submission(answer.failure)
+        return answer
+
+    async def run(self) -> None:
+        """Reads until the stream ends; raises the status of a stream that was ended with an error."""
+        writer = asyncio.create_task(self._write())
+        try:
+            while True:
+                event = await self._call.read()
+                if event is grpc.aio.EOF:
+                    return
+                self._event(event)
+        finally:
+            self._ended = True
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+            for result in self._results.values():
+                result.set_exception(OutcomeUnknown("the session ended before the answer"))
+            self._results.clear()
+
+    async def flushed(self) -> None:
+        """Returns when everything has been handed to the stream."""
+        while not self._ended and (self._acks or self._nacks or self._submissions):
+            self._idle.clear()
+            await self._idle.wait()
+
+    def _answered(self, result: asyncio.Future[pb.SubmissionResult]) -> None:
+        self._slots.release()
+        # Nobody may wait for it any more.
+        result.exception()
+
+    def _event(self, event: pb.ServerEvent) -> None:
+        kind = event.WhichOneof("event")
+        if kind == "delivery":
+            self._deliver(event.delivery)
+        elif kind == "deliveries":
+            for delivery in event.deliveries.deliveries:
+                self._deliver(delivery)
+        elif kind == "results":
+            for answer in event.results.results:
+                result = self._results.pop(answer.reference, None)
+                if result is not None and not result.done():
+                    result.set_result(answer)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while (event := self._next()) is not None:
+                    await self._call.write(event)
+                self._idle.set()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            # The stream is over; its reader says so.
+            pass
+        finally:
+            self._idle.set()
+
+    def _next(self) -> pb.ClientEvent | None:
+        if self._nacks:
+            return pb.ClientEvent(nack=self._nacks.popleft())
+        if self._acks:
+            if _wire.ACKS not in self.features:
+                return pb.ClientEvent(ack=pb.Ack(delivery_id=self._acks.popleft()))
+            return pb.ClientEvent(acks=pb.Acks(delivery_ids=_take(self._acks)))
+        if self._submissions:
+            return pb.ClientEvent(submit=pb.Submit(submissions=_take(self._submissions)))
+        return None
+
+
+def _take(queue: deque[Any]) -> list[Any]:
+    return [queue.popleft() for _ in range(min(len(queue), MAX_BATCH))]

@@ -1,0 +1,177 @@
+//! The list of an archive's segments: `index.jsonl` in its directory, one line per segment, appended once
+//! the segment is on disk and before Redis is trimmed. It says how far each lane has left Redis, so that the
+//! next segment goes on there, and a start does not take what was archived for what was lost.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::ArchiveError;
+use crate::audit::LaneId;
+use crate::audit::merkle::Frontier;
+
+/// Name of the list in the archive's directory.
+const FILE_NAME: &str = "index.jsonl";
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Entry {
+    /// From 1, without gaps.
+    pub(super) number: u64,
+    pub(super) file: String,
+    /// The hash that closes the file.
+    pub(super) sha256: String,
+    pub(super) records: u64,
+    /// Id in Redis of the newest checkpoint in it.
+    pub(super) checkpoint: String,
+    /// The trees of the lanes behind their last archived records.
+    pub(super) lanes: Vec<LaneTree>,
+}
+
+/// A lane's tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LaneTree {
+    lane: String,
+    size: u64,
+    nodes: Vec<String>,
+}
+
+impl LaneTree {
+    pub(super) fn of(lane: &LaneId, tree: &Frontier) -> Self {
+        let nodes = tree.nodes().iter().map(|node| STANDARD.encode(node)).collect();
+        Self { lane: lane.to_string(), size: tree.size(), nodes }
+    }
+
+    fn read(&self) -> Option<(LaneId, Frontier)> {
+        let node = |text: &String| STANDARD.decode(text).ok()?.try_into().ok();
+        let nodes = self.nodes.iter().map(node).collect::<Option<Vec<_>>>()?;
+        Some((LaneId::from_stored(&self.lane), Frontier::from_parts(self.size, nodes)?))
+    }
+}
+
+/// What the list says.
+#[derive(Debug)]
+pub(super) struct Index {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole lines.
+    end: u64,
+    /// Segments so far.
+    pub(super) count: u64,
+    /// How far each lane was archived.
+    pub(super) lanes: BTreeMap<LaneId, Frontier>,
+    /// Id in Redis of the newest checkpoint that was archived.
+    pub(super) checkpoint: Option<String>,
+}
+
+impl Index {
+    /// Reads the list of the archive in `dir`, or begins one. A line that a crash cut off is removed: what it
+    /// was about is still in Redis.
+    pub(super) fn open(dir: &Path) -> Result<Self, ArchiveError> {
+        let path = dir.join(FILE_NAME);
+        let fail = |action: &'static str| ArchiveError::io(action, &path);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).append(true).create(true).mode(0o600);
+        let file = file.open(&path).map_err(fail("open"))?;
+        let text = std::fs::read_to_string(&path).map_err(fail("read"))?;
+        let end = text.rfind('\n').map_or(0, |newline| newline + 1);
+        file.set_len(end as u64).map_err(fail("cut back"))?;
+        let mut index = Self {
+            path: path.clone(),
+            file,
+            end: end as u64,
+            count: 0,
+            lanes: BTreeMap::new(),
+            checkpoint: None,
+        };
+        for (line, text) in text.get(..end).unwrap_or_default().lines().enumerate() {
+            let malformed = || ArchiveError::Index { path: path.clone(), line: line + 1 };
+            let entry: Entry = serde_json::from_str(text).map_err(|_| malformed())?;
+            if entry.number != index.count + 1 {
+                return Err(malformed());
+            }
+            index.take(&entry).ok_or_else(malformed)?;
+        }
+        Ok(index)
+    }
+
+    fn take(&mut self, entry: &Entry) -> Option<()> {
+        for tree in &entry.lanes {
+            let (lane, tree) = tree.read()?;
+            let _ = self.lanes.insert(lane, tree);
+        }
+        self.count = entry.number;
+        self.checkpoint = Some(entry.checkpoint.clone());
+        Some(())
+    }
+
+    /// Adds a segment; the line is on disk when this returns, or not there at all.
+    pub(super) fn append(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
+        let fail = |action: &'static str| ArchiveError::io(action, &self.path);
+        let mut line = serde_json::to_vec(entry).map_err(io::Error::from).map_err(fail("write"))?;
+        line.push(b'\n');
+        self.file.set_len(self.end).map_err(fail("cut back"))?;
+        self.file.write_all(&line).and_then(|()| self.file.sync_all()).map_err(fail("write"))?;
+        self.end += line.len() as u64;
+        let line = entry.number as usize;
+        self.take(entry).ok_or_else(|| ArchiveError::Index { path: self.path.clone(), line })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::merkle::leaf_hash;
+
+    fn entry(number: u64, records: u64) -> Entry {
+        let mut tree = Frontier::default();
+        for n in 0..records {
+            tree.push(leaf_hash(&n.to_be_bytes()));
+        }
+        Entry {
+            number,
+            file: format!("segment-{number}"),
+            sha256: String::new(),
+            records,
+            checkpoint: format!("{number}-0"),
+            lanes: vec![LaneTree::of(&LaneId::from_stored("lane"), &tree)],
+        }
+    }
+
+    #[test]
+    fn the_list_reads_back_and_a_cut_line_is_as_if_it_was_never_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = Index::open(dir.path()).unwrap();
+        assert_eq!((index.count, index.checkpoint.clone()), (0, None));
+        index.append(&entry(1, 3)).unwrap();
+        index.append(&entry(2, 7)).unwrap();
+        let again = Index::open(dir.path()).unwrap();
+        assert_eq!((again.count, again.checkpoint.as_deref()), (2, Some("2-0")));
+        assert_eq!(again.lanes[&LaneId::from_stored("lane")].size(), 7);
+
+        let path = dir.path().join(FILE_NAME);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() - 3]).unwrap();
+        let mut cut = Index::open(dir.path()).unwrap();
+        assert_eq!((cut.count, cut.lanes[&LaneId::from_stored("lane")].size()), (1, 3));
+        cut.append(&entry(2, 7)).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn a_missing_segment_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = Index::open(dir.path()).unwrap();
+        index.append(&entry(2, 1)).unwrap();
+        let error = Index::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("line 1"), "{error}");
+    }
+}

@@ -1,0 +1,288 @@
+//! Makes a checkpoint of what stands on the board, and writes it: to the anchor, on disk, then to Redis.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::anchor::Anchor;
+use super::key_files::{KeyError, KeyFiles, Keys, Stamp};
+use super::start;
+use super::uplink::Uplink;
+use super::{Seal, SealError};
+use crate::archive::Archive;
+use crate::audit::checkpoint::{Checkpoint, LaneHead, MAX_LANES, text_hash};
+use crate::audit::lane::Head;
+use crate::audit::merkle::Hash;
+use crate::audit::{Action, LaneId};
+use crate::clock::Now;
+use crate::config;
+use crate::shard::{OperatorEvent, Shards};
+use crate::store::{Connection, checkpoints};
+
+/// Checkpoints that may fail in a row before nothing is admitted any more.
+const MAX_MISSED: u32 = 10;
+/// With an archive, Redis may hold this many times `max_records` before nothing is admitted any more.
+const ARCHIVE_SLACK: u64 = 2;
+/// Lanes whose difference is put on record one by one; beyond it the log has them.
+const MAX_EVENTS: usize = 64;
+
+pub(super) struct Sealer {
+    shards: Arc<Shards>,
+    files: KeyFiles,
+    keys: Keys,
+    stamp: Option<Stamp>,
+    anchor: Option<Anchor>,
+    uplink: Uplink,
+    /// Records at which nothing is admitted any more.
+    cap: Option<u64>,
+    counter: u64,
+    previous: Hash,
+    last_time_ms: u64,
+    /// Lanes that nobody writes any more and that no checkpoint of this boot has covered.
+    uncovered: BTreeMap<LaneId, Head>,
+    /// Records in the lanes that stand in no further checkpoint.
+    done: u64,
+    missed: u32,
+    full: bool,
+    redis_failing: bool,
+}
+
+/// Why there is no checkpoint.
+#[derive(Debug, thiserror::Error)]
+enum Missed {
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Anchor(#[from] super::anchor::AnchorError),
+    #[error(transparent)]
+    Uplink(#[from] super::uplink::UplinkError),
+    #[error("a field of the checkpoint cannot stand in a note")]
+    Unsignable,
+}
+
+impl Sealer {
+    /// Looks at what Redis holds.
+    pub(super) fn new(
+        seal: Seal,
+        config: &config::Audit,
+        shards: Arc<Shards>,
+    ) -> Result<(Self, Option<Archive>), SealError> {
+        let Seal { files, keys, mut anchor, archive, newest } = seal;
+        let shared = shards.shared();
+        let (url, timeout) = (shared.redis_url.clone(), shared.redis_timeout);
+        let mut connection = Connection::open(&url, timeout)?;
+
+        let stored = checkpoints::newest(&mut connection)?;
+        let sent_to = sent_to(anchor.as_mut(), stored.as_deref())?;
+        let newest = match (newest, &stored) {
+            // Where there is no anchor, Redis' newest is all there is to go on from.
+            (None, Some(note)) => {
+                if anchor.is_some() {
+                    log::error!("the anchor is empty, and Redis holds checkpoints: is it the right one?");
+                }
+                Checkpoint::open(note, &keys.history)
+                    .inspect_err(|error| log::error!("the newest checkpoint in Redis: {error}"))
+                    .ok()
+            }
+            (newest, _) => newest,
+        };
+        let archived = archive.as_ref().map(Archive::lanes).unwrap_or_default();
+        if let Some((newest, _)) = &newest {
+            let missing = start::compare(&mut connection, newest, &archived)?;
+            for (index, missing) in missing.iter().enumerate() {
+                let event = missing.event();
+                log::error!("Redis was rolled back or altered: lane {}: {}", event.target, event.rule);
+                if index < MAX_EVENTS {
+                    shards.record(event);
+                }
+            }
+        }
+        let heads = shared.board.take();
+        let own: BTreeSet<LaneId> = heads.open.iter().map(|open| open.lane.clone()).collect();
+        if let Some(archive) = &archive {
+            // What a crash left in Redis after it was archived.
+            archive.trim(&mut connection, &own)?;
+        }
+        let existing = start::existing(&mut connection, &own)?;
+        shared.board.add_trimmed(existing.trimmed);
+        let mut uncovered = existing.heads;
+        uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
+
+        let mut uplink = Uplink::new(&url, timeout, connection, config.archive_dir.is_some());
+        uplink.set_sent(sent_to);
+        let cap = (config.max_records > 0).then_some(config.max_records);
+        let slack = if config.archive_dir.is_some() { ARCHIVE_SLACK } else { 1 };
+        let sealer = Self {
+            stamp: files.stamp(),
+            files,
+            keys,
+            anchor,
+            uplink,
+            cap: cap.map(|cap| cap.saturating_mul(slack)),
+            counter: 0,
+            previous: newest.as_ref().map_or([0; 32], |(_, hash)| *hash),
+            last_time_ms: newest.as_ref().map_or(0, |(newest, _)| newest.time_ms),
+            uncovered,
+            done: 0,
+            missed: 0,
+            full: false,
+            redis_failing: false,
+            shards,
+        };
+        Ok((sealer, archive))
+    }
+
+    /// Makes and writes one checkpoint; what cannot be written is counted, and said once.
+    pub(super) fn checkpoint(&mut self) {
+        let sealed = self.seal();
+        let board = &self.shards.shared().board;
+        match sealed {
+            Ok(()) => {
+                if std::mem::take(&mut self.missed) > 0 {
+                    log::warn!("checkpoints are written again");
+                }
+                board.set_unsealed(false);
+            }
+            Err(error) => {
+                self.missed = self.missed.saturating_add(1);
+                if self.missed == 1 {
+                    log::error!("no checkpoint: {error}");
+                }
+                if self.missed == MAX_MISSED {
+                    log::error!("{MAX_MISSED} checkpoints were missed: nothing is admitted ({error})");
+                }
+                board.set_unsealed(self.missed >= MAX_MISSED);
+            }
+        }
+        let live = board.live_records();
+        let full = self.cap.is_some_and(|cap| live >= cap);
+        if full != self.full {
+            match full {
+                true => log::error!(
+                    "the audit trail holds {live} records, gateway.audit.max_records is reached: nothing is \
+                     admitted"
+                ),
+                false => log::warn!("the audit trail has room again: {live} records"),
+            }
+        }
+        self.full = full;
+        board.set_full(full);
+    }
+
+    fn seal(&mut self) -> Result<(), Missed> {
+        let heads = self.shards.shared().board.take();
+        // One for each connection that a worker lost since the last checkpoint that could be written.
+        self.uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
+        let checkpoint = {
+            // From reading the clock to having it on disk: no key is replaced in between.
+            let lock = self.files.lock()?;
+            self.renew_keys(&lock)?;
+            let checkpoint = self.compose(heads.open);
+            let note = checkpoint.sign(&self.keys.signing).ok_or(Missed::Unsignable)?;
+            match &mut self.anchor {
+                Some(anchor) => {
+                    anchor.cut_back()?;
+                    anchor.append(&note)?;
+                }
+                None => self.uplink.enqueue(note)?,
+            }
+            checkpoint
+        };
+        // It counts from here on, whatever Redis says.
+        self.counter = checkpoint.counter;
+        self.last_time_ms = checkpoint.time_ms;
+        self.previous = text_hash(&checkpoint.encode());
+        for LaneHead { lane, head } in &checkpoint.lanes {
+            if self.uncovered.remove(lane).is_some() {
+                self.done += head.seq;
+            }
+        }
+        self.shards.shared().board.set_records(checkpoint.size);
+        match self.uplink.bring(self.anchor.as_mut()) {
+            Ok(()) => {
+                if std::mem::take(&mut self.redis_failing) {
+                    log::warn!("Redis has the checkpoints again");
+                }
+                Ok(())
+            }
+            // The anchor has it, and Redis gets it later.
+            Err(error) if self.anchor.is_some() => {
+                if !std::mem::replace(&mut self.redis_failing, true) {
+                    log::warn!("checkpoints are in the anchor, and not in Redis: {error}");
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn compose(&self, open: Vec<LaneHead>) -> Checkpoint {
+        let room = MAX_LANES.saturating_sub(open.len());
+        let uncovered = self.uncovered.iter().take(room);
+        let mut lanes = open;
+        lanes.extend(uncovered.map(|(lane, head)| LaneHead { lane: lane.clone(), head: *head }));
+        lanes.sort_by(|a, b| a.lane.cmp(&b.lane));
+        // Clocks step back; the times of a log do not.
+        let now_ms = Now::read().unix_us / 1000;
+        let time_ms = now_ms.max(self.last_time_ms + 1).max(self.keys.history.newest_from_ms());
+        Checkpoint {
+            origin: self.keys.history.origin().to_owned(),
+            size: self.done + lanes.iter().map(|lane| lane.head.seq).sum::<u64>(),
+            boot: self.shards.boot(),
+            counter: self.counter + 1,
+            previous: self.previous,
+            time_ms,
+            policy: *self.shards.shared().settings().policy.version(),
+            lanes,
+        }
+    }
+
+    /// Takes up a key that was replaced, and puts it on record.
+    fn renew_keys(&mut self, lock: &super::key_files::KeyLock) -> Result<(), KeyError> {
+        let stamp = self.files.stamp();
+        if stamp == self.stamp && stamp.is_some() {
+            return Ok(());
+        }
+        let keys = self.files.load_or_create(lock)?;
+        if keys.history.origin() != self.keys.history.origin() {
+            return Err(KeyError::OtherLog { path: self.files.history_path() });
+        }
+        if keys.signing.public() != self.keys.signing.public() {
+            let (old, new) = (self.keys.history.newest(), keys.history.newest());
+            log::info!("checkpoints are signed by key {} now", new.hash_text());
+            self.shards.record(OperatorEvent {
+                action: Action::SigningKeyChanged,
+                target: new.to_string(),
+                rule: String::new(),
+                reason: format!("from {} to {}", old.hash_text(), new.hash_text()),
+            });
+        }
+        self.keys = keys;
+        self.stamp = stamp;
+        Ok(())
+    }
+
+    /// After the last checkpoint.
+    pub(super) fn close(self) {
+        if self.missed > 0 {
+            log::error!("the last checkpoint of this run could not be written");
+        }
+        if self.redis_failing {
+            log::warn!(
+                "the last checkpoints are in the anchor, and not in Redis; the next start brings them"
+            );
+        }
+    }
+}
+
+/// Up to where in the anchor Redis has the checkpoints. Where Redis' newest is not in the anchor, it gets
+/// those to come: it was rolled back, or is another one.
+fn sent_to(anchor: Option<&mut Anchor>, stored: Option<&str>) -> Result<u64, SealError> {
+    let Some(anchor) = anchor else {
+        return Ok(0);
+    };
+    let found = match stored {
+        Some(note) => anchor.behind(note)?,
+        None => None,
+    };
+    Ok(found.unwrap_or(anchor.end()))
+}

@@ -1,0 +1,209 @@
+//! What servers on one Redis tell each other at once: messages for each other's sessions, sessions that
+//! open and close, circuits. News may be lost (Redis' publish is not durable): whoever subscribes anew
+//! looks everything over, and a slow sweep finds the rest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::connection::StoreError;
+use super::keys;
+use crate::ids::{AgentId, InstanceId, ServerId};
+
+/// How long the subscriber waits for news before it looks whether it is to stop.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Wait before another connection attempt.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// One piece of news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// These agents' inboxes hold something for sessions of the receiving server.
+    Inboxes(Vec<AgentId>),
+    /// A server has joined.
+    Joined(ServerId),
+    /// An instance has a session on that server.
+    Opened(AgentId, InstanceId, ServerId),
+    /// It has none any more.
+    Closed(AgentId, InstanceId, ServerId),
+    /// An agent's circuit opened or closed, as that server saw.
+    Circuit(AgentId, bool, ServerId),
+    /// A handler of the agent failed, as that server saw.
+    Failed(AgentId, ServerId),
+    /// Servers came or went; `others` are alive beside this one. Never published.
+    Servers {
+        /// How many.
+        others: usize,
+        /// Whether a new one is among them.
+        came: bool,
+        /// Those that are gone.
+        gone: Vec<ServerId>,
+    },
+    /// News may have been missed. Never published.
+    Missed,
+}
+
+impl News {
+    /// The text that is published.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Inboxes(agents) => {
+                let mut text = "inboxes".to_owned();
+                for agent in agents {
+                    text.push(' ');
+                    text.push_str(agent.as_str());
+                }
+                text
+            }
+            Self::Joined(server) => format!("joined {server}"),
+            Self::Opened(agent, instance, server) => format!("opened {agent} {instance} {server}"),
+            Self::Closed(agent, instance, server) => format!("closed {agent} {instance} {server}"),
+            Self::Circuit(agent, true, server) => format!("circuit-open {agent} {server}"),
+            Self::Circuit(agent, false, server) => format!("circuit-closed {agent} {server}"),
+            Self::Failed(agent, server) => format!("failed {agent} {server}"),
+            Self::Servers { .. } | Self::Missed => String::new(),
+        }
+    }
+
+    /// Reads it back; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let kind = words.next()?;
+        if kind == "inboxes" {
+            return words.map(AgentId::parse).collect::<Option<_>>().map(Self::Inboxes);
+        }
+        if kind == "joined" {
+            let server = ServerId::parse(words.next()?)?;
+            return words.next().is_none().then_some(Self::Joined(server));
+        }
+        let agent = AgentId::parse(words.next()?)?;
+        let news = match kind {
+            "opened" | "closed" => {
+                let instance = InstanceId::parse(words.next()?)?;
+                let server = ServerId::parse(words.next()?)?;
+                if kind == "opened" {
+                    Self::Opened(agent, instance, server)
+                } else {
+                    Self::Closed(agent, instance, server)
+                }
+            }
+            "circuit-open" => Self::Circuit(agent, true, ServerId::parse(words.next()?)?),
+            "circuit-closed" => Self::Circuit(agent, false, ServerId::parse(words.next()?)?),
+            "failed" => Self::Failed(agent, ServerId::parse(words.next()?)?),
+            _ => return None,
+        };
+        words.next().is_none().then_some(news)
+    }
+}
+
+/// A subscription that is kept up by a thread of its own until it is dropped.
+pub struct Subscription {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Subscription {
+    /// Tells `tell` what the other servers publish for all and for this one.
+    pub fn start(
+        url: &str,
+        timeout: Duration,
+        own: &ServerId,
+        tell: impl Fn(News) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (url, own_channel, stopping) = (url.to_owned(), keys::news_for(own), stop.clone());
+        let thread = std::thread::Builder::new().name("news".to_owned()).spawn(move || {
+            let mut failing = false;
+            while !stopping.load(Ordering::Relaxed) {
+                let Err(error) = listen(&url, timeout, &own_channel, &stopping, &tell) else {
+                    break;
+                };
+                if !std::mem::replace(&mut failing, true) {
+                    // Workers report how Redis is; this is about speed only.
+                    log::info!("no news from other servers for now: {error}");
+                }
+                std::thread::park_timeout(RETRY);
+            }
+        });
+        match thread {
+            Ok(thread) => Ok(Self { stop, thread: Some(thread) }),
+            Err(error) => Err(StoreError::Unexpected {
+                command: "starting the subscriber's thread",
+                answer: error.to_string(),
+            }),
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            drop(thread.join());
+        }
+    }
+}
+
+fn listen(
+    url: &str,
+    timeout: Duration,
+    own_channel: &str,
+    stopping: &AtomicBool,
+    tell: &impl Fn(News),
+) -> Result<(), redis::RedisError> {
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_connection_with_timeout(timeout)?;
+    let mut subscriber = connection.as_pubsub();
+    subscriber.set_read_timeout(Some(timeout))?;
+    subscriber.subscribe(&[keys::NEWS, own_channel])?;
+    subscriber.set_read_timeout(Some(PATIENCE))?;
+    tell(News::Missed);
+    while !stopping.load(Ordering::Relaxed) {
+        let message = match subscriber.get_message() {
+            Ok(message) => message,
+            Err(error) if error.is_timeout() => continue,
+            Err(error) => return Err(error),
+        };
+        let text: String = message.get_payload()?;
+        match News::parse(&text) {
+            Some(news) => tell(news),
+            None => log::warn!("a stranger published on {}", message.get_channel_name()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn news_read_back() {
+        let agent = AgentId::parse("a-1").unwrap();
+        let instance = InstanceId::parse("i0").unwrap();
+        let server = ServerId::new();
+        for news in [
+            News::Inboxes(vec![agent.clone(), AgentId::parse("b").unwrap()]),
+            News::Joined(server.clone()),
+            News::Opened(agent.clone(), instance.clone(), server.clone()),
+            News::Closed(agent.clone(), instance, server.clone()),
+            News::Circuit(agent.clone(), true, server.clone()),
+            News::Circuit(agent.clone(), false, server.clone()),
+            News::Failed(agent, server),
+        ] {
+            assert_eq!(News::parse(&news.to_text()), Some(news));
+        }
+        assert_eq!(News::parse(""), None);
+        assert_eq!(News::parse("opened a b"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn strangers_do_no_harm(text in ".{0,80}") {
+            let _ = News::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The servers on one Redis: who is alive, and how one that is not is kept from doing harm.
+//!
+//! Each server renews a lease. When it runs out, or when its process is known to be gone, any other
+//! server may *fence* it: mark it as void in the transaction that removes it from the registry. Workers
+//! watch their own server's fence key, so no transaction of a fenced server commits, however late it
+//! wakes up; its process then ends.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redis::Value;
+
+use super::answers::{self, text};
+use super::connection::{Batch, Connection, StoreError};
+use super::keys;
+use super::news::News;
+use crate::ids::ServerId;
+
+/// How long a server is believed to live without renewing its lease.
+const LEASE: Duration = Duration::from_millis(4000);
+/// How often it is renewed, and the others are looked at.
+const RENEWAL: Duration = Duration::from_millis(1000);
+/// Looks at which a server's lease must have been missing, one after the other: after Redis itself was
+/// away, everybody gets the time to renew.
+const MISSED_LOOKS: u32 = 3;
+/// How long a fence stands: far longer than a process can be stopped and go on.
+const FENCED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Value of an intact fence key.
+const OPEN: &str = "open";
+/// Value of a void server's fence key.
+const FENCED: &str = "fenced";
+
+/// What the registry says of a server.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Holder {
+    /// Its process id, of meaning within `space`.
+    pid: u32,
+    /// The host's boot and the process id namespace.
+    space: String,
+}
+
+/// What a worker's look at its server's fence key says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// The server may commit.
+    Intact,
+    /// Another server has declared it void.
+    Fenced,
+}
+
+/// Adds the look at the fence: what follows in a later transaction is refused if it changes. The place
+/// of the answer.
+pub fn watch_fence(batch: &mut Batch, server: &ServerId) -> usize {
+    let key = keys::fence(server);
+    let _ = batch.command("WATCH");
+    let _ = batch.arg(&key);
+    let at = batch.command("GET");
+    let _ = batch.arg(&key);
+    at
+}
+
+/// Reads that answer. A key that is gone (a Redis that lost its data) is made again by the next renewal.
+pub fn fence(answer: &Value) -> Fence {
+    if text(answer) == Some(FENCED) { Fence::Fenced } else { Fence::Intact }
+}
+
+/// Whether any server runs: its lease lives.
+pub fn any_alive(connection: &mut Connection) -> Result<bool, StoreError> {
+    let Value::Array(ids) = connection.command("HKEYS", &[keys::SERVERS])? else {
+        return Ok(false);
+    };
+    for id in ids.iter().filter_map(text).filter_map(ServerId::parse) {
+        if answers::int(&connection.command("EXISTS", &[&keys::server_lease(&id)])?) == Some(1) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// This server in the registry.
+pub struct Membership {
+    id: ServerId,
+    own: Holder,
+    connection: Connection,
+    alive: BTreeSet<ServerId>,
+    /// Servers without a lease, and at how many looks in a row.
+    missing: HashMap<ServerId, u32>,
+}
+
+/// A membership that is kept up by a thread of its own until it is dropped.
+pub struct Keeper {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Membership {
+    /// Enters the registry, and fences servers that are certainly gone.
+    pub fn join(url: &str, timeout: Duration) -> Result<Self, StoreError> {
+        let own = Holder { pid: std::process::id(), space: space() };
+        let connection = Connection::open(url, timeout)?;
+        let mut membership =
+            Self { id: ServerId::new(), own, connection, alive: BTreeSet::new(), missing: HashMap::new() };
+        let _ = membership.renew()?;
+        let joined = News::Joined(membership.id.clone()).to_text();
+        let _ = membership.connection.command("PUBLISH", &[keys::NEWS, &joined])?;
+        Ok(membership)
+    }
+
+    /// This server's id: of this run, never used again.
+    pub fn id(&self) -> &ServerId {
+        &self.id
+    }
+
+    /// The other servers.
+    pub fn others(&self) -> &BTreeSet<ServerId> {
+        &self.alive
+    }
+
+    /// Keeps the membership up; `tell` hears when servers come or go.
+    pub fn keep(
+        mut self,
+        url: &str,
+        timeout: Duration,
+        tell: impl Fn(News) + Send + 'static,
+    ) -> Result<Keeper, StoreError> {
+        let (stop, stopped) = channel();
+        let url = url.to_owned();
+        let keeper = std::thread::Builder::new().name("membership".to_owned()).spawn(move || {
+            let mut failing = false;
+            while stopped.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
+                let renewed = if failing {
+                    Connection::open(&url, timeout).and_then(|connection| {
+                        self.connection = connection;
+                        self.renew()
+                    })
+                } else {
+                    self.renew()
+                };
+                match renewed {
+                    Ok((came, gone)) => {
+                        failing = false;
+                        if !came.is_empty() || !gone.is_empty() {
+                            tell(News::Servers { others: self.alive.len(), came: !came.is_empty(), gone });
+                        }
+                    }
+                    Err(error) => {
+                        if !failing {
+                            log::warn!("the server's lease could not be renewed: {error}");
+                        }
+                        failing = true;
+                        self.missing.clear();
+                    }
+                }
+            }
+            if let Err(error) = self.leave() {
+                // It runs out by itself.
+                log::warn!("the server's lease could not be given up: {error}");
+            }
+        });
+        match keeper {
+            Ok(thread) => Ok(Keeper { stop, thread: Some(thread) }),
+            Err(error) => Err(StoreError::Unexpected {
+                command: "starting the membership's thread",
+                answer: error.to_string(),
+            }),
+        }
+    }
+
+    /// Renews the lease, looks at the others, fences those that are gone: who came and who went.
+    fn renew(&mut self) -> Result<(Vec<ServerId>, Vec<ServerId>), StoreError> {
+        // A struct of plain fields always serializes.
+        let value = serde_json::to_string(&self.own).unwrap_or_default();
+        let lease_ms = LEASE.as_millis().to_string();
+        let mut batch = Batch::new();
+        let _ = batch.command("SET");
+        let _ = batch.arg(keys::fence(&self.id)).arg(OPEN).arg("NX");
+        let _ = batch.command("GET");
+        let _ = batch.arg(keys::fence(&self.id));
+        let answers = self.connection.run(&mut batch)?;
+        if answers.get(1).and_then(text) == Some(FENCED) {
+            // Its workers see it too, and end the process.
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let _ = batch.command("SET");
+        let _ = batch.arg(keys::server_lease(&self.id)).arg(OPEN).arg("PX").arg(&lease_ms);
+        let _ = batch.command("HSET");
+        let _ = batch.arg(keys::SERVERS).arg(self.id.as_str()).arg(value);
+        let _ = batch.command("HGETALL");
+        let _ = batch.arg(keys::SERVERS);
+        let mut answers = self.connection.run(&mut batch)?;
+        let listed = answers.pop().and_then(answers::pairs).unwrap_or_default();
+        let others: Vec<(ServerId, Option<Holder>)> = listed
+            .into_iter()
+            .filter_map(|(id, value)| Some((ServerId::parse(&id)?, serde_json::from_str(&value).ok())))
+            .filter(|(id, _)| *id != self.id)
+            .collect();
+        let mut alive = BTreeSet::new();
+        for (id, holder) in others {
+            let leased = self.connection.command("EXISTS", &[&keys::server_lease(&id)])?;
+            let gone = holder.is_some_and(|holder| is_gone(&holder, &self.own));
+            if answers::int(&leased) == Some(1) && !gone {
+                let _ = self.missing.remove(&id);
+                let _ = alive.insert(id);
+                continue;
+            }
+            let looks = self.missing.entry(id.clone()).or_default();
+            *looks += 1;
+            if gone || *looks >= MISSED_LOOKS {
+                let _ = self.missing.remove(&id);
+                self.fence(&id)?;
+            } else {
+                let _ = alive.insert(id);
+            }
+        }
+        let came = alive.difference(&self.alive).cloned().collect();
+        let gone = self.alive.difference(&alive).cloned().collect();
+        self.alive = alive;
+        Ok((came, gone))
+    }
+
+    /// Declares another server void.
+    fn fence(&mut self, id: &ServerId) -> Result<(), StoreError> {
+        log::warn!("server {id} is gone: what it served goes on here");
+        let mut batch = Batch::new();
+        let _ = batch.command("MULTI");
+        let _ = batch.command("SET");
+        let _ = batch.arg(keys::fence(id)).arg(FENCED).arg("PX").arg(FENCED_FOR.as_millis() as u64);
+        let _ = batch.command("DEL");
+        let _ = batch.arg(keys::server_lease(id));
+        let _ = batch.command("HDEL");
+        let _ = batch.arg(keys::SERVERS).arg(id.as_str());
+        let _ = batch.command("EXEC");
+        match self.connection.run(&mut batch)?.pop() {
+            Some(Value::Array(_)) => Ok(()),
+            other => {
+                Err(StoreError::Unexpected { command: "fencing a server", answer: format!("{other:?}") })
+            }
+        }
+    }
+
+    fn leave(&mut self) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        let _ = batch.command("HDEL");
+        let _ = batch.arg(keys::SERVERS).arg(self.id.as_str());
+        let _ = batch.command("DEL");
+        let _ = batch.arg(keys::server_lease(&self.id)).arg(keys::fence(&self.id));
+        let _ = self.connection.run(&mut batch)?;
+        Ok(())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Either the thread hears it or it is gone.
+        let _ = self.stop.send(());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Names the place in which a process id has its meaning.
+fn space() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
+/// Whether the holder's process is certainly gone.
+fn is_gone(holder: &Holder, own: &Holder) -> bool {
+    if holder.space != own.space {
+        return false;
+    }
+    match std::fs::read_to_string(format!("/proc/{}/stat", holder.pid)) {
+        // A zombie holds nothing any more.
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_gone_is_told_from_one_that_is_not() {
+        let own = Holder { pid: std::process::id(), space: space() };
+        let parent = std::os::unix::process::parent_id();
+        assert!(!is_gone(&Holder { pid: parent, ..own.clone() }, &own));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        assert!(child.wait().unwrap().success());
+        assert!(is_gone(&Holder { pid, ..own.clone() }, &own));
+        assert!(!is_gone(&Holder { pid, space: "elsewhere".to_owned() }, &own));
+    }
+}
