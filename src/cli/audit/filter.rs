@@ -8,13 +8,13 @@ use crate::audit::{Action, Decision, View};
 
 /// From when to when.
 #[derive(Debug, Clone, Default, Args)]
-pub struct TimeArgs {
+pub(crate) struct TimeArgs {
     /// Records of this time or later: 2026-01-31T12:00:00Z, a date, or Unix seconds.
     #[arg(long, value_name = "TIME")]
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
     /// Records before this time.
     #[arg(long, value_name = "TIME")]
-    pub to: Option<String>,
+    pub(crate) to: Option<String>,
 }
 
 impl TimeArgs {
@@ -55,7 +55,7 @@ pub(crate) fn parse_time(text: &str) -> Option<u64> {
 
 /// What a record must be to be shown; all of it.
 #[derive(Debug, Clone, Default, Args)]
-pub struct FilterArgs {
+pub(crate) struct FilterArgs {
     /// Asked for by this agent.
     #[arg(long, value_name = "AGENT")]
     sender: Option<String>,
@@ -137,16 +137,16 @@ impl Filter {
 pub(crate) struct Finding {
     /// Its type; empty where the line only counts further ones.
     #[serde(rename = "type", default)]
-    pub kind: String,
+    pub(crate) kind: String,
     /// The rule that found it.
     #[serde(default)]
-    pub rule: String,
+    pub(crate) rule: String,
     /// What it led to.
     #[serde(default)]
-    pub action: String,
+    pub(crate) action: String,
     /// How many more there were than are described.
     #[serde(default)]
-    pub further: u64,
+    pub(crate) further: u64,
 }
 
 /// The findings of a record.

@@ -34,7 +34,7 @@ pub struct KeyArgs {
 }
 
 /// Runs one command.
-pub fn run(command: &KeyCommand) -> Exit {
+pub(super) fn run(command: &KeyCommand) -> Exit {
     let (KeyCommand::Show(args) | KeyCommand::Rotate(args)) = command;
     let config = match Config::locate_and_load(args.config.as_deref()) {
         Ok(config) => config,

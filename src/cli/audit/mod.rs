@@ -6,7 +6,9 @@
 mod export;
 mod filter;
 mod key;
+mod proof;
 mod query;
+mod report;
 mod show;
 mod source;
 mod tail;
@@ -40,6 +42,11 @@ pub enum AuditCommand {
     Query(query::QueryArgs),
     /// Write the trail, or a stretch of it, to a file that is verified elsewhere.
     Export(export::ExportArgs),
+    /// Prove that a record is under a signed checkpoint; or check such a proof, offline.
+    Proof(proof::ProofArgs),
+    /// Account for a stretch of time: counts by decision, top senders, targets and findings, and whether the
+    /// trail is intact.
+    Report(report::ReportArgs),
     /// The key that signs checkpoints: show it, replace it.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -116,6 +123,8 @@ pub fn run(command: AuditCommand) -> Exit {
         AuditCommand::Show(args) => show::run(&args),
         AuditCommand::Query(args) => query::run(args),
         AuditCommand::Export(args) => export::run(&args),
+        AuditCommand::Proof(args) => proof::run(&args),
+        AuditCommand::Report(args) => report::run(&args),
         AuditCommand::Key(command) => Ok(key::run(&command)),
     };
     outcome.unwrap_or_else(|trouble| {

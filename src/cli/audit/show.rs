@@ -97,6 +97,13 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
     Ok(Exit::Done)
 }
 
+/// From when on a message can be on record, Unix microseconds. Ids of version 7 begin with the time in
+/// milliseconds: what is older need not be read.
+pub(crate) fn made_after_us(id: Uuid) -> Option<u64> {
+    let made_ms = (id.get_version_num() == 7).then_some((id.as_u128() >> 80) as u64)?;
+    Some(made_ms.saturating_mul(1000).saturating_sub(CLOCK_SLACK_US))
+}
+
 /// The records that `about` wants, by time; it says which delivery each is about.
 fn collect(
     source: &mut Source,
@@ -174,7 +181,7 @@ fn step_line(step: &Step) -> String {
                 "{} from {who} to {}, type {:?}, {} bytes: {}{refused}, rule {}",
                 record.action.as_str(),
                 Plain(&record.target),
-                Plain(&record.message_type).to_string(),
+                record.message_type,
                 record.payload_len,
                 record.decision.as_str(),
                 Plain(&record.rule),

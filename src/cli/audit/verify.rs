@@ -222,10 +222,8 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
     let config = optional_config(&args.source)?;
     let trust = Trust::open(&args.trust, config.as_ref())?;
     let mut source = Source::open(&args.source, config.as_ref())?;
-    let max_age_ms =
-        config.as_ref().map(|config| config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS));
     let mut meter = Meter::new();
-    let report = verify_source(&mut source, &trust, max_age_ms, &mut |_, _| meter.record())?;
+    let report = verify_source(&mut source, &trust, max_age_ms(config.as_ref()), &mut |_, _| meter.record())?;
     meter.finish();
     let mut out = std::io::stdout().lock();
     if args.json {
@@ -234,6 +232,11 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
         write_report(&mut out, &report).map_err(Trouble::output)?;
     }
     Ok(if report.is_intact() { Exit::Done } else { Exit::NotVerified })
+}
+
+/// How old the newest checkpoint may be while a server runs, in milliseconds.
+pub(crate) fn max_age_ms(config: Option<&Config>) -> Option<u64> {
+    config.map(|config| config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS))
 }
 
 /// The configuration, where Redis is read, or where one is named.
