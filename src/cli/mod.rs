@@ -7,4 +7,5 @@ pub mod exit;
 pub mod logging;
 pub mod migrate;
 pub mod policy;
+pub mod policy_replay;
 pub mod run;

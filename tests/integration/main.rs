@@ -15,10 +15,12 @@ mod support;
 
 mod agents;
 mod audit;
+mod audit_commands;
 mod checkpoints;
 mod commands;
 mod dlp;
 mod identity;
+mod kills;
 mod messages;
 mod policy;
 mod redelivery;
@@ -28,4 +30,5 @@ mod server_faults;
 mod servers;
 mod sessions;
 mod state;
+mod tamper;
 mod volume;

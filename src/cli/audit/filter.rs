@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Range, Trouble};
 use crate::audit::{Action, Decision, View};
+use crate::policy::Found;
 
 /// From when to when.
 #[derive(Debug, Clone, Default, Args)]
@@ -132,25 +133,8 @@ impl Filter {
     }
 }
 
-/// A finding on record.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-pub(crate) struct Finding {
-    /// Its type; empty where the line only counts further ones.
-    #[serde(rename = "type", default)]
-    pub(crate) kind: String,
-    /// The rule that found it.
-    #[serde(default)]
-    pub(crate) rule: String,
-    /// What it led to.
-    #[serde(default)]
-    pub(crate) action: String,
-    /// How many more there were than are described.
-    #[serde(default)]
-    pub(crate) further: u64,
-}
-
 /// The findings of a record.
-pub(crate) fn findings(record: &View<'_>) -> Vec<Finding> {
+pub(crate) fn findings(record: &View<'_>) -> Vec<Found> {
     if record.findings.is_empty() {
         return Vec::new();
     }

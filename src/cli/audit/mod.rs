@@ -4,15 +4,15 @@
 //! them as one.
 
 mod export;
-mod filter;
+pub(crate) mod filter;
 mod key;
 mod proof;
-mod query;
+pub(crate) mod query;
 mod report;
 mod show;
 mod source;
 mod tail;
-mod text;
+pub(crate) mod text;
 mod verify;
 
 use std::path::PathBuf;
@@ -103,7 +103,7 @@ impl Trouble {
         Self::Output(error)
     }
 
-    fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Store(_) | Self::File { .. } => Exit::Failed,
             Self::Segment { source: SegmentError::Expected { .. }, .. } => Exit::NotVerified,

@@ -325,13 +325,8 @@ impl Session {
     /// The next delivery, or nothing within `timeout`.
     #[track_caller]
     pub fn next_within(&self, timeout: Duration) -> Option<Delivered> {
-        match self.event(timeout)? {
-            Ok(ServerKind::Delivery(delivery)) => Some(Delivered {
-                id: delivery.delivery_id,
-                envelope: serde_json::from_str(&delivery.envelope_json).unwrap(),
-                json: delivery.envelope_json,
-            }),
-            Ok(other) => panic!("unexpected event {other:?}"),
+        match self.try_next(timeout)? {
+            Ok(delivered) => Some(delivered),
             Err(ended) => panic!("the stream ended: {ended:?}"),
         }
     }
@@ -342,6 +337,19 @@ impl Session {
         let delivered = self.next();
         self.ack(&delivered.id);
         delivered
+    }
+
+    /// The next delivery, or nothing within `timeout`, or how the stream ended.
+    pub fn try_next(&self, timeout: Duration) -> Option<Result<Delivered, Ended>> {
+        Some(match self.event(timeout)? {
+            Ok(ServerKind::Delivery(delivery)) => Ok(Delivered {
+                id: delivery.delivery_id,
+                envelope: serde_json::from_str(&delivery.envelope_json).unwrap(),
+                json: delivery.envelope_json,
+            }),
+            Ok(other) => panic!("unexpected event {other:?}"),
+            Err(ended) => Err(ended),
+        })
     }
 
     /// How the stream ends.
