@@ -14,6 +14,8 @@ pub enum Kind {
     FailedPrecondition,
     /// A bound is reached.
     ResourceExhausted,
+    /// Somebody else was faster.
+    Aborted,
     /// Try again.
     Unavailable,
 }
@@ -100,6 +102,22 @@ refusals! {
     REPLY_SENDER_MISMATCH = PermissionDenied, "reply_sender_mismatch";
     /// The state would exceed `limits.max_state_bytes` or `max_state_fields`.
     STATE_TOO_LARGE = ResourceExhausted, "state_too_large";
+    /// The state has another version than the caller expects.
+    VERSION_MISMATCH = Aborted, "version_mismatch";
+    /// `idempotency_key` is not 1 to 64 characters of `[A-Za-z0-9_-]`.
+    INVALID_IDEMPOTENCY_KEY = InvalidArgument, "invalid_idempotency_key";
+    /// The key was used for another message.
+    IDEMPOTENCY_KEY_REUSED = InvalidArgument, "idempotency_key_reused";
+    /// `not_before_ms` is too far ahead.
+    INVALID_NOT_BEFORE = InvalidArgument, "invalid_not_before";
+    /// A commit names a delivery that the session does not hold: it may be with another instance.
+    DELIVERY_NOT_HELD = FailedPrecondition, "delivery_not_held";
+    /// Another message of the same commit was refused.
+    COMMIT_REFUSED = FailedPrecondition, "commit_refused";
+    /// A commit holds more messages than it may.
+    TOO_MANY_MESSAGES = InvalidArgument, "too_many_messages";
+    /// More submissions under way than Welcome allowed.
+    TOO_MANY_SUBMISSIONS = ResourceExhausted, "too_many_submissions";
     /// More work than the server can queue; try again.
     OVERLOADED = Unavailable, "overloaded";
     /// The store cannot take it now; nothing happened; try again.

@@ -8,9 +8,10 @@ use crossbeam_channel::Sender;
 use grpcio::{CallOption, Client, Method};
 
 use super::error::{AgentError, Failure, classify};
+use super::receipts::ReceiptStore;
 use super::{Message, Peer};
 use crate::protocol::{
-    DiscoverRequest, GetStateRequest, RUNTIME_V1, ReplyRequest, RequestRequest, ResetStateRequest,
+    DiscoverRequest, GetStateRequest, RUNTIME_V1, Receipt, ReplyRequest, RequestRequest, ResetStateRequest,
     SendRequest, UpdateStateRequest,
 };
 
@@ -123,6 +124,8 @@ pub(super) struct Calls {
     pub client: Client,
     pub session: Session,
     pub call_timeout: Duration,
+    /// Who keeps receipts, if anybody does.
+    receipts: Option<ReceiptStore>,
     waiting: Mutex<Waiting>,
 }
 
@@ -134,8 +137,19 @@ struct Waiting {
 }
 
 impl Calls {
-    pub(super) fn new(client: Client, instance: String, call_timeout: Duration) -> Self {
-        Self { client, session: Session::new(instance), call_timeout, waiting: Mutex::default() }
+    pub(super) fn new(
+        client: Client,
+        instance: String,
+        call_timeout: Duration,
+        receipts: Option<ReceiptStore>,
+    ) -> Self {
+        Self { client, session: Session::new(instance), call_timeout, receipts, waiting: Mutex::default() }
+    }
+
+    fn keep(&self, receipt: Option<&Receipt>, message_id: Option<&str>) {
+        if let Some(store) = &self.receipts {
+            store.accepted(receipt, message_id);
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -160,11 +174,16 @@ impl Calls {
             let option = CallOption::default().timeout(left.max(RETRY_FIRST));
             let problem = match self.client.unary_call(method, request, option) {
                 Ok(response) => return Ok(response),
-                Err(error) => match classify(error) {
-                    Failure::Retry(problem) => problem,
-                    Failure::NoSession => "session_not_connected".to_owned(),
-                    Failure::Final(error) => return Err(error),
-                },
+                Err(error) => {
+                    if let Some(store) = &self.receipts {
+                        store.refused(&error);
+                    }
+                    match classify(error) {
+                        Failure::Retry(problem) => problem,
+                        Failure::NoSession => "session_not_connected".to_owned(),
+                        Failure::Final(error) => return Err(error),
+                    }
+                }
             };
             if Instant::now() + pause >= give_up {
                 return Err(AgentError::NotConnected(problem));
@@ -187,7 +206,9 @@ impl Calls {
             instance_id: self.session.instance.clone(),
             ..SendRequest::new()
         };
-        Ok(self.call(&RUNTIME_V1.send.client, &request)?.message_id)
+        let response = self.call(&RUNTIME_V1.send.client, &request)?;
+        self.keep(response.receipt.as_ref(), Some(&response.message_id));
+        Ok(response.message_id)
     }
 
     pub(super) fn request(
@@ -207,9 +228,10 @@ impl Calls {
             instance_id: self.session.instance.clone(),
             ..RequestRequest::new()
         };
-        let correlation_id = self
-            .call_until(&RUNTIME_V1.request.client, &request, give_up.min(started + self.call_timeout))?
-            .correlation_id;
+        let response =
+            self.call_until(&RUNTIME_V1.request.client, &request, give_up.min(started + self.call_timeout))?;
+        self.keep(response.receipt.as_ref(), None);
+        let correlation_id = response.correlation_id;
         let (sender, receiver) = crossbeam_channel::bounded(1);
         {
             let mut waiting = self.waiting();
@@ -256,7 +278,9 @@ impl Calls {
             instance_id: self.session.instance.clone(),
             ..ReplyRequest::new()
         };
-        Ok(self.call(&RUNTIME_V1.reply.client, &request)?.message_id)
+        let response = self.call(&RUNTIME_V1.reply.client, &request)?;
+        self.keep(response.receipt.as_ref(), Some(&response.message_id));
+        Ok(response.message_id)
     }
 
     pub(super) fn discover(&self, capabilities: &[&str]) -> Result<Vec<Peer>, AgentError> {

@@ -30,6 +30,7 @@ mod calls;
 mod error;
 mod handlers;
 mod message;
+mod receipts;
 mod stream;
 
 use std::collections::HashMap;
@@ -41,6 +42,11 @@ use serde::Serialize;
 pub use builder::{Builder, Credentials};
 pub use error::{AgentError, HandlerError};
 pub use message::Message;
+
+/// What a server's decision can be proved with: [`Builder::keep_receipts`] hands them out, and
+/// [`Receipt::check`] holds a proof against one, offline.
+pub use crate::audit::keys::KeyHistory;
+pub use crate::audit::proof::{Proof, ProofError, Proven, Receipt};
 
 use calls::Calls;
 use handlers::Pool;

@@ -19,6 +19,21 @@ const MAX_LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64;
 /// Bytes read in one step when the last line is searched for.
 const STEP_BYTES: u64 = 64 * 1024;
 
+/// Anchors that servers on one host may write beside each other.
+const MAX_ANCHORS: u32 = 16;
+
+/// The anchors that exist for a configured path: itself and its numbered siblings.
+pub fn existing(path: &Path) -> Vec<PathBuf> {
+    let siblings = (1..MAX_ANCHORS).map(|number| numbered(path, number));
+    std::iter::once(path.to_path_buf()).chain(siblings).filter(|path| path.exists()).collect()
+}
+
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
 /// What the anchor says, or why it cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
@@ -66,6 +81,19 @@ pub struct Anchor {
 }
 
 impl Anchor {
+    /// Opens the anchor, or, where other servers on this host write it, the first of `{path}.1`,
+    /// `{path}.2`, … that nobody writes.
+    pub fn open_free(path: &Path) -> Result<Self, AnchorError> {
+        let mut opened = Self::open(path);
+        for number in 1..MAX_ANCHORS {
+            if !matches!(opened, Err(AnchorError::Taken { .. })) {
+                break;
+            }
+            opened = Self::open(&numbered(path, number));
+        }
+        opened
+    }
+
     /// Opens the anchor, or begins one. A line that a crash cut off is removed: nobody was told of it.
     pub fn open(path: &Path) -> Result<Self, AnchorError> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -81,7 +81,7 @@ impl Seal {
     pub fn open(config: &config::Audit) -> Result<Self, SealError> {
         let files = KeyFiles::new(&config.signing_key_path);
         let keys = files.load_or_create(&files.lock()?)?;
-        let mut anchor = config.anchor_path.as_deref().map(Anchor::open).transpose()?;
+        let mut anchor = config.anchor_path.as_deref().map(Anchor::open_free).transpose()?;
         let archive = config.archive_dir.as_deref().map(Archive::open).transpose()?;
         let last = anchor.as_mut().map(Anchor::last).transpose()?.flatten();
         let newest = last.map(|note| Checkpoint::open(&note, &keys.history)).transpose();

@@ -150,6 +150,8 @@ pub struct Delivery {
     pub retry_backoff_ms: Vec<u64>,
     /// Whether a message to a permitted agent without a session waits for it.
     pub queue_offline: bool,
+    /// How long a message's idempotency key is remembered, in seconds.
+    pub idempotency_window_s: u64,
 }
 
 impl Default for Delivery {
@@ -161,6 +163,7 @@ impl Default for Delivery {
             max_attempts: 5,
             retry_backoff_ms: vec![100, 1000, 10_000],
             queue_offline: true,
+            idempotency_window_s: 600,
         }
     }
 }
@@ -171,6 +174,7 @@ impl Delivery {
         within("reclaim_idle_ms", self.reclaim_idle_ms, 10, 86_400_000)?;
         within("reclaim_batch_size", self.reclaim_batch_size, 1, 1000)?;
         within("max_attempts", self.max_attempts, 1, 1000)?;
+        within("idempotency_window_s", self.idempotency_window_s, 1, 604_800)?;
         if self.retry_backoff_ms.is_empty() || self.retry_backoff_ms.len() > 32 {
             return Err(("retry_backoff_ms", "expected 1 to 32 waits".to_owned()));
         }

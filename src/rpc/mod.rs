@@ -3,6 +3,8 @@
 
 mod answer;
 mod caller;
+mod convert;
+mod submit;
 mod tls;
 mod transport;
 mod unary;
@@ -202,6 +204,7 @@ fn code(refusal: Refusal) -> RpcStatusCode {
         Kind::PermissionDenied => RpcStatusCode::PERMISSION_DENIED,
         Kind::FailedPrecondition => RpcStatusCode::FAILED_PRECONDITION,
         Kind::ResourceExhausted => RpcStatusCode::RESOURCE_EXHAUSTED,
+        Kind::Aborted => RpcStatusCode::ABORTED,
         Kind::Unavailable => RpcStatusCode::UNAVAILABLE,
     }
 }

@@ -10,15 +10,19 @@ use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::caller::Stranger;
-use super::{Gateway, status};
+use super::{Gateway, convert, status};
 use crate::audit::Action;
 use crate::ids::InstanceId;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::server_event::Event as ServerEventKind;
-use crate::protocol::{ClientEvent, Delivery, ServerEvent, Untrusted, Welcome};
+use crate::protocol::{
+    ClientEvent, Deliveries, Delivery, Hello, Results, ServerEvent, SubmissionResult, Untrusted, Welcome,
+};
 use crate::refusal::Refusal;
 use crate::shard::job::{Declined, Job};
-use crate::shard::session::{ClientNote, DeliveryId, MAX_REASON_BYTES, Outbound, Outlet, Session};
+use crate::shard::session::{
+    ClientNote, DeliveryId, MAX_REASON_BYTES, MAX_SUBMISSIONS, Outbound, Outlet, Session,
+};
 
 pub(super) fn serve(
     gateway: &Gateway,
@@ -42,11 +46,15 @@ async fn session(
     mut stream: RequestStream<Untrusted<ClientEvent>>,
     sink: DuplexSink<ServerEvent>,
 ) {
+    let mut batches = false;
     let (instance, refusal) = match hello(&mut stream).await {
-        Ok(text) => match InstanceId::parse(&text) {
-            Some(instance) => (Ok(instance), Refusal::INVALID_INSTANCE_ID),
-            None => (Err(text), Refusal::INVALID_INSTANCE_ID),
-        },
+        Ok(hello) => {
+            batches = hello.features.iter().any(|feature| feature == BATCHED_DELIVERIES);
+            match InstanceId::parse(&hello.instance_id) {
+                Some(instance) => (Ok(instance), Refusal::INVALID_INSTANCE_ID),
+                None => (Err(hello.instance_id), Refusal::INVALID_INSTANCE_ID),
+            }
+        }
         Err(refusal) => (Err(String::new()), refusal),
     };
     let instance = match instance {
@@ -65,10 +73,10 @@ async fn session(
     let max_in_flight = shared.settings().delivery.max_in_flight;
     let (session, outlet) = Session::new(identity, instance, max_in_flight, home.clone());
     gateway.shards.submit(hash, Job::Open(session.clone()));
-    let reading = read(&session, stream);
+    let reading = read(&gateway, &session, stream);
     let writing = async {
         let Outlet { queue, cut } = outlet;
-        let written = write(&session, queue, sink);
+        let written = write(&session, queue, sink, batches);
         // Dropping the writer halfway drops its sink, which cancels the call.
         drop(select(std::pin::pin!(written), cut).await);
     };
@@ -76,11 +84,20 @@ async fn session(
     let ((), ()) = futures_util::future::join(reading, writing).await;
 }
 
+/// What this server offers beyond the base protocol.
+const FEATURES: [&str; 4] = ["submit", "acks", BATCHED_DELIVERIES, "commit"];
+/// A client that says so gets several deliveries in one event.
+const BATCHED_DELIVERIES: &str = "deliveries";
+/// Envelope bytes in one event, unless a single one is larger: what any client's limits take.
+const MAX_BATCH_BYTES: usize = 256 * 1024;
+/// Results in one event.
+const MAX_BATCH_RESULTS: usize = 256;
+
 /// The first event must be Hello.
-async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<String, Refusal> {
+async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<Hello, Refusal> {
     match stream.try_next().await {
         Ok(Some(Untrusted(Some(ClientEvent { event: Some(ClientEventKind::Hello(hello)), .. })))) => {
-            Ok(hello.instance_id)
+            Ok(hello)
         }
         Ok(Some(_)) => Err(Refusal::EXPECTED_HELLO),
         Ok(None) | Err(_) => Err(Refusal::MISSING_HELLO),
@@ -88,7 +105,7 @@ async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<Str
 }
 
 /// Hands on what the client says until the stream is over: half-closed, reset or broken alike.
-async fn read(session: &Arc<Session>, mut stream: RequestStream<Untrusted<ClientEvent>>) {
+async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStream<Untrusted<ClientEvent>>) {
     while let Ok(Some(event)) = stream.try_next().await {
         // Bytes that are no event, an unset event, a second Hello and heartbeats are ignored.
         let Some(event) = event.0.and_then(|event| event.event) else {
@@ -116,50 +133,121 @@ async fn read(session: &Arc<Session>, mut stream: RequestStream<Untrusted<Client
                     session.note(ClientNote::Ack(id));
                 }
             }
-            // Not offered yet.
-            ClientEventKind::Submit(_) => {}
+            ClientEventKind::Submit(submit) => {
+                for submission in submit.submissions {
+                    if session.is_closed() {
+                        break;
+                    }
+                    if !session.submit() {
+                        // Its results would have to be kept for a client that does not read them. What it
+                        // still says is read and dropped, so that the end of its stream reaches it.
+                        session.end(Some(Refusal::TOO_MANY_SUBMISSIONS));
+                        session.closed();
+                        break;
+                    }
+                    super::submit::submit(gateway, session, submission);
+                }
+            }
             ClientEventKind::Hello(_) | ClientEventKind::Heartbeat(_) => {}
         }
     }
     session.closed();
 }
 
-/// Sends what the worker queued until it ends the stream.
+/// Sends what the worker queued until it ends the stream: what waits goes out in one write, results in
+/// one event, and so do deliveries for a client that takes them so.
 async fn write(
     session: &Arc<Session>,
     mut outbound: mpsc::UnboundedReceiver<Outbound>,
     mut sink: DuplexSink<ServerEvent>,
+    batches: bool,
 ) {
     sink.enhance_batch(true);
     while let Some(first) = outbound.next().await {
         let mut next = Some(first);
+        let (mut results, mut deliveries) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
         while let Some(item) = next {
             let event = match item {
-                Outbound::Welcome => ServerEventKind::Welcome(Welcome {
-                    agent_id: session.identity.agent.to_string(),
-                    instance_id: session.instance.to_string(),
-                    ..Welcome::default()
-                }),
-                Outbound::Delivery { id, attempt, envelope } => ServerEventKind::Delivery(Delivery {
-                    delivery_id: id.to_string(),
-                    envelope_json: envelope,
-                    attempt,
-                    ..Delivery::default()
-                }),
-                Outbound::End(refusal) => return end(sink, refusal).await,
+                Outbound::Welcome => Some(ServerEventKind::Welcome(welcome(session))),
+                Outbound::Delivery { id, attempt, envelope } => {
+                    bytes += envelope.len();
+                    let delivery = Delivery {
+                        delivery_id: id.to_string(),
+                        envelope_json: envelope,
+                        attempt,
+                        ..Delivery::default()
+                    };
+                    if batches {
+                        deliveries.push(delivery);
+                        (bytes >= MAX_BATCH_BYTES).then(|| {
+                            bytes = 0;
+                            batch(std::mem::take(&mut deliveries))
+                        })
+                    } else {
+                        Some(ServerEventKind::Delivery(delivery))
+                    }
+                }
+                Outbound::Result { reference, outcome } => {
+                    session.answered();
+                    results.push(convert::result(reference, outcome));
+                    (results.len() >= MAX_BATCH_RESULTS).then(|| self::results(std::mem::take(&mut results)))
+                }
+                Outbound::End(refusal) => {
+                    // What was decided before is told before.
+                    let left = [batch_of(&mut deliveries), results_of(&mut results)];
+                    for event in left.into_iter().flatten() {
+                        let event = ServerEvent { event: Some(event), ..ServerEvent::default() };
+                        if sink.feed((event, WriteFlags::default())).await.is_err() {
+                            return;
+                        }
+                    }
+                    return end(sink, refusal).await;
+                }
             };
-            let event = ServerEvent { event: Some(event), ..ServerEvent::default() };
-            if sink.feed((event, WriteFlags::default())).await.is_err() {
-                // The stream is gone; the reader tells the worker.
-                return;
-            }
             next = outbound.try_recv().ok();
+            let last = next.is_none();
+            let rest =
+                if last { [batch_of(&mut deliveries), results_of(&mut results)] } else { [None, None] };
+            for event in event.into_iter().chain(rest.into_iter().flatten()) {
+                let event = ServerEvent { event: Some(event), ..ServerEvent::default() };
+                if sink.feed((event, WriteFlags::default())).await.is_err() {
+                    // The stream is gone; the reader tells the worker.
+                    return;
+                }
+            }
         }
         if sink.flush().await.is_err() {
             return;
         }
     }
     end(sink, None).await;
+}
+
+fn welcome(session: &Session) -> Welcome {
+    Welcome {
+        agent_id: session.identity.agent.to_string(),
+        instance_id: session.instance.to_string(),
+        features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
+        max_submissions: MAX_SUBMISSIONS as u32,
+        ..Welcome::default()
+    }
+}
+
+fn batch(deliveries: Vec<Delivery>) -> ServerEventKind {
+    ServerEventKind::Deliveries(Deliveries { deliveries, ..Deliveries::default() })
+}
+
+fn batch_of(deliveries: &mut Vec<Delivery>) -> Option<ServerEventKind> {
+    (!deliveries.is_empty()).then(|| batch(std::mem::take(deliveries)))
+}
+
+fn results(results: Vec<SubmissionResult>) -> ServerEventKind {
+    ServerEventKind::Results(Results { results, ..Results::default() })
+}
+
+fn results_of(waiting: &mut Vec<SubmissionResult>) -> Option<ServerEventKind> {
+    (!waiting.is_empty()).then(|| results(std::mem::take(waiting)))
 }
 
 async fn end(mut sink: DuplexSink<ServerEvent>, refusal: Option<Refusal>) {

@@ -4,33 +4,34 @@ use futures_channel::oneshot;
 use grpcio::{Metadata, RpcContext, UnarySink};
 use protobuf::Message;
 
-use super::Gateway;
-use super::answer::{detailed, receipt, retry_after};
+use super::answer::{detailed, retry_after};
 use super::caller::Stranger;
 use super::status;
+use super::{Gateway, convert};
 use crate::audit::Action;
 use crate::envelope::Trace;
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::ids::InstanceId;
 use crate::protocol::{
     AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse, ReplyRequest,
     ReplyResponse, RequestRequest, RequestResponse, ResetStateRequest, ResetStateResponse, SendRequest,
     SendResponse, Untrusted, UpdateStateRequest, UpdateStateResponse,
 };
 use crate::refusal::Refusal;
-use crate::shard::job::{Accepted, Answer, Caller, Declined, Job, MessageJob, RefusedJob, ReplyJob};
-
-/// How long a request may be answered when it does not say, in seconds.
-const DEFAULT_REQUEST_TTL_S: u64 = 60;
-/// Longest time a request may be answered, in seconds.
-const MAX_REQUEST_TTL_S: u64 = 86_400;
+use crate::shard::answer::Answer;
+use crate::shard::job::{
+    Accepted, Caller, Declined, Job, MessageJob, Post, RefusedJob, ReplyJob, StateChange,
+};
 
 /// What a call is about, for the record of its refusal.
 #[derive(Default)]
-struct About<'a> {
-    instance: &'a str,
-    target: &'a str,
-    message_type: &'a str,
+struct About {
+    instance: String,
+    target: String,
+    message_type: String,
 }
+
+/// Where a unary call's outcome goes.
+type Waiting<T> = oneshot::Sender<Result<T, Declined>>;
 
 /// Sends the worker's answer out. The sink's future must run to its end: dropping it cancels the call.
 fn respond<T, R>(
@@ -85,6 +86,35 @@ impl Gateway {
         }
     }
 
+    /// Who calls and from which instance, and the request's content; otherwise the refusal is on its way.
+    #[allow(clippy::type_complexity)] // One tuple, taken apart at once.
+    fn speaker<Q, T: Send + 'static>(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: Untrusted<Q>,
+        action: Action,
+        answer: Waiting<T>,
+        about: impl Fn(&Q) -> About,
+    ) -> Option<(Caller, InstanceId, Q, (About, Waiting<T>))> {
+        let caller = match self.admit(ctx, &request) {
+            Ok((caller, _)) => caller,
+            Err(stranger) => {
+                self.refuse_call(action, stranger, &About::default(), answer);
+                return None;
+            }
+        };
+        let content = request.0?;
+        let about = about(&content);
+        match self.session(&caller, &about.instance) {
+            Ok(instance) => Some((caller, instance, content, (about, answer))),
+            Err(refusal) => {
+                let stranger = Stranger { refusal, identity: Some(caller.identity) };
+                self.refuse_call(action, stranger, &about, answer);
+                None
+            }
+        }
+    }
+
     /// Has a refusal recorded by a worker; the caller is told afterwards.
     pub(super) fn refuse(
         &self,
@@ -113,11 +143,11 @@ impl Gateway {
         &self,
         action: Action,
         stranger: Stranger,
-        about: &About<'_>,
-        answer: Answer<T>,
+        about: &About,
+        answer: Waiting<T>,
     ) {
         let answer = Box::new(move |declined| drop(answer.send(Err(declined))));
-        self.refuse(action, stranger, about.instance, about.target, about.message_type, answer);
+        self.refuse(action, stranger, &about.instance, &about.target, &about.message_type, answer);
     }
 }
 
@@ -135,12 +165,6 @@ fn trace(ctx: &RpcContext<'_>) -> Option<Trace> {
     Trace::from_headers(header(headers, "traceparent"), header(headers, "tracestate"))
 }
 
-/// Where a message's job goes: to its target's worker. A target that is no id is refused by the
-/// sender's.
-fn message_route(caller: &Caller, target: &str) -> u16 {
-    AgentId::parse(target).unwrap_or_else(|| caller.identity.agent.clone()).route_hash()
-}
-
 pub(super) fn send(
     gateway: &Gateway,
     ctx: RpcContext<'_>,
@@ -148,44 +172,13 @@ pub(super) fn send(
     sink: UnarySink<SendResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |accepted: Accepted| SendResponse {
-        message_id: accepted.message_id.to_string(),
-        receipt: receipt(accepted.receipt).into(),
-        ..SendResponse::default()
-    });
-    let (caller, content) = match gateway.admit(&ctx, &request) {
-        Ok(admitted) => admitted,
-        Err(stranger) => {
-            return gateway.refuse_call(Action::Send, stranger, &About::default(), answer);
-        }
+    respond(&ctx, sink, receiver, convert::send_response);
+    let about = |content: &SendRequest| About {
+        instance: content.instance_id.clone(),
+        target: content.target_id.clone(),
+        message_type: content.message_type.clone(),
     };
-    let instance = match gateway.session(&caller, &content.instance_id) {
-        Ok(instance) => instance,
-        Err(refusal) => {
-            let about = About {
-                instance: &content.instance_id,
-                target: &content.target_id,
-                message_type: &content.message_type,
-            };
-            let stranger = Stranger { refusal, identity: Some(caller.identity) };
-            return gateway.refuse_call(Action::Send, stranger, &about, answer);
-        }
-    };
-    let hash = message_route(&caller, &content.target_id);
-    let Some(content) = request.0 else { return };
-    gateway.shards.submit(
-        hash,
-        Job::Message(MessageJob {
-            caller,
-            instance,
-            target: content.target_id,
-            message_type: content.message_type,
-            data_json: content.data_json,
-            request_ttl_s: None,
-            trace: trace(&ctx),
-            answer,
-        }),
-    );
+    message(gateway, &ctx, request, Action::Send, answer, about, convert::send);
 }
 
 pub(super) fn request(
@@ -195,52 +188,40 @@ pub(super) fn request(
     sink: UnarySink<RequestResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |accepted: Accepted| RequestResponse {
-        message_id: accepted.message_id.to_string(),
-        correlation_id: accepted.correlation_id.map(|id| id.to_string()).unwrap_or_default(),
-        receipt: receipt(accepted.receipt).into(),
-        ..RequestResponse::default()
-    });
-    let (caller, content) = match gateway.admit(&ctx, &request) {
-        Ok(admitted) => admitted,
-        Err(stranger) => {
-            return gateway.refuse_call(Action::Request, stranger, &About::default(), answer);
-        }
+    respond(&ctx, sink, receiver, convert::request_response);
+    let about = |content: &RequestRequest| About {
+        instance: content.instance_id.clone(),
+        target: content.target_id.clone(),
+        message_type: content.message_type.clone(),
     };
-    let instance = match gateway.session(&caller, &content.instance_id) {
-        Ok(instance) => instance,
-        Err(refusal) => {
-            let about = About {
-                instance: &content.instance_id,
-                target: &content.target_id,
-                message_type: &content.message_type,
-            };
-            let stranger = Stranger { refusal, identity: Some(caller.identity) };
-            return gateway.refuse_call(Action::Request, stranger, &about, answer);
-        }
-    };
-    let hash = message_route(&caller, &content.target_id);
-    let Some(content) = request.0 else { return };
-    gateway.shards.submit(
-        hash,
-        Job::Message(MessageJob {
-            caller,
-            instance,
-            target: content.target_id,
-            message_type: content.message_type,
-            data_json: content.data_json,
-            request_ttl_s: Some(request_ttl_s(content.timeout_ms)),
-            trace: trace(&ctx),
-            answer,
-        }),
-    );
+    message(gateway, &ctx, request, Action::Request, answer, about, convert::request);
 }
 
-/// `ceil(timeout_ms / 1000)`; 0 or less means the default.
-fn request_ttl_s(timeout_ms: i32) -> u64 {
-    match u64::try_from(timeout_ms) {
-        Ok(0) | Err(_) => DEFAULT_REQUEST_TTL_S,
-        Ok(timeout_ms) => timeout_ms.div_ceil(1000).min(MAX_REQUEST_TTL_S),
+/// Send and Request: to the target's worker.
+fn message<Q>(
+    gateway: &Gateway,
+    ctx: &RpcContext<'_>,
+    request: Untrusted<Q>,
+    action: Action,
+    answer: oneshot::Sender<Result<Accepted, Declined>>,
+    about: impl Fn(&Q) -> About,
+    convert: impl FnOnce(Q) -> Result<Post, Refusal>,
+) {
+    let Some((caller, instance, content, about)) = gateway.speaker(ctx, request, action, answer, about)
+    else {
+        return;
+    };
+    let (about, answer) = about;
+    match convert(content) {
+        Ok(post) => {
+            let hash = convert::route(&caller.identity.agent, &post.target);
+            let (trace, answer) = (trace(ctx), Answer::Call(answer));
+            gateway.shards.submit(hash, Job::Message(MessageJob { caller, instance, post, trace, answer }));
+        }
+        Err(refusal) => {
+            let stranger = Stranger { refusal, identity: Some(caller.identity) };
+            gateway.refuse_call(action, stranger, &about, answer);
+        }
     }
 }
 
@@ -251,47 +232,29 @@ pub(super) fn reply(
     sink: UnarySink<ReplyResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |accepted: Accepted| ReplyResponse {
-        message_id: accepted.message_id.to_string(),
-        receipt: receipt(accepted.receipt).into(),
-        ..ReplyResponse::default()
-    });
-    let (caller, content) = match gateway.admit(&ctx, &request) {
-        Ok(admitted) => admitted,
-        Err(stranger) => {
-            return gateway.refuse_call(Action::Reply, stranger, &About::default(), answer);
-        }
+    respond(&ctx, sink, receiver, convert::reply_response);
+    let about = |content: &ReplyRequest| About {
+        instance: content.instance_id.clone(),
+        target: String::new(),
+        message_type: content.message_type.clone(),
     };
-    let admitted = gateway.session(&caller, &content.instance_id).and_then(|instance| {
-        if content.correlation_id.is_empty() {
-            return Err(Refusal::MISSING_CORRELATION_ID);
+    let Some((caller, instance, content, (about, answer))) =
+        gateway.speaker(&ctx, request, Action::Reply, answer, about)
+    else {
+        return;
+    };
+    match convert::reply(content) {
+        Ok(response) => {
+            // To the requester's worker: it owns the inbox that the reply goes to.
+            let hash = response.correlation_id.route_hash();
+            let (trace, answer) = (trace(&ctx), Answer::Call(answer));
+            gateway.shards.submit(hash, Job::Reply(ReplyJob { caller, instance, response, trace, answer }));
         }
-        let id = CorrelationId::parse(&content.correlation_id).ok_or(Refusal::UNKNOWN_CORRELATION_ID)?;
-        Ok((instance, id))
-    });
-    let (instance, correlation_id) = match admitted {
-        Ok(admitted) => admitted,
         Err(refusal) => {
-            let about =
-                About { instance: &content.instance_id, target: "", message_type: &content.message_type };
             let stranger = Stranger { refusal, identity: Some(caller.identity) };
-            return gateway.refuse_call(Action::Reply, stranger, &about, answer);
+            gateway.refuse_call(Action::Reply, stranger, &about, answer);
         }
-    };
-    let Some(content) = request.0 else { return };
-    // To the requester's worker: it owns the inbox that the reply goes to.
-    gateway.shards.submit(
-        correlation_id.route_hash(),
-        Job::Reply(ReplyJob {
-            caller,
-            instance,
-            correlation_id,
-            message_type: content.message_type,
-            data_json: content.data_json,
-            trace: trace(&ctx),
-            answer,
-        }),
-    );
+    }
 }
 
 pub(super) fn discover(
@@ -328,8 +291,9 @@ pub(super) fn get_state(
     sink: UnarySink<GetStateResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |fields: Vec<(String, String)>| GetStateResponse {
+    respond(&ctx, sink, receiver, |(fields, version): (Vec<(String, String)>, u64)| GetStateResponse {
         state: fields.into_iter().collect(),
+        version,
         ..GetStateResponse::default()
     });
     owned(gateway, &ctx, request, Action::StateGet, answer, |caller, _, answer| Job::StateGet {
@@ -345,10 +309,17 @@ pub(super) fn update_state(
     sink: UnarySink<UpdateStateResponse>,
 ) {
     let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |()| UpdateStateResponse::default());
+    respond(&ctx, sink, receiver, |version| UpdateStateResponse {
+        version,
+        ..UpdateStateResponse::default()
+    });
     owned(gateway, &ctx, request, Action::StateUpdate, answer, |caller, content, answer| Job::StateUpdate {
         caller,
-        updates: content.updates.into_iter().collect(),
+        change: StateChange {
+            updates: content.updates.into_iter().collect(),
+            expected_version: content.expected_version,
+            ttl_ms: content.ttl_ms,
+        },
         answer,
     });
 }
@@ -373,7 +344,7 @@ fn owned<Q: Message, T: Send + 'static>(
     ctx: &RpcContext<'_>,
     request: Untrusted<Q>,
     action: Action,
-    answer: Answer<T>,
+    answer: Waiting<T>,
     job: impl FnOnce(Caller, Q, Answer<T>) -> Job,
 ) {
     let caller = match gateway.admit(ctx, &request) {
@@ -382,20 +353,5 @@ fn owned<Q: Message, T: Send + 'static>(
     };
     let Some(content) = request.0 else { return };
     let hash = caller.identity.agent.route_hash();
-    gateway.shards.submit(hash, job(caller, content, answer));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::request_ttl_s;
-
-    #[test]
-    fn a_request_timeout_is_rounded_up_and_bounded() {
-        assert_eq!(request_ttl_s(0), 60);
-        assert_eq!(request_ttl_s(-5), 60);
-        assert_eq!(request_ttl_s(1), 1);
-        assert_eq!(request_ttl_s(1000), 1);
-        assert_eq!(request_ttl_s(1001), 2);
-        assert_eq!(request_ttl_s(i32::MAX), 86_400);
-    }
+    gateway.shards.submit(hash, job(caller, content, Answer::Call(answer)));
 }

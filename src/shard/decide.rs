@@ -7,19 +7,18 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::inbox::Inbox;
-use super::job::{Accepted, Caller, Discovered, Job, MessageJob, Receipt, RefusedJob, ReplyJob};
-use super::presence::{Presence, owned_by};
-use super::session::Session;
+use super::job::{Accepted, Caller, Committed, Discovered, Job, Receipt, RefusedJob, StateChange};
+use super::posts::Remembered;
+use super::presence::Presence;
+use super::session::{DeliveryId, Session};
 use super::{Settings, Shared};
 use crate::audit::{Action, Decision, Fields, Lane};
 use crate::clock::Now;
 use crate::dlp::Scratch;
-use crate::envelope::{Envelope, MAX_MESSAGE_TYPE_BYTES, new_message_id};
+use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
-use crate::policy::{Breaker, Circuit, Message, Policy, Verdict, check_payload};
+use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::news::News;
 use crate::store::{Batch, keys};
@@ -42,20 +41,33 @@ pub(super) struct PendingRequest {
 pub(super) struct Facts {
     /// Unanswered requests that replies of this round name, and how long they still live (milliseconds).
     pub pending: HashMap<CorrelationId, Option<(PendingRequest, u64)>>,
-    /// Sizes of the fields of states that are updated in this round.
-    pub states: HashMap<AgentId, HashMap<String, usize>>,
+    /// States that are changed in this round.
+    pub states: HashMap<AgentId, StateFact>,
+    /// What became of messages with the idempotency keys of this round, by sender and key.
+    pub remembered: HashMap<(AgentId, String), Option<Remembered>>,
+    /// Lengths of other workers' inboxes that commits of this round send to.
+    pub lengths: HashMap<AgentId, u64>,
     /// Which server has which instance of the agents whose sessions open or end.
     pub presence: Presence,
     /// Targets whose next trial another server makes.
     pub trials_elsewhere: HashSet<AgentId>,
 }
 
+/// A state as it is before a change.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StateFact {
+    /// Sizes of its fields.
+    pub sizes: HashMap<String, usize>,
+    /// How often it was changed.
+    pub version: u64,
+}
+
 /// A decision that awaits its commit.
 pub(super) struct Decided {
     /// What the caller will be told.
     pub outcome: Result<Success, Refusal>,
-    /// Whose message was counted, to be taken back if it does not happen.
-    pub counted: Option<AgentId>,
+    /// Whose messages were counted, to be taken back if it does not happen.
+    pub counted: Vec<AgentId>,
     /// Where a decision on a message is on record.
     pub receipt: Option<Receipt>,
     /// Which effects of the transaction carry it out: first and one past the last.
@@ -71,9 +83,17 @@ pub(super) enum Success {
         accepted: Accepted,
         target: AgentId,
         instance: InstanceId,
+        correlation_id: CorrelationId,
         pending: PendingRequest,
         ttl_ms: u64,
     },
+    /// A repetition of a message that was accepted before.
+    Repeated(Accepted),
+    /// A handler's work is done; its messages are the parts. Where an effect's answer holds the state's
+    /// version, it is there.
+    Committed { committed: Committed, version_at: Option<usize>, parts: Vec<Success> },
+    /// The state was changed; its version, which an effect's answer holds too.
+    Changed { version: u64, version_at: Option<usize> },
     /// The agents to show.
     Discovered(Vec<Discovered>),
     /// The state is in the effect's answer.
@@ -94,53 +114,23 @@ pub(super) struct Transaction<'a> {
     pub inboxes: &'a HashMap<AgentId, Inbox>,
     pub facts: Facts,
     pub effects: usize,
-    queued: HashMap<AgentId, u64>,
-    consumed: HashSet<CorrelationId>,
+    pub(super) queued: HashMap<AgentId, u64>,
+    pub(super) consumed: HashSet<CorrelationId>,
+    /// Deliveries that commits of this round have acknowledged.
+    pub(super) committed: HashSet<(AgentId, InstanceId, DeliveryId)>,
     opening: Vec<(AgentId, InstanceId)>,
     /// Breakers that admitted a trial in this round.
-    trials: HashMap<AgentId, Breaker>,
+    pub(super) trials: HashMap<AgentId, Breaker>,
     /// How many messages were counted in this round, by sender.
     pub(super) senders: BTreeMap<AgentId, u32>,
-    /// Whose message the current job has counted.
-    counted: Option<AgentId>,
+    /// Whose messages the current job has counted.
+    counted: Vec<AgentId>,
     /// Where the current job's decision is on record.
-    receipt: Option<Receipt>,
-    scratch: &'a mut Scratch,
+    pub(super) receipt: Option<Receipt>,
+    pub(super) scratch: &'a mut Scratch,
 }
 
-type Outcome = Result<Success, Refusal>;
-
-/// What was decided on a message, ready for the record.
-struct Judged {
-    decision: Decision,
-    rule: String,
-    refusal: Option<Refusal>,
-    findings: String,
-    redacted: Option<String>,
-}
-
-impl Judged {
-    fn new(policy: &Policy, verdict: Verdict) -> Self {
-        Self {
-            decision: verdict.decision,
-            rule: verdict.rule.to_string(),
-            refusal: verdict.refusal(),
-            findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
-            redacted: verdict.findings.and_then(|scan| scan.redacted),
-        }
-    }
-
-    /// Refused before the pipeline.
-    fn refused(refusal: Refusal) -> Self {
-        Self {
-            decision: Decision::Refused,
-            rule: String::new(),
-            refusal: Some(refusal),
-            findings: String::new(),
-            redacted: None,
-        }
-    }
-}
+pub(super) type Outcome = Result<Success, Refusal>;
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(
@@ -166,7 +156,8 @@ impl<'a> Transaction<'a> {
             opening: Vec::new(),
             trials: HashMap::new(),
             senders: BTreeMap::new(),
-            counted: None,
+            counted: Vec::new(),
+            committed: HashSet::new(),
             receipt: None,
             scratch,
         }
@@ -190,12 +181,18 @@ impl<'a> Transaction<'a> {
     }
 
     /// Records a decision on a message; its receipt goes to who asked.
-    fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+    pub(super) fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
         let policy = &self.settings.policy;
         let fields = Fields { policy_version: policy.version(), ..*fields };
         let place = self.lane.append_counted(self.now, action, decision, &fields);
         self.receipt =
             Some(Receipt { lane: self.lane.id().clone(), place, policy_version: *policy.version() });
+    }
+
+    /// A message counts against its sender's rate.
+    pub(super) fn count(&mut self, sender: &AgentId) {
+        *self.senders.entry(sender.clone()).or_default() += 1;
+        self.counted.push(sender.clone());
     }
 
     /// Decides one job and records the decision.
@@ -204,18 +201,25 @@ impl<'a> Transaction<'a> {
         let outcome = match job {
             Job::Message(job) => self.message(job),
             Job::Reply(job) => self.reply(job),
+            Job::Commit(job) => self.commit(job),
             Job::Discover { caller, capabilities, .. } => self.discover(caller, capabilities),
             Job::StateGet { caller, .. } => {
                 self.effect("HGETALL");
                 let _ = self.batch.arg(keys::state(&caller.identity.agent));
+                self.effect("GET");
+                let _ = self.batch.arg(keys::state_version(&caller.identity.agent));
                 self.state_record(caller, Action::StateGet, &Ok(Success::State), 0);
                 Ok(Success::State)
             }
-            Job::StateUpdate { caller, updates, .. } => self.state_update(caller, updates),
+            Job::StateUpdate { caller, change, .. } => self.state_update(caller, change),
             Job::StateReset { caller, .. } => {
                 self.effect("DEL");
                 let _ = self.batch.arg(keys::state(&caller.identity.agent));
-                let _ = self.facts.states.remove(&caller.identity.agent);
+                self.effect("INCR");
+                let _ = self.batch.arg(keys::state_version(&caller.identity.agent));
+                if let Some(state) = self.facts.states.get_mut(&caller.identity.agent) {
+                    *state = StateFact { version: state.version + 1, ..StateFact::default() };
+                }
                 self.state_record(caller, Action::StateReset, &Ok(Success::Done), 0);
                 Ok(Success::Done)
             }
@@ -224,239 +228,10 @@ impl<'a> Transaction<'a> {
         };
         Decided {
             outcome,
-            counted: self.counted.take(),
+            counted: std::mem::take(&mut self.counted),
             receipt: self.receipt.take(),
             effects: first..self.effects,
         }
-    }
-
-    // --- messages -------------------------------------------------------------------------------
-
-    fn message(&mut self, job: &MessageJob) -> Outcome {
-        let agent = &job.caller.identity.agent;
-        let message_id = new_message_id();
-        let correlation_id = job.request_ttl_s.map(|_| CorrelationId::new(agent));
-        let Judged { decision, rule, refusal, findings, redacted } = self.judge_message(job);
-        let action = if job.request_ttl_s.is_some() { Action::Request } else { Action::Send };
-        self.record_counted(
-            action,
-            decision,
-            &Fields {
-                agent: agent.as_str(),
-                instance: job.instance.as_str(),
-                fingerprint: &job.caller.identity.fingerprint,
-                message_id: Some(message_id),
-                message_type: cut(&job.message_type),
-                target: cut(&job.target),
-                correlation_id,
-                payload_digest: &payload_digest(&job.data_json),
-                payload_len: job.data_json.len() as u32,
-                rule: &rule,
-                reason: refusal.map_or("", |r| r.detail),
-                findings: &findings,
-                ..Fields::default()
-            },
-        );
-        if let Some(refusal) = refusal {
-            return Err(refusal);
-        }
-        let Some(card) = self.settings.policy.agent(&job.target) else {
-            return Err(Refusal::NOT_AUTHORIZED);
-        };
-        let target = card.id.clone();
-        *self.queued.entry(target.clone()).or_default() += 1;
-        let envelope = Envelope {
-            sender: agent,
-            sender_instance: &job.instance,
-            target: &target,
-            message_type: &job.message_type,
-            data_json: redacted.as_deref().unwrap_or(&job.data_json),
-            message_id,
-            correlation_id,
-            expects_reply: correlation_id.is_some(),
-            reply_to_instance: None,
-            trace: job.trace.as_ref(),
-        };
-        let bytes = self.append(&keys::inbox(&target), &envelope);
-        if let (Some(correlation_id), Some(ttl_s)) = (correlation_id, job.request_ttl_s) {
-            let pending = PendingRequest {
-                sender_id: agent.to_string(),
-                sender_instance_id: job.instance.to_string(),
-                target_id: target.to_string(),
-                message_id: message_id.to_string(),
-            };
-            self.pend(&correlation_id, &pending, ttl_s * 1000);
-        }
-        Ok(Success::Queued {
-            accepted: Accepted { message_id, correlation_id, receipt: None },
-            target,
-            bytes,
-        })
-    }
-
-    fn judge_message(&mut self, job: &MessageJob) -> Judged {
-        if let Err(refusal) = self.check_payload(&job.message_type, &job.data_json) {
-            return Judged::refused(refusal);
-        }
-        let sender = &job.caller.identity.agent;
-        let settings = self.settings;
-        let inbox = self.inboxes.get(job.target.as_str());
-        // Open, as far as this server is concerned, while another one makes the trial.
-        let elsewhere = self.facts.trials_elsewhere.contains(job.target.as_str());
-        let waiting = elsewhere.then(|| Breaker::reopened(self.now.mono_ms));
-        let breaker =
-            waiting.as_ref().or(self.trials.get(job.target.as_str())).or(inbox.map(|inbox| &inbox.breaker));
-        let message = Message {
-            sender,
-            target: &job.target,
-            message_type: &job.message_type,
-            data_json: &job.data_json,
-        };
-        let verdict = settings.policy.check(message, breaker, self.now, self.scratch);
-        if verdict.counted {
-            *self.senders.entry(sender.clone()).or_default() += 1;
-            self.counted = Some(sender.clone());
-        }
-        let mut judged = Judged::new(&settings.policy, verdict);
-        if judged.refusal.is_some() {
-            return judged;
-        }
-        if let Err(refusal) = self.check_room(&job.target) {
-            (judged.decision, judged.refusal) = (Decision::Refused, Some(refusal));
-            return judged;
-        }
-        // In half-open the next message of this round has to wait for this trial.
-        if let (Some(config), Some(breaker), Some(inbox)) = (settings.policy.breaker(), breaker, inbox)
-            && breaker.circuit(config, self.now.mono_ms) == Circuit::HalfOpen
-        {
-            let mut breaker = breaker.clone();
-            breaker.admitted(config, self.now.mono_ms);
-            let _ = self.trials.insert(inbox.agent.clone(), breaker);
-        }
-        judged
-    }
-
-    fn check_payload(&self, message_type: &str, data_json: &str) -> Result<(), Refusal> {
-        check_payload(&self.settings.limits, message_type, data_json)
-    }
-
-    /// Whether the target's inbox takes one more.
-    fn check_room(&self, target: &str) -> Result<(), Refusal> {
-        let Some(inbox) = self.inboxes.get(target) else {
-            return Ok(());
-        };
-        let waiting = inbox.len + self.queued.get(target).copied().unwrap_or(0);
-        if waiting >= self.settings.limits.max_queue_len {
-            return Err(Refusal::QUEUE_FULL);
-        }
-        if !self.settings.delivery.queue_offline && !self.shared.directory.is_active(&inbox.agent) {
-            return Err(Refusal::TARGET_OFFLINE);
-        }
-        Ok(())
-    }
-
-    /// Adds the envelope to a stream; its size in bytes.
-    fn append(&mut self, stream: &str, envelope: &Envelope<'_>) -> usize {
-        let json = envelope.to_json(self.now);
-        self.effect("XADD");
-        let _ = self.batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&json);
-        json.len()
-    }
-
-    pub(super) fn pend(&mut self, correlation_id: &CorrelationId, pending: &PendingRequest, ttl_ms: u64) {
-        self.effect("SET");
-        let _ = self
-            .batch
-            .arg(keys::pending_request(correlation_id))
-            // A struct of strings always serializes.
-            .arg(serde_json::to_string(pending).unwrap_or_default())
-            .arg("PX")
-            .arg(ttl_ms);
-    }
-
-    fn reply(&mut self, job: &ReplyJob) -> Outcome {
-        let agent = &job.caller.identity.agent;
-        let message_id = new_message_id();
-        let judged = self.judge_reply(job);
-        let searched = match &judged {
-            Ok(_) => {
-                let policy = &self.settings.policy;
-                let verdict = policy.check_reply(&job.message_type, &job.data_json, self.scratch);
-                Judged::new(policy, verdict)
-            }
-            Err(refusal) => Judged::refused(*refusal),
-        };
-        let (target, instance) = match &judged {
-            Ok((target, instance, ..)) => (target.as_str(), instance.as_str()),
-            Err(_) => ("", ""),
-        };
-        let mismatch = searched.refusal == Some(Refusal::REPLY_SENDER_MISMATCH);
-        self.record_counted(
-            Action::Reply,
-            if mismatch { Decision::AuthzDenied } else { searched.decision },
-            &Fields {
-                agent: agent.as_str(),
-                instance: job.instance.as_str(),
-                fingerprint: &job.caller.identity.fingerprint,
-                message_id: Some(message_id),
-                message_type: cut(&job.message_type),
-                target,
-                target_instance: instance,
-                correlation_id: Some(job.correlation_id),
-                payload_digest: &payload_digest(&job.data_json),
-                payload_len: job.data_json.len() as u32,
-                rule: &searched.rule,
-                reason: searched.refusal.map_or("", |r| r.detail),
-                findings: &searched.findings,
-                ..Fields::default()
-            },
-        );
-        if let Some(refusal) = searched.refusal {
-            return Err(refusal);
-        }
-        let (target, instance, pending, ttl_ms) = judged?;
-        let _ = self.consumed.insert(job.correlation_id);
-        let envelope = Envelope {
-            sender: agent,
-            sender_instance: &job.instance,
-            target: &target,
-            message_type: &job.message_type,
-            data_json: searched.redacted.as_deref().unwrap_or(&job.data_json),
-            message_id,
-            correlation_id: Some(job.correlation_id),
-            expects_reply: false,
-            reply_to_instance: Some(&instance),
-            trace: job.trace.as_ref(),
-        };
-        let _ = self.append(&keys::instance_inbox(&target, &instance), &envelope);
-        self.effect("DEL");
-        let _ = self.batch.arg(keys::pending_request(&job.correlation_id));
-        let connected = self.inboxes.get(&target).is_some_and(|i| i.slot(&instance).is_some());
-        if !connected {
-            // Registered, so that the reply is cleared away if the instance never comes back.
-            self.effect("HSETNX");
-            let _ =
-                self.batch.arg(keys::instances(&target)).arg(instance.as_str()).arg(self.now.unix_us / 1000);
-        }
-        let accepted = Accepted { message_id, correlation_id: Some(job.correlation_id), receipt: None };
-        Ok(Success::Replied { accepted, target, instance, pending, ttl_ms })
-    }
-
-    /// A pending request is itself the permission to reply; only an accepted reply consumes it.
-    fn judge_reply(&self, job: &ReplyJob) -> Result<(AgentId, InstanceId, PendingRequest, u64), Refusal> {
-        let unknown = Refusal::UNKNOWN_CORRELATION_ID;
-        if self.consumed.contains(&job.correlation_id) {
-            return Err(unknown);
-        }
-        let fact = self.facts.pending.get(&job.correlation_id).and_then(Option::as_ref);
-        let (pending, ttl_ms) = fact.ok_or(unknown)?;
-        if pending.target_id != job.caller.identity.agent.as_str() {
-            return Err(Refusal::REPLY_SENDER_MISMATCH);
-        }
-        self.check_payload(&job.message_type, &job.data_json)?;
-        let card = self.settings.policy.agent(&pending.sender_id).ok_or(unknown)?;
-        let instance = InstanceId::parse(&pending.sender_instance_id).ok_or(unknown)?;
-        Ok((card.id.clone(), instance, pending.clone(), *ttl_ms))
     }
 
     // --- discover and state ----------------------------------------------------------------------
@@ -492,30 +267,14 @@ impl<'a> Transaction<'a> {
         Ok(Success::Discovered(found))
     }
 
-    fn state_update(&mut self, caller: &Caller, updates: &[(String, String)]) -> Outcome {
+    fn state_update(&mut self, caller: &Caller, change: &StateChange) -> Outcome {
         let agent = &caller.identity.agent;
-        let limits = &self.settings.limits;
-        let mut sizes = self.facts.states.get(agent).cloned().unwrap_or_default();
-        for (field, value) in updates {
-            let _ = sizes.insert(field.clone(), value.len());
-        }
-        let bytes: usize = sizes.iter().map(|(field, size)| field.len() + size).sum();
-        let outcome = if sizes.len() > limits.max_state_fields || bytes > limits.max_state_bytes {
-            Err(Refusal::STATE_TOO_LARGE)
-        } else {
-            Ok(Success::Done)
-        };
-        let written: usize = updates.iter().map(|(field, value)| field.len() + value.len()).sum();
+        let outcome = self.check_state(agent, change).map(|()| Success::Done);
+        let written: usize = change.updates.iter().map(|(field, value)| field.len() + value.len()).sum();
         self.state_record(caller, Action::StateUpdate, &outcome, written);
-        if outcome.is_ok() && !updates.is_empty() {
-            self.effect("HSET");
-            let _ = self.batch.arg(keys::state(agent));
-            for (field, value) in updates {
-                let _ = self.batch.arg(field).arg(value);
-            }
-            let _ = self.facts.states.insert(agent.clone(), sizes);
-        }
-        outcome
+        let _ = outcome?;
+        let (version, version_at) = self.change_state(agent, change);
+        Ok(Success::Changed { version, version_at })
     }
 
     fn state_record(&mut self, caller: &Caller, action: Action, outcome: &Outcome, bytes: usize) {
@@ -575,9 +334,7 @@ impl<'a> Transaction<'a> {
             }
             self.effect("HSET");
             let _ = self.batch.arg(keys::agent(agent)).arg("status").arg("ACTIVE");
-            self.effect("HSET");
-            let owner = owned_by(&self.shared.server);
-            let _ = self.batch.arg(keys::instances(agent)).arg(session.instance.as_str()).arg(owner);
+            self.own(agent, &session.instance);
             let (agent, instance) = (agent.clone(), session.instance.clone());
             self.publish(&News::Opened(agent, instance, self.shared.server.clone()));
         }
@@ -591,6 +348,7 @@ impl<'a> Transaction<'a> {
             crate::refusal::Kind::InvalidArgument
             | crate::refusal::Kind::FailedPrecondition
             | crate::refusal::Kind::ResourceExhausted
+            | crate::refusal::Kind::Aborted
             | crate::refusal::Kind::Unavailable => Decision::Refused,
         };
         self.record_counted(
@@ -617,8 +375,4 @@ pub(super) fn cut(text: &str) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or_default()
-}
-
-fn payload_digest(data_json: &str) -> [u8; 32] {
-    Sha256::digest(data_json.as_bytes()).into()
 }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::decide::{Decided, Success};
-use super::inbox::{Claim, EntryKey, Read};
+use super::inbox::{Claim, EntryKey, Inbox, Read};
 use super::session::{DeliveryId, Outbound, Place};
 use super::worker::{STALL_MS, Worker};
 use crate::clock::Now;
+use crate::config::Delivery;
 use crate::envelope::message_id_of;
 use crate::ids::{AgentId, InstanceId, ServerId};
 use crate::store::answers::{self, StreamEntry};
@@ -19,6 +20,9 @@ use crate::store::{Value, keys};
 const MAX_INBOXES: usize = 256;
 /// Entries read in one round, over all inboxes; what is left is read in the next.
 const MAX_ROUND_READS: usize = 1024;
+
+/// Why a message dies whose time to live is over.
+const EXPIRED_REASON: &str = "expired";
 
 /// A step behind the transaction.
 pub(super) enum Tail {
@@ -32,6 +36,37 @@ pub(super) enum Tail {
     Read { agent: AgentId, read: Read },
     /// XLEN.
     Length { agent: AgentId },
+}
+
+/// The messages that a job sent.
+pub(super) fn parts(success: &Success) -> &[Success] {
+    match success {
+        Success::Committed { parts, .. } => parts,
+        other => std::slice::from_ref(other),
+    }
+}
+
+/// Takes a delivery back whose time has not come, or is over: it waits, or goes to the dead letters.
+fn untimely(
+    inbox: &mut Inbox,
+    instance: &InstanceId,
+    id: DeliveryId,
+    (not_before_ms, expires_ms): (Option<u64>, Option<u64>),
+    now: Now,
+    config: &Delivery,
+) -> bool {
+    let unix_ms = now.unix_us / 1000;
+    if expires_ms.is_some_and(|at_ms| at_ms <= unix_ms) {
+        let _ = inbox.nack(instance, id, EXPIRED_REASON, false, now.mono_ms, config);
+        return true;
+    }
+    match not_before_ms {
+        Some(at_ms) if at_ms > unix_ms => {
+            inbox.postponed(instance, id, now.mono_ms + (at_ms - unix_ms));
+            true
+        }
+        _ => false,
+    }
 }
 
 impl Worker {
@@ -57,21 +92,21 @@ impl Worker {
 
     /// What the transaction adds is read back in the same pipeline.
     pub(super) fn expect_deliveries(&mut self, decided: &[Decided]) {
-        for decision in decided {
-            match &decision.outcome {
-                Ok(Success::Queued { target, bytes, .. }) => {
+        for part in decided.iter().filter_map(|decision| decision.outcome.as_ref().ok()).flat_map(parts) {
+            match part {
+                Success::Queued { target, bytes, .. } => {
                     if let Some(inbox) = self.inboxes.get_mut(target) {
                         inbox.added(*bytes);
                         self.ready.insert(target.clone());
                     }
                 }
-                Ok(Success::Replied { target, instance, .. }) => {
+                Success::Replied { target, instance, .. } => {
                     if let Some(inbox) = self.inboxes.get_mut(target) {
                         inbox.own_news(instance);
                         self.ready.insert(target.clone());
                     }
                 }
-                Ok(Success::Discovered(_) | Success::State | Success::Done | Success::Opened) | Err(_) => {}
+                _ => {}
             }
         }
     }
@@ -79,10 +114,9 @@ impl Worker {
     /// Sessions on other servers get what this transaction adds for them.
     pub(super) fn tell_peers(&mut self, decided: &[Decided]) {
         let mut news: BTreeMap<ServerId, BTreeSet<&AgentId>> = BTreeMap::new();
-        for decision in decided {
-            let target = match &decision.outcome {
-                Ok(Success::Queued { target, .. } | Success::Replied { target, .. }) => target,
-                Ok(_) | Err(_) => continue,
+        for part in decided.iter().filter_map(|decision| decision.outcome.as_ref().ok()).flat_map(parts) {
+            let (Success::Queued { target, .. } | Success::Replied { target, .. }) = part else {
+                continue;
             };
             for server in self.shared.directory.servers_of(target) {
                 let _ = news.entry(server).or_default().insert(target);
@@ -108,8 +142,8 @@ impl Worker {
     }
 
     pub(super) fn expect_no_deliveries(&mut self, decided: &[Decided]) {
-        for decision in decided {
-            if let Ok(Success::Queued { target, .. }) = &decision.outcome
+        for part in decided.iter().filter_map(|decision| decision.outcome.as_ref().ok()).flat_map(parts) {
+            if let Success::Queued { target, .. } = part
                 && let Some(inbox) = self.inboxes.get_mut(target)
             {
                 inbox.not_added();
@@ -317,13 +351,27 @@ impl Worker {
         for entry in &claim.entries {
             let found = returned.iter().position(|e| e.id == *entry).map(|at| returned.swap_remove(at));
             match (found, &session) {
-                (Some(StreamEntry { id, envelope: Some(envelope) }), Some(session)) => {
+                (
+                    Some(StreamEntry { id, envelope: Some(envelope), expires_ms, not_before_ms }),
+                    Some(session),
+                ) => {
                     let message_id = message_id_of(&envelope).unwrap_or_default();
                     let (instance, bytes) = (&claim.instance, envelope.len());
                     let attempt =
                         inbox.delivered_again(instance, claim.place, id, message_id, bytes, now.mono_ms);
-                    self.custody.delivered(agent, instance, message_id, attempt, now);
                     let id = DeliveryId { place: claim.place, entry: id };
+                    if untimely(
+                        inbox,
+                        instance,
+                        id,
+                        (not_before_ms, expires_ms),
+                        now,
+                        &self.settings.delivery,
+                    ) {
+                        let _ = self.dying.insert(agent.clone());
+                        continue;
+                    }
+                    self.custody.delivered(agent, instance, message_id, attempt, now);
                     session.send(Outbound::Delivery { id, attempt, envelope });
                 }
                 // Deleted meanwhile, or another server's: nothing is left to deliver.
@@ -371,11 +419,16 @@ impl Worker {
         let Some(session) = inbox.slot(&read.instance).map(|slot| slot.session.clone()) else {
             return;
         };
-        for StreamEntry { id, envelope } in entries {
+        for StreamEntry { id, envelope, expires_ms, not_before_ms } in entries {
             let bytes = envelope.as_ref().map_or(0, String::len);
             let message_id = envelope.as_deref().and_then(message_id_of).unwrap_or_default();
             inbox.delivered_new(&read.instance, read.place, id, message_id, bytes, now.mono_ms);
             let id = DeliveryId { place: read.place, entry: id };
+            let times = (not_before_ms, expires_ms);
+            if untimely(inbox, &read.instance, id, times, now, &self.settings.delivery) {
+                let _ = self.dying.insert(agent.clone());
+                continue;
+            }
             match envelope {
                 Some(envelope) => {
                     self.custody.delivered(agent, &read.instance, message_id, 1, now);

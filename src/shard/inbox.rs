@@ -318,6 +318,34 @@ impl Inbox {
         Some((message_id, attempts))
     }
 
+    /// The message that an instance holds by a delivery, and the number of the delivery.
+    pub fn held(&self, instance: &InstanceId, id: DeliveryId) -> Option<(Uuid, u32)> {
+        let entry = self.entries.get(&Self::key(instance, id))?;
+        let held = entry.state == State::InFlight && entry.holder == *instance;
+        held.then_some((entry.message_id, entry.attempts))
+    }
+
+    /// A commit has acknowledged a delivery, and taken it out of Redis.
+    pub fn committed(&mut self, instance: &InstanceId, id: DeliveryId) {
+        if let Some((key, _)) = self.release(instance, id, State::Leaving) {
+            if key.owner.is_none() {
+                self.shrunk(1);
+            }
+            self.removed(&key);
+        }
+    }
+
+    /// An entry was read that may not be delivered before `due_ms`: it is with nobody until then.
+    pub fn postponed(&mut self, instance: &InstanceId, id: DeliveryId, due_ms: u64) {
+        if let Some((key, _)) = self.release(instance, id, State::Waiting { due_ms, lost: false }) {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                // That was no delivery.
+                entry.attempts = entry.attempts.saturating_sub(1);
+            }
+            self.waiting.push(Reverse((due_ms, key)));
+        }
+    }
+
     /// Which message a delivery is of.
     pub fn message_of(&self, instance: &InstanceId, id: DeliveryId) -> Option<Uuid> {
         self.entries.get(&Self::key(instance, id)).map(|entry| entry.message_id)

@@ -56,6 +56,12 @@ pub fn mailbox() -> (Mailbox, Inlet) {
     )
 }
 
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mailbox")
+    }
+}
+
 impl Mailbox {
     /// Hands a job to the worker, or gives it back, with the reason, when too many jobs or bytes wait
     /// already or the worker stops.

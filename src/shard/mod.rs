@@ -9,8 +9,10 @@
 //! * `flow`: what follows in the same pipeline: acknowledge, claim, read.
 //! * `custody`: who got and who acknowledged what, for the record.
 //! * `presence`: which server has which instance, as the store says.
-//! * `decide`: what happens to each job, and its audit record; `notes`: what happened by itself.
+//! * `decide`: what happens to each job, and its audit record; `posts`: to messages and commits;
+//!   `notes`: what happened by itself.
 
+pub mod answer;
 mod custody;
 mod decide;
 pub mod directory;
@@ -19,6 +21,7 @@ pub mod inbox;
 pub mod job;
 pub mod mailbox;
 mod notes;
+mod posts;
 mod presence;
 mod ready;
 mod round;
@@ -27,8 +30,9 @@ pub mod worker;
 
 pub use notes::OperatorEvent;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,6 +73,10 @@ pub struct Shared {
     pub server: ServerId,
     /// Other servers on this Redis.
     peers: AtomicUsize,
+    /// Targets whose circuits are not closed: what the home worker knows, for commits made elsewhere.
+    circuits: RwLock<HashSet<AgentId>>,
+    /// How each worker is reached; set once they run.
+    mailboxes: OnceLock<Vec<Mailbox>>,
     /// Where the audit lanes stand, and whether anything may be admitted.
     pub board: Board,
     /// Where Redis is.
@@ -83,12 +91,38 @@ impl Shared {
         Self {
             server,
             peers: AtomicUsize::new(peers),
+            circuits: RwLock::default(),
+            mailboxes: OnceLock::new(),
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
             directory: Directory::default(),
             board: Board::default(),
             redis_url: config.redis.url.clone(),
             redis_timeout: Duration::from_millis(config.redis.timeout_ms),
+        }
+    }
+
+    /// Whether a target's circuit is known not to be closed.
+    pub fn is_circuit_open(&self, agent: &str) -> bool {
+        self.circuits.read().unwrap_or_else(PoisonError::into_inner).contains(agent)
+    }
+
+    /// A target's circuit opened, or closed.
+    pub fn set_circuit(&self, agent: &AgentId, open: bool) {
+        let mut circuits = self.circuits.write().unwrap_or_else(PoisonError::into_inner);
+        if open {
+            let _ = circuits.insert(agent.clone());
+        } else {
+            let _ = circuits.remove(agent);
+        }
+    }
+
+    /// Tells an agent's home worker.
+    pub fn tell(&self, agent: &AgentId, control: Control) {
+        let mailboxes = self.mailboxes.get().map_or(&[][..], Vec::as_slice);
+        let home = usize::from(agent.route_hash()) % mailboxes.len().max(1);
+        if let Some(mailbox) = mailboxes.get(home) {
+            mailbox.control(control);
         }
     }
 
@@ -149,6 +183,8 @@ impl Shards {
             shards.mailboxes.push(mailbox);
             workers.push(worker::Worker::connect(shared.clone(), boot, index, count, inlet)?);
         }
+        // Once: a start that fails before here is tried again.
+        let _ = shared.mailboxes.set(shards.mailboxes.clone());
         let mut threads = Vec::with_capacity(count);
         for (index, worker) in workers.into_iter().enumerate() {
             let core = cores.get(index % cores.len().max(1)).copied();
@@ -218,7 +254,7 @@ impl Shards {
         match news {
             News::Inboxes(agents) => {
                 for agent in agents {
-                    self.tell(&agent.clone(), Control::News(agent));
+                    shared.tell(&agent.clone(), Control::News(agent));
                 }
             }
             News::Joined(server) => {
@@ -235,17 +271,17 @@ impl Shards {
             News::Closed(agent, instance, server) => {
                 if server != *own {
                     shared.directory.remove_elsewhere(&agent, &instance);
-                    self.tell(&agent.clone(), Control::Left(agent, instance));
+                    shared.tell(&agent.clone(), Control::Left(agent, instance));
                 }
             }
             News::Circuit(agent, open, server) => {
                 if server != *own {
-                    self.tell(&agent.clone(), Control::Circuit(agent, open));
+                    shared.tell(&agent.clone(), Control::Circuit(agent, open));
                 }
             }
             News::Failed(agent, server) => {
                 if server != *own {
-                    self.tell(&agent.clone(), Control::Failed(agent));
+                    shared.tell(&agent.clone(), Control::Failed(agent));
                 }
             }
             News::Servers { others, came, gone } => {
@@ -253,7 +289,7 @@ impl Shards {
                 for server in gone {
                     for (agent, instances) in shared.directory.remove_server(&server) {
                         for instance in instances {
-                            self.tell(&agent, Control::Orphaned(agent.clone(), instance, server.clone()));
+                            shared.tell(&agent, Control::Orphaned(agent.clone(), instance, server.clone()));
                         }
                     }
                 }
@@ -262,12 +298,6 @@ impl Shards {
                 }
             }
             News::Missed => self.tell_all(|| Control::LookOver),
-        }
-    }
-
-    fn tell(&self, agent: &AgentId, control: Control) {
-        if let Some(mailbox) = self.home(agent) {
-            mailbox.control(control);
         }
     }
 

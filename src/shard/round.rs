@@ -4,14 +4,16 @@
 
 use std::collections::BTreeSet;
 
-use super::decide::{Decided, Facts, PendingRequest, Success, Transaction};
+use super::decide::{Decided, Facts, PendingRequest, StateFact, Success, Transaction};
+use super::flow::parts;
 use super::inbox::{DeadLetter, EntryKey, MAX_ATTEMPTS_REASON};
-use super::job::{Accepted, Declined, Job, MessageJob, ReplyJob};
+use super::job::{Accepted, CommitJob, Committed, Control, Declined, Job, MessageJob, ReplyJob};
 use super::notes::Note;
+use super::posts::Remembered;
 use super::presence;
 use super::worker::{STALL_MS, Scan, Worker};
 use crate::clock::Now;
-use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 use crate::policy::Circuit;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, StreamEntry};
@@ -255,7 +257,7 @@ impl Worker {
 
     /// What did not happen does not count against its sender.
     fn take_back(&self, decided: &[Decided]) {
-        for agent in decided.iter().filter_map(|decision| decision.counted.as_ref()) {
+        for agent in decided.iter().flat_map(|decision| &decision.counted) {
             if let Some(card) = self.settings.policy.agent(agent.as_str()) {
                 card.sent().take_back();
             }
@@ -282,31 +284,47 @@ impl Worker {
         let clears = if stalled { Vec::new() } else { self.take_clears(jobs) };
         let has_peers = self.shared.has_peers();
 
-        let replies: Vec<&ReplyJob> = jobs.iter().filter_map(Job::as_reply).collect();
-        let states: Vec<&AgentId> = jobs.iter().filter_map(Job::updated_state).collect();
+        let answered: Vec<CorrelationId> = jobs.iter().flat_map(Job::answered).collect();
+        let states: Vec<&AgentId> = jobs.iter().filter_map(Job::changed_state).collect();
+        let keyed = keyed(jobs);
+        let elsewhere = self.homes_elsewhere(jobs);
         let present = self.present(jobs, notes, &clears);
-        gathered.watching = !replies.is_empty() || !states.is_empty() || !present.is_empty();
+        gathered.watching =
+            !answered.is_empty() || !states.is_empty() || !present.is_empty() || !keyed.is_empty();
         if gathered.watching {
             let _ = self.batch.command("WATCH");
-            for reply in &replies {
-                let _ = self.batch.arg(keys::pending_request(&reply.correlation_id));
+            for id in &answered {
+                let _ = self.batch.arg(keys::pending_request(id));
             }
             for agent in &states {
-                let _ = self.batch.arg(keys::state(agent));
+                let _ = self.batch.arg(keys::state(agent)).arg(keys::state_version(agent));
+            }
+            for (sender, key) in &keyed {
+                let _ = self.batch.arg(keys::idempotency(sender, key));
             }
             for agent in &present {
                 let _ = self.batch.arg(keys::instances(agent));
             }
         }
-        for reply in &replies {
+        for id in &answered {
             for command in ["GET", "PTTL"] {
                 let _ = self.batch.command(command);
-                let _ = self.batch.arg(keys::pending_request(&reply.correlation_id));
+                let _ = self.batch.arg(keys::pending_request(id));
             }
         }
         for agent in &states {
             let _ = self.batch.command("HGETALL");
             let _ = self.batch.arg(keys::state(agent));
+            let _ = self.batch.command("GET");
+            let _ = self.batch.arg(keys::state_version(agent));
+        }
+        for (sender, key) in &keyed {
+            let _ = self.batch.command("GET");
+            let _ = self.batch.arg(keys::idempotency(sender, key));
+        }
+        for agent in &elsewhere {
+            let _ = self.batch.command("XLEN");
+            let _ = self.batch.arg(keys::inbox(agent));
         }
         for agent in &present {
             let _ = self.batch.command("HGETALL");
@@ -357,17 +375,27 @@ impl Worker {
         if gathered.watching {
             drop(found.next());
         }
-        for reply in &replies {
+        for id in &answered {
             let (pending, ttl) = (found.next(), found.next());
             let pending = pending.as_ref().and_then(parse_pending);
             let ttl_ms = ttl.as_ref().and_then(answers::int).unwrap_or(0);
             let fact = pending.map(|pending| (pending, ttl_ms));
-            let _ = gathered.facts.pending.insert(reply.correlation_id, fact);
+            let _ = gathered.facts.pending.insert(*id, fact);
         }
-        for (agent, value) in states.iter().zip(found.by_ref()) {
-            let fields = answers::pairs(value).unwrap_or_default();
+        for agent in &states {
+            let fields = found.next().and_then(answers::pairs).unwrap_or_default();
             let sizes = fields.into_iter().map(|(field, value)| (field, value.len())).collect();
-            let _ = gathered.facts.states.insert((*agent).clone(), sizes);
+            let version = found.next().as_ref().and_then(answers::int).unwrap_or(0);
+            let _ = gathered.facts.states.insert((*agent).clone(), StateFact { sizes, version });
+        }
+        for key in keyed {
+            let stored = found.next();
+            let remembered = stored.as_ref().and_then(answers::text).and_then(Remembered::parse);
+            let _ = gathered.facts.remembered.insert(key, remembered);
+        }
+        for agent in elsewhere {
+            let length = found.next().as_ref().and_then(answers::int).unwrap_or(0);
+            let _ = gathered.facts.lengths.insert(agent, length);
         }
         for agent in &present {
             let known = found.next().as_ref().map(presence::instances).unwrap_or_default();
@@ -411,6 +439,15 @@ impl Worker {
         Ok(gathered)
     }
 
+    /// Targets of this round's commits whose inboxes are another worker's.
+    fn homes_elsewhere(&self, jobs: &[Job]) -> Vec<AgentId> {
+        let commits = jobs.iter().filter(|job| matches!(job, Job::Commit(_)));
+        let targets: BTreeSet<&str> = commits.flat_map(Job::posts).map(|post| post.target.as_str()).collect();
+        let foreign = targets.into_iter().filter(|target| !self.inboxes.contains_key(*target));
+        let policy = &self.settings.policy;
+        foreign.filter_map(|target| policy.agent(target)).map(|card| card.id.clone()).collect()
+    }
+
     /// Agents whose instances matter in this round: sessions open, end, or are cleared away.
     fn present(&self, jobs: &[Job], notes: usize, clears: &[(AgentId, InstanceId)]) -> BTreeSet<AgentId> {
         let opening = jobs.iter().filter_map(Job::as_open).map(|session| &session.identity.agent);
@@ -424,10 +461,8 @@ impl Worker {
         let Some(config) = self.settings.policy.breaker() else {
             return Vec::new();
         };
-        let targets = jobs.iter().filter_map(|job| match job {
-            Job::Message(message) => self.inboxes.get(message.target.as_str()),
-            _ => None,
-        });
+        let targets =
+            jobs.iter().flat_map(Job::posts).filter_map(|post| self.inboxes.get(post.target.as_str()));
         let mut trials: Vec<AgentId> = targets
             .filter(|inbox| inbox.breaker.circuit(config, now.mono_ms) == Circuit::HalfOpen)
             .map(|inbox| inbox.agent.clone())
@@ -556,7 +591,7 @@ impl Worker {
             return;
         }
         let stream = keys::instance_inbox(&agent, &instance);
-        for StreamEntry { id, envelope } in unread {
+        for StreamEntry { id, envelope, .. } in unread {
             let letter = DeadLetter {
                 key: EntryKey { owner: Some(instance.clone()), entry: id },
                 holder: instance.clone(),
@@ -634,36 +669,79 @@ impl Worker {
                 job.fail(Refusal::STORAGE_UNAVAILABLE);
                 continue;
             }
-            // A caller that is gone needs no answer.
+            let version = |at: Option<usize>, otherwise: u64| {
+                at.and_then(|at| values.get(at)).and_then(answers::int).unwrap_or(otherwise)
+            };
             match (job, success) {
                 (Job::Message(MessageJob { answer, .. }), Success::Queued { accepted, target, .. }) => {
-                    if let (Some(config), Some(inbox)) =
-                        (self.settings.policy.breaker(), self.inboxes.get_mut(&target))
-                    {
-                        inbox.breaker.admitted(config, now.mono_ms);
-                    }
-                    let _ = answer.send(Ok(Accepted { receipt, ..accepted }));
+                    self.admitted(&target, now);
+                    answer.send(Ok(Accepted { receipt, ..accepted }));
+                }
+                (Job::Message(MessageJob { answer, .. }), Success::Repeated(accepted)) => {
+                    answer.send(Ok(Accepted { receipt, ..accepted }));
                 }
                 (
                     Job::Reply(ReplyJob { answer, .. }),
                     Success::Replied { accepted, target, instance, .. },
                 ) => {
                     self.expect_return(&target, instance, now);
-                    let _ = answer.send(Ok(Accepted { receipt, ..accepted }));
+                    answer.send(Ok(Accepted { receipt, ..accepted }));
                 }
-                (Job::Discover { answer, .. }, Success::Discovered(found)) => {
-                    let _ = answer.send(Ok(found));
+                (Job::Commit(job), Success::Committed { committed, version_at, parts }) => {
+                    let version = version(version_at, committed.version);
+                    self.committed(&job, parts, now);
+                    job.answer.send(Ok(Committed { version, ..committed }));
                 }
+                (Job::Discover { answer, .. }, Success::Discovered(found)) => answer.send(Ok(found)),
                 (Job::StateGet { answer, .. }, Success::State) => {
+                    let version = version(Some(effects.start + 1), 0);
                     let value = values.get_mut(effects.start).map(std::mem::take).unwrap_or_default();
-                    let _ = answer.send(answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE.into()));
+                    let fields = answers::pairs(value).ok_or(Refusal::STORAGE_UNAVAILABLE.into());
+                    answer.send(fields.map(|fields| (fields, version)));
                 }
-                (Job::StateUpdate { answer, .. } | Job::StateReset { answer, .. }, Success::Done) => {
-                    let _ = answer.send(Ok(()));
+                (Job::StateUpdate { answer, .. }, Success::Changed { version: known, version_at }) => {
+                    answer.send(Ok(version(version_at, known)));
                 }
+                (Job::StateReset { answer, .. }, Success::Done) => answer.send(Ok(())),
                 (Job::Open(session), Success::Opened) => self.opened(&session, now),
                 (job, _) => job.fail(Refusal::STORAGE_UNAVAILABLE),
             }
+        }
+    }
+
+    fn admitted(&mut self, target: &AgentId, now: Now) {
+        if let (Some(config), Some(inbox)) = (self.settings.policy.breaker(), self.inboxes.get_mut(target)) {
+            inbox.breaker.admitted(config, now.mono_ms);
+        }
+    }
+
+    /// A commit happened: its delivery is done with, and its messages are on their way.
+    fn committed(&mut self, job: &CommitJob, parts: Vec<Success>, now: Now) {
+        let agent = &job.caller.identity.agent;
+        if let (Some(delivery), Some(inbox)) = (job.delivery, self.inboxes.get_mut(agent)) {
+            inbox.committed(&job.instance, delivery);
+            self.handler_succeeded(agent, now);
+            self.ready.insert(agent.clone());
+        }
+        for part in parts {
+            match part {
+                Success::Queued { target, .. } => {
+                    self.admitted(&target, now);
+                    self.tell_home(target);
+                }
+                Success::Replied { target, instance, .. } => {
+                    self.expect_return(&target, instance, now);
+                    self.tell_home(target);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The inbox of another worker holds something new.
+    fn tell_home(&self, agent: AgentId) {
+        if !self.inboxes.contains_key(&agent) {
+            self.shared.tell(&agent.clone(), Control::News(agent));
         }
     }
 
@@ -682,25 +760,47 @@ impl Worker {
     /// not stored can still be answered.
     fn effect_failed(&mut self, job: &Job, success: Success, error: String) {
         log::error!("worker {}: Redis refused an effect: {error}", self.index);
-        let (message_id, agent) = match success {
-            Success::Queued { accepted, target, .. } => {
-                if let Some(inbox) = self.inboxes.get_mut(&target) {
-                    inbox.not_added();
+        let committed = matches!(job, Job::Commit(_));
+        for part in parts(&success) {
+            match part {
+                Success::Queued { accepted, target, .. } => {
+                    if let Some(inbox) = self.inboxes.get_mut(target) {
+                        inbox.not_added();
+                    }
+                    if committed {
+                        // Part of it may be there.
+                        let _ = self.measure.insert(target.clone());
+                    }
+                    let (message_id, agent) = (Some(accepted.message_id), target.to_string());
+                    self.notes.push(Note::EffectFailed { message_id, agent, error: error.clone() });
                 }
-                (Some(accepted.message_id), target.to_string())
-            }
-            Success::Replied { accepted, target, pending, ttl_ms, .. } => {
-                if let Job::Reply(ReplyJob { correlation_id, .. }) = job {
-                    self.notes.push(Note::Unanswered { correlation_id: *correlation_id, pending, ttl_ms });
+                Success::Replied { accepted, target, correlation_id, pending, ttl_ms, .. } => {
+                    self.notes.push(Note::Unanswered {
+                        correlation_id: *correlation_id,
+                        pending: pending.clone(),
+                        ttl_ms: *ttl_ms,
+                    });
+                    let (message_id, agent) = (Some(accepted.message_id), target.to_string());
+                    self.notes.push(Note::EffectFailed { message_id, agent, error: error.clone() });
                 }
-                (Some(accepted.message_id), target.to_string())
+                _ => {
+                    let (message_id, agent) = (None, String::new());
+                    self.notes.push(Note::EffectFailed { message_id, agent, error: error.clone() });
+                }
             }
-            Success::Discovered(_) | Success::State | Success::Done | Success::Opened => {
-                (None, String::new())
-            }
-        };
-        self.notes.push(Note::EffectFailed { message_id, agent, error });
+        }
     }
+}
+
+/// Senders and keys of messages that may be repetitions.
+fn keyed(jobs: &[Job]) -> Vec<(AgentId, String)> {
+    let keys_of = |job: &Job| -> Vec<(AgentId, String)> {
+        let Some(sender) = job.sender() else {
+            return Vec::new();
+        };
+        job.posts().filter_map(|post| Some((sender.clone(), post.idempotency_key.clone()?))).collect()
+    };
+    jobs.iter().flat_map(keys_of).collect()
 }
 
 /// The first refused effect among these. A consumer group that exists already is what was wanted.

@@ -1,11 +1,12 @@
 //! A session: one Transport stream of one instance, as its completion-queue thread and its home worker
 //! share it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_channel::{mpsc, oneshot};
 
+use super::answer::Outcome;
 use super::job::Control;
 use super::mailbox::Mailbox;
 use crate::identity::Identity;
@@ -15,6 +16,9 @@ use crate::store::answers::EntryId;
 
 /// Longest reason of a nack that is kept, in bytes.
 pub const MAX_REASON_BYTES: usize = 512;
+
+/// Submissions of one session whose results are not written out yet: what a client may have under way.
+pub const MAX_SUBMISSIONS: usize = 1024;
 
 /// Which of a session's two streams a delivery came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +88,13 @@ pub enum Outbound {
         /// The envelope's JSON text.
         envelope: String,
     },
+    /// The outcome of a submission.
+    Result {
+        /// The client's name for it.
+        reference: u64,
+        /// What came of it.
+        outcome: Outcome,
+    },
     /// The stream ends: in order, or with a refusal.
     End(Option<Refusal>),
 }
@@ -109,6 +120,8 @@ pub struct Session {
     /// and what exceeds it is forged or repeated.
     max_notes: usize,
     closed: AtomicBool,
+    /// Submissions whose results are not written out yet.
+    submitted: AtomicUsize,
     home: Mailbox,
 }
 
@@ -144,6 +157,7 @@ impl Session {
             notes: Mutex::default(),
             max_notes: max_in_flight * 2,
             closed: AtomicBool::new(false),
+            submitted: AtomicUsize::new(0),
             home,
         };
         (Arc::new(session), Outlet { queue, cut })
@@ -160,6 +174,16 @@ impl Session {
             drop(notes);
             self.home.control(Control::Events(self.clone()));
         }
+    }
+
+    /// Called by the stream's reader: whether another submission may be taken.
+    pub fn submit(&self) -> bool {
+        self.submitted.fetch_add(1, Ordering::Relaxed) < MAX_SUBMISSIONS
+    }
+
+    /// Called by the stream's writer: the result of a submission is on its way.
+    pub fn answered(&self) {
+        let _ = self.submitted.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Called by the stream's reader when the stream is over.

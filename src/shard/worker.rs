@@ -228,7 +228,19 @@ impl Worker {
         {
             log::warn!("circuit of {agent} opened: {reason}");
             let (agent, reason) = (agent.clone(), reason.to_owned());
+            self.shared.set_circuit(&agent, true);
             self.notes.push(Note::Circuit { agent, opened: true, reason });
+        }
+    }
+
+    /// A handler of this agent succeeded.
+    pub(super) fn handler_succeeded(&mut self, agent: &AgentId, now: Now) {
+        if let (Some(config), Some(inbox)) = (self.settings.policy.breaker(), self.inboxes.get_mut(agent))
+            && inbox.breaker.succeeded(config, now.mono_ms)
+        {
+            self.shared.set_circuit(agent, false);
+            let (agent, reason) = (agent.clone(), String::new());
+            self.notes.push(Note::Circuit { agent, opened: false, reason });
         }
     }
 
@@ -289,6 +301,7 @@ impl Worker {
                     self.left_elsewhere(agent, instance, now);
                 }
                 Control::Circuit(agent, open) => {
+                    self.shared.set_circuit(&agent, open);
                     if let Some(inbox) = self.inboxes.get_mut(&agent) {
                         inbox.breaker =
                             if open { Breaker::reopened(now.mono_ms) } else { Breaker::default() };
@@ -359,6 +372,7 @@ impl Worker {
             return;
         }
         let mut failures = Vec::new();
+        let mut succeeded = 0;
         for note in notes {
             match note {
                 // Unknown, foreign and repeated ids change nothing.
@@ -367,12 +381,7 @@ impl Worker {
                         continue;
                     };
                     self.custody.acked(agent, &session.instance, message_id, attempt);
-                    if let Some(config) = self.settings.policy.breaker()
-                        && inbox.breaker.succeeded(config, now.mono_ms)
-                    {
-                        let (agent, reason) = (agent.clone(), String::new());
-                        self.notes.push(Note::Circuit { agent, opened: false, reason });
-                    }
+                    succeeded += 1;
                 }
                 ClientNote::Nack { id, reason, retryable } => {
                     let message_id = inbox.message_of(&session.instance, id);
@@ -408,6 +417,9 @@ impl Worker {
             let _ = self.dying.insert(agent.clone());
         }
         self.ready.insert(agent.clone());
+        for _ in 0..succeeded {
+            self.handler_succeeded(agent, now);
+        }
         for reason in failures {
             self.handler_failed(agent, &reason, now);
         }
@@ -740,6 +752,7 @@ impl Worker {
         if !std::mem::replace(&mut inbox.adopted, true) {
             if answers::text(circuit) == Some("OPEN") {
                 inbox.breaker = Breaker::reopened(now.mono_ms);
+                self.shared.set_circuit(agent, true);
             }
             if let Some(card) = self.settings.policy.agent(agent.as_str()) {
                 card.sent().restore(stored_counts(sent), now.unix_s());

@@ -49,6 +49,30 @@ pub struct StreamEntry {
     pub id: EntryId,
     /// Its `envelope` field; `None` where a foreign writer left it out.
     pub envelope: Option<String>,
+    /// When it expires, in Unix milliseconds.
+    pub expires_ms: Option<u64>,
+    /// When it may be delivered first, in Unix milliseconds.
+    pub not_before_ms: Option<u64>,
+}
+
+impl StreamEntry {
+    fn read(id: EntryId, fields: Vec<Value>) -> Self {
+        let mut entry = Self { id, envelope: None, expires_ms: None, not_before_ms: None };
+        let mut fields = fields.into_iter();
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            match text(&name) {
+                Some(super::keys::ENVELOPE_FIELD) => {
+                    if let Value::BulkString(bytes) = value {
+                        entry.envelope = String::from_utf8(bytes).ok();
+                    }
+                }
+                Some(super::keys::EXPIRES_FIELD) => entry.expires_ms = int(&value),
+                Some(super::keys::NOT_BEFORE_FIELD) => entry.not_before_ms = int(&value),
+                _ => {}
+            }
+        }
+        entry
+    }
 }
 
 /// Text of a bulk or simple string.
@@ -101,11 +125,7 @@ pub fn entries(value: Value) -> Option<Vec<StreamEntry>> {
             Value::Nil => {}
             item => {
                 let (id, fields) = entry(item)?;
-                found.push(StreamEntry {
-                    id,
-                    envelope: field(fields, super::keys::ENVELOPE_FIELD)
-                        .and_then(|bytes| String::from_utf8(bytes).ok()),
-                });
+                found.push(StreamEntry::read(id, fields));
             }
         }
     }

@@ -8,6 +8,10 @@ use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 pub const GROUP: &str = "agents";
 /// The one field of a delivery stream entry.
 pub const ENVELOPE_FIELD: &str = "envelope";
+/// Beside it, where its sender set an end: when the message expires, in Unix milliseconds.
+pub const EXPIRES_FIELD: &str = "expires_ms";
+/// Beside it, where its sender set a beginning: when it may be delivered first, in Unix milliseconds.
+pub const NOT_BEFORE_FIELD: &str = "not_before_ms";
 /// The servers on this Redis: a hash, server id → its process (JSON).
 pub const SERVERS: &str = "mas.servers";
 /// The channel on which servers tell all others.
@@ -74,6 +78,16 @@ pub fn agent(agent: &AgentId) -> String {
 /// The agent's state.
 pub fn state(agent: &AgentId) -> String {
     format!("agent.state:{agent}")
+}
+
+/// Counts the changes of an agent's state; outlives the state, so that no version comes twice.
+pub fn state_version(agent: &AgentId) -> String {
+    format!("agent.state_version:{agent}")
+}
+
+/// What became of a message with an idempotency key.
+pub fn idempotency(sender: &AgentId, key: &str) -> String {
+    format!("mas.idempotency:{sender}:{key}")
 }
 
 /// An unanswered request.

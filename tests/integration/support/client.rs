@@ -1,7 +1,8 @@
 //! The protocol spoken by hand, so that a test sees every status and every event.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use futures_channel::mpsc::{UnboundedSender, unbounded};
@@ -118,6 +119,18 @@ impl Client {
         self.call(&self.methods.discover.client, &request).map(|response| response.agents)
     }
 
+    pub fn versioned_state(&self) -> Called<GetStateResponse> {
+        self.call(&self.methods.get_state.client, &GetStateRequest::default())
+    }
+
+    pub fn change_state(&self, request: &UpdateStateRequest) -> Called<u64> {
+        self.call(&self.methods.update_state.client, request).map(|response| response.version)
+    }
+
+    pub fn request_raw(&self, request: &RequestRequest) -> Called<RequestResponse> {
+        self.call(&self.methods.request.client, request)
+    }
+
     pub fn state(&self) -> Called<std::collections::HashMap<String, String>> {
         self.call(&self.methods.get_state.client, &GetStateRequest::default()).map(|response| response.state)
     }
@@ -203,6 +216,18 @@ pub struct Delivered {
     pub id: String,
     pub json: String,
     pub envelope: Value,
+    pub attempt: u32,
+}
+
+impl From<Delivery> for Delivered {
+    fn from(delivery: Delivery) -> Self {
+        Self {
+            id: delivery.delivery_id,
+            envelope: serde_json::from_str(&delivery.envelope_json).unwrap(),
+            json: delivery.envelope_json,
+            attempt: delivery.attempt,
+        }
+    }
 }
 
 impl Delivered {
@@ -222,6 +247,9 @@ impl Delivered {
 /// One Transport stream. Dropping it resets the stream, as a client that vanishes does.
 pub struct Session {
     events: Receiver<Result<ServerKind, Ended>>,
+    /// Read while something else was waited for.
+    deliveries: Mutex<VecDeque<Delivered>>,
+    results: Mutex<VecDeque<SubmissionResult>>,
     sender: Option<UnboundedSender<Option<ClientEvent>>>,
     // The connection lives as long as its stream.
     _client: grpcio::Client,
@@ -271,7 +299,13 @@ impl Session {
                 }
             }
         });
-        Self { events, sender: Some(sender), _client: client.raw.clone() }
+        Self {
+            events,
+            deliveries: Mutex::default(),
+            results: Mutex::default(),
+            sender: Some(sender),
+            _client: client.raw.clone(),
+        }
     }
 
     fn say(&self, event: Event) {
@@ -280,6 +314,23 @@ impl Session {
 
     pub fn say_raw(&self, event: ClientEvent) {
         let _ = self.sender.as_ref().unwrap().unbounded_send(Some(event));
+    }
+
+    /// Says hello as a client that takes deliveries in batches.
+    pub fn hello_batched(&self, instance: &str) {
+        let features = vec!["deliveries".to_owned()];
+        let hello = Hello { instance_id: instance.to_owned(), features, ..Hello::default() };
+        self.say(Event::Hello(hello));
+        match self.event(PATIENCE) {
+            Some(Ok(ServerKind::Welcome(welcome))) => {
+                assert!(welcome.features.iter().any(|feature| feature == "submit"));
+            }
+            other => panic!("no welcome: {other:?}"),
+        }
+    }
+
+    pub fn ack_all(&self, delivery_ids: Vec<String>) {
+        self.say(Event::Acks(Acks { delivery_ids, ..Acks::default() }));
     }
 
     pub fn hello(&self, instance: &str) {
@@ -325,10 +376,51 @@ impl Session {
     /// The next delivery, or nothing within `timeout`.
     #[track_caller]
     pub fn next_within(&self, timeout: Duration) -> Option<Delivered> {
-        match self.try_next(timeout)? {
-            Ok(delivered) => Some(delivered),
+        let give_up = Instant::now() + timeout;
+        loop {
+            if let Some(delivered) = self.deliveries.lock().unwrap().pop_front() {
+                return Some(delivered);
+            }
+            self.sort(self.event(give_up.saturating_duration_since(Instant::now()))?);
+        }
+    }
+
+    #[track_caller]
+    fn sort(&self, event: Result<ServerKind, Ended>) {
+        match event {
+            Ok(ServerKind::Delivery(delivery)) => self.deliveries.lock().unwrap().push_back(delivery.into()),
+            Ok(ServerKind::Deliveries(batch)) => {
+                self.deliveries.lock().unwrap().extend(batch.deliveries.into_iter().map(Delivered::from));
+            }
+            Ok(ServerKind::Results(results)) => self.results.lock().unwrap().extend(results.results),
+            Ok(other) => panic!("unexpected event {other:?}"),
             Err(ended) => panic!("the stream ended: {ended:?}"),
         }
+    }
+
+    /// Calls on the stream, all in one event.
+    pub fn submit(&self, submissions: Vec<Submission>) {
+        self.say(Event::Submit(Submit { submissions, ..Submit::default() }));
+    }
+
+    /// The next result of a submission.
+    #[track_caller]
+    pub fn result(&self) -> SubmissionResult {
+        loop {
+            if let Some(result) = self.results.lock().unwrap().pop_front() {
+                return result;
+            }
+            self.sort(self.event(PATIENCE).expect("a result"));
+        }
+    }
+
+    /// Submits one call and waits for its result.
+    #[track_caller]
+    pub fn call(&self, call: submission::Call) -> submission_result::Outcome {
+        self.submit(vec![Submission { reference: 7, call: Some(call), ..Submission::default() }]);
+        let result = self.result();
+        assert_eq!(result.reference, 7);
+        result.outcome.unwrap()
     }
 
     /// The next delivery, acknowledged.
@@ -341,15 +433,16 @@ impl Session {
 
     /// The next delivery, or nothing within `timeout`, or how the stream ended.
     pub fn try_next(&self, timeout: Duration) -> Option<Result<Delivered, Ended>> {
-        Some(match self.event(timeout)? {
-            Ok(ServerKind::Delivery(delivery)) => Ok(Delivered {
-                id: delivery.delivery_id,
-                envelope: serde_json::from_str(&delivery.envelope_json).unwrap(),
-                json: delivery.envelope_json,
-            }),
-            Ok(other) => panic!("unexpected event {other:?}"),
-            Err(ended) => Err(ended),
-        })
+        let give_up = Instant::now() + timeout;
+        loop {
+            if let Some(delivered) = self.deliveries.lock().unwrap().pop_front() {
+                return Some(Ok(delivered));
+            }
+            match self.event(give_up.saturating_duration_since(Instant::now()))? {
+                Err(ended) => return Some(Err(ended)),
+                event => self.sort(event),
+            }
+        }
     }
 
     /// How the stream ends.

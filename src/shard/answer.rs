@@ -1,0 +1,52 @@
+//! Where a job's outcome goes: back to a unary call, or onto the session's stream.
+
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+
+use super::job::{Accepted, Committed, Declined, Kind};
+use super::session::{Outbound, Session};
+
+/// Where a job's outcome goes.
+pub enum Answer<T> {
+    /// To a unary call.
+    Call(oneshot::Sender<Result<T, Declined>>),
+    /// To the session that submitted it.
+    Stream {
+        /// Which.
+        session: Arc<Session>,
+        /// The client's name for it.
+        reference: u64,
+        /// What the result is called on the stream.
+        name: fn(T) -> Outcome,
+    },
+}
+
+/// The outcome of a submission.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A Send, Request or Reply was accepted.
+    Accepted(Kind, Accepted),
+    /// A commit happened.
+    Committed(Committed),
+    /// Refused.
+    Declined(Declined),
+}
+
+impl<T> Answer<T> {
+    /// Tells whoever asked; a caller that is gone needs no answer.
+    pub fn send(self, result: Result<T, Declined>) {
+        match self {
+            Self::Call(sender) => {
+                let _ = sender.send(result);
+            }
+            Self::Stream { session, reference, name } => {
+                let outcome = match result {
+                    Ok(success) => name(success),
+                    Err(declined) => Outcome::Declined(declined),
+                };
+                session.send(Outbound::Result { reference, outcome });
+            }
+        }
+    }
+}
