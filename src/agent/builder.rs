@@ -12,7 +12,9 @@ use super::calls::Calls;
 use super::error::{AgentError, HandlerError};
 use super::handlers::{Handler, Handlers, Pool};
 use super::message::Message;
+use super::receipts::ReceiptStore;
 use super::stream::{Outbox, Stream};
+use crate::audit::proof::Receipt;
 use crate::ids::InstanceId;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,6 +76,7 @@ pub struct Builder {
     handlers: Handlers,
     threads: usize,
     call_timeout: Duration,
+    receipts: Option<ReceiptStore>,
     connect_timeout: Duration,
     drain_timeout: Duration,
 }
@@ -88,6 +91,7 @@ impl Builder {
             handlers: Handlers::default(),
             threads: HANDLER_THREADS,
             call_timeout: CALL_TIMEOUT,
+            receipts: None,
             connect_timeout: CONNECT_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
         }
@@ -150,6 +154,14 @@ impl Builder {
         self
     }
 
+    /// Hands every receipt that the server gives to `keep`: of what it accepted, and of what it refused. On the
+    /// thread that made the call, before the call returns.
+    #[must_use]
+    pub fn keep_receipts(mut self, keep: impl Fn(&Receipt) + Send + Sync + 'static) -> Self {
+        self.receipts = Some(ReceiptStore::new(keep));
+        self
+    }
+
     /// How long one call may take, tries and waits included (default 30 s).
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
@@ -198,7 +210,8 @@ impl Builder {
         }
         let client = Client::new(channel.connect(&self.addr));
         let outbox = Outbox::default();
-        let calls = Arc::new(Calls::new(client, self.instance, self.call_timeout, outbox.clone()));
+        let calls =
+            Arc::new(Calls::new(client, self.instance, self.call_timeout, outbox.clone(), self.receipts));
         let setup =
             |error: std::io::Error| AgentError::Setup(format!("a thread could not be started: {error}"));
         let pool = Pool::start(self.threads, self.handlers, &calls, &outbox).map_err(setup)?;

@@ -9,14 +9,15 @@ use grpcio::{CallOption, Client, Method};
 
 use super::commit::Committed;
 use super::error::{AgentError, Failure, classify};
+use super::receipts::ReceiptStore;
 use super::stream::Outbox;
 use super::submit::Submissions;
 use super::{Message, Peer};
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::protocol::{
-    Commit, DiscoverRequest, GetStateRequest, RUNTIME_V1, ReplyRequest, RequestRequest, ResetStateRequest,
-    SendRequest, SubmissionResult, UpdateStateRequest,
+    Commit, DiscoverRequest, GetStateRequest, RUNTIME_V1, Receipt, ReplyRequest, RequestRequest,
+    ResetStateRequest, SendRequest, SubmissionResult, UpdateStateRequest,
 };
 
 /// Wait before a refused call is tried again; doubles up to the last.
@@ -146,6 +147,8 @@ pub(super) struct Calls {
     pub session: Session,
     pub call_timeout: Duration,
     pub submissions: Submissions,
+    /// Who keeps receipts, if anybody does.
+    receipts: Option<ReceiptStore>,
     outbox: Outbox,
     waiting: Mutex<Waiting>,
 }
@@ -158,14 +161,27 @@ struct Waiting {
 }
 
 impl Calls {
-    pub(super) fn new(client: Client, instance: String, call_timeout: Duration, outbox: Outbox) -> Self {
+    pub(super) fn new(
+        client: Client,
+        instance: String,
+        call_timeout: Duration,
+        outbox: Outbox,
+        receipts: Option<ReceiptStore>,
+    ) -> Self {
         Self {
             client,
             session: Session::new(instance),
             call_timeout,
-            submissions: Submissions::default(),
+            submissions: Submissions::new(receipts.clone()),
+            receipts,
             outbox,
             waiting: Mutex::default(),
+        }
+    }
+
+    fn keep(&self, receipt: Option<&Receipt>, message_id: Option<&str>) {
+        if let Some(store) = &self.receipts {
+            store.accepted(receipt, message_id);
         }
     }
 
@@ -181,7 +197,12 @@ impl Calls {
 
     fn unary<Q, R: Unpin>(&self, method: &Method<Q, R>, request: &Q, left: Duration) -> Result<R, Failure> {
         let option = CallOption::default().timeout(left.max(RETRY_FIRST));
-        self.client.unary_call(method, request, option).map_err(classify)
+        self.client.unary_call(method, request, option).map_err(|error| {
+            if let Some(store) = &self.receipts {
+                store.refused(&error);
+            }
+            classify(error)
+        })
     }
 
     /// Tries until `give_up`; `repeatable`: also when an attempt may have happened.
@@ -244,6 +265,7 @@ impl Calls {
                 None => self.unary(&RUNTIME_V1.send.client, &request, left),
             }
         })?;
+        self.keep(response.receipt.as_ref(), Some(&response.message_id));
         Ok(response.message_id)
     }
 
@@ -292,6 +314,7 @@ impl Calls {
                 None => self.unary(&RUNTIME_V1.request.client, &request, left),
             }
         })?;
+        self.keep(asked.receipt.as_ref(), Some(&asked.message_id));
         let correlation_id = asked.correlation_id;
         let (sender, receiver) = crossbeam_channel::bounded(1);
         {
@@ -349,6 +372,7 @@ impl Calls {
                 None => self.unary(&RUNTIME_V1.reply.client, &request, left),
             }
         })?;
+        self.keep(response.receipt.as_ref(), Some(&response.message_id));
         Ok(response.message_id)
     }
 

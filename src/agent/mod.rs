@@ -31,6 +31,7 @@ mod commit;
 mod error;
 mod handlers;
 mod message;
+mod receipts;
 mod stream;
 mod submit;
 
@@ -44,6 +45,11 @@ pub use builder::{Builder, Credentials};
 pub use commit::{Commit, Committed};
 pub use error::{AgentError, HandlerError};
 pub use message::Message;
+
+/// What a server's decision can be proved with: [`Builder::keep_receipts`] hands them out, and
+/// [`Receipt::check`] holds a proof against one, offline.
+pub use crate::audit::keys::KeyHistory;
+pub use crate::audit::proof::{Proof, ProofError, Proven, Receipt};
 
 use calls::Calls;
 use handlers::Pool;

@@ -9,6 +9,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use grpcio::RpcStatusCode;
 
 use super::error::{Failure, classify_status};
+use super::receipts::ReceiptStore;
 use super::stream::Outbox;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::submission::Call;
@@ -16,8 +17,9 @@ use crate::protocol::submission_result::Outcome;
 use crate::protocol::{Submission, SubmissionResult, Submit};
 
 /// Calls that wait for their results on the stream.
-#[derive(Default)]
 pub(super) struct Submissions {
+    /// Who keeps the receipts of refusals, if anybody does.
+    receipts: Option<ReceiptStore>,
     next: AtomicU64,
     /// How many may be under way; 0: the server does not offer it.
     credit: AtomicUsize,
@@ -25,6 +27,10 @@ pub(super) struct Submissions {
 }
 
 impl Submissions {
+    pub(super) fn new(receipts: Option<ReceiptStore>) -> Self {
+        Self { receipts, next: AtomicU64::new(0), credit: AtomicUsize::new(0), waiting: Mutex::default() }
+    }
+
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Sender<SubmissionResult>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,6 +83,9 @@ impl Submissions {
         let _ = self.waiting().remove(&reference);
         Some(match result {
             Ok(SubmissionResult { outcome: Some(Outcome::Failure(failure)), .. }) => {
+                if let Some(store) = &self.receipts {
+                    store.accepted(failure.receipt.as_ref(), None);
+                }
                 Err(classify_status(RpcStatusCode::from(failure.code), failure.detail))
             }
             Ok(SubmissionResult { outcome: Some(outcome), .. }) => Ok(outcome),

@@ -10,6 +10,9 @@ use uuid::Uuid;
 
 use crate::ids::{CorrelationId, hex};
 
+/// The rule on record where a sender repeated a message with its idempotency key: the first one's decision
+/// stands, and nothing is sent.
+pub const REPETITION_RULE: &str = "idempotent_repetition";
 /// Layout version of [`encode`].
 const VERSION: u8 = 2;
 /// Bytes of one message in [`Fields::messages`]: its id and the number of the delivery.

@@ -268,6 +268,10 @@ impl<'a> Verifier<'a> {
         let (boot, counter) = (opened.checkpoint.boot, opened.checkpoint.counter);
         let time_ms = opened.checkpoint.time_ms;
         self.read_anchor(|ahead| ahead.time_ms <= time_ms)?;
+        if self.anchor_knows(&opened.checkpoint.previous) {
+            // Its writer was killed between the anchor and Redis.
+            self.trail.found_elsewhere(&opened.checkpoint.previous);
+        }
         match self.unmatched.remove(&(boot, counter)) {
             Some(hash) if hash != opened.hash => {
                 let place = self.trail.place(&opened.checkpoint);
@@ -331,6 +335,10 @@ impl<'a> Verifier<'a> {
             }
         }
         Ok(())
+    }
+
+    fn anchor_knows(&self, hash: &Hash) -> bool {
+        self.anchors.iter().any(|anchor| anchor.seals.knows(hash))
     }
 
     fn anchored(&mut self, opened: &Opened) {

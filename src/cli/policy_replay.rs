@@ -17,6 +17,7 @@ use super::audit::query::each_record;
 use super::audit::{Range, Source, SourceArgs, Trouble};
 use super::exit::Exit;
 use super::text::time_text;
+use crate::audit::record::REPETITION_RULE;
 use crate::audit::verify::Plain;
 use crate::audit::{Action, Decision, LaneId, View};
 use crate::clock::Now;
@@ -167,6 +168,18 @@ impl<'a> Replayer<'a> {
         {
             return as_recorded(record, "certificates and sessions are not part of a configuration");
         }
+        if record.rule == REPETITION_RULE {
+            return as_recorded(record, "a repetition gets the answer of the first");
+        }
+        let too_large = record.reason == Refusal::MESSAGE_TOO_LARGE.detail;
+        let behind_the_pipeline = [Refusal::QUEUE_FULL.detail, Refusal::TARGET_OFFLINE.detail];
+        if record.decision == Decision::Refused && !too_large && !behind_the_pipeline.contains(&record.reason)
+        {
+            return as_recorded(
+                record,
+                "the form of a request and its session are not part of a configuration",
+            );
+        }
         if record.payload_len as usize > self.config.limits.max_message_bytes {
             return refused(Refusal::MESSAGE_TOO_LARGE, Decision::Refused);
         }
@@ -178,9 +191,6 @@ impl<'a> Replayer<'a> {
         let verdict = if record.action == Action::Reply {
             if record.correlation_id.is_some_and(|id| self.unasked.contains(id)) {
                 return refused(Refusal::UNKNOWN_CORRELATION_ID, Decision::Refused);
-            }
-            if record.rule.is_empty() && !passes(record.decision) {
-                return as_recorded(record, "what was pending then is not part of a configuration");
             }
             self.policy.replay_reply(recorded)
         } else {

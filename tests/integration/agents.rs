@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mas::agent::{Agent, AgentError, Builder, Credentials, HandlerError};
+use mas::agent::{Agent, AgentError, Builder, Credentials, HandlerError, KeyHistory, Proof, Receipt};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{PATIENCE, Server, World, until};
@@ -234,4 +234,42 @@ fn a_shutdown_finishes_what_has_begun() {
     until("exactly the finished ones are acknowledged", || {
         world.redis.len("agent.stream:beta") == 4 - finished
     });
+}
+
+#[test]
+fn receipts_are_kept_of_what_was_accepted_and_of_what_was_refused() {
+    let mut world = World::new();
+    world.set_gateway(
+        "rate_limit: {per_minute: 10000, per_hour: 100000}, audit: {checkpoint_interval_ms: 50}",
+    );
+    let mut server = world.server();
+    let kept: Arc<Mutex<Vec<Receipt>>> = Arc::default();
+    let store = kept.clone();
+    let alpha = agent(&world, &server, "alpha")
+        .keep_receipts(move |receipt| store.lock().unwrap().push(receipt.clone()))
+        .connect()
+        .unwrap();
+    let id = alpha.send("beta", "number", &Number { n: 1 }).unwrap();
+    let refused = alpha.send("gamma", "number", &Number { n: 2 }).unwrap_err();
+    assert_eq!(refused.detail(), Some("not_authorized"));
+    alpha.shutdown();
+    server.stop();
+    let receipts = kept.lock().unwrap().clone();
+    assert_eq!(receipts.len(), 2, "{receipts:?}");
+    assert_eq!(receipts[0].message_id.as_deref(), Some(id.as_str()));
+
+    // Each is proved with the public key alone.
+    let keys = std::fs::read_to_string(world.path().join("keys/audit.ed25519.pub")).unwrap();
+    let keys = [KeyHistory::parse(&keys).unwrap()];
+    let mut decisions = Vec::new();
+    for receipt in &receipts {
+        let sequence = receipt.sequence.to_string();
+        let output = world.mas(&["audit", "proof", "--lane", &receipt.lane, "--sequence", &sequence]);
+        let proof: Proof = serde_json::from_slice(&output.stdout).unwrap();
+        let proven = receipt.check(&proof, &keys).unwrap();
+        decisions.push(proven.record.decision.as_str());
+        let forged = Receipt { record_hash: "00".repeat(32), ..receipt.clone() };
+        assert!(forged.check(&proof, &keys).is_err());
+    }
+    assert_eq!(decisions, ["ALLOWED", "AUTHZ_DENIED"]);
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::damage::{DamageKind, Damages, Place};
 use crate::audit::lane::LaneId;
-use crate::audit::record::{Action, Decision, View};
+use crate::audit::record::{Action, Decision, REPETITION_RULE, View};
 
 /// Finished messages that are remembered: an acknowledgement may stand twice around a lost connection.
 const MAX_FINISHED: usize = 1 << 19;
@@ -58,7 +58,8 @@ impl Custody {
         self.start_ms = Some(self.start_ms.map_or(time_ms, |start| start.min(time_ms)));
         let next = match record.action {
             Action::Send | Action::Request | Action::Reply => {
-                if let (true, Some(id)) = (passes(record.decision), record.message_id) {
+                let sent = passes(record.decision) && record.rule != REPETITION_RULE;
+                if let (true, Some(id)) = (sent, record.message_id) {
                     self.accept(id);
                 }
                 return;

@@ -189,6 +189,16 @@ impl Seals {
         Ok(())
     }
 
+    /// What a run went on from stands in the other stream.
+    pub(super) fn found_elsewhere(&mut self, hash: &Hash) {
+        drop(self.sought.remove(hash));
+    }
+
+    /// Whether this one is among the newest.
+    pub(super) fn knows(&self, hash: &Hash) -> bool {
+        self.known.contains(hash)
+    }
+
     /// At the end: what runs went on from, and is not there.
     pub(super) fn finish(&mut self, damages: &mut Damages) {
         let mut sought: Vec<Place> = self.sought.drain().map(|(_, place)| place).collect();
