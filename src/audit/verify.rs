@@ -344,6 +344,10 @@ impl<'a> Verifier<'a> {
     fn anchored(&mut self, opened: &Opened) {
         let checkpoint = &opened.checkpoint;
         let key = (checkpoint.boot, checkpoint.counter);
+        if self.trail.differs(&key.0, key.1, &opened.hash) {
+            let place = self.trail.place(checkpoint);
+            self.damages.add(place, DamageKind::AnchorDiffers);
+        }
         // Where the trail has passed this number, it was compared, or is missing there, which shows there.
         if !self.trail.reaches(&key.0, key.1) && self.unmatched.len() < MAX_UNMATCHED {
             let _ = self.unmatched.insert(key, opened.hash);
