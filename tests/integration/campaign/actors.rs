@@ -157,7 +157,7 @@ impl Member {
             }
             number += 1;
             let target = ["r0", "r1"][(number % 2) as usize];
-            if number % 50 == 0 {
+            if number.is_multiple_of(50) {
                 // What is not allowed must never arrive.
                 let refused = self.client().send(&self.instance, "vault", "{}");
                 if let Err(refused) = refused {
@@ -181,7 +181,7 @@ impl Member {
             } else {
                 self.client()
             };
-            let outcome = if number % 4 == 0 {
+            let outcome = if number.is_multiple_of(4) {
                 let request = RequestRequest {
                     target_id: target.to_owned(),
                     data_json: data_json.clone(),
