@@ -44,6 +44,12 @@ impl LaneId {
     }
 }
 
+impl std::borrow::Borrow<str> for LaneId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for LaneId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -247,6 +253,12 @@ pub fn parse_closing_note(note: &str) -> Option<(LaneId, Vec<(u64, String)>)> {
         })
         .collect::<Option<Vec<_>>>()?;
     Some((LaneId::from_stored(lane), heads))
+}
+
+/// The bytes of a stored block's first record.
+pub fn first_record(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.get(..u32::from_be_bytes(*length) as usize)
 }
 
 /// Splits a stored block into its records' bytes; `None` where the lengths do not add up.

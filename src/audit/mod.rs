@@ -6,6 +6,7 @@
 //! * [`checkpoint`]: the heads of all lanes at one time, under one signature.
 //! * [`board`]: the heads of a running server's lanes.
 //! * [`note`], [`keys`]: the form of signatures; which key signed when.
+//! * [`proof`]: receipts, and the path from a record to a signed checkpoint.
 //! * [`segment`]: the file format of exports and archives.
 //! * [`tap`], [`json`]: what the copy in a file is made of.
 //! * [`verify`]: reads lanes back and finds what was altered.
@@ -20,6 +21,7 @@ pub mod keys;
 pub mod lane;
 pub mod merkle;
 pub mod note;
+pub mod proof;
 pub mod record;
 pub mod segment;
 pub mod tap;

@@ -351,6 +351,14 @@ impl Messages<'_> {
 }
 
 impl<'a> View<'a> {
+    /// The time of a record, without reading the rest of it.
+    pub fn time_of(bytes: &[u8]) -> Option<u64> {
+        let ([version, _, _], rest) = bytes.split_first_chunk::<3>()?;
+        let mut reader = Reader { rest };
+        let _ = (*version == VERSION).then(|| reader.number())??;
+        reader.number()
+    }
+
     /// Reads canonical bytes back; `None` when they are not the encoding of any record.
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {
         let ([version, action, decision], rest) = bytes.split_first_chunk::<3>()?;
@@ -419,6 +427,32 @@ impl<'a> View<'a> {
 }
 
 impl Record {
+    /// The canonical bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let fields = Fields {
+            agent: &self.agent,
+            instance: &self.instance,
+            fingerprint: &self.fingerprint,
+            message_id: self.message_id,
+            message_type: &self.message_type,
+            target: &self.target,
+            target_instance: &self.target_instance,
+            correlation_id: CorrelationId::parse(&self.correlation_id),
+            payload_digest: &self.payload_digest,
+            payload_len: self.payload_len,
+            attempt: self.attempt,
+            rule: &self.rule,
+            reason: &self.reason,
+            policy_version: &self.policy_version,
+            findings: &self.findings,
+            messages: &self.messages,
+            sender_seq: self.sender_seq,
+        };
+        encode(&mut bytes, self.seq, self.time_us, self.action, self.decision, &fields);
+        bytes
+    }
+
     /// Reads canonical bytes back; `None` when they are not the encoding of any record.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         View::decode(bytes).map(|view| view.to_record())
@@ -510,8 +544,9 @@ mod tests {
             prop_assert_eq!(&record.reason, &texts[6]);
             prop_assert_eq!(&record.policy_version, &blobs[2]);
             prop_assert_eq!(record.message_id, message_id);
-            prop_assert_eq!(record.correlation_id, correlation_id.map(|c| c.to_string()).unwrap_or_default());
+            prop_assert_eq!(&record.correlation_id, &correlation_id.map(|c| c.to_string()).unwrap_or_default());
 
+            prop_assert_eq!(&record.encode(), &bytes);
             // Canonical: cut or extended bytes are no record.
             prop_assert!(Record::decode(&bytes[..bytes.len() - 1]).is_none());
             bytes.push(0);

@@ -1,185 +1,533 @@
 //! Reads a trail back and says whether it is what was written, and if not, where and how it differs.
 //!
-//! What a plain chain cannot show, whatever the code: a tail cut off the newest lane, or a lane rewritten
-//! from its start by someone who can write to the store. That takes signed checkpoints outside it.
+//! A [`Verifier`] is fed a trail's lanes, blocks and checkpoints ([`Item`]) from wherever they are kept, in one
+//! pass, and the anchor beside it. What it keeps does not grow with the number of records: per lane the
+//! tree's frontier and its last roots, per server run its last checkpoint, and the messages that wait.
+//!
+//! What no code can show without signed checkpoints outside the store: a tail cut off the newest lane, a
+//! trail rewritten as a whole, or rolled back, by someone who can write to the store. The report says what
+//! was not shown.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod anchor;
+mod custody;
+mod damage;
+mod lane;
+mod report;
+mod seals;
 
-use super::lane::{self, LaneId, split_block};
-use super::merkle::{Frontier, leaf_hash};
-use super::record::{Action, Record};
-use crate::ids::hex;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
 
-/// One finding that breaks the trail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The lane it is in.
-    pub lane: LaneId,
-    /// The record it shows at.
-    pub seq: u64,
-    /// What is wrong.
-    pub kind: DamageKind,
+use uuid::Uuid;
+
+use super::checkpoint::Checkpoint;
+use super::keys::KeyHistory;
+use super::lane::LaneId;
+use super::merkle::{Frontier, Hash};
+use super::record::{Decision, View};
+use super::segment::Item;
+
+pub use anchor::{AnchorLine, AnchorReader};
+pub use custody::Standing;
+pub use damage::{Damage, DamageKind, Damages, MAX_DAMAGES, Place, Plain, Stream};
+pub use report::Report;
+
+use custody::Custody;
+use lane::LaneState;
+use seals::{Opened, Seals};
+
+/// Checkpoints of the anchor that the trail has not shown yet; more than this are missing for sure.
+const MAX_UNMATCHED: usize = 100_000;
+
+/// What is asked of a verification beside the trail itself.
+#[derive(Debug, Default)]
+pub struct Questions<'a> {
+    /// Which key signed when, for each log; without any no signature is checked.
+    pub keys: &'a [KeyHistory],
+    /// The checkpoints outside the store, one file per log or per server.
+    pub anchors: Vec<AnchorReader<'a>>,
+    /// The trail may begin in the middle: earlier parts were archived, or not asked for.
+    pub partial: bool,
+    /// Hand out decisions only: the join with what was delivered is left out.
+    pub without_custody: bool,
 }
 
-/// The kinds of damage.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DamageKind {
-    /// Records between the last good one and this one are gone.
-    Gap {
-        /// The sequence that should stand here.
-        expected: u64,
-    },
-    /// Bytes that are no block or no record.
-    Malformed,
-    /// A record claims another sequence than its place.
-    WrongSequence {
-        /// What it claims.
-        claimed: u64,
-    },
-    /// The chain's hash after this block is not the stored one.
-    HashMismatch,
-    /// The first record does not open the lane.
-    NotOpened,
-    /// The registry lists the lane, and it has no records.
-    LaneMissing,
-    /// The lane has records, and the registry does not list it.
-    LaneUnlisted,
-    /// The next lane of the same worker says that this lane ended elsewhere.
-    TailDiffers {
-        /// Where the successor says it ended.
-        stated: String,
-    },
+/// On a live store: how old the newest checkpoint may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Freshness {
+    /// The time, Unix milliseconds.
+    pub now_ms: u64,
+    /// The bound, in milliseconds.
+    pub max_age_ms: u64,
 }
 
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "lane {} record {}: ", self.lane, self.seq)?;
-        match &self.kind {
-            DamageKind::Gap { expected } => write!(f, "records from {expected} on are missing"),
-            DamageKind::Malformed => f.write_str("bytes that are no audit record"),
-            DamageKind::WrongSequence { claimed } => write!(f, "claims to be record {claimed}"),
-            DamageKind::HashMismatch => {
-                f.write_str("hash does not match: a record in this block or before it was altered")
-            }
-            DamageKind::NotOpened => f.write_str("the lane does not begin with its opening record"),
-            DamageKind::LaneMissing => f.write_str("the lane is registered, and has no records"),
-            DamageKind::LaneUnlisted => f.write_str("the lane is not registered"),
-            DamageKind::TailDiffers { stated } => {
-                write!(f, "the lane ends here, and its successor says it ended at {stated}")
-            }
-        }
-    }
-}
-
-/// Verifies one lane, block by block, in constant memory.
+/// A lane's head in a checkpoint, to be met when the lane gets there.
 #[derive(Debug)]
-pub struct LaneVerifier {
-    lane: LaneId,
-    tree: Frontier,
-    predecessor: Option<String>,
+struct Expected {
+    size: u64,
+    root: Hash,
+    by: Stream,
 }
 
-impl LaneVerifier {
-    /// Starts before the lane's first record.
-    pub fn new(lane: LaneId) -> Self {
-        Self { lane, tree: Frontier::default(), predecessor: None }
+#[derive(Debug)]
+struct Lane {
+    state: LaneState,
+    expected: VecDeque<Expected>,
+}
+
+/// Verifies one trail.
+#[derive(Debug)]
+pub struct Verifier<'a> {
+    questions: Questions<'a>,
+    lanes: BTreeMap<LaneId, usize>,
+    states: Vec<Lane>,
+    /// The lane of the last block: mostly also of the next.
+    last: Option<usize>,
+    trail: Seals,
+    anchors: Vec<Anchor<'a>>,
+    /// Checkpoints of the anchors that the trail has not shown: counter and text hash.
+    unmatched: HashMap<(Uuid, u64), Hash>,
+    custody: Custody,
+    damages: Damages,
+    records: u64,
+    decisions: [u64; DECISIONS],
+    older: u64,
+}
+
+/// One anchor, read side by side with the trail.
+#[derive(Debug)]
+struct Anchor<'a> {
+    reader: AnchorReader<'a>,
+    seals: Seals,
+    /// Its next checkpoint, not yet looked at against the lanes.
+    ahead: Option<Opened>,
+    /// Its last line is not finished.
+    unfinished: bool,
+}
+
+/// Codes of decisions are below this.
+const DECISIONS: usize = 16;
+
+impl<'a> Verifier<'a> {
+    /// Before the first item.
+    pub fn new(mut questions: Questions<'a>) -> Self {
+        let anchor =
+            |reader| Anchor { reader, seals: Seals::new(Stream::Anchor), ahead: None, unfinished: false };
+        let anchors = questions.anchors.drain(..).map(anchor).collect();
+        Self {
+            anchors,
+            questions,
+            lanes: BTreeMap::new(),
+            states: Vec::new(),
+            last: None,
+            trail: Seals::new(Stream::Trail),
+            unmatched: HashMap::new(),
+            custody: Custody::default(),
+            damages: Damages::default(),
+            records: 0,
+            decisions: [0; DECISIONS],
+            older: 0,
+        }
     }
 
-    /// Checks the next block and returns its records.
-    pub fn block(&mut self, first_seq: u64, bytes: &[u8], hash: &[u8]) -> Result<Vec<Record>, Damage> {
-        let expected = self.tree.size() + 1;
-        if first_seq != expected {
-            return Err(self.damage(first_seq, DamageKind::Gap { expected }));
+    /// Records so far.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// What is wrong so far.
+    pub fn damages(&self) -> &[Damage] {
+        self.damages.listed()
+    }
+
+    /// Where a lane stands; `None` where it was not seen.
+    pub fn lane(&self, lane: &LaneId) -> Option<&Frontier> {
+        let at = self.lanes.get(lane)?;
+        self.states.get(*at).map(|lane| lane.state.tree())
+    }
+
+    /// The next part of the trail; `each` is handed its records. Fails only where the anchor cannot be read.
+    pub fn item(&mut self, item: &Item<'_>, each: &mut dyn FnMut(&LaneId, &View<'_>)) -> io::Result<()> {
+        match item {
+            Item::Lane { lane, registered, before } => {
+                self.begin_lane(lane, registered.is_some(), before);
+                Ok(())
+            }
+            Item::Block { lane, first, bytes, root } => self.block(lane, *first, bytes, root, each),
+            Item::Checkpoint { note } => self.checkpoint(note),
         }
-        let Some(parts) = split_block(bytes).filter(|parts| !parts.is_empty()) else {
-            return Err(self.damage(first_seq, DamageKind::Malformed));
+    }
+
+    fn begin_lane(&mut self, id: &str, registered: bool, before: &Frontier) {
+        let Some(at) = self.lanes.get(id).copied() else {
+            let _ = self.add_lane(id, registered, before.clone());
+            return;
         };
-        let mut records = Vec::with_capacity(parts.len());
-        for part in parts {
-            let seq = self.tree.size() + 1;
-            let Some(record) = Record::decode(part) else {
-                return Err(self.damage(seq, DamageKind::Malformed));
+        // A second file, or the live store behind archives, goes on where the first one stopped.
+        let Some(lane) = self.states.get_mut(at) else {
+            return;
+        };
+        lane.state.registered |= registered;
+        if before != lane.state.tree() && !lane.state.broken && before.size() > 0 {
+            lane.state.broken = true;
+            let place = Place::Record { lane: lane.state.id.clone(), seq: before.size() };
+            self.damages.add(place, DamageKind::WrongStart);
+        }
+    }
+
+    fn add_lane(&mut self, id: &str, registered: bool, before: Frontier) -> usize {
+        let id = LaneId::from_stored(id);
+        let at = self.states.len();
+        let state = LaneState::new(id.clone(), registered, before);
+        self.states.push(Lane { state, expected: VecDeque::new() });
+        let _ = self.lanes.insert(id, at);
+        at
+    }
+
+    fn index(&mut self, id: &str) -> usize {
+        let is_it = |at: &usize| self.states.get(*at).is_some_and(|lane| lane.state.id.as_str() == id);
+        if let Some(at) = self.last.filter(is_it) {
+            return at;
+        }
+        let at = match self.lanes.get(id) {
+            Some(at) => *at,
+            None => self.add_lane(id, false, Frontier::default()),
+        };
+        self.last = Some(at);
+        at
+    }
+
+    fn block(
+        &mut self,
+        id: &str,
+        first: u64,
+        bytes: &[u8],
+        root: &[u8],
+        each: &mut dyn FnMut(&LaneId, &View<'_>),
+    ) -> io::Result<()> {
+        let at = self.index(id);
+        // What was signed before this block was made must be known before it is read.
+        if let Some(time_us) = super::lane::first_record(bytes).and_then(View::time_of) {
+            self.read_anchor(|ahead| ahead.time_ms.saturating_mul(1000) <= time_us)?;
+        }
+        let Some(lane) = self.states.get_mut(at) else {
+            return Ok(());
+        };
+        if lane.state.broken {
+            return Ok(());
+        }
+        let (custody, decisions, records) = (&mut self.custody, &mut self.decisions, &mut self.records);
+        let joined = !self.questions.without_custody;
+        let id = lane.state.id.clone();
+        let checked = lane.state.block(first, bytes, root, &mut |record| {
+            *records += 1;
+            if let Some(count) = decisions.get_mut(usize::from(record.decision.code())) {
+                *count += 1;
+            }
+            if joined {
+                custody.record(&id, record);
+            }
+            each(&id, record);
+        });
+        if let Err((seq, kind)) = checked {
+            lane.state.broken = true;
+            lane.expected.clear();
+            self.damages.add(Place::Record { lane: id, seq }, kind);
+            return Ok(());
+        }
+        self.meet(at);
+        Ok(())
+    }
+
+    /// Compares what checkpoints say of a lane with what it has reached.
+    fn meet(&mut self, at: usize) {
+        let Some(lane) = self.states.get_mut(at) else {
+            return;
+        };
+        while let Some(expected) = lane.expected.front()
+            && expected.size <= lane.state.size()
+        {
+            let Some(Expected { size, root, by }) = lane.expected.pop_front() else {
+                return;
             };
-            if record.seq != seq {
-                let claimed = record.seq;
-                return Err(self.damage(seq, DamageKind::WrongSequence { claimed }));
+            if lane.state.root_at(size) == Some(root) {
+                lane.state.sealed = lane.state.sealed.max(size);
+            } else {
+                lane.state.broken = true;
+                lane.expected.clear();
+                let place = Place::Record { lane: lane.state.id.clone(), seq: size };
+                self.damages.add(place, DamageKind::Rewritten { sealed: size, by });
             }
-            if seq == 1 {
-                if record.action != Action::LaneOpened || record.target != self.lane.as_str() {
-                    return Err(self.damage(seq, DamageKind::NotOpened));
+        }
+    }
+
+    fn checkpoint(&mut self, note: &str) -> io::Result<()> {
+        let Some(opened) = self.trail.open(note, self.questions.keys, &mut self.damages) else {
+            return Ok(());
+        };
+        let (boot, counter) = (opened.checkpoint.boot, opened.checkpoint.counter);
+        let time_ms = opened.checkpoint.time_ms;
+        self.read_anchor(|ahead| ahead.time_ms <= time_ms)?;
+        match self.unmatched.remove(&(boot, counter)) {
+            Some(hash) if hash != opened.hash => {
+                let place = self.trail.place(&opened.checkpoint);
+                self.damages.add(place, DamageKind::AnchorDiffers);
+            }
+            Some(_) | None => {}
+        }
+        if self.trail.count == 1 {
+            // What is older stands in the anchor alone: Redis keeps the newest ones only.
+            self.unmatched.clear();
+        }
+        if opened.is_new {
+            self.expect(&opened.checkpoint, Stream::Trail);
+        }
+        Ok(())
+    }
+
+    /// What a checkpoint says of its lanes must be so.
+    fn expect(&mut self, checkpoint: &Checkpoint, by: Stream) {
+        for head in &checkpoint.lanes {
+            let at = self.index(head.lane.as_str());
+            let Some(lane) = self.states.get_mut(at) else {
+                continue;
+            };
+            let (size, root) = (head.head.seq, head.head.hash);
+            let before_this_trail = lane.state.start() > size;
+            let met = lane.state.sealed == size && lane.state.root_at(size) == Some(root);
+            if lane.state.broken || before_this_trail || met {
+                continue;
+            }
+            // Of the trail's and the anchor's checkpoint of one number the second says nothing new.
+            let again = lane.expected.back().is_some_and(|last| last.size == size && last.root == root);
+            if again {
+                continue;
+            }
+            if lane.expected.back().is_some_and(|last| last.size > size) {
+                // Checkpoints only grow; one that is out of its order is compared out of order.
+                let place = lane.expected.partition_point(|last| last.size <= size);
+                lane.expected.insert(place, Expected { size, root, by });
+            } else {
+                lane.expected.push_back(Expected { size, root, by });
+            }
+            self.meet(at);
+        }
+    }
+
+    /// Reads the anchors on while their next checkpoint is `due`.
+    fn read_anchor(&mut self, due: impl Fn(&Checkpoint) -> bool) -> io::Result<()> {
+        for at in 0..self.anchors.len() {
+            loop {
+                let Some(anchor) = self.anchors.get_mut(at) else {
+                    return Ok(());
+                };
+                if anchor.ahead.is_none() {
+                    anchor.ahead = anchor.next(self.questions.keys, &mut self.damages)?;
                 }
-                self.predecessor = Some(record.reason.clone());
+                let Some(opened) = anchor.ahead.take_if(|ahead| due(&ahead.checkpoint)) else {
+                    break;
+                };
+                self.anchored(&opened);
             }
-            self.tree.push(leaf_hash(part));
-            records.push(record);
         }
-        if self.tree.root() != *hash {
-            return Err(self.damage(first_seq, DamageKind::HashMismatch));
-        }
-        Ok(records)
+        Ok(())
     }
 
-    /// Where the lane ends.
-    pub fn finish(self) -> LaneEnd {
-        LaneEnd {
-            lane: self.lane,
-            seq: self.tree.size(),
-            hash: hex(&self.tree.root()),
-            predecessor: self.predecessor.as_deref().and_then(lane::parse_closing_note),
+    fn anchored(&mut self, opened: &Opened) {
+        let checkpoint = &opened.checkpoint;
+        let key = (checkpoint.boot, checkpoint.counter);
+        // Where the trail has passed this number, it was compared, or is missing there, which shows there.
+        if !self.trail.reaches(&key.0, key.1) && self.unmatched.len() < MAX_UNMATCHED {
+            let _ = self.unmatched.insert(key, opened.hash);
+        }
+        if opened.is_new {
+            self.expect(checkpoint, Stream::Anchor);
         }
     }
 
-    fn damage(&self, seq: u64, kind: DamageKind) -> Damage {
-        Damage { lane: self.lane.clone(), seq, kind }
+    /// What the trail says of a message that waits in Redis.
+    pub fn standing(&self, id: Uuid) -> Standing {
+        self.custody.standing(id)
+    }
+
+    /// A message that waits in Redis and that nobody was allowed to send.
+    pub fn not_recorded(&mut self, stream: &str, id: &str, message: Uuid) {
+        let place = Place::Entry { stream: stream.to_owned(), id: id.to_owned() };
+        self.damages.add(place, DamageKind::NotRecorded { message });
+    }
+
+    /// Messages that wait in Redis and are of before the trail.
+    pub fn add_older(&mut self, count: u64) {
+        self.older += count;
+    }
+
+    /// The trail has been read to its end.
+    pub fn finish(mut self, freshness: Option<Freshness>) -> io::Result<Report> {
+        self.read_anchor(|_| true)?;
+        self.trail.finish(&mut self.damages);
+        for anchor in &mut self.anchors {
+            anchor.seals.finish(&mut self.damages);
+        }
+        self.check_lanes();
+        if let Some(Freshness { now_ms, max_age_ms }) = freshness
+            && self.trail.count > 0
+        {
+            let age_ms = now_ms.saturating_sub(self.newest_ms());
+            if age_ms > max_age_ms {
+                let number = self.trail.count;
+                let place = Place::Note { stream: Stream::Trail, number };
+                self.damages.add(place, DamageKind::Stale { age_ms });
+            }
+        }
+        let older = match self.questions.without_custody {
+            true => 0,
+            false => self.custody.finish(&mut self.damages),
+        };
+        Ok(self.report(older))
+    }
+
+    /// The lanes against each other, the registry and what was signed.
+    fn check_lanes(&mut self) {
+        let mut found = Vec::new();
+        for at in self.lanes.values() {
+            let Some(lane) = self.states.get(*at).filter(|lane| !lane.state.broken) else {
+                continue;
+            };
+            let state = &lane.state;
+            let place = |seq| Place::Record { lane: state.id.clone(), seq };
+            if state.size() == 0 {
+                found.push((place(0), DamageKind::LaneMissing));
+                continue;
+            }
+            if let Some(Expected { size, by, .. }) = lane.expected.front() {
+                found.push((place(state.size()), DamageKind::Truncated { sealed: *size, by: *by }));
+            }
+            if !state.registered {
+                found.push((place(state.size()), DamageKind::LaneUnlisted));
+            }
+            found.extend(self.check_predecessor(state));
+        }
+        for (place, kind) in found {
+            self.damages.add(place, kind);
+        }
+    }
+
+    fn check_predecessor(&self, state: &LaneState) -> Option<(Place, DamageKind)> {
+        let (previous, stated) = state.predecessor.as_ref()?;
+        let found = self.lanes.get(previous).and_then(|at| self.states.get(*at)).map(|lane| &lane.state);
+        if found.is_some_and(|found| found.broken) || (found.is_none() && self.questions.partial) {
+            return None;
+        }
+        let (seq, hash) = found.map_or((0, None), |found| {
+            let (seq, hash) = found.end();
+            (seq, Some(hash))
+        });
+        // A lane that never held a record has no stream.
+        let agrees = |(at, root): &(u64, String)| *at == seq && hash.as_ref().is_none_or(|hash| hash == root);
+        if stated.iter().any(agrees) {
+            return None;
+        }
+        let stated: Vec<String> = stated.iter().map(|(seq, _)| seq.to_string()).collect();
+        let place = Place::Record { lane: previous.clone(), seq };
+        Some((place, DamageKind::TailDiffers { stated: stated.join(" or ") }))
+    }
+
+    fn report(self, older: u64) -> Report {
+        let not_shown = self.not_shown();
+        let unsealed = |state: &LaneState| state.size() - state.sealed.max(state.start());
+        let unsealed = self.states.iter().map(|lane| unsealed(&lane.state)).sum();
+        let decisions = Decision::ALL
+            .iter()
+            .filter_map(|decision| {
+                let count = *self.decisions.get(usize::from(decision.code()))?;
+                (count > 0).then_some((decision.as_str(), count))
+            })
+            .collect();
+        Report {
+            records: self.records,
+            lanes: self.states.len(),
+            decisions,
+            checkpoints: self.trail.count,
+            anchored: self.anchored_count(),
+            newest_checkpoint_ms: self.newest_ms(),
+            only_anchored: self.unmatched.len() as u64,
+            unsealed,
+            accepted: self.custody.accepted,
+            done: self.custody.done,
+            waiting: self.custody.waiting(),
+            older: self.older + older,
+            not_shown,
+            further_damages: self.damages.further(),
+            damages: self.damages.listed().to_vec(),
+        }
+    }
+
+    fn newest_ms(&self) -> u64 {
+        let anchored = self.anchors.iter().map(|anchor| anchor.seals.newest_ms()).max();
+        self.trail.newest_ms().max(anchored.unwrap_or(0))
+    }
+
+    fn anchored_count(&self) -> u64 {
+        self.anchors.iter().map(|anchor| anchor.seals.count).sum()
+    }
+
+    fn not_shown(&self) -> Vec<String> {
+        let anchored = self.anchored_count();
+        let mut lines = Vec::new();
+        let mut say = |when: bool, text: &str| {
+            if when {
+                lines.push(text.to_owned());
+            }
+        };
+        say(
+            self.trail.count == 0 && anchored == 0,
+            "without signed checkpoints: records cut off the newest end of a lane, and a trail that was \
+             rewritten as a whole",
+        );
+        say(
+            self.questions.keys.is_empty() && (self.trail.count > 0 || anchored > 0),
+            "without the public key: who signed the checkpoints",
+        );
+        say(
+            self.anchors.is_empty() && self.trail.count > 0,
+            "without the anchor: whether the whole store was rolled back to an older state, or cut at a \
+             checkpoint",
+        );
+        say(self.questions.partial, "what was before this part of the trail");
+        say(
+            self.trail.headless && (anchored == 0 || self.anchors.iter().any(|anchor| anchor.seals.headless)),
+            "what the checkpoints sealed that came before the first one here",
+        );
+        say(
+            self.anchors.iter().any(|anchor| anchor.unfinished),
+            "the anchor's last line, which is not finished",
+        );
+        say(
+            self.trail.fresh_starts > 0,
+            "whether server runs that name no checkpoint before them are those of logs of their own",
+        );
+        lines
     }
 }
 
-/// A lane whose chain is intact, and what it says of the lane before it.
-#[derive(Debug, Clone)]
-pub struct LaneEnd {
-    /// The lane.
-    pub lane: LaneId,
-    /// Its last sequence.
-    pub seq: u64,
-    /// Hash after its last record, hexadecimal.
-    pub hash: String,
-    /// The lane that its worker wrote before, and the heads that one may end at.
-    pub predecessor: Option<(LaneId, Vec<(u64, String)>)>,
-}
-
-/// Checks the lanes against each other and against the registry.
-pub fn check_lanes(ends: &[LaneEnd], registry: &[LaneId]) -> Vec<Damage> {
-    let by_id: BTreeMap<&LaneId, &LaneEnd> = ends.iter().map(|end| (&end.lane, end)).collect();
-    let mut damages = Vec::new();
-    for end in ends {
-        if !registry.contains(&end.lane) {
-            damages.push(Damage { lane: end.lane.clone(), seq: end.seq, kind: DamageKind::LaneUnlisted });
-        }
-        let Some((previous, stated)) = &end.predecessor else {
-            continue;
-        };
-        let agrees = |(seq, hash): &(u64, String)| {
-            by_id
-                .get(previous)
-                // A lane that never held a record has no stream.
-                .map_or(*seq == 0, |found| found.seq == *seq && found.hash == *hash)
-        };
-        if !stated.iter().any(agrees) {
-            let stated: Vec<String> = stated.iter().map(|(seq, _)| seq.to_string()).collect();
-            damages.push(Damage {
-                lane: previous.clone(),
-                seq: by_id.get(previous).map_or(0, |found| found.seq),
-                kind: DamageKind::TailDiffers { stated: stated.join(" or ") },
-            });
+impl Anchor<'_> {
+    /// Its next checkpoint.
+    fn next(&mut self, keys: &[KeyHistory], damages: &mut Damages) -> io::Result<Option<Opened>> {
+        loop {
+            let note = match self.reader.next_line()? {
+                None => return Ok(None),
+                Some(AnchorLine::Unfinished) => {
+                    self.unfinished = true;
+                    continue;
+                }
+                Some(AnchorLine::Malformed) => String::new(),
+                Some(AnchorLine::Note(note)) => note,
+            };
+            if let Some(opened) = self.seals.open(&note, keys, damages) {
+                return Ok(Some(opened));
+            }
         }
     }
-    for lane in registry {
-        if !by_id.contains_key(lane) {
-            damages.push(Damage { lane: lane.clone(), seq: 0, kind: DamageKind::LaneMissing });
-        }
-    }
-    damages
 }
 
 #[cfg(test)]

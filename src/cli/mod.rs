@@ -2,7 +2,6 @@
 
 pub mod agents;
 pub mod audit;
-pub mod audit_key;
 pub mod certs;
 pub mod dlp;
 pub mod dlq;
@@ -11,6 +10,7 @@ pub mod logging;
 pub mod migrate;
 pub mod operator;
 pub mod policy;
+pub mod policy_replay;
 pub mod run;
 pub mod state;
 pub mod text;

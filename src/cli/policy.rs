@@ -1,12 +1,13 @@
 //! `mas policy`: what the pipeline would decide, and why; and rules taken over from older deployments.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::exit::Exit;
+use super::policy_replay::{self, ReplayArgs};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::dlp::Scratch;
@@ -20,6 +21,8 @@ use crate::store::{Endpoint, StoreError, Value, answers};
 pub enum PolicyCommand {
     /// Say what would be decided on a message and which rule decides it; changes nothing.
     Explain(ExplainArgs),
+    /// Run a candidate configuration over recorded decisions: which would be others, and why; changes nothing.
+    Replay(ReplayArgs),
     /// Print, as `permissions` of mas.yaml, what the sets of an older deployment in Redis allow and block.
     ImportSets(ImportArgs),
 }
@@ -57,29 +60,31 @@ pub struct ImportArgs {
 
 /// Runs one command.
 pub fn run(command: PolicyCommand) -> Exit {
-    let path = match &command {
-        PolicyCommand::Explain(args) => &args.config,
-        PolicyCommand::ImportSets(args) => &args.config,
-    };
-    let config = match Config::locate_and_load(path.as_deref()) {
-        Ok(config) => config,
+    match command {
+        PolicyCommand::Explain(args) => with_config(args.config.as_deref(), |config| {
+            explain(config, &args);
+            Exit::Done
+        }),
+        PolicyCommand::ImportSets(args) => {
+            with_config(args.config.as_deref(), |config| match import_sets(config) {
+                Ok(()) => Exit::Done,
+                Err(error) => {
+                    eprintln!("mas policy: {error}");
+                    Exit::Failed
+                }
+            })
+        }
+        PolicyCommand::Replay(args) => policy_replay::run(&args),
+    }
+}
+
+fn with_config(path: Option<&Path>, run: impl FnOnce(&Config) -> Exit) -> Exit {
+    match Config::locate_and_load(path) {
+        Ok(config) => run(&config),
         Err(error) => {
             eprintln!("mas policy: {error}");
-            return Exit::Usage;
+            Exit::Usage
         }
-    };
-    match command {
-        PolicyCommand::Explain(args) => {
-            explain(&config, &args);
-            Exit::Done
-        }
-        PolicyCommand::ImportSets(_) => match import_sets(&config) {
-            Ok(()) => Exit::Done,
-            Err(error) => {
-                eprintln!("mas policy: {error}");
-                Exit::Failed
-            }
-        },
     }
 }
 

@@ -276,8 +276,7 @@ fn state(stage: &mut Stage<'_>) -> Result<String, AnyError> {
 }
 
 fn audit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
-    let mut connection = stage.endpoint.within(PATIENCE).open()?;
-    let report = verify_trail(&mut connection, &mut |_| {})?;
+    let report = verify_trail(stage.endpoint.within(PATIENCE).open()?)?;
     if let Some(damage) = report.damages.first() {
         return Err(damage.to_string().into());
     }

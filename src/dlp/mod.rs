@@ -206,6 +206,11 @@ pub struct Dlp {
 }
 
 impl Dlp {
+    /// What a match of a rule, named as in findings, does; `None` where there is no such rule.
+    pub fn action_of(&self, rule: &str) -> Option<Action> {
+        self.rules.iter().find(|known| &*known.id == rule).map(|known| known.action)
+    }
+
     fn build(actions: Vec<Action>, custom: Vec<CustomRule>) -> Result<Self, String> {
         let any = actions.iter().any(|action| *action != Action::Allow);
         let built_in = Kind::ALL.iter().zip(&actions).map(|(kind, action)| RuleInfo {

@@ -1,6 +1,6 @@
 //! The pipeline every message passes, inline in a worker: authorization → rate limit → circuit breaker →
 //! DLP. No I/O and no clock: the inputs and `Now` in, a [`Verdict`] out. The order is a security property
-//! and stands in one function, [`Policy::check`]. The one thing that changes is a sender's count of
+//! and stands in one place, [`Policy::check`] and what it calls first. The one thing that changes is a sender's count of
 //! messages, shared by all workers behind a lock that is held for a few instructions.
 
 mod acl;
@@ -8,6 +8,7 @@ mod breaker;
 mod digests;
 mod payload;
 mod rate;
+mod replay;
 mod roles;
 mod rule;
 
@@ -27,6 +28,7 @@ use roles::Roles;
 pub use breaker::{Breaker, BreakerConfig, Circuit, MAX_FAILURE_THRESHOLD};
 pub use payload::check_payload;
 pub use rate::{Limited, RateLimit, Sent};
+pub use replay::{Found, Recorded};
 pub use roles::{Pattern, parse_pattern};
 pub use rule::{Rule, RuleName};
 
@@ -160,16 +162,26 @@ impl Policy {
         now: Now,
         scratch: &mut Scratch,
     ) -> Verdict {
+        let verdict = self.admit(message.sender, message.target, breaker, now);
+        if verdict.decision != Decision::Allowed {
+            return verdict;
+        }
+        // 4. The payload.
+        self.search(message.message_type, message.data_json, verdict, scratch)
+    }
+
+    /// The stages before the payload: what they refuse is not searched.
+    fn admit(&self, sender: &AgentId, target: &str, breaker: Option<&Breaker>, now: Now) -> Verdict {
         // 1. Authorization. An unknown target and a forbidden one look alike to the sender.
-        let Some(target) = self.agents.get(message.target) else {
+        let Some(target) = self.agents.get(target) else {
             return denied(Rule::UnknownTarget);
         };
-        let verdict = self.authorize(message.sender, &target.id);
+        let verdict = self.authorize(sender, &target.id);
         if verdict.decision != Decision::Allowed {
             return verdict;
         }
         // 2. Rate limit of the sender.
-        let Some(sender) = self.agents.get(message.sender) else {
+        let Some(sender) = self.agents.get(sender) else {
             return denied(Rule::DefaultDeny);
         };
         if let Err(limited) = sender.sent().admit(sender.rate_limit, now.unix_s()) {
@@ -193,8 +205,7 @@ impl Policy {
                 findings: None,
             };
         }
-        // 4. The payload.
-        Verdict { counted: true, ..self.search(message.message_type, message.data_json, verdict, scratch) }
+        Verdict { counted: true, ..verdict }
     }
 
     /// Decides on the payload of a reply: its request is its permission.

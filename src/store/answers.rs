@@ -15,6 +15,9 @@ pub struct EntryId {
 }
 
 impl EntryId {
+    /// Before every entry.
+    pub const ZERO: Self = Self { ms: 0, seq: 0 };
+
     /// Parses `ms-seq`: decimal digits without sign, padding or anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (ms, seq) = text.split_once('-')?;

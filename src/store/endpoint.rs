@@ -47,6 +47,12 @@ impl Endpoint {
         Self { settings: Arc::new(settings), timeout: Duration::from_millis(config.timeout_ms) }
     }
 
+    /// A Redis at an address, without anything of a configuration: for tools.
+    pub fn at(url: &str, timeout: Duration) -> Self {
+        let settings = Settings { url: url.to_owned(), tls: RedisTls::default(), sentinel: None };
+        Self { settings: Arc::new(settings), timeout }
+    }
+
     /// The same, where no step takes longer than `timeout`.
     #[must_use]
     pub fn within(&self, timeout: Duration) -> Self {

@@ -26,14 +26,17 @@ pub const LANE_PREFIX: &str = "audit:lane:";
 /// Signed checkpoints over the lanes' heads: a stream.
 pub const CHECKPOINTS: &str = "audit:checkpoints";
 
+/// Prefix of the delivery streams.
+pub const INBOX_PREFIX: &str = "agent.stream:";
+
 /// Messages for an agent, shared by its instances.
 pub fn inbox(agent: &AgentId) -> String {
-    format!("agent.stream:{agent}")
+    format!("{INBOX_PREFIX}{agent}")
 }
 
 /// Replies for one instance.
 pub fn instance_inbox(agent: &AgentId, instance: &InstanceId) -> String {
-    format!("agent.stream:{agent}:{instance}")
+    format!("{INBOX_PREFIX}{agent}:{instance}")
 }
 
 /// The consumer name of an instance in [`GROUP`].

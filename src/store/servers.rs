@@ -68,6 +68,19 @@ pub fn fence(answer: &Value) -> Fence {
     if text(answer) == Some(FENCED) { Fence::Fenced } else { Fence::Intact }
 }
 
+/// Whether any server runs: its lease lives.
+pub fn any_alive(connection: &mut Connection) -> Result<bool, StoreError> {
+    let Value::Array(ids) = connection.command("HKEYS", &[keys::SERVERS])? else {
+        return Ok(false);
+    };
+    for id in ids.iter().filter_map(text).filter_map(ServerId::parse) {
+        if answers::int(&connection.command("EXISTS", &[&keys::server_lease(&id)])?) == Some(1) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// This server in the registry.
 pub struct Membership {
     id: ServerId,

@@ -1,10 +1,10 @@
 //! The audit trail's place in Redis: the registry of lanes, and lanes read back in order.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use redis::Value;
 
-use super::answers::{self, text};
+use super::answers::{self, EntryId, text};
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 use crate::audit::{Block, LaneId};
@@ -14,11 +14,13 @@ pub const BLOCK_FIELD: &str = "b";
 /// Field of a lane entry that holds the lane's root after its last record.
 pub const HASH_FIELD: &str = "h";
 /// Blocks read in one step.
-const PAGE_BLOCKS: usize = 256;
+pub(super) const PAGE_BLOCKS: usize = 256;
 
 /// One stored block.
 #[derive(Debug)]
 pub struct StoredBlock {
+    /// The entry's id.
+    pub id: EntryId,
     /// Sequence of its first record, from its entry id.
     pub first_seq: u64,
     /// The records' bytes.
@@ -40,8 +42,8 @@ impl StoredBlock {
 pub struct Lanes {
     /// Those with records.
     pub existing: Vec<LaneId>,
-    /// Those in the registry.
-    pub registered: Vec<LaneId>,
+    /// Those in the registry, and what it says of each.
+    pub registered: BTreeMap<LaneId, String>,
 }
 
 /// Adds the command that appends a block to its lane.
@@ -64,37 +66,49 @@ pub fn register(batch: &mut Batch, lane: &LaneId, description_json: &str) -> usi
     place
 }
 
-/// The lanes that exist and those that the registry lists, each sorted. A lane that was opened while
-/// this looked is listed at least where it exists: both appear in one transaction.
+/// The lanes that exist, sorted, and those that the registry lists.
 pub fn lanes(connection: &mut Connection) -> Result<Lanes, StoreError> {
-    let pattern = format!("{}*", keys::LANE_PREFIX);
-    let mut existing = Vec::new();
+    let keys = scan(connection, &format!("{}*", keys::LANE_PREFIX))?;
+    let mut existing: Vec<LaneId> =
+        keys.iter().filter_map(|key| key.strip_prefix(keys::LANE_PREFIX)).map(LaneId::from_stored).collect();
+    let registered: BTreeMap<LaneId, String> = answers::pairs(connection.command("HGETALL", &[keys::LANES])?)
+        .ok_or_else(|| unexpected("HGETALL", &Value::Nil))?
+        .into_iter()
+        .map(|(lane, description)| (LaneId::from_stored(&lane), description))
+        .collect();
+    existing.sort();
+    // It may be shown twice.
+    existing.dedup();
+    // A lane that was opened between the two looks is in the registry alone.
+    let mut opened = Vec::new();
+    for lane in registered.keys().filter(|lane| existing.binary_search(lane).is_err()) {
+        if answers::int(&connection.command("EXISTS", &[&keys::lane(lane)])?) == Some(1) {
+            opened.push(lane.clone());
+        }
+    }
+    existing.extend(opened);
+    existing.sort();
+    Ok(Lanes { existing, registered })
+}
+
+/// The keys that match a pattern; one may be there twice.
+pub(super) fn scan(connection: &mut Connection, pattern: &str) -> Result<Vec<String>, StoreError> {
+    let mut found = Vec::new();
     let mut cursor = "0".to_owned();
     loop {
-        let args = [cursor.as_str(), "MATCH", &pattern, "COUNT", "1000"];
-        let answer = connection.command("SCAN", &args)?;
+        let answer = connection.command("SCAN", &[&cursor, "MATCH", pattern, "COUNT", "1000"])?;
         let Value::Array(parts) = &answer else {
             return Err(unexpected("SCAN", &answer));
         };
         let (Some(next), Some(Value::Array(names))) = (parts.first().and_then(text), parts.get(1)) else {
             return Err(unexpected("SCAN", &answer));
         };
-        let ids = names.iter().filter_map(text).filter_map(|key| key.strip_prefix(keys::LANE_PREFIX));
-        existing.extend(ids.map(LaneId::from_stored));
+        found.extend(names.iter().filter_map(text).map(str::to_owned));
         cursor = next.to_owned();
         if cursor == "0" {
-            break;
+            return Ok(found);
         }
     }
-    let mut registered: Vec<LaneId> = match connection.command("HKEYS", &[keys::LANES])? {
-        Value::Array(names) => names.iter().filter_map(text).map(LaneId::from_stored).collect(),
-        other => return Err(unexpected("HKEYS", &other)),
-    };
-    existing.sort();
-    // SCAN may show a key twice.
-    existing.dedup();
-    registered.sort();
-    Ok(Lanes { existing, registered })
 }
 
 /// The next blocks of a lane after the one that began at `after` (0: from the start); empty at its end.
@@ -193,7 +207,7 @@ pub fn trim(connection: &mut Connection, lane: &LaneId, last: u64, closed: bool)
     Ok(())
 }
 
-fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
+pub(super) fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
     let Value::Array(items) = answer else {
         return Err(unexpected("XRANGE", &answer));
     };
@@ -201,15 +215,22 @@ fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError> {
         .into_iter()
         .map(|item| {
             let (id, fields) = answers::entry(item).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
-            let bytes = answers::field(fields.clone(), BLOCK_FIELD).unwrap_or_default();
-            let hash = answers::field(fields, HASH_FIELD).unwrap_or_default();
+            let (mut bytes, mut hash) = (Vec::new(), Vec::new());
+            let mut fields = fields.into_iter();
+            while let (Some(name), Some(Value::BulkString(value))) = (fields.next(), fields.next()) {
+                match text(&name) {
+                    Some(BLOCK_FIELD) => bytes = value,
+                    Some(HASH_FIELD) => hash = value,
+                    _ => {}
+                }
+            }
             // A second part of the id that is not 0 cannot come from a lane's writer.
             let first_seq = if id.seq == 0 { id.ms } else { 0 };
-            Ok(StoredBlock { first_seq, bytes, hash })
+            Ok(StoredBlock { id, first_seq, bytes, hash })
         })
         .collect()
 }
 
-fn unexpected(command: &'static str, answer: &Value) -> StoreError {
+pub(super) fn unexpected(command: &'static str, answer: &Value) -> StoreError {
     StoreError::Unexpected { command, answer: format!("{answer:?}").chars().take(200).collect() }
 }

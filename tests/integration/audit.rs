@@ -1,6 +1,9 @@
 //! The trail: everything is on it, and what is altered is found.
 
-use crate::support::{Blocks, World};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::support::{Blocks, Process, World};
 
 /// A world with some history: two allowed, one refused.
 fn with_history() -> World {
@@ -160,8 +163,38 @@ fn tail_shows_records_and_no_stranger_writes_on_the_terminal() {
 #[test]
 fn verify_says_what_it_cannot_know() {
     let world = with_history();
-    let output = world.mas(&["audit", "verify"]);
-    assert_eq!(output.status.code(), Some(0));
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("intact") && text.contains("not shown without signed checkpoints"), "{text}");
+    let text = |args: &[&str]| {
+        let output = world.mas(args);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let with_all = text(&["audit", "verify"]);
+    assert!(with_all.contains("intact") && !with_all.contains("not shown"), "{with_all}");
+    let without = text(&["audit", "verify", "--no-anchor"]);
+    assert!(without.contains("intact") && without.contains("not shown without the anchor"), "{without}");
+    let _: i64 = world.redis.query(&["DEL", "audit:checkpoints"]);
+    let without = text(&["audit", "verify", "--no-anchor"]);
+    assert!(without.contains("not shown without signed checkpoints"), "{without}");
+}
+
+#[test]
+fn tail_follows_what_is_recorded_from_now_on() {
+    let world = World::new();
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    let mut command = world.mas_command(&["audit", "tail", "-n", "1", "--follow", "--json"]);
+    let mut tail = Process::start(command.stdout(Stdio::piped()));
+    let mut lines = BufReader::new(tail.child().stdout.take().unwrap()).lines();
+    assert!(lines.next().is_some());
+    for n in 0..3 {
+        let payload = format!("{{\"n\":{n}}}");
+        let id = alpha.send("a", "beta", &payload).unwrap();
+        let shown = lines
+            .by_ref()
+            .map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap())
+            .find(|record| record["message_id"] == *id)
+            .unwrap();
+        assert_eq!(shown["payload_bytes"], payload.len());
+    }
 }

@@ -411,24 +411,8 @@ impl Session {
     /// The next delivery, or nothing within `timeout`.
     #[track_caller]
     pub fn next_within(&self, timeout: Duration) -> Option<Delivered> {
-        let give_up = Instant::now() + timeout;
-        loop {
-            if let Some(delivered) = self.deliveries.lock().unwrap().pop_front() {
-                return Some(delivered);
-            }
-            self.sort(self.event(give_up.saturating_duration_since(Instant::now()))?);
-        }
-    }
-
-    #[track_caller]
-    fn sort(&self, event: Result<ServerKind, Ended>) {
-        match event {
-            Ok(ServerKind::Delivery(delivery)) => self.deliveries.lock().unwrap().push_back(delivery.into()),
-            Ok(ServerKind::Deliveries(batch)) => {
-                self.deliveries.lock().unwrap().extend(batch.deliveries.into_iter().map(Delivered::from));
-            }
-            Ok(ServerKind::Results(results)) => self.results.lock().unwrap().extend(results.results),
-            Ok(other) => panic!("unexpected event {other:?}"),
+        match self.try_next(timeout)? {
+            Ok(delivered) => Some(delivered),
             Err(ended) => panic!("the stream ended: {ended:?}"),
         }
     }
@@ -445,7 +429,10 @@ impl Session {
             if let Some(result) = self.results.lock().unwrap().pop_front() {
                 return result;
             }
-            self.sort(self.event(PATIENCE).expect("a result"));
+            match self.event(PATIENCE).expect("a result") {
+                Ok(event) => self.sort(event),
+                Err(ended) => panic!("the stream ended: {ended:?}"),
+            }
         }
     }
 
@@ -464,6 +451,33 @@ impl Session {
         let delivered = self.next();
         self.ack(&delivered.id);
         delivered
+    }
+
+    /// The next delivery, or nothing within `timeout`, or how the stream ended.
+    #[track_caller]
+    pub fn try_next(&self, timeout: Duration) -> Option<Result<Delivered, Ended>> {
+        let give_up = Instant::now() + timeout;
+        loop {
+            if let Some(delivered) = self.deliveries.lock().unwrap().pop_front() {
+                return Some(Ok(delivered));
+            }
+            match self.event(give_up.saturating_duration_since(Instant::now()))? {
+                Ok(event) => self.sort(event),
+                Err(ended) => return Some(Err(ended)),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn sort(&self, event: ServerKind) {
+        match event {
+            ServerKind::Delivery(delivery) => self.deliveries.lock().unwrap().push_back(delivery.into()),
+            ServerKind::Deliveries(batch) => {
+                self.deliveries.lock().unwrap().extend(batch.deliveries.into_iter().map(Delivered::from));
+            }
+            ServerKind::Results(results) => self.results.lock().unwrap().extend(results.results),
+            other => panic!("unexpected event {other:?}"),
+        }
     }
 
     /// How the stream ends.

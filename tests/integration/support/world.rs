@@ -148,12 +148,14 @@ impl World {
 
     /// A `mas` command with this world's configuration, run to its end.
     pub fn mas(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_mas"))
-            .args(args)
-            .current_dir(self.path())
-            .env_remove("MAS_CONFIG_FILE")
-            .output()
-            .unwrap()
+        self.mas_command(args).output().unwrap()
+    }
+
+    /// A `mas` command with this world's configuration.
+    pub fn mas_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mas"));
+        command.args(args).current_dir(self.path()).env_remove("MAS_CONFIG_FILE");
+        command
     }
 
     /// A server run to its end: one that does not start.

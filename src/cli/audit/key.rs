@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::exit::Exit;
 use crate::audit::{Checkpoint, KeyHistory};
 use crate::checkpoint::anchor::Anchor;
 use crate::checkpoint::key_files::KeyFiles;
+use crate::cli::exit::Exit;
 use crate::clock::Now;
 use crate::config::Config;
 
@@ -34,7 +34,7 @@ pub struct KeyArgs {
 }
 
 /// Runs one command.
-pub fn run(command: &KeyCommand) -> Exit {
+pub(super) fn run(command: &KeyCommand) -> Exit {
     let (KeyCommand::Show(args) | KeyCommand::Rotate(args)) = command;
     let config = match Config::locate_and_load(args.config.as_deref()) {
         Ok(config) => config,

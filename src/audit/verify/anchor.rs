@@ -1,0 +1,63 @@
+//! The anchor: signed checkpoints outside Redis, one `{"note": "…"}` a line, in the order in which they were
+//! signed.
+
+use std::fmt;
+use std::io::{self, BufRead, Read};
+
+use serde::Deserialize;
+
+use crate::audit::note::MAX_NOTE_BYTES;
+
+/// Longest line: a note whose every character is escaped.
+const MAX_LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64 + 64;
+
+#[derive(Deserialize)]
+struct Line {
+    note: String,
+}
+
+/// One line.
+#[derive(Debug, PartialEq, Eq)]
+pub enum AnchorLine {
+    /// A note.
+    Note(String),
+    /// Something else.
+    Malformed,
+    /// A last line without its newline: its writer was cut off, or has not finished it.
+    Unfinished,
+}
+
+/// Reads an anchor line by line.
+pub struct AnchorReader<'a> {
+    input: Box<dyn BufRead + 'a>,
+}
+
+impl fmt::Debug for AnchorReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AnchorReader(..)")
+    }
+}
+
+impl<'a> AnchorReader<'a> {
+    /// Reads from `input`.
+    pub fn new(input: Box<dyn BufRead + 'a>) -> Self {
+        Self { input }
+    }
+
+    /// The next line; `None` at the end.
+    pub fn next_line(&mut self) -> io::Result<Option<AnchorLine>> {
+        let mut line = Vec::new();
+        let read = self.input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if line.last() != Some(&b'\n') {
+            let over = read as u64 == MAX_LINE_BYTES;
+            return Ok(Some(if over { AnchorLine::Malformed } else { AnchorLine::Unfinished }));
+        }
+        Ok(Some(match serde_json::from_slice::<Line>(&line) {
+            Ok(line) => AnchorLine::Note(line.note),
+            Err(_) => AnchorLine::Malformed,
+        }))
+    }
+}

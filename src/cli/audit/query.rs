@@ -1,0 +1,167 @@
+//! `mas audit query`: the records that fit, as they stand in the trail.
+
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+
+use clap::Args;
+
+use super::filter::{FilterArgs, TimeArgs};
+use super::verify::optional_config;
+use super::{Range, Source, SourceArgs, Trouble, record_json};
+use crate::audit::lane::split_block;
+use crate::audit::segment::Item;
+use crate::audit::{LaneId, View};
+use crate::cli::exit::Exit;
+use crate::ids::hex;
+
+/// Arguments of `query`.
+#[derive(Debug, Args)]
+pub struct QueryArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    time: TimeArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Comma-separated values with a header, instead of JSON lines.
+    #[arg(long)]
+    csv: bool,
+    /// Stop after this many.
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<u64>,
+}
+
+/// Takes a record; it may end the reading.
+pub(crate) type OnRecord<'a> = dyn FnMut(&LaneId, &View<'_>) -> Result<ControlFlow<()>, Trouble> + 'a;
+
+/// Hands out the records of a range, unverified; in no strict order across lanes.
+pub(crate) fn each_record(source: &mut Source, range: Range, on: &mut OnRecord<'_>) -> Result<(), Trouble> {
+    let mut lane = LaneId::from_stored("");
+    let _ = source.read(range, &mut |item| {
+        let Item::Block { lane: name, bytes, .. } = item else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        if lane.as_str() != name.as_ref() {
+            lane = LaneId::from_stored(name);
+        }
+        for record in split_block(bytes).unwrap_or_default().into_iter().filter_map(View::decode) {
+            if range.holds(record.time_us) && on(&lane, &record)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(())
+}
+
+pub(super) fn run(args: QueryArgs) -> Result<Exit, Trouble> {
+    let range = args.time.range(false)?;
+    let filter = args.filter.resolve()?;
+    let config = optional_config(&args.source)?;
+    let mut source = Source::open(&args.source, config.as_ref())?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if args.csv {
+        writeln!(out, "{}", COLUMNS.join(",")).map_err(Trouble::output)?;
+    }
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    each_record(&mut source, range, &mut |lane, record| {
+        if !filter.holds(record) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if left == 0 {
+            return Ok(ControlFlow::Break(()));
+        }
+        left -= 1;
+        let line = if args.csv { csv_line(lane, record) } else { record_json(lane, record).to_string() };
+        writeln!(out, "{line}").map_err(Trouble::output)?;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    out.flush().map_err(Trouble::output)?;
+    Ok(Exit::Done)
+}
+
+/// Columns of the comma-separated form.
+const COLUMNS: [&str; 22] = [
+    "lane",
+    "seq",
+    "time",
+    "action",
+    "decision",
+    "agent",
+    "instance",
+    "fingerprint",
+    "message_id",
+    "message_type",
+    "target",
+    "target_instance",
+    "correlation_id",
+    "payload_sha256",
+    "payload_bytes",
+    "attempt",
+    "rule",
+    "reason",
+    "policy_version",
+    "findings",
+    "messages",
+    "sender_seq",
+];
+
+/// A record as one line of RFC 4180.
+fn csv_line(lane: &LaneId, record: &View<'_>) -> String {
+    let messages: Vec<String> =
+        record.messages.iter().map(|(id, attempt)| format!("{id}:{attempt}")).collect();
+    let cells: [String; COLUMNS.len()] = [
+        cell(lane.as_str()),
+        record.seq.to_string(),
+        crate::cli::text::time_text(record.time_us),
+        record.action.as_str().to_owned(),
+        record.decision.as_str().to_owned(),
+        cell(record.agent),
+        cell(record.instance),
+        hex(record.fingerprint),
+        record.message_id.map(|id| id.to_string()).unwrap_or_default(),
+        cell(record.message_type),
+        cell(record.target),
+        cell(record.target_instance),
+        record.correlation_id.map(|id| hex(id)).unwrap_or_default(),
+        hex(record.payload_digest),
+        record.payload_len.to_string(),
+        record.attempt.to_string(),
+        cell(record.rule),
+        cell(record.reason),
+        hex(record.policy_version),
+        cell(record.findings),
+        messages.join(" "),
+        record.sender_seq.to_string(),
+    ];
+    cells.join(",")
+}
+
+/// Text of a stranger as one cell. Control characters are escaped, so that a record stays on one line; and
+/// what a spreadsheet would take for a formula is kept from being one.
+pub(crate) fn cell(text: &str) -> String {
+    let mut cell = String::with_capacity(text.len() + 2);
+    if text.starts_with(['=', '+', '-', '@']) {
+        cell.push('\'');
+    }
+    cell.push_str(&crate::audit::verify::Plain(text).to_string());
+    if cell.contains([',', '"']) {
+        return format!("\"{}\"", cell.replace('"', "\"\""));
+    }
+    cell
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_leaves_its_cell() {
+        assert_eq!(cell("plain"), "plain");
+        assert_eq!(cell("a,b"), "\"a,b\"");
+        assert_eq!(cell("say \"hi\""), "\"say \"\"hi\"\"\"");
+        assert_eq!(cell("a\r\nb"), "a\\r\\nb");
+        assert_eq!(cell("=HYPERLINK(\"x\")"), "\"'=HYPERLINK(\"\"x\"\")\"");
+        assert_eq!(cell("\u{1b}[2J"), "\\u{1b}[2J");
+    }
+}

@@ -1,0 +1,240 @@
+//! Where a trail is read from.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::{SourceArgs, Trouble};
+use crate::audit::lane::split_block;
+use crate::audit::record::View;
+use crate::audit::segment::{Header, Item, SegmentKind, SegmentReader};
+use crate::audit::{LaneId, lane};
+use crate::config::Config;
+use crate::store::walk::{Start, Walk};
+use crate::store::{Connection, Endpoint};
+
+/// Most files of one trail.
+const MAX_FILES: usize = 100_000;
+/// How archived segments' files end.
+const ARCHIVE_SUFFIX: &str = ".jsonl";
+/// A file that is standard input.
+const STDIN: &str = "-";
+/// Bytes read from a file in one step.
+const READ_BYTES: usize = 256 * 1024;
+
+/// A trail.
+pub(crate) enum Source {
+    /// In Redis.
+    Live(Connection),
+    /// In files, oldest first.
+    Files(Vec<Part>),
+    /// In files, oldest first, and then in Redis.
+    Joined(Vec<Part>, Connection),
+}
+
+/// One file of a trail.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Where.
+    pub(crate) path: PathBuf,
+    /// What it covers; `None`: standard input, which is read once.
+    pub(crate) header: Option<Header>,
+}
+
+/// What is wanted of a trail.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Range {
+    /// Records of this time or later, Unix microseconds.
+    pub(crate) from_us: Option<u64>,
+    /// Records before this time, Unix microseconds.
+    pub(crate) to_us: Option<u64>,
+    /// What comes before `from_us` is needed, too: to verify.
+    pub(crate) whole: bool,
+}
+
+impl Range {
+    /// Everything.
+    pub(crate) const ALL: Self = Self { from_us: None, to_us: None, whole: true };
+
+    /// Whether a record of that time is wanted.
+    pub(crate) fn holds(&self, time_us: u64) -> bool {
+        self.from_us.is_none_or(|from_us| time_us >= from_us)
+            && self.to_us.is_none_or(|to_us| time_us < to_us)
+    }
+}
+
+/// What has been read so far, so that the live trail goes on behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Records of each lane.
+    pub(crate) lanes: HashMap<LaneId, u64>,
+    /// The newest checkpoint.
+    pub(crate) last_note: Option<String>,
+}
+
+type OnItem<'a> = dyn FnMut(&Item<'_>) -> Result<ControlFlow<()>, Trouble> + 'a;
+
+impl Source {
+    /// The trail that the arguments name. A configuration is read only where Redis is.
+    pub(crate) fn open(args: &SourceArgs, config: Option<&Config>) -> Result<Self, Trouble> {
+        let mut parts = Vec::new();
+        let configured =
+            || config.and_then(|c| c.audit.archive_dir.as_deref()).filter(|folder| folder.is_dir());
+        let folder = match &args.archive {
+            Some(folder) => Some(folder.as_path()),
+            None if args.export.is_empty() => configured(),
+            None => None,
+        };
+        if let Some(folder) = folder {
+            parts.extend(archives(folder)?);
+        }
+        for path in &args.export {
+            parts.push(part(path)?);
+        }
+        if !args.export.is_empty() {
+            return Ok(Self::Files(parts));
+        }
+        let Some(config) = config else {
+            return Err(Trouble::Usage("no configuration, and no --export FILE".to_owned()));
+        };
+        let connection = Endpoint::new(&config.redis).open()?;
+        Ok(if parts.is_empty() { Self::Live(connection) } else { Self::Joined(parts, connection) })
+    }
+
+    /// Whether the trail begins in the middle.
+    pub(crate) fn is_partial(&self) -> bool {
+        let first = match self {
+            Self::Live(_) => None,
+            Self::Files(parts) | Self::Joined(parts, _) => parts.first(),
+        };
+        first.and_then(|part| part.header.as_ref()).is_some_and(|header| {
+            header.from_us.is_some() || (header.kind == SegmentKind::Archive && header.number > 1)
+        })
+    }
+
+    /// The connection, where some of it is in Redis.
+    pub(crate) fn connection(&mut self) -> Option<&mut Connection> {
+        match self {
+            Self::Live(connection) | Self::Joined(_, connection) => Some(connection),
+            Self::Files(_) => None,
+        }
+    }
+
+    /// Reads the trail, in the order in which it is verified. `on` may end it.
+    pub(crate) fn read(&mut self, range: Range, on: &mut OnItem<'_>) -> Result<Progress, Trouble> {
+        let mut progress = Progress::default();
+        let (parts, connection) = match self {
+            Self::Live(connection) => (&[][..], Some(connection)),
+            Self::Files(parts) => (parts.as_slice(), None),
+            Self::Joined(parts, connection) => (parts.as_slice(), Some(connection)),
+        };
+        for part in parts {
+            if read_part(part, range, &mut progress, on)?.is_break() {
+                return Ok(progress);
+            }
+        }
+        if let Some(connection) = connection {
+            return read_live(connection, progress, range, on);
+        }
+        Ok(progress)
+    }
+}
+
+/// Reads what is in Redis behind `progress`.
+pub(crate) fn read_live(
+    connection: &mut Connection,
+    progress: Progress,
+    range: Range,
+    on: &mut OnItem<'_>,
+) -> Result<Progress, Trouble> {
+    let mut last_note = progress.last_note.clone();
+    let start = Start {
+        known: progress.lanes,
+        last_note: progress.last_note,
+        seek_us: if range.whole { None } else { range.from_us },
+        to_us: range.to_us,
+    };
+    let ends = Walk::new(connection, start)?.run::<Trouble>(&mut |item| {
+        if let Item::Checkpoint { note } = item {
+            last_note = Some(note.clone().into_owned());
+        }
+        on(item)
+    })?;
+    Ok(Progress { lanes: ends.lanes, last_note })
+}
+
+fn read_part(
+    part: &Part,
+    range: Range,
+    progress: &mut Progress,
+    on: &mut OnItem<'_>,
+) -> Result<ControlFlow<()>, Trouble> {
+    let wrap = |source| Trouble::Segment { path: part.path.clone(), source };
+    let mut reader = SegmentReader::new(open(&part.path)?).map_err(wrap)?;
+    while let Some(item) = reader.next_item().map_err(wrap)? {
+        match &item {
+            Item::Lane { lane, before, .. } => {
+                let _ = progress.lanes.insert(LaneId::from_stored(lane), before.size());
+            }
+            Item::Block { lane, first, bytes, .. } => {
+                let time_us = lane::first_record(bytes).and_then(View::time_of).unwrap_or(0);
+                if range.to_us.is_some_and(|to_us| time_us >= to_us) {
+                    continue;
+                }
+                let count = split_block(bytes).map_or(0, |parts| parts.len() as u64);
+                let end = (first + count).saturating_sub(1);
+                match progress.lanes.get_mut(lane.as_ref()) {
+                    Some(known) => *known = end.max(*known),
+                    None => {
+                        let _ = progress.lanes.insert(LaneId::from_stored(lane), end);
+                    }
+                }
+            }
+            Item::Checkpoint { note } => progress.last_note = Some(note.clone().into_owned()),
+        }
+        if on(&item)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn open(path: &Path) -> Result<Box<dyn BufRead>, Trouble> {
+    if path.as_os_str() == STDIN {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let file = File::open(path).map_err(|source| Trouble::File { path: path.to_path_buf(), source })?;
+    Ok(Box::new(BufReader::with_capacity(READ_BYTES, file)))
+}
+
+fn part(path: &Path) -> Result<Part, Trouble> {
+    if path.as_os_str() == STDIN {
+        return Ok(Part { path: path.to_path_buf(), header: None });
+    }
+    let reader = SegmentReader::new(open(path)?)
+        .map_err(|source| Trouble::Segment { path: path.to_path_buf(), source })?;
+    Ok(Part { path: path.to_path_buf(), header: Some(reader.header().clone()) })
+}
+
+/// The archived segments of a folder, in their order.
+fn archives(folder: &Path) -> Result<Vec<Part>, Trouble> {
+    let wrap = |source| Trouble::File { path: folder.to_path_buf(), source };
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(wrap)? {
+        let path = entry.map_err(wrap)?.path();
+        if !path.to_string_lossy().ends_with(ARCHIVE_SUFFIX) {
+            continue;
+        }
+        if parts.len() == MAX_FILES {
+            return Err(Trouble::Usage(format!("{}: more than {MAX_FILES} files", folder.display())));
+        }
+        let part = part(&path)?;
+        if part.header.as_ref().is_some_and(|header| header.kind == SegmentKind::Archive) {
+            parts.push(part);
+        }
+    }
+    parts.sort_by_key(|part| part.header.as_ref().map_or(0, |header| header.number));
+    Ok(parts)
+}

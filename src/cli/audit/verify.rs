@@ -1,0 +1,356 @@
+//! `mas audit verify`.
+
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Read, Write};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
+
+use super::source::{self, Progress};
+use super::{Range, Source, SourceArgs, Trouble, config};
+use crate::audit::keys::KeyHistory;
+use crate::audit::segment::Item;
+use crate::audit::verify::{AnchorReader, Damage, Freshness, Place, Questions, Report, Standing, Verifier};
+use crate::audit::{LaneId, View};
+use crate::cli::exit::Exit;
+use crate::cli::text::time_text;
+use crate::clock::Now;
+use crate::config::Config;
+use crate::store::{Connection, entries};
+
+/// Records between two lines of progress on a terminal.
+const PROGRESS_RECORDS: u64 = 100_000;
+/// Largest file of public keys.
+const MAX_KEY_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// What the name of a key's history has behind that of the key.
+const HISTORY_SUFFIX: &str = ".pub";
+/// On a live Redis the newest checkpoint may be this many intervals old while a server runs.
+const MAX_INTERVALS: u64 = 10;
+/// Waiting messages whose acceptance is looked for a second time.
+const MAX_UNKNOWN: usize = 100_000;
+
+/// What a trail is verified against.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TrustArgs {
+    /// The checkpoints outside Redis; else those of the configuration. Once for each file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) anchor: Vec<PathBuf>,
+    /// Leave the anchor of the configuration out.
+    #[arg(long, conflicts_with = "anchor")]
+    pub(crate) no_anchor: bool,
+    /// The public key that signs checkpoints, with its history; else that of the configuration. Once for each
+    /// log: servers that do not share a key have one each.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public_key: Vec<PathBuf>,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What stands beside the trail: keys and anchor, read before the trail is.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    keys: Vec<KeyHistory>,
+    anchors: Vec<(PathBuf, u64)>,
+}
+
+impl Trust {
+    /// Opens what the arguments name, or what the configuration does, as far as it is there.
+    pub(crate) fn open(args: &TrustArgs, config: Option<&Config>) -> Result<Self, Trouble> {
+        let mut keys = Vec::new();
+        let configured =
+            config.map(configured_keys).filter(|path| args.public_key.is_empty() && path.exists());
+        for path in args.public_key.iter().chain(&configured) {
+            keys.push(read_keys(path)?);
+        }
+        let configured = config
+            .and_then(|config| config.audit.anchor_path.clone())
+            .filter(|path| args.anchor.is_empty() && !args.no_anchor && path.exists());
+        let mut anchors = Vec::new();
+        for path in args.anchor.iter().chain(&configured) {
+            // What is appended from now on may be ahead of the trail that is read.
+            let meta =
+                std::fs::metadata(path).map_err(|source| Trouble::File { path: path.clone(), source })?;
+            anchors.push((path.clone(), meta.len()));
+        }
+        Ok(Self { keys, anchors })
+    }
+
+    /// One history per log.
+    pub(crate) fn keys(&self) -> &[KeyHistory] {
+        &self.keys
+    }
+
+    fn anchors(&self) -> Result<Vec<AnchorReader<'static>>, Trouble> {
+        let open = |(path, length): &(PathBuf, u64)| {
+            let file = File::open(path).map_err(|source| Trouble::File { path: path.clone(), source })?;
+            Ok(AnchorReader::new(Box::new(BufReader::new(file.take(*length)))))
+        };
+        self.anchors.iter().map(open).collect()
+    }
+
+    fn anchor_trouble(&self, source: std::io::Error) -> Trouble {
+        let path = self.anchors.first().map_or_else(PathBuf::new, |(path, _)| path.clone());
+        Trouble::File { path, source }
+    }
+}
+
+/// The history of the configured key lies beside it.
+fn configured_keys(config: &Config) -> PathBuf {
+    let mut path = config.audit.signing_key_path.clone().into_os_string();
+    path.push(HISTORY_SUFFIX);
+    path.into()
+}
+
+/// Reads a file of public keys.
+pub(crate) fn read_keys(path: &Path) -> Result<KeyHistory, Trouble> {
+    let wrap = |source| Trouble::File { path: path.to_path_buf(), source };
+    let mut text = String::new();
+    let file = File::open(path).map_err(wrap)?;
+    let _ = file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text).map_err(wrap)?;
+    KeyHistory::parse(&text).map_err(|error| Trouble::Usage(format!("{}: {error}", path.display())))
+}
+
+type Each<'a> = dyn FnMut(&LaneId, &View<'_>) + 'a;
+
+/// Verifies a trail in bounded memory, handing its records to `each`.
+pub(crate) fn verify_source(
+    source: &mut Source,
+    trust: &Trust,
+    freshness: Option<u64>,
+    each: &mut Each<'_>,
+) -> Result<Report, Trouble> {
+    let questions = Questions {
+        keys: trust.keys(),
+        anchors: trust.anchors()?,
+        partial: source.is_partial(),
+        without_custody: false,
+    };
+    let mut verifier = Verifier::new(questions);
+    let progress = source.read(Range::ALL, &mut |item| feed(&mut verifier, trust, each, item))?;
+    let mut fresh = None;
+    if let Some(connection) = source.connection() {
+        join(connection, &mut verifier, progress, trust, each)?;
+        if let Some(max_age_ms) = freshness
+            && crate::store::servers::any_alive(connection)?
+        {
+            fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
+        }
+    }
+    verifier.finish(fresh).map_err(|error| trust.anchor_trouble(error))
+}
+
+fn feed(
+    verifier: &mut Verifier<'_>,
+    trust: &Trust,
+    each: &mut Each<'_>,
+    item: &Item<'_>,
+) -> Result<ControlFlow<()>, Trouble> {
+    verifier.item(item, each).map_err(|error| trust.anchor_trouble(error))?;
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Whatever waits in Redis must be on record as accepted.
+fn join(
+    connection: &mut Connection,
+    verifier: &mut Verifier<'_>,
+    progress: Progress,
+    trust: &Trust,
+    each: &mut Each<'_>,
+) -> Result<(), Trouble> {
+    let mut unknown: Vec<(String, String, Uuid)> = Vec::new();
+    let mut older = 0;
+    entries::each(connection, &mut |stream, id, envelope| {
+        match envelope.and_then(message_id) {
+            Some(message) => match verifier.standing(message) {
+                Standing::Accepted => {}
+                Standing::Older => older += 1,
+                Standing::Unknown if unknown.len() < MAX_UNKNOWN => {
+                    unknown.push((stream.to_owned(), id.to_string(), message));
+                }
+                Standing::Unknown => {}
+            },
+            // An entry of an older server's, or of a stranger's: no message of this one.
+            None => older += 1,
+        }
+    })?;
+    verifier.add_older(older);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    // They may have been accepted since the trail was read: it is read on.
+    let _ =
+        source::read_live(connection, progress, Range::ALL, &mut |item| feed(verifier, trust, each, item))?;
+    for (stream, id, message) in unknown {
+        if verifier.standing(message) == Standing::Unknown {
+            verifier.not_recorded(&stream, &id, message);
+        }
+    }
+    Ok(())
+}
+
+/// The id in an envelope; `None` where it is no UUID.
+fn message_id(envelope: &str) -> Option<Uuid> {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        message_id: std::borrow::Cow<'a, str>,
+    }
+    let head: Head<'_> = serde_json::from_str(envelope).ok()?;
+    Uuid::parse_str(&head.message_id).ok()
+}
+
+/// Verifies the whole trail behind a connection, in bounded memory, without keys and anchor.
+pub(crate) fn verify_trail(connection: Connection) -> Result<Report, Trouble> {
+    verify_source(&mut Source::Live(connection), &Trust::default(), None, &mut |_, _| {})
+}
+
+pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
+    let config = optional_config(&args.source)?;
+    let trust = Trust::open(&args.trust, config.as_ref())?;
+    let mut source = Source::open(&args.source, config.as_ref())?;
+    let mut meter = Meter::new();
+    let report = verify_source(&mut source, &trust, max_age_ms(config.as_ref()), &mut |_, _| meter.record())?;
+    meter.finish();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", report_json(&report)).map_err(Trouble::output)?;
+    } else {
+        write_report(&mut out, &report).map_err(Trouble::output)?;
+    }
+    Ok(if report.is_intact() { Exit::Done } else { Exit::NotVerified })
+}
+
+/// How old the newest checkpoint may be while a server runs, in milliseconds.
+pub(crate) fn max_age_ms(config: Option<&Config>) -> Option<u64> {
+    config.map(|config| config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS))
+}
+
+/// The configuration, where Redis is read, or where one is named.
+pub(crate) fn optional_config(args: &SourceArgs) -> Result<Option<Config>, Trouble> {
+    match args.export.is_empty() || args.config.is_some() {
+        true => Ok(Some(config(args)?)),
+        false => Ok(None),
+    }
+}
+
+/// Progress on a terminal; silent in a pipe.
+pub(crate) struct Meter {
+    on_terminal: bool,
+    records: u64,
+    started: Instant,
+}
+
+impl Meter {
+    /// Starts counting.
+    pub(crate) fn new() -> Self {
+        Self { on_terminal: std::io::stderr().is_terminal(), records: 0, started: Instant::now() }
+    }
+
+    /// One more.
+    pub(crate) fn record(&mut self) {
+        self.records += 1;
+        if self.on_terminal && self.records.is_multiple_of(PROGRESS_RECORDS) {
+            let per_s = self.records as f64 / self.started.elapsed().as_secs_f64().max(0.001);
+            eprint!("\r{} records, {per_s:.0}/s …", self.records);
+        }
+    }
+
+    /// Ends the line, if there is one.
+    pub(crate) fn finish(&self) {
+        if self.on_terminal && self.records >= PROGRESS_RECORDS {
+            eprintln!();
+        }
+    }
+}
+
+/// The report as one JSON object.
+pub(crate) fn report_json(report: &Report) -> Json {
+    let damages: Vec<Json> = report.damages.iter().map(damage_json).collect();
+    json!({
+        "intact": report.is_intact(),
+        "records": report.records,
+        "lanes": report.lanes,
+        "decisions": report.decisions,
+        "checkpoints": report.checkpoints,
+        "anchored": report.anchored,
+        "only_anchored": report.only_anchored,
+        "newest_checkpoint_ms": report.newest_checkpoint_ms,
+        "unsealed": report.unsealed,
+        "messages": {
+            "accepted": report.accepted, "done": report.done, "waiting": report.waiting, "older": report.older,
+        },
+        "damages": damages,
+        "further_damages": report.further_damages,
+        "not_shown": report.not_shown,
+    })
+}
+
+fn damage_json(damage: &Damage) -> Json {
+    let (kind, problem) = (damage.kind.code(), damage.to_string());
+    match &damage.place {
+        Place::Record { lane, seq } => {
+            json!({"kind": kind, "problem": problem, "lane": lane.as_str(), "seq": seq})
+        }
+        Place::Checkpoint { stream, boot, counter } => json!({
+            "kind": kind, "problem": problem, "stream": stream.to_string(), "boot": boot.to_string(),
+            "counter": counter,
+        }),
+        Place::Note { stream, number } => {
+            json!({"kind": kind, "problem": problem, "stream": stream.to_string(), "note": number})
+        }
+        Place::Entry { stream, id } => {
+            json!({"kind": kind, "problem": problem, "stream": stream, "entry": id})
+        }
+    }
+}
+
+/// The report for people.
+pub(crate) fn write_report(out: &mut dyn Write, report: &Report) -> std::io::Result<()> {
+    let decisions: Vec<String> =
+        report.decisions.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    writeln!(out, "{} records in {} lanes: {}", report.records, report.lanes, decisions.join(", "))?;
+    if report.checkpoints > 0 || report.anchored > 0 {
+        writeln!(
+            out,
+            "{} checkpoints, the newest of {}; {} in the anchor ({} of them newer than those beside the trail); \
+             {} records not yet sealed",
+            report.checkpoints,
+            time_text(report.newest_checkpoint_ms.saturating_mul(1000)),
+            report.anchored,
+            report.only_anchored,
+            report.unsealed
+        )?;
+    }
+    writeln!(
+        out,
+        "{} messages accepted, {} done, {} waiting; {} of before the trail",
+        report.accepted, report.done, report.waiting, report.older
+    )?;
+    for damage in &report.damages {
+        writeln!(out, "DAMAGED  {damage}")?;
+    }
+    if report.further_damages > 0 {
+        writeln!(out, "DAMAGED  {} further places", report.further_damages)?;
+    }
+    if report.is_intact() {
+        writeln!(out, "intact: every record is chained to the one before it")?;
+    }
+    for line in &report.not_shown {
+        writeln!(out, "not shown {line}")?;
+    }
+    Ok(())
+}
