@@ -27,7 +27,8 @@ pub fn parse_time(text: &str, now_unix_us: u64) -> Result<u64, String> {
     })
 }
 
-fn parse_span_ms(text: &str) -> Option<u64> {
+/// How long ago, as `90s`, `15m`, `2h` or `3d`: milliseconds.
+pub fn parse_span_ms(text: &str) -> Option<u64> {
     let unit = text.chars().last()?;
     let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
     let unit_ms = match unit {

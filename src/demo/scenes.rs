@@ -282,5 +282,5 @@ fn audit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     }
     let counts: Vec<String> =
         report.decisions.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    Ok(format!("{} records, hash-chained, intact: {}", report.records, counts.join(", ")))
+    Ok(format!("{} records, in Merkle trees, intact: {}", report.records, counts.join(", ")))
 }

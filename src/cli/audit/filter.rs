@@ -10,7 +10,7 @@ use crate::policy::Found;
 /// From when to when.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TimeArgs {
-    /// Records of this time or later: 2026-01-31T12:00:00Z, a date, or Unix seconds.
+    /// Records of this time or later: 2026-01-31T12:00:00Z, a date, Unix seconds, or how long ago: 90s, 15m, 2h, 3d.
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
     /// Records before this time.
@@ -42,6 +42,9 @@ impl TimeArgs {
 /// A time in Unix microseconds.
 pub(crate) fn parse_time(text: &str) -> Option<u64> {
     use time::format_description::well_known::Rfc3339;
+    if let Some(ago_ms) = crate::cli::text::parse_span_ms(text) {
+        return Some(crate::clock::Now::read().unix_us.saturating_sub(ago_ms.saturating_mul(1000)));
+    }
     let date = time::macros::format_description!("[year]-[month]-[day]");
     let nanos = if let Ok(time) = time::OffsetDateTime::parse(text, &Rfc3339) {
         time.unix_timestamp_nanos()
@@ -152,6 +155,7 @@ mod tests {
             assert_eq!(parse_time(text), Some(noon), "{text}");
         }
         assert_eq!(parse_time("2023-11-15"), Some(noon - 43_200_000_000));
+        assert!(parse_time("2h").is_some_and(|time| time > noon));
         for bad in ["", "now", "-1", "NaN", "2023-13-01", "inf"] {
             assert_eq!(parse_time(bad), None, "{bad}");
         }

@@ -28,7 +28,7 @@ pub(super) fn verdict(path: &[&str], value: &Value) -> (Outcome, &'static str) {
         }
         ["gateway", "features", "circuit_breaker"] => (Same, "half-open admits one trial at a time"),
         ["gateway", "dlp", key] => dlp(key, value),
-        ["gateway", "audit", "file_path"] => (Same, "beside the hash-chained trail in Redis"),
+        ["gateway", "audit", "file_path"] => (Same, "beside the tamper-evident trail in Redis"),
         ["gateway", "audit", "max_bytes" | "backup_count"] => (Same, ""),
         ["gateway", "audit", _] => (New, ""),
         ["gateway", "circuit_breaker", "failure_threshold"] => {
