@@ -1,6 +1,7 @@
 //! Checks `data_json` as a stranger's JSON: one object, no deeper than allowed, no key twice, every
 //! number a finite double, every string valid Unicode. What passes is delivered byte for byte.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -106,7 +107,7 @@ impl<'de> Visitor<'de> for Value {
 }
 
 /// A decoded object key, borrowed from the input where it holds no escapes.
-struct Key<'de>(std::borrow::Cow<'de, str>);
+struct Key<'de>(Cow<'de, str>);
 
 impl<'de> de::Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -130,24 +131,38 @@ impl<'de> de::Deserialize<'de> for Key<'de> {
     }
 }
 
-#[derive(Default)]
+/// The keys of one object so far. The first ones stand in the value itself: nearly all objects have few.
 struct SeenKeys<'de> {
-    few: Vec<std::borrow::Cow<'de, str>>,
-    many: HashSet<std::borrow::Cow<'de, str>>,
+    few: [Cow<'de, str>; LINEAR_KEYS],
+    len: usize,
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl Default for SeenKeys<'_> {
+    fn default() -> Self {
+        Self { few: [const { Cow::Borrowed("") }; LINEAR_KEYS], len: 0, many: HashSet::new() }
+    }
 }
 
 impl<'de> SeenKeys<'de> {
     /// False when the key was there already.
-    fn insert(&mut self, key: std::borrow::Cow<'de, str>) -> bool {
+    fn insert(&mut self, key: Cow<'de, str>) -> bool {
         if !self.many.is_empty() {
             return self.many.insert(key);
         }
-        if self.few.contains(&key) {
+        let seen = self.few.get(..self.len).unwrap_or_default();
+        if seen.contains(&key) {
             return false;
         }
-        self.few.push(key);
-        if self.few.len() > LINEAR_KEYS {
-            self.many = self.few.drain(..).collect();
+        match self.few.get_mut(self.len) {
+            Some(slot) => {
+                *slot = key;
+                self.len += 1;
+            }
+            None => {
+                self.many = self.few.iter_mut().map(std::mem::take).collect();
+                self.many.insert(key);
+            }
         }
         true
     }

@@ -6,6 +6,8 @@
 //!
 //! ARCHITECTURE.md has the map and the life of one message.
 
+#![forbid(unsafe_code)]
+
 pub mod agent;
 pub mod archive;
 pub mod audit;
@@ -28,4 +30,5 @@ pub mod rpc;
 pub mod runner;
 pub mod server;
 pub mod shard;
+pub mod sink;
 pub mod store;

@@ -122,7 +122,10 @@ refusals! {
     OVERLOADED = Unavailable, "overloaded";
     /// The store cannot take it now; nothing happened; try again.
     STORAGE_UNAVAILABLE = Unavailable, "storage_unavailable";
-    /// The connection to the store broke while committing: it may or may not have happened.
+    /// The store has too little room for more; what is there is delivered and acknowledged.
+    STORAGE_FULL = ResourceExhausted, "storage_full";
+    /// The connection to the store broke while committing, or what makes it durable did not happen in time: it
+    /// may or may not have happened.
     COMMIT_UNKNOWN = Unavailable, "commit_unknown";
     /// No checkpoint of the audit trail can be written: nothing is accepted that cannot be sealed.
     AUDIT_UNAVAILABLE = Unavailable, "audit_unavailable";

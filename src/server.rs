@@ -15,9 +15,10 @@ use crate::denylist::DenyList;
 use crate::ids::hex;
 use crate::rpc::{ListenError, Listener};
 use crate::shard::{OperatorEvent, Shards, Shared};
-use crate::store::StoreError;
+use crate::sink::{Sink, SinkError};
 use crate::store::news::{News, Subscription};
 use crate::store::servers::{Keeper, Membership};
+use crate::store::{Endpoint, StoreError, fitness};
 
 /// How long a start waits for Redis.
 const REDIS_PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ pub struct Server {
     /// Fingerprint of the server's own certificate.
     certificate: Mutex<String>,
     checkpointer: Checkpointer,
+    sink: Option<Sink>,
     _deny_list: Option<DenyList>,
     subscription: Subscription,
     // Given up last.
@@ -52,6 +54,9 @@ pub enum StartError {
     /// What seals the audit trail.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The copy of the trail.
+    #[error("gateway.audit.file_path: {0}")]
+    Sink(#[from] SinkError),
     /// Listening.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -62,7 +67,9 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Seal(error) => error.is_configuration(),
-            Self::Store(_) | Self::DenyList(_) | Self::Listen(_) => false,
+            Self::Sink(error) => !matches!(error, SinkError::Store(_)),
+            Self::Store(error) => matches!(error, StoreError::Unfit(_)),
+            Self::DenyList(_) | Self::Listen(_) => false,
         }
     }
 }
@@ -81,10 +88,10 @@ impl Server {
             Some(path) => Some(DenyList::watch(path.clone(), shards.clone())?),
             None => None,
         };
-        let (url, timeout) = (&shared.redis_url, shared.redis_timeout);
-        let keeper = membership.keep(url, timeout, hear(&shards))?;
-        let subscription = Subscription::start(url, timeout, &shared.server, hear(&shards))?;
+        let keeper = membership.keep(&shared.redis, hear(&shards))?;
+        let subscription = Subscription::start(&shared.redis, &shared.server, hear(&shards))?;
         let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
+        let sink = Sink::start(&config.audit, &shared)?;
         let listener = Listener::start(config, listen_addr, shards.clone(), threads)?;
         let certificate = fingerprint(&config.tls.cert);
         shards.record(OperatorEvent {
@@ -100,6 +107,7 @@ impl Server {
             threads,
             certificate,
             checkpointer,
+            sink,
             _deny_list: deny_list,
             subscription,
             keeper,
@@ -149,7 +157,7 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, mut checkpointer, subscription, keeper, .. } = self;
+        let Self { listener, shards, mut checkpointer, sink, subscription, keeper, .. } = self;
         checkpointer.stop_archiving();
         shards.record(OperatorEvent {
             action: Action::ServerStopped,
@@ -159,6 +167,9 @@ impl Server {
         });
         shards.stop();
         checkpointer.stop();
+        if let Some(sink) = sink {
+            sink.stop();
+        }
         listener.stop(DRAIN_PATIENCE);
         drop(subscription);
         drop(keeper);
@@ -182,27 +193,26 @@ fn hear(shards: &Arc<Shards>) -> impl Fn(News) + Send + 'static {
     }
 }
 
-/// Joins the servers on this Redis; waits for it.
+/// Joins the servers on this Redis, if it is fit; waits for it.
 fn join(config: &Config) -> Result<Membership, StoreError> {
-    let give_up = Instant::now() + REDIS_PATIENCE;
-    let timeout = Duration::from_millis(config.redis.timeout_ms);
-    loop {
-        match Membership::join(&config.redis.url, timeout) {
-            Ok(membership) => return Ok(membership),
-            Err(error) if Instant::now() >= give_up => return Err(error),
-            Err(error) => {
-                log::warn!("{error}; trying again");
-                std::thread::sleep(REDIS_RETRY);
-            }
-        }
-    }
+    let endpoint = Endpoint::new(&config.redis);
+    patiently(|| {
+        fitness::check(&mut endpoint.open()?, config.redis.durability)?;
+        Membership::join(&endpoint)
+    })
 }
 
 fn connect(shared: &Arc<Shared>, threads: usize) -> Result<Shards, StoreError> {
+    patiently(|| Shards::start(shared.clone(), threads))
+}
+
+/// Tries until it succeeds, for a bounded time; not again where only the configuration, or Redis' own, helps.
+fn patiently<T>(attempt: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     let give_up = Instant::now() + REDIS_PATIENCE;
     loop {
-        match Shards::start(shared.clone(), threads) {
-            Ok(shards) => return Ok(shards),
+        match attempt() {
+            Ok(done) => return Ok(done),
+            Err(error @ StoreError::Unfit(_)) => return Err(error),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(error) => {
                 log::warn!("{error}; trying again");

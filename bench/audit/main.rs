@@ -18,7 +18,7 @@ use mas::audit::segment::{Header, Item, SegmentWriter};
 use mas::audit::verify::{Questions, Verifier};
 use mas::audit::{Action, Decision, Fields, KeyHistory, LaneId};
 use mas::clock::Now;
-use mas::store::Connection;
+use mas::store::Endpoint;
 use uuid::Uuid;
 
 /// Transactions under one checkpoint.
@@ -176,7 +176,7 @@ fn main() -> Result<(), AnyError> {
         return Ok(());
     }
     if let Some(url) = &args.redis {
-        let mut connection = Connection::open(url, REDIS_TIMEOUT)?;
+        let mut connection = Endpoint::at(url, REDIS_TIMEOUT).open()?;
         let _ = connection.command("HSET", &["audit:lanes", lane.as_str(), "{}"])?;
         let mut batch = mas::store::Batch::new();
         log.write(&args, &mut |kept| {

@@ -295,68 +295,108 @@ fn json_text(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Name and payload of each input.
-pub(crate) fn inputs() -> Vec<(String, String)> {
+/// One hostile payload, built when it is needed: all of them together are half a gigabyte.
+pub(crate) struct Input {
+    pub(crate) name: String,
+    build: Box<dyn Fn() -> String>,
+}
+
+impl Input {
+    fn new(name: String, build: impl Fn() -> String + 'static) -> Self {
+        Self { name, build: Box::new(build) }
+    }
+
+    /// The payload.
+    pub(crate) fn payload(&self) -> String {
+        (self.build)()
+    }
+}
+
+/// The first `1/share` of a mebibyte of a unit.
+fn part(unit: &str, share: usize) -> String {
+    unit.repeat(MIB / share / unit.len())
+}
+
+fn list(elements: &[String]) -> String {
+    format!("{{\"x\":[{}]}}", elements.join(","))
+}
+
+/// A text in pieces of so many characters.
+fn pieces(text: &str, chars: usize) -> Vec<String> {
+    let all: Vec<char> = text.chars().collect();
+    all.chunks(chars).map(|piece| piece.iter().collect()).collect()
+}
+
+/// Every input.
+pub(crate) fn inputs() -> Vec<Input> {
     let mut inputs = Vec::new();
     for unit in UNITS {
-        inputs.push((format!("text {unit}"), format!("{{\"x\":\"{}\"}}", fill(unit))));
+        inputs.push(Input::new(format!("text {unit}"), || format!("{{\"x\":\"{}\"}}", fill(unit))));
     }
     for member in MEMBERS {
-        let (mut body, mut number) = (String::new(), 0);
-        while body.len() < MIB {
-            body.push_str(&member.replace('#', &number.to_string()));
-            body.push(',');
-            number += 1;
-        }
-        inputs.push((format!("members {member}"), format!("{{{}}}", body.trim_end_matches(','))));
+        inputs.push(Input::new(format!("members {member}"), || members(member)));
     }
     for element in ELEMENTS {
-        let body = fill(&format!("{element},"));
-        inputs.push((format!("elements {element}"), format!("{{\"x\":[{}]}}", body.trim_end_matches(','))));
-        inputs.push((
-            format!("under a name {element}"),
-            format!("{{\"ssn\":[{}]}}", body.trim_end_matches(',')),
-        ));
+        for (name, key) in [("elements", "x"), ("under a name", "ssn"), ("under password", "password")] {
+            inputs.push(Input::new(format!("{name} {element}"), move || {
+                let body = fill(&format!("{element},"));
+                format!("{{\"{key}\":[{}]}}", body.trim_end_matches(','))
+            }));
+        }
     }
     for unit in CARRIED {
-        let plain = fill(unit);
-        let text = |share: usize| -> String { plain.chars().take(plain.chars().count() / share).collect() };
-        let nested = json_text(&format!("{{\"a\":{}}}", json_text(&text(1))));
-        inputs.push((format!("JSON in a string {unit}"), format!("{{\"x\":{nested}}}")));
-        let spare = json_text(&format!("[\"%31{}\"]", text(1)));
-        inputs.push((format!("JSON in a string, one escape {unit}"), format!("{{\"x\":{spare}}}")));
-        inputs.push((
-            format!("one escape {unit}"),
-            format!("{{\"x\":{}}}", json_text(&format!("%31{}", text(1)))),
-        ));
-        let sparse: String = plain
-            .as_bytes()
-            .chunks(400)
-            .flat_map(|part| [b"%31", part])
-            .flatten()
-            .map(|b| char::from(*b).to_ascii_lowercase())
-            .filter(char::is_ascii)
-            .collect();
-        inputs.push((format!("sparse escapes {unit}"), format!("{{\"x\":{}}}", json_text(&sparse))));
-        inputs.push((format!("base64 {unit}"), format!("{{\"x\":\"{}\"}}", base64(&text(4)).repeat(3))));
-        let short: Vec<String> =
-            text(4).as_bytes().chunks(96).map(|part| base64(&String::from_utf8_lossy(part))).collect();
-        inputs.push((format!("short base64 {unit}"), format!("{{\"x\":\"{}\"}}", short.join(" ").repeat(3))));
-        let hex = mas::ids::hex(text(2).as_bytes());
-        inputs.push((format!("hex {unit}"), format!("{{\"x\":\"{hex}\"}}")));
-        let percent: String = text(3).bytes().map(|byte| format!("%{byte:02x}")).collect();
-        inputs.push((format!("percent {unit}"), format!("{{\"x\":\"{percent}\"}}")));
-        let words: Vec<String> =
-            plain.as_bytes().chunks(40).map(|part| json_text(&String::from_utf8_lossy(part))).collect();
-        inputs.push((format!("short strings {unit}"), format!("{{\"x\":[{}]}}", words.join(","))));
+        carried(unit, &mut inputs);
     }
-    let deep = 60;
-    inputs.push((
-        "deep".to_owned(),
-        format!("{{\"x\":[{}1]}}", fill(&format!("{}{},", "[".repeat(deep), "]".repeat(deep)))),
-    ));
-    inputs.push(("one long key".to_owned(), format!("{{\"{}\":[\"123-45-6789\"]}}", fill("k"))));
-    inputs.push(("one long number".to_owned(), format!("{{\"x\":{}}}", fill("1"))));
-    inputs.push(("one long fraction".to_owned(), format!("{{\"x\":0.{}}}", fill("1"))));
+    let mut single = |name: &str, build: fn() -> String| inputs.push(Input::new(name.to_owned(), build));
+    single("deep", || {
+        let (open, close) = ("[".repeat(60), "]".repeat(60));
+        format!("{{\"x\":[{}1]}}", fill(&format!("{open}{close},")))
+    });
+    single("one long key", || format!("{{\"{}\":[\"123-45-6789\"]}}", fill("k")));
+    single("one long number", || format!("{{\"x\":{}}}", fill("1")));
+    single("one long fraction", || format!("{{\"x\":0.{}}}", fill("1")));
     inputs
+}
+
+fn members(member: &str) -> String {
+    let (mut body, mut number) = (String::from("{"), 0);
+    while body.len() < MIB {
+        body.push_str(&member.replace('#', &number.to_string()));
+        body.push(',');
+        number += 1;
+    }
+    body.pop();
+    body.push('}');
+    body
+}
+
+/// A unit in every form that makes a scan read it again.
+fn carried(unit: &'static str, inputs: &mut Vec<Input>) {
+    let mut add = |name: &str, build: fn(&str) -> String| {
+        inputs.push(Input::new(format!("{name} {unit}"), move || build(unit)));
+    };
+    add("JSON in a string", |unit| {
+        let inner = format!("{{\"a\":{}}}", json_text(&part(unit, 1)));
+        format!("{{\"x\":{}}}", json_text(&inner))
+    });
+    add("JSON in a string, one escape", |unit| {
+        format!("{{\"x\":{}}}", json_text(&format!("[\"%31{}\"]", part(unit, 1))))
+    });
+    add("one escape", |unit| format!("{{\"x\":{}}}", json_text(&format!("%31{}", part(unit, 1)))));
+    add("sparse escapes", |unit| {
+        format!("{{\"x\":{}}}", json_text(&format!("%31{}", pieces(&part(unit, 1), 400).join("%31"))))
+    });
+    add("base64", |unit| format!("{{\"x\":\"{}\"}}", base64(&part(unit, 4)).repeat(3)));
+    add("short base64", |unit| {
+        let runs: Vec<String> = pieces(&part(unit, 2), 96).iter().map(|piece| base64(piece)).collect();
+        format!("{{\"x\":\"{}\"}}", runs.join(" "))
+    });
+    add("hex", |unit| format!("{{\"x\":\"{}\"}}", mas::ids::hex(part(unit, 2).as_bytes())));
+    add("percent", |unit| {
+        let percent: String = part(unit, 3).bytes().map(|byte| format!("%{byte:02x}")).collect();
+        format!("{{\"x\":\"{percent}\"}}")
+    });
+    add("short strings", |unit| {
+        list(&pieces(&part(unit, 1), 40).iter().map(|piece| json_text(piece)).collect::<Vec<_>>())
+    });
 }

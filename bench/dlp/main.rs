@@ -4,6 +4,8 @@
 //! `--hostile` prints what each hostile input costs, as a multiple of ordinary text; `--instructions`
 //! counts instructions instead of time (it runs itself under valgrind once an input: minutes).
 
+#![forbid(unsafe_code)]
+
 mod hostile;
 mod samples;
 
@@ -42,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["--one", number] => {
             let data = match number.parse::<usize>()?.checked_sub(1) {
                 None => ordinary(),
-                Some(at) => hostile::inputs().swap_remove(at).1,
+                Some(at) => hostile::inputs().get(at).ok_or("there is no such input")?.payload(),
             };
             let _ = black_box(dlp.scan("t", &data, &mut scratch));
             return Ok(());
@@ -130,13 +132,14 @@ fn report(costs: &[Cost], most: usize) {
 fn timed(dlp: &Dlp, scratch: &mut Scratch) -> Vec<Cost> {
     let ordinary = ordinary();
     let mut costs = Vec::new();
-    for (name, data) in hostile::inputs() {
+    for input in hostile::inputs() {
+        let data = input.payload();
         let (mut usual, mut hostile) = (f64::INFINITY, f64::INFINITY);
         for _ in 0..ROUNDS_EACH {
             usual = usual.min(per_mib(dlp, &ordinary, scratch));
             hostile = hostile.min(per_mib(dlp, &data, scratch));
         }
-        costs.push(Cost { name, times_ordinary: hostile / usual });
+        costs.push(Cost { name: input.name, times_ordinary: hostile / usual });
     }
     costs
 }
@@ -145,9 +148,9 @@ fn timed(dlp: &Dlp, scratch: &mut Scratch) -> Vec<Cost> {
 fn counted() -> Result<Vec<Cost>, Box<dyn std::error::Error>> {
     let usual = instructions(0)?;
     let mut costs = Vec::new();
-    for (at, (name, data)) in hostile::inputs().into_iter().enumerate() {
-        let count = instructions(at + 1)? * MIB as f64 / data.len() as f64;
-        costs.push(Cost { name, times_ordinary: count / usual });
+    for (at, input) in hostile::inputs().into_iter().enumerate() {
+        let count = instructions(at + 1)? * MIB as f64 / input.payload().len() as f64;
+        costs.push(Cost { name: input.name, times_ordinary: count / usual });
     }
     Ok(costs)
 }

@@ -1,9 +1,13 @@
-//! Load and latency: starts its own Redis and server, sends with a fixed number of calls in flight, and
-//! says how many messages a second arrived and how long they took from the call to the handler.
+//! Load and latency: starts its own Redis and server, sends, and says how many messages a second arrived
+//! and how long they took until the receiver had them.
 //!
-//! Closed loop: the next message of a lane is sent when its last one was accepted. Latency under a given
-//! rate (open loop), other patterns and floors come with the performance work.
+//! Closed loop by default: the next message of a lane is sent when its last one was accepted. With
+//! `--rate` open loop: messages are due at fixed instants, and latency counts from the instant at which
+//! a message was due, whether or not it could be sent then (no coordinated omission).
 
+#![forbid(unsafe_code)]
+
+mod connection;
 mod measure;
 mod world;
 
@@ -12,7 +16,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use measure::Plan;
+use measure::{Path, Plan};
 use world::World;
 
 /// Longest run, so that a forgotten one ends.
@@ -27,6 +31,12 @@ struct Args {
     /// Calls in flight over all senders.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     in_flight: u32,
+    /// How messages are sent: unary calls, or submissions on the session's stream.
+    #[arg(long, value_enum, default_value_t = Path::Unary)]
+    path: Path,
+    /// Messages a second over all senders, at fixed instants; without it a closed loop.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
     /// Payload size in bytes.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     payload: u32,
@@ -59,6 +69,8 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let plan = Plan {
         pairs: usize::from(args.pairs),
         in_flight: args.in_flight as usize,
+        path: args.path,
+        rate: args.rate,
         payload_bytes: args.payload as usize,
         warm_up: Duration::from_secs(args.warm_up),
         counted: Duration::from_secs(args.seconds),
@@ -70,8 +82,9 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         "threads": args.threads,
         "durability": "accepted",
         "appendfsync": "everysec",
-        "features": ["mtls", "acl", "audit"],
-        "path": "unary",
+        "features": ["mtls", "acl", "rbac", "rate limit", "circuit breaker", "dlp", "audit", "checkpoints"],
+        "path": format!("{:?}", args.path).to_lowercase(),
+        "rate": args.rate,
         "pairs": args.pairs,
         "in_flight": args.in_flight,
         "payload_bytes": args.payload,

@@ -4,14 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_channel::mpsc::unbounded;
-use futures_util::{SinkExt, StreamExt, TryStreamExt};
-use grpcio::{CallOption, ChannelBuilder, ChannelCredentialsBuilder, Client, EnvBuilder, WriteFlags};
+use grpcio::{ChannelBuilder, ChannelCredentialsBuilder, Client, EnvBuilder};
 use hdrhistogram::Histogram;
-use mas::protocol::client_event::Event;
-use mas::protocol::server_event::Event as ServerKind;
-use mas::protocol::{Ack, ClientEvent, Hello, RUNTIME_V1, SendRequest};
+use mas::protocol::SendRequest;
 
+use crate::connection::Connection;
 use crate::world::{World, receiver, sender};
 
 type AnyError = Box<dyn std::error::Error>;
@@ -21,12 +18,29 @@ const MAX_LATENCY_US: u64 = 60_000_000;
 /// How long sessions may take to open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Messages under way in an open loop; beyond it they fail.
+const MAX_UNDER_WAY: u64 = 1000;
+
+/// How messages are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Path {
+    /// One unary call each.
+    Unary,
+    /// On the session's stream.
+    Stream,
+}
+
 /// What to do.
+#[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// Sender and receiver pairs.
     pub(crate) pairs: usize,
-    /// Calls in flight over all senders.
+    /// Calls in flight over all senders, in a closed loop.
     pub(crate) in_flight: usize,
+    /// How messages are sent.
+    pub(crate) path: Path,
+    /// Messages a second in an open loop.
+    pub(crate) rate: Option<u32>,
     /// Size of each payload.
     pub(crate) payload_bytes: usize,
     /// Time before counting.
@@ -46,12 +60,13 @@ pub(crate) struct Outcome {
     end_to_end_us: Histogram<u64>,
 }
 
-struct Tally {
+pub(crate) struct Tally {
     start: Instant,
     counting: AtomicBool,
     over: AtomicBool,
     failed: AtomicU64,
     open: AtomicU64,
+    under_way: AtomicU64,
     call_us: Mutex<Histogram<u64>>,
     end_to_end_us: Mutex<Histogram<u64>>,
 }
@@ -59,6 +74,27 @@ struct Tally {
 impl Tally {
     fn now_us(&self) -> u64 {
         self.start.elapsed().as_micros() as u64
+    }
+
+    /// A session is open.
+    pub(crate) fn opened(&self) {
+        let _ = self.open.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A message arrived.
+    pub(crate) fn delivered(&self, envelope: &str) {
+        if let Some(sent_us) = sent_us(envelope) {
+            self.record(&self.end_to_end_us, self.now_us().saturating_sub(sent_us));
+        }
+    }
+
+    /// A message was accepted, or not.
+    fn answered(&self, accepted: bool, since_us: u64) {
+        if accepted {
+            self.record(&self.call_us, self.now_us().saturating_sub(since_us));
+        } else {
+            let _ = self.failed.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     fn record(&self, histogram: &Mutex<Histogram<u64>>, us: u64) {
@@ -76,6 +112,7 @@ pub(crate) fn run(world: &World, plan: &Plan) -> Result<Outcome, AnyError> {
         over: AtomicBool::new(false),
         failed: AtomicU64::new(0),
         open: AtomicU64::new(0),
+        under_way: AtomicU64::new(0),
         call_us: Mutex::new(Histogram::new_with_bounds(1, MAX_LATENCY_US, 3)?),
         end_to_end_us: Mutex::new(Histogram::new_with_bounds(1, MAX_LATENCY_US, 3)?),
     });
@@ -92,8 +129,7 @@ pub(crate) fn run(world: &World, plan: &Plan) -> Result<Outcome, AnyError> {
                 .set_credentials(tls.build())
                 .connect(&world.addr);
             let client = Client::new(channel);
-            open_session(&client, &tally)?;
-            clients.push(client);
+            clients.push((Connection::open(client.clone(), &tally)?, client));
         }
     }
     let give_up = Instant::now() + OPEN_PATIENCE;
@@ -103,12 +139,24 @@ pub(crate) fn run(world: &World, plan: &Plan) -> Result<Outcome, AnyError> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    for lane in 0..plan.in_flight {
-        let pair = lane % plan.pairs;
-        if let Some(client) = clients.get(pair * 2) {
-            spawn_lane(client.clone(), receiver(pair), plan.payload_bytes, tally.clone());
+    let senders: Vec<(Connection, Client, String)> = clients
+        .iter()
+        .step_by(2)
+        .enumerate()
+        .map(|(pair, (connection, client))| (connection.clone(), client.clone(), receiver(pair)))
+        .collect();
+    let clock = match plan.rate {
+        None => {
+            for (connection, client, target) in senders.iter().cycle().take(plan.in_flight) {
+                spawn_lane(connection, client, plan, target.clone(), tally.clone());
+            }
+            None
         }
-    }
+        Some(rate) => {
+            let (plan, tally) = (plan.clone(), tally.clone());
+            Some(std::thread::spawn(move || run_clock(&senders, rate, &plan, &tally)))
+        }
+    };
     std::thread::sleep(plan.warm_up);
     let cpu_before = world.server_cpu_s()?;
     tally.counting.store(true, Ordering::SeqCst);
@@ -118,6 +166,9 @@ pub(crate) fn run(world: &World, plan: &Plan) -> Result<Outcome, AnyError> {
     let seconds = counted.elapsed().as_secs_f64();
     let server_cpu_s = world.server_cpu_s()? - cpu_before;
     tally.over.store(true, Ordering::SeqCst);
+    if clock.is_some_and(|clock| clock.join().is_err()) {
+        return Err("the clock's thread failed".into());
+    }
     let take =
         |histogram: &Mutex<Histogram<u64>>| histogram.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let (call_us, end_to_end_us) = (take(&tally.call_us), take(&tally.end_to_end_us));
@@ -132,84 +183,65 @@ pub(crate) fn run(world: &World, plan: &Plan) -> Result<Outcome, AnyError> {
     })
 }
 
-/// A session that acknowledges whatever it gets.
-fn open_session(client: &Client, tally: &Arc<Tally>) -> Result<(), AnyError> {
-    let (mut sink, mut stream) =
-        client.duplex_streaming(&RUNTIME_V1.transport.client, CallOption::default())?;
-    let (sender, mut queue) = unbounded::<ClientEvent>();
-    let event = |event| ClientEvent { event: Some(event), ..ClientEvent::default() };
-    sender
-        .unbounded_send(event(Event::Hello(Hello { instance_id: "load".to_owned(), ..Hello::default() })))?;
-    client.spawn(async move {
-        sink.enhance_batch(true);
-        while let Some(first) = queue.next().await {
-            let mut next = Some(first);
-            while let Some(event) = next {
-                if sink.feed((event, WriteFlags::default())).await.is_err() {
-                    return;
-                }
-                next = queue.try_recv().ok();
-            }
-            if sink.flush().await.is_err() {
-                return;
-            }
-        }
-    });
-    let tally = tally.clone();
-    client.spawn(async move {
-        while let Ok(Some(received)) = stream.try_next().await {
-            match received.event {
-                Some(ServerKind::Welcome(_)) => {
-                    let _ = tally.open.fetch_add(1, Ordering::SeqCst);
-                }
-                Some(ServerKind::Delivery(delivery)) => {
-                    if let Some(sent_us) = sent_us(&delivery.envelope_json) {
-                        tally.record(&tally.end_to_end_us, tally.now_us().saturating_sub(sent_us));
-                    }
-                    let ack = Ack { delivery_id: delivery.delivery_id, ..Ack::default() };
-                    if sender.unbounded_send(event(Event::Ack(ack))).is_err() {
-                        return;
-                    }
-                }
-                Some(_) | None => {}
-            }
-        }
-    });
-    Ok(())
-}
-
 /// The sending time that a lane wrote first into its payload.
 fn sent_us(envelope: &str) -> Option<u64> {
     let (_, rest) = envelope.split_once("{\"t\":")?;
     rest.split_once(',')?.0.parse().ok()
 }
 
-fn spawn_lane(client: Client, target: String, payload_bytes: usize, tally: Arc<Tally>) {
-    let spawner = client.clone();
-    spawner.spawn(async move {
+fn message(target: &str, payload_bytes: usize, sent_us: u64) -> SendRequest {
+    let head = format!("{{\"t\":{sent_us},\"x\":\"");
+    let filler = payload_bytes.saturating_sub(head.len() + 2);
+    SendRequest {
+        target_id: target.to_owned(),
+        message_type: "load".to_owned(),
+        data_json: format!("{head}{}\"}}", "y".repeat(filler)),
+        instance_id: "load".to_owned(),
+        ..SendRequest::default()
+    }
+}
+
+/// Closed loop: one message after the other.
+fn spawn_lane(connection: &Connection, client: &Client, plan: &Plan, target: String, tally: Arc<Tally>) {
+    let (connection, path, payload_bytes) = (connection.clone(), plan.path, plan.payload_bytes);
+    client.spawn(async move {
         while !tally.over.load(Ordering::Relaxed) {
             let sent_us = tally.now_us();
-            let head = format!("{{\"t\":{sent_us},\"x\":\"");
-            let filler = payload_bytes.saturating_sub(head.len() + 2);
-            let request = SendRequest {
-                target_id: target.clone(),
-                message_type: "load".to_owned(),
-                data_json: format!("{head}{}\"}}", "y".repeat(filler)),
-                instance_id: "load".to_owned(),
-                ..SendRequest::default()
-            };
-            let call = client.unary_call_async(&RUNTIME_V1.send.client, &request, CallOption::default());
-            let accepted = match call {
-                Ok(response) => response.await.is_ok(),
-                Err(_) => false,
-            };
-            if accepted {
-                tally.record(&tally.call_us, tally.now_us() - sent_us);
-            } else {
-                let _ = tally.failed.fetch_add(1, Ordering::SeqCst);
-            }
+            let accepted = connection.send(path, message(&target, payload_bytes, sent_us)).await;
+            tally.answered(accepted, sent_us);
         }
     });
+}
+
+/// Open loop: message `n` is due at `n / rate`, on the clock, and its latency counts from then.
+fn run_clock(lanes: &[(Connection, Client, String)], rate: u32, plan: &Plan, tally: &Arc<Tally>) {
+    let start_us = tally.now_us();
+    let mut number = 0u64;
+    while !tally.over.load(Ordering::Relaxed) {
+        let due_us = start_us + number * 1_000_000 / u64::from(rate);
+        let now_us = tally.now_us();
+        if due_us > now_us {
+            std::thread::sleep(Duration::from_micros((due_us - now_us).min(1000)));
+            continue;
+        }
+        let Some((connection, client, target)) = lanes.get(number as usize % lanes.len().max(1)) else {
+            return;
+        };
+        number += 1;
+        if tally.under_way.load(Ordering::Relaxed) >= MAX_UNDER_WAY {
+            // The server is far behind: what is not sent is a failure, not a pause.
+            let _ = tally.failed.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        let _ = tally.under_way.fetch_add(1, Ordering::Relaxed);
+        let request = message(target, plan.payload_bytes, due_us);
+        let (connection, tally, path) = (connection.clone(), tally.clone(), plan.path);
+        client.spawn(async move {
+            let accepted = connection.send(path, request).await;
+            tally.answered(accepted, due_us);
+            let _ = tally.under_way.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
 }
 
 impl Outcome {

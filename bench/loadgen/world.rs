@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use mas::agent::Credentials;
 use mas::certs::{Authority, agent_files, ca_file};
 use mas::ids::AgentId;
-use mas::runner::{ManagedRedis, server_binary};
+use mas::runner::{Fsync, ManagedRedis, server_binary};
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -48,14 +48,14 @@ impl World {
             let (from, to) = (sender(pair), receiver(pair));
             permissions.push_str(&format!("  - {{type: allow, sender: {from}, targets: [{to}]}}\n"));
         }
-        let redis = ManagedRedis::start(&dir.join("redis"))?;
+        let redis = ManagedRedis::start(&dir.join("redis"), Fsync::EverySecond)?;
         let config = dir.join("mas.yaml");
         std::fs::write(
             &config,
             format!(
                 "tls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
                  tls_server_key_path: certs/server.key\nlimits: {{max_streams_per_connection: 100000, max_queue_len: 10000000}}\n\
-                 gateway: {{redis: {{url: '{}'}}, rate_limit: {{per_minute: 4000000000, per_hour: 4000000000}}}}\npermissions:\n{permissions}agents:\n{agents}",
+                 gateway: {{redis: {{url: '{}'}}, features: {{rbac: true}}, rate_limit: {{per_minute: 4000000000, per_hour: 4000000000}}}}\npermissions:\n{permissions}agents:\n{agents}",
                 redis.url()
             ),
         )?;

@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use grpcio::{CallOption, Client, Method};
 
+use super::commit::Committed;
 use super::error::{AgentError, Failure, classify};
-use super::receipts::ReceiptStore;
+use super::receipts::Receipts;
+use super::stream::Outbox;
+use super::submit::Submissions;
 use super::{Message, Peer};
+use crate::protocol::submission::Call;
+use crate::protocol::submission_result::Outcome;
 use crate::protocol::{
-    DiscoverRequest, GetStateRequest, RUNTIME_V1, Receipt, ReplyRequest, RequestRequest, ResetStateRequest,
-    SendRequest, UpdateStateRequest,
+    Commit, DiscoverRequest, GetStateRequest, RUNTIME_V1, ReplyRequest, RequestRequest, ResetStateRequest,
+    SendRequest, SubmissionResult, UpdateStateRequest,
 };
 
 /// Wait before a refused call is tried again; doubles up to the last.
@@ -119,13 +124,31 @@ impl Session {
     }
 }
 
+/// A result of another kind than the call.
+const FOREIGN: &str = "the server answered something else";
+
+/// A key under which a call may be repeated.
+fn new_key() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+fn message_id(result: SubmissionResult) -> Option<String> {
+    match result.outcome? {
+        Outcome::Send(response) => Some(response.message_id),
+        Outcome::Request(response) => Some(response.message_id),
+        Outcome::Reply(response) => Some(response.message_id),
+        Outcome::Commit(_) | Outcome::Failure(_) => None,
+    }
+}
+
 /// The calls of one agent.
 pub(super) struct Calls {
     pub client: Client,
     pub session: Session,
     pub call_timeout: Duration,
-    /// Who keeps receipts, if anybody does.
-    receipts: Option<ReceiptStore>,
+    pub submissions: Submissions,
+    receipts: Receipts,
+    outbox: Outbox,
     waiting: Mutex<Waiting>,
 }
 
@@ -141,14 +164,17 @@ impl Calls {
         client: Client,
         instance: String,
         call_timeout: Duration,
-        receipts: Option<ReceiptStore>,
+        outbox: Outbox,
+        receipts: Receipts,
     ) -> Self {
-        Self { client, session: Session::new(instance), call_timeout, receipts, waiting: Mutex::default() }
-    }
-
-    fn keep(&self, receipt: Option<&Receipt>, message_id: Option<&str>) {
-        if let Some(store) = &self.receipts {
-            store.accepted(receipt, message_id);
+        Self {
+            client,
+            session: Session::new(instance),
+            call_timeout,
+            submissions: Submissions::new(receipts.clone()),
+            receipts,
+            outbox,
+            waiting: Mutex::default(),
         }
     }
 
@@ -158,35 +184,48 @@ impl Calls {
 
     /// Makes one call, again while the server says that nothing happened.
     fn call<Q, R: Unpin>(&self, method: &Method<Q, R>, request: &Q) -> Result<R, AgentError> {
-        self.call_until(method, request, Instant::now() + self.call_timeout.min(MAX_WAIT))
+        let give_up = Instant::now() + self.call_timeout.min(MAX_WAIT);
+        self.until(give_up, false, |left| self.unary(method, request, left))
     }
 
-    fn call_until<Q, R: Unpin>(
+    fn unary<Q, R: Unpin>(&self, method: &Method<Q, R>, request: &Q, left: Duration) -> Result<R, Failure> {
+        let option = CallOption::default().timeout(left.max(RETRY_FIRST));
+        self.client.unary_call(method, request, option).map_err(|error| {
+            self.receipts.keep_refusal(&error);
+            classify(error)
+        })
+    }
+
+    /// Tries until `give_up`; `repeatable`: also when an attempt may have happened.
+    fn until<R>(
         &self,
-        method: &Method<Q, R>,
-        request: &Q,
         give_up: Instant,
+        repeatable: bool,
+        attempt: impl Fn(Duration) -> Result<R, Failure>,
     ) -> Result<R, AgentError> {
         let mut pause = RETRY_FIRST;
+        let mut unknown = None;
         loop {
-            self.session.wait_open(give_up)?;
+            // An attempt that may have happened must not be reported as one that did not.
+            let lost = |error: AgentError, unknown: Option<String>| match unknown {
+                Some(problem) => AgentError::Unknown(problem),
+                None => error,
+            };
+            self.session.wait_open(give_up).map_err(|error| lost(error, unknown.clone()))?;
             let left = give_up.saturating_duration_since(Instant::now());
-            let option = CallOption::default().timeout(left.max(RETRY_FIRST));
-            let problem = match self.client.unary_call(method, request, option) {
+            let problem = match attempt(left) {
                 Ok(response) => return Ok(response),
-                Err(error) => {
-                    if let Some(store) = &self.receipts {
-                        store.refused(&error);
-                    }
-                    match classify(error) {
-                        Failure::Retry(problem) => problem,
-                        Failure::NoSession => "session_not_connected".to_owned(),
-                        Failure::Final(error) => return Err(error),
-                    }
+                Err(Failure::Retry(problem)) => problem,
+                Err(Failure::NoSession) => "session_not_connected".to_owned(),
+                Err(Failure::Unknown(problem)) if repeatable => {
+                    unknown = Some(problem.clone());
+                    problem
                 }
+                Err(Failure::Unknown(problem)) => return Err(AgentError::Unknown(problem)),
+                Err(Failure::Final(error)) => return Err(error),
             };
             if Instant::now() + pause >= give_up {
-                return Err(AgentError::NotConnected(problem));
+                return Err(lost(AgentError::NotConnected(problem), unknown));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_LAST);
@@ -204,11 +243,40 @@ impl Calls {
             message_type: message_type.to_owned(),
             data_json: data_json.to_owned(),
             instance_id: self.session.instance.clone(),
+            idempotency_key: new_key(),
             ..SendRequest::new()
         };
-        let response = self.call(&RUNTIME_V1.send.client, &request)?;
-        self.keep(response.receipt.as_ref(), Some(&response.message_id));
+        let give_up = Instant::now() + self.call_timeout.min(MAX_WAIT);
+        let response = self.until(give_up, true, |left| {
+            let submit = || Call::Send(request.clone());
+            match self.submissions.call(&self.outbox, submit, Instant::now() + left) {
+                Some(Ok(Outcome::Send(response))) => Ok(response),
+                Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
+                Some(Err(failure)) => Err(failure),
+                None => self.unary(&RUNTIME_V1.send.client, &request, left).inspect(|response| {
+                    self.receipts.keep(response.receipt.as_ref(), &response.message_id);
+                }),
+            }
+        })?;
         Ok(response.message_id)
+    }
+
+    /// Applies a commit, which only the stream carries. Not repeated where its outcome is unknown: the
+    /// message comes again if it did not happen.
+    pub(super) fn commit(&self, commit: Commit) -> Result<Committed, AgentError> {
+        let give_up = Instant::now() + self.call_timeout.min(MAX_WAIT);
+        self.until(give_up, false, |left| {
+            let submit = || Call::Commit(commit.clone());
+            match self.submissions.call(&self.outbox, submit, Instant::now() + left) {
+                Some(Ok(Outcome::Commit(done))) => Ok(Committed {
+                    message_ids: done.results.into_iter().filter_map(message_id).collect(),
+                    version: done.version,
+                }),
+                Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
+                Some(Err(failure)) => Err(failure),
+                None => Err(Failure::Retry("the stream takes no commit now".to_owned())),
+            }
+        })
     }
 
     pub(super) fn request(
@@ -226,12 +294,21 @@ impl Calls {
             data_json: data_json.to_owned(),
             timeout_ms: i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
             instance_id: self.session.instance.clone(),
+            idempotency_key: new_key(),
             ..RequestRequest::new()
         };
-        let response =
-            self.call_until(&RUNTIME_V1.request.client, &request, give_up.min(started + self.call_timeout))?;
-        self.keep(response.receipt.as_ref(), None);
-        let correlation_id = response.correlation_id;
+        let asked = self.until(give_up.min(started + self.call_timeout), true, |left| {
+            let submit = || Call::Request(request.clone());
+            match self.submissions.call(&self.outbox, submit, Instant::now() + left) {
+                Some(Ok(Outcome::Request(response))) => Ok(response),
+                Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
+                Some(Err(failure)) => Err(failure),
+                None => self.unary(&RUNTIME_V1.request.client, &request, left).inspect(|response| {
+                    self.receipts.keep(response.receipt.as_ref(), &response.message_id);
+                }),
+            }
+        })?;
+        let correlation_id = asked.correlation_id;
         let (sender, receiver) = crossbeam_channel::bounded(1);
         {
             let mut waiting = self.waiting();
@@ -278,8 +355,18 @@ impl Calls {
             instance_id: self.session.instance.clone(),
             ..ReplyRequest::new()
         };
-        let response = self.call(&RUNTIME_V1.reply.client, &request)?;
-        self.keep(response.receipt.as_ref(), Some(&response.message_id));
+        let give_up = Instant::now() + self.call_timeout.min(MAX_WAIT);
+        let response = self.until(give_up, false, |left| {
+            let submit = || Call::Reply(request.clone());
+            match self.submissions.call(&self.outbox, submit, Instant::now() + left) {
+                Some(Ok(Outcome::Reply(response))) => Ok(response),
+                Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
+                Some(Err(failure)) => Err(failure),
+                None => self.unary(&RUNTIME_V1.reply.client, &request, left).inspect(|response| {
+                    self.receipts.keep(response.receipt.as_ref(), &response.message_id);
+                }),
+            }
+        })?;
         Ok(response.message_id)
     }
 

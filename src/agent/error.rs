@@ -48,6 +48,8 @@ impl AgentError {
 pub(super) enum Failure {
     /// Nothing happened; another try may succeed.
     Retry(String),
+    /// It may have happened.
+    Unknown(String),
     /// No session yet, or not any more.
     NoSession,
     /// Final.
@@ -55,17 +57,20 @@ pub(super) enum Failure {
 }
 
 pub(super) fn classify(error: grpcio::Error) -> Failure {
-    let grpcio::Error::RpcFailure(status) = error else {
-        return Failure::Final(AgentError::Unknown(error.to_string()));
-    };
-    let detail = status.message().to_owned();
-    match (status.code(), detail.as_str()) {
+    match error {
+        grpcio::Error::RpcFailure(status) => classify_status(status.code(), status.message().to_owned()),
+        other => Failure::Unknown(other.to_string()),
+    }
+}
+
+pub(super) fn classify_status(code: RpcStatusCode, detail: String) -> Failure {
+    match (code, detail.as_str()) {
         (RpcStatusCode::UNAVAILABLE, "overloaded" | "storage_unavailable" | "server_stopping") => {
             Failure::Retry(detail)
         }
         (RpcStatusCode::FAILED_PRECONDITION, "session_not_connected") => Failure::NoSession,
         (RpcStatusCode::UNAVAILABLE | RpcStatusCode::DEADLINE_EXCEEDED | RpcStatusCode::CANCELLED, _) => {
-            Failure::Final(AgentError::Unknown(detail))
+            Failure::Unknown(detail)
         }
         (code, _) => Failure::Final(AgentError::Refused { code: code_name(code), detail }),
     }

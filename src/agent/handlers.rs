@@ -159,7 +159,7 @@ struct Worker {
 impl Worker {
     fn run(&self) {
         while let Some(delivery) = self.next() {
-            let outcome = self.handle(&delivery.envelope_json);
+            let outcome = self.handle(&delivery);
             let mut work = self.board.lock();
             work.running -= 1;
             let _ = work.taken.remove(&delivery.id);
@@ -196,8 +196,8 @@ impl Worker {
         }
     }
 
-    fn handle(&self, envelope_json: &str) -> Result<(), HandlerError> {
-        let message = Message::parse(envelope_json, &self.calls)
+    fn handle(&self, delivery: &Delivery) -> Result<(), HandlerError> {
+        let message = Message::parse(&delivery.id, &delivery.envelope_json, &self.calls)
             .map_err(|error| HandlerError::reject(format!("handler_error:envelope:{error}")))?;
         let handler = self.handlers.by_type.get(message.message_type()).or(self.handlers.fallback.as_ref());
         let Some(handler) = handler else {

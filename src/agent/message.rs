@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::calls::Calls;
+use super::commit::Commit;
 use super::error::AgentError;
 
 /// The envelope's fields, as they arrive.
@@ -31,6 +32,7 @@ struct Meta {
 /// A received message, with the means to answer it.
 pub struct Message {
     wire: Wire,
+    delivery_id: String,
     calls: Arc<Calls>,
 }
 
@@ -41,8 +43,13 @@ impl std::fmt::Debug for Message {
 }
 
 impl Message {
-    pub(super) fn parse(envelope_json: &str, calls: &Arc<Calls>) -> Result<Self, serde_json::Error> {
-        Ok(Self { wire: serde_json::from_str(envelope_json)?, calls: calls.clone() })
+    pub(super) fn parse(
+        delivery_id: &str,
+        envelope_json: &str,
+        calls: &Arc<Calls>,
+    ) -> Result<Self, serde_json::Error> {
+        let wire = serde_json::from_str(envelope_json)?;
+        Ok(Self { wire, delivery_id: delivery_id.to_owned(), calls: calls.clone() })
     }
 
     /// Who sent it; proven by the sender's certificate.
@@ -92,6 +99,12 @@ impl Message {
 
     pub(super) fn is_reply(&self) -> bool {
         self.wire.meta.is_reply
+    }
+
+    /// Begins what this handler wants to happen as a whole: its acknowledgement, changes of the state,
+    /// messages. A handler whose commit succeeded returns `Ok` as usual.
+    pub fn commit(&self) -> Commit<'_> {
+        Commit::new(&self.calls, &self.delivery_id, self.correlation_id())
     }
 
     /// Answers a request; exactly one reply is accepted. Returns the reply's message id.

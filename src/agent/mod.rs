@@ -27,11 +27,13 @@
 
 mod builder;
 mod calls;
+mod commit;
 mod error;
 mod handlers;
 mod message;
 mod receipts;
 mod stream;
+mod submit;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 pub use builder::{Builder, Credentials};
+pub use commit::{Commit, Committed};
 pub use error::{AgentError, HandlerError};
 pub use message::Message;
 
@@ -97,7 +100,8 @@ impl Agent {
         &self.calls.session.instance
     }
 
-    /// Sends one message and returns its id: it is stored and on record.
+    /// Sends one message and returns its id: it is stored and on record. Repeated under one key until its
+    /// outcome is known, so it is sent once.
     pub fn send<T: Serialize>(
         &self,
         target: &str,

@@ -32,20 +32,19 @@ impl Outbox {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = sender;
     }
 
-    fn send(&self, event: ClientEventKind) {
+    /// False where there is no stream.
+    pub(super) fn send(&self, event: ClientEventKind) -> bool {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = &*current {
-            let event = ClientEvent { event: Some(event), ..ClientEvent::default() };
-            let _ = sender.unbounded_send(event);
-        }
+        let event = ClientEvent { event: Some(event), ..ClientEvent::default() };
+        current.as_ref().is_some_and(|sender| sender.unbounded_send(event).is_ok())
     }
 
     pub(super) fn ack(&self, delivery_id: String) {
-        self.send(ClientEventKind::Ack(Ack { delivery_id, ..Ack::default() }));
+        let _ = self.send(ClientEventKind::Ack(Ack { delivery_id, ..Ack::default() }));
     }
 
     pub(super) fn nack(&self, delivery_id: String, reason: String, retryable: bool) {
-        self.send(ClientEventKind::Nack(Nack { delivery_id, reason, retryable, ..Nack::default() }));
+        let _ = self.send(ClientEventKind::Nack(Nack { delivery_id, reason, retryable, ..Nack::default() }));
     }
 }
 
@@ -92,6 +91,7 @@ impl Reader {
         while !self.calls.session.is_stopping() {
             let (opened, ended) = futures_executor::block_on(self.one_session());
             self.outbox.set(None);
+            self.calls.submissions.lost();
             if self.calls.session.is_stopping() {
                 break;
             }
@@ -121,7 +121,11 @@ impl Reader {
                 Err(error) => return (false, Some(status_of(&error))),
             };
         let (sender, receiver) = unbounded();
-        let hello = Hello { instance_id: self.calls.session.instance.clone(), ..Hello::default() };
+        let hello = Hello {
+            instance_id: self.calls.session.instance.clone(),
+            features: vec!["deliveries".to_owned()],
+            ..Hello::default()
+        };
         let hello = ClientEventKind::Hello(hello);
         let _ = sender.unbounded_send(ClientEvent { event: Some(hello), ..ClientEvent::default() });
         self.outbox.set(Some(sender));
@@ -143,6 +147,9 @@ impl Reader {
     fn event(&self, event: ServerEvent) -> bool {
         match event.event {
             Some(ServerEventKind::Welcome(welcome)) => {
+                let submits = welcome.features.iter().any(|feature| feature == "submit");
+                let credit = if submits { welcome.max_submissions as usize } else { 0 };
+                self.calls.submissions.opened(credit);
                 self.calls.session.opened(welcome.agent_id);
                 return true;
             }
@@ -152,8 +159,7 @@ impl Reader {
                     self.delivery(delivery);
                 }
             }
-            // Nothing is submitted on the stream yet.
-            Some(ServerEventKind::Results(_)) => {}
+            Some(ServerEventKind::Results(results)) => self.calls.submissions.answered(results.results),
             Some(ServerEventKind::Error(error)) => {
                 log::warn!("server error {}: {}", error.code, error.message);
             }
@@ -165,7 +171,7 @@ impl Reader {
     fn delivery(&self, delivery: crate::protocol::Delivery) {
         let id = delivery.delivery_id;
         // Replies go to their waiting request, not through the handlers.
-        if let Ok(message) = Message::parse(&delivery.envelope_json, &self.calls)
+        if let Ok(message) = Message::parse(&id, &delivery.envelope_json, &self.calls)
             && message.is_reply()
         {
             self.calls.replied(message);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -58,51 +59,35 @@ impl LaneTree {
 }
 
 /// What the list says.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Segments so far.
+    pub(super) count: u64,
+    /// How far each lane was archived. Grows with the archive, by some hundred bytes a lane.
+    pub(super) lanes: BTreeMap<LaneId, Frontier>,
+    /// Id in Redis of the newest checkpoint that was archived.
+    pub(super) checkpoint: Option<String>,
+    /// Bytes of whole lines.
+    end: u64,
+}
+
+/// The list, open for another line.
 #[derive(Debug)]
 pub(super) struct Index {
     path: PathBuf,
     file: File,
-    /// Bytes of whole lines.
-    end: u64,
-    /// Segments so far.
-    pub(super) count: u64,
-    /// How far each lane was archived.
-    pub(super) lanes: BTreeMap<LaneId, Frontier>,
-    /// Id in Redis of the newest checkpoint that was archived.
-    pub(super) checkpoint: Option<String>,
+    listed: Listed,
 }
 
-impl Index {
-    /// Reads the list of the archive in `dir`, or begins one. A line that a crash cut off is removed: what it
-    /// was about is still in Redis.
-    pub(super) fn open(dir: &Path) -> Result<Self, ArchiveError> {
-        let path = dir.join(FILE_NAME);
-        let fail = |action: &'static str| ArchiveError::io(action, &path);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).mode(0o600);
-        let file = file.open(&path).map_err(fail("open"))?;
-        let text = std::fs::read_to_string(&path).map_err(fail("read"))?;
-        let end = text.rfind('\n').map_or(0, |newline| newline + 1);
-        file.set_len(end as u64).map_err(fail("cut back"))?;
-        let mut index = Self {
-            path: path.clone(),
-            file,
-            end: end as u64,
-            count: 0,
-            lanes: BTreeMap::new(),
-            checkpoint: None,
-        };
-        for (line, text) in text.get(..end).unwrap_or_default().lines().enumerate() {
-            let malformed = || ArchiveError::Index { path: path.clone(), line: line + 1 };
-            let entry: Entry = serde_json::from_str(text).map_err(|_| malformed())?;
-            if entry.number != index.count + 1 {
-                return Err(malformed());
-            }
-            index.take(&entry).ok_or_else(malformed)?;
-        }
-        Ok(index)
-    }
+impl Deref for Index {
+    type Target = Listed;
 
+    fn deref(&self) -> &Listed {
+        &self.listed
+    }
+}
+
+impl Listed {
     fn take(&mut self, entry: &Entry) -> Option<()> {
         for tree in &entry.lanes {
             let (lane, tree) = tree.read()?;
@@ -112,17 +97,51 @@ impl Index {
         self.checkpoint = Some(entry.checkpoint.clone());
         Some(())
     }
+}
+
+impl Index {
+    /// Reads the list of the archive in `dir`. A last line that is not whole is left out: what it is about
+    /// is still in Redis.
+    pub(super) fn read(dir: &Path) -> Result<Listed, ArchiveError> {
+        let path = dir.join(FILE_NAME);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(ArchiveError::io("read", &path))?,
+        };
+        let end = text.rfind('\n').map_or(0, |newline| newline + 1);
+        let mut listed = Listed { end: end as u64, ..Listed::default() };
+        for (line, text) in text.get(..end).unwrap_or_default().lines().enumerate() {
+            let malformed = || ArchiveError::Index { path: path.clone(), line: line + 1 };
+            let entry: Entry = serde_json::from_str(text).map_err(|_| malformed())?;
+            if entry.number != listed.count + 1 {
+                return Err(malformed());
+            }
+            listed.take(&entry).ok_or_else(malformed)?;
+        }
+        Ok(listed)
+    }
+
+    /// Opens the list, or begins one. A line that a crash cut off is removed.
+    pub(super) fn open(dir: &Path) -> Result<Self, ArchiveError> {
+        let path = dir.join(FILE_NAME);
+        let listed = Self::read(dir)?;
+        let mut options = OpenOptions::new();
+        let file = options.append(true).create(true).mode(0o600);
+        let file = file.open(&path).map_err(ArchiveError::io("open", &path))?;
+        file.set_len(listed.end).map_err(ArchiveError::io("cut back", &path))?;
+        Ok(Self { path, file, listed })
+    }
 
     /// Adds a segment; the line is on disk when this returns, or not there at all.
     pub(super) fn append(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
         let fail = |action: &'static str| ArchiveError::io(action, &self.path);
         let mut line = serde_json::to_vec(entry).map_err(io::Error::from).map_err(fail("write"))?;
         line.push(b'\n');
-        self.file.set_len(self.end).map_err(fail("cut back"))?;
+        self.file.set_len(self.listed.end).map_err(fail("cut back"))?;
         self.file.write_all(&line).and_then(|()| self.file.sync_all()).map_err(fail("write"))?;
-        self.end += line.len() as u64;
+        self.listed.end += line.len() as u64;
         let line = entry.number as usize;
-        self.take(entry).ok_or_else(|| ArchiveError::Index { path: self.path.clone(), line })
+        self.listed.take(entry).ok_or_else(|| ArchiveError::Index { path: self.path.clone(), line })
     }
 }
 

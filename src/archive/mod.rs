@@ -1,6 +1,9 @@
 //! Retention: when Redis holds more of the trail than `gateway.audit.max_records`, its oldest part, up to a
 //! signed checkpoint, goes to a file that is never written again, and leaves Redis when that file is on disk and
-//! was read back. A thread with a Redis connection of its own.
+//! was read back. Without an archive, or when it cannot keep up, nothing more is admitted. A thread with a
+//! Redis connection of its own.
+//!
+//! Of the servers that share an archive's directory, the one that holds its lock archives, for all of them.
 //!
 //! Every block is hashed on its way: what does not lead to the root that a checkpoint signed is not
 //! archived, and so not removed.
@@ -15,12 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::audit::checkpoint::{Checkpoint, CheckpointError, LaneHead};
 use crate::audit::merkle::{Frontier, leaf_hash};
 use crate::audit::segment::{End, Header, SegmentError, SegmentReader, SegmentWriter};
-use crate::audit::{Action, KeyHistory, LaneId, lane};
+use crate::audit::{Action, KeyHistory, LaneId, lane, note};
 use crate::checkpoint::key_files::{KeyError, KeyFiles};
 use crate::clock::Now;
 use crate::config;
@@ -29,8 +35,12 @@ use crate::store::answers::EntryId;
 use crate::store::{Batch, Connection, StoreError, checkpoints, trail};
 use index::{Entry, Index, LaneTree};
 
-/// How often the thread looks whether there is too much.
+/// How often the thread looks whether there is too much …
 const LOOK: Duration = Duration::from_millis(500);
+/// … and for how many times the time that a look took it rests, at least.
+const REST_FACTOR: u32 = 20;
+/// With an archive, Redis may hold this many times `max_records` before nothing is admitted any more.
+const ARCHIVE_SLACK: u64 = 2;
 /// Records at which a segment is closed with the next checkpoint.
 const SEGMENT_RECORDS: u64 = 250_000;
 /// Checkpoints at which a segment is closed.
@@ -102,35 +112,49 @@ impl ArchiveError {
     }
 }
 
-/// An archive's directory.
+/// An archive's directory, and the right to write there.
 #[derive(Debug)]
-pub struct Archive {
+struct Archive {
     dir: PathBuf,
     index: Index,
+    _lock: Flock<File>,
+}
+
+/// How far each lane was archived, as the list in `dir` says; empty where there is none.
+pub fn archived(dir: &Path) -> Result<BTreeMap<LaneId, u64>, ArchiveError> {
+    let lanes = Index::read(dir)?.lanes;
+    Ok(lanes.into_iter().map(|(lane, tree)| (lane, tree.size())).collect())
 }
 
 impl Archive {
-    /// Opens the archive, or begins one.
-    pub fn open(dir: &Path) -> Result<Self, ArchiveError> {
+    /// Opens the archive, or begins one; `None` while another server writes it.
+    fn open(dir: &Path) -> Result<Option<Self>, ArchiveError> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir)
             .map_err(ArchiveError::io("make the directory", dir))?;
-        Ok(Self { dir: dir.to_path_buf(), index: Index::open(dir)? })
+        let path = dir.join(".lock");
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).mode(0o600);
+        let file = file.open(&path).map_err(ArchiveError::io("open", &path))?;
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(ArchiveError::io("lock", &path)(errno.into())),
+        };
+        Ok(Some(Self { dir: dir.to_path_buf(), index: Index::open(dir)?, _lock: lock }))
     }
 
-    /// The lanes that were archived, each with its last record that was.
-    pub fn lanes(&self) -> BTreeMap<LaneId, u64> {
-        self.index.lanes.iter().map(|(lane, tree)| (lane.clone(), tree.size())).collect()
-    }
-
-    /// Removes from Redis what is archived, also what a crash left there; `open` are the lanes that
-    /// are being written.
-    pub fn trim(&self, connection: &mut Connection, open: &BTreeSet<LaneId>) -> Result<(), StoreError> {
-        let in_redis: BTreeSet<LaneId> = trail::lanes(connection)?.existing.into_iter().collect();
-        for (lane, tree) in self.index.lanes.iter().filter(|(lane, _)| in_redis.contains(*lane)) {
-            trail::trim(connection, lane, tree.size(), !open.contains(lane))?;
+    /// Removes from Redis what is archived, also what a crash left there.
+    fn trim(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        // In this order: a lane that begins in between is not taken for one that nobody writes.
+        let existing = trail::lanes(connection)?.existing;
+        let written: BTreeSet<LaneId> = trail::written(connection)?.into_iter().collect();
+        for lane in &existing {
+            if let Some(tree) = self.index.lanes.get(lane) {
+                trail::trim(connection, lane, tree.size(), !written.contains(lane))?;
+            }
         }
         if let Some(last) = self.index.checkpoint.as_deref().and_then(EntryId::parse) {
             let mut batch = Batch::new();
@@ -142,25 +166,32 @@ impl Archive {
 }
 
 /// The running thread.
-pub struct Archiver {
+pub struct Retention {
     stop: Sender<()>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Archiver {
-    /// Starts it.
-    pub fn start(archive: Archive, config: &config::Audit, shards: Arc<Shards>) -> io::Result<Self> {
+impl Retention {
+    /// Starts it; `None` where neither an archive nor a bound is configured.
+    pub fn start(config: &config::Audit, shards: Arc<Shards>) -> io::Result<Option<Self>> {
+        if config.archive_dir.is_none() && config.max_records == 0 {
+            return Ok(None);
+        }
         let mut worker = Worker {
-            archive,
+            dir: config.archive_dir.clone(),
+            archive: None,
             files: KeyFiles::new(&config.signing_key_path),
             max_records: config.max_records,
             shards,
             connection: None,
+            full: false,
         };
         let (stop, stopped) = channel();
         let run = move || {
             let mut failing = false;
-            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            let mut rest = LOOK;
+            while stopped.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
+                let began = Instant::now();
                 match worker.look() {
                     Ok(()) if std::mem::take(&mut failing) => log::warn!("the trail is archived again"),
                     Ok(()) => {}
@@ -171,14 +202,15 @@ impl Archiver {
                         }
                     }
                 }
+                rest = LOOK.max(began.elapsed() * REST_FACTOR);
             }
         };
-        let thread = std::thread::Builder::new().name("archiver".to_owned()).spawn(run)?;
-        Ok(Self { stop, thread: Some(thread) })
+        let thread = std::thread::Builder::new().name("retention".to_owned()).spawn(run)?;
+        Ok(Some(Self { stop, thread: Some(thread) }))
     }
 }
 
-impl Drop for Archiver {
+impl Drop for Retention {
     fn drop(&mut self) {
         // Either the thread hears it or it is gone. A segment that is being written is finished first.
         let _ = self.stop.send(());
@@ -189,11 +221,14 @@ impl Drop for Archiver {
 }
 
 struct Worker {
-    archive: Archive,
+    dir: Option<PathBuf>,
+    /// While this server holds it.
+    archive: Option<Archive>,
     files: KeyFiles,
     max_records: u64,
     shards: Arc<Shards>,
     connection: Option<Connection>,
+    full: bool,
 }
 
 /// What one segment is to take out of Redis.
@@ -204,21 +239,41 @@ struct Goal {
 }
 
 impl Worker {
-    /// Archives as long as there is too much.
+    /// Archives as long as there is too much, and shuts admission where that is of no avail.
     fn look(&mut self) -> Result<(), ArchiveError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let shared = self.shards.shared();
-                Connection::open(&shared.redis_url, shared.redis_timeout)?
-            }
+            None => self.shards.shared().redis.open()?,
         };
+        let mut live = live_records(&mut connection)?;
+        let archived = self.archive_what_is_too_much(&mut connection, &mut live);
+        self.admit(live);
+        archived?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn archive_what_is_too_much(
+        &mut self,
+        connection: &mut Connection,
+        live: &mut u64,
+    ) -> Result<(), ArchiveError> {
+        let Some(dir) = &self.dir else {
+            return Ok(());
+        };
+        if self.archive.is_none() {
+            self.archive = Archive::open(dir)?;
+            let Some(archive) = &self.archive else {
+                return Ok(());
+            };
+            archive.trim(connection)?;
+            *live = live_records(connection)?;
+        }
         loop {
-            let live = self.shards.shared().board.live_records();
-            let sealed = checkpoints::count(&mut connection)?;
-            let many = self.max_records > 0 && live > self.max_records;
+            let sealed = checkpoints::count(connection)?;
+            let many = self.max_records > 0 && *live > self.max_records;
             if !many && sealed <= MAX_LIVE_CHECKPOINTS {
-                break;
+                return Ok(());
             }
             let kept = self.max_records / KEPT_SHARE;
             let goal = Goal {
@@ -227,31 +282,50 @@ impl Worker {
                     .saturating_sub(MAX_LIVE_CHECKPOINTS / KEPT_SHARE)
                     .min(SEGMENT_CHECKPOINTS),
             };
-            if !self.archive(&mut connection, goal)? {
-                break;
+            if !self.archive_segment(connection, goal)? {
+                return Ok(());
+            }
+            *live = live_records(connection)?;
+        }
+    }
+
+    fn admit(&mut self, live: u64) {
+        let slack = if self.dir.is_some() { ARCHIVE_SLACK } else { 1 };
+        let full = self.max_records > 0 && live >= self.max_records.saturating_mul(slack);
+        if full != std::mem::replace(&mut self.full, full) {
+            match full {
+                true => log::error!(
+                    "the audit trail holds {live} records, and gateway.audit.max_records is {}: nothing is admitted",
+                    self.max_records
+                ),
+                false => log::warn!("the audit trail has room again: {live} records"),
             }
         }
-        self.connection = Some(connection);
-        Ok(())
+        self.shards.shared().board.set_full(full);
     }
 
     /// Makes one segment and trims Redis; `false` where no checkpoint covers anything more.
-    fn archive(&mut self, connection: &mut Connection, goal: Goal) -> Result<bool, ArchiveError> {
+    fn archive_segment(&mut self, connection: &mut Connection, goal: Goal) -> Result<bool, ArchiveError> {
         let Some(history) = self.files.read_history()? else {
             return Ok(false);
         };
-        let number = self.archive.index.count + 1;
+        let Some(archive) = &mut self.archive else {
+            return Ok(false);
+        };
+        let number = archive.index.count + 1;
         let name = format!("segment-{number:08}.jsonl");
-        let path = self.archive.dir.join(&name);
-        let temporary = self.archive.dir.join(format!(".{name}.tmp"));
+        let path = archive.dir.join(&name);
+        let temporary = archive.dir.join(format!(".{name}.tmp"));
         let file = create(&temporary)?;
         let header = Header::archive(number, Now::read().unix_us);
         let writer = SegmentWriter::new(BufWriter::new(file), &header)
             .map_err(ArchiveError::io("write", &temporary))?;
-        let trees = self.archive.index.lanes.clone();
-        // Those that Redis holds and the segment before this one has a part of.
-        let mut listed: BTreeSet<LaneId> = trail::lanes(connection)?.existing.into_iter().collect();
-        listed.retain(|lane| trees.contains_key(lane));
+        let trees = archive.index.lanes.clone();
+        // Those that Redis holds and a segment before this one has a part of.
+        let mut listed: BTreeMap<String, BTreeSet<LaneId>> = BTreeMap::new();
+        for lane in trail::lanes(connection)?.existing.into_iter().filter(|lane| trees.contains_key(lane)) {
+            let _ = listed.entry(lane.boot().to_owned()).or_default().insert(lane);
+        }
         let mut segment = Segment {
             connection,
             writer,
@@ -275,10 +349,10 @@ impl Worker {
         file.sync_all().map_err(failed("sync"))?;
         read_back(&temporary, &end)?;
         std::fs::rename(&temporary, &path).map_err(ArchiveError::io("write", &path))?;
-        let folder = File::open(&self.archive.dir).and_then(|folder| folder.sync_all());
-        folder.map_err(ArchiveError::io("sync", &self.archive.dir))?;
+        let folder = File::open(&archive.dir).and_then(|folder| folder.sync_all());
+        folder.map_err(ArchiveError::io("sync", &archive.dir))?;
         let lanes = touched.iter().filter_map(|lane| Some(LaneTree::of(lane, trees.get(lane)?))).collect();
-        self.archive.index.append(&Entry {
+        archive.index.append(&Entry {
             number,
             file: name.clone(),
             sha256: end.sha256.clone(),
@@ -287,9 +361,7 @@ impl Worker {
             lanes,
         })?;
 
-        let shared = self.shards.shared();
-        self.archive.trim(connection, &shared.board.open_lanes())?;
-        shared.board.add_trimmed(records);
+        archive.trim(connection)?;
         log::info!("{}: {records} records were archived", path.display());
         self.shards.record(OperatorEvent {
             action: Action::Archived,
@@ -310,8 +382,8 @@ struct Segment<'a> {
     trees: BTreeMap<LaneId, Frontier>,
     /// The lanes that this segment holds records of.
     touched: BTreeSet<LaneId>,
-    /// The lanes of the checkpoint before, as far as Redis holds them.
-    listed: BTreeSet<LaneId>,
+    /// A server's own lanes in its checkpoint before, by the server's run.
+    listed: BTreeMap<String, BTreeSet<LaneId>>,
     records: u64,
     /// The newest checkpoint in it.
     newest: Option<EntryId>,
@@ -334,8 +406,8 @@ impl Segment<'_> {
                 if self.records >= goal.records && taken >= goal.checkpoints {
                     return Ok(());
                 }
-                let (checkpoint, _) = Checkpoint::open(note, history)
-                    .map_err(|source| ArchiveError::Checkpoint { id: *id, source })?;
+                let checkpoint =
+                    open(note, history).map_err(|source| ArchiveError::Checkpoint { id: *id, source })?;
                 self.cover(&checkpoint)?;
                 self.writer.checkpoint(note).map_err(ArchiveError::io("write", self.path))?;
                 self.newest = Some(*id);
@@ -345,7 +417,14 @@ impl Segment<'_> {
     }
 
     fn cover(&mut self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
-        let listed: BTreeSet<LaneId> = checkpoint.lanes.iter().map(|head| head.lane.clone()).collect();
+        let boot = checkpoint.boot.simple().to_string();
+        let listed: BTreeSet<LaneId> = checkpoint
+            .lanes
+            .iter()
+            .map(|head| &head.lane)
+            .filter(|lane| lane.boot() == boot)
+            .cloned()
+            .collect();
         for LaneHead { lane, head } in &checkpoint.lanes {
             self.blocks(lane, Some(head.seq))?;
             let tree = self.trees.get(lane);
@@ -356,10 +435,10 @@ impl Segment<'_> {
         }
         // A lane that no checkpoint lists any more may hold one block more than it was known to: the one whose
         // commit had an unknown outcome. Its successor's first record says so.
-        for gone in std::mem::take(&mut self.listed).difference(&listed) {
+        let before = self.listed.insert(boot, listed.clone()).unwrap_or_default();
+        for gone in before.difference(&listed) {
             self.blocks(gone, None)?;
         }
-        self.listed = listed;
         Ok(())
     }
 
@@ -405,6 +484,21 @@ impl Segment<'_> {
         let _ = self.trees.insert(lane.clone(), tree);
         Ok(())
     }
+}
+
+/// A checkpoint of this log must be signed. One of another server with a log of its own is taken at its word:
+/// its key is not known here, whoever verifies the archive needs it.
+fn open(note: &str, history: &KeyHistory) -> Result<Checkpoint, CheckpointError> {
+    let checkpoint = Checkpoint::parse(note::text_of(note)?)?;
+    if checkpoint.origin == history.origin() {
+        return Checkpoint::open(note, history).map(|(checkpoint, _)| checkpoint);
+    }
+    Ok(checkpoint)
+}
+
+fn live_records(connection: &mut Connection) -> Result<u64, StoreError> {
+    let lanes = trail::lanes(connection)?.existing;
+    trail::live_records(connection, &lanes)
 }
 
 fn create(path: &Path) -> Result<File, ArchiveError> {

@@ -3,7 +3,7 @@
 //! not be accepted.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::checkpoint::LaneHead;
@@ -16,8 +16,6 @@ pub struct Board {
     slots: Mutex<Vec<Arc<Slot>>>,
     unsealed: AtomicBool,
     full: AtomicBool,
-    records: AtomicU64,
-    trimmed: AtomicU64,
 }
 
 /// One worker's place on the board. Its lock is taken by the worker once a round and by the checkpointer
@@ -104,22 +102,6 @@ impl Board {
         }
         self.full.load(Ordering::Relaxed).then_some(Refusal::AUDIT_FULL)
     }
-
-    /// Notes how many records the lanes hold that Redis has, those that left it included.
-    pub fn set_records(&self, records: u64) {
-        self.records.store(records, Ordering::Relaxed);
-    }
-
-    /// Notes that so many records left Redis.
-    pub fn add_trimmed(&self, records: u64) {
-        let _ = self.trimmed.fetch_add(records, Ordering::Relaxed);
-    }
-
-    /// Records in Redis, as of the last checkpoint.
-    pub fn live_records(&self) -> u64 {
-        let trimmed = self.trimmed.load(Ordering::Relaxed);
-        self.records.load(Ordering::Relaxed).saturating_sub(trimmed)
-    }
 }
 
 #[cfg(test)]
@@ -137,7 +119,7 @@ mod tests {
         slot.publish(&first, Head { seq: 5, hash: [5; 32] });
         slot.publish(&second, Head { seq: 1, hash: [2; 32] });
         let heads = board.take();
-        assert_eq!(heads.open, [LaneHead { lane: second.clone(), head: Head { seq: 1, hash: [2; 32] } }]);
+        assert_eq!(heads.open, [LaneHead { lane: second, head: Head { seq: 1, hash: [2; 32] } }]);
         assert_eq!(heads.closed, [LaneHead { lane: first, head: Head { seq: 5, hash: [5; 32] } }]);
         assert_eq!(board.take().closed, []);
         assert_eq!(board.take().open.len(), 1);

@@ -33,6 +33,11 @@ impl LaneId {
         Self(text.into())
     }
 
+    /// The run of a server that writes it, as its id begins.
+    pub fn boot(&self) -> &str {
+        self.0.split_once('-').map_or(&self.0, |(boot, _)| boot)
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -192,6 +197,11 @@ impl Lane {
             bytes: &self.block,
             hash: &self.root,
         })
+    }
+
+    /// The bytes of the waiting block and the sequence of its first record, as [`Self::block`] gave them out.
+    pub fn waiting(&self) -> (u64, &[u8]) {
+        (self.confirmed.seq + 1, &self.block)
     }
 
     /// The store has the waiting block.

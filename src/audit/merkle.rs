@@ -232,7 +232,7 @@ mod tests {
                 prop_assert_ne!(root_from_proof(&leaf_hash(&other.to_be_bytes()), index, size, &proof), Some(root));
                 prop_assert_ne!(root_from_proof(&leaves[index as usize], other, size, &proof), Some(root));
             }
-            let mut longer = proof.clone();
+            let mut longer = proof;
             longer.push(root);
             prop_assert_eq!(root_from_proof(&leaves[index as usize], index, size, &longer), None);
         }

@@ -8,6 +8,7 @@
 //! * [`note`], [`keys`]: the form of signatures; which key signed when.
 //! * [`proof`]: receipts, and the path from a record to a signed checkpoint.
 //! * [`segment`]: the file format of exports and archives.
+//! * [`tap`], [`json`]: what the copy in a file is made of.
 //! * [`verify`]: reads lanes back and finds what was altered.
 //!
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
@@ -15,6 +16,7 @@
 
 pub mod board;
 pub mod checkpoint;
+pub mod json;
 pub mod keys;
 pub mod lane;
 pub mod merkle;
@@ -22,9 +24,12 @@ pub mod note;
 pub mod proof;
 pub mod record;
 pub mod segment;
+pub mod tap;
 pub mod verify;
 
+pub use board::Board;
 pub use checkpoint::Checkpoint;
 pub use keys::KeyHistory;
 pub use lane::{Block, Lane, LaneId};
 pub use record::{Action, Decision, Fields, Record, View};
+pub use tap::Tap;

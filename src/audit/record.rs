@@ -547,7 +547,7 @@ mod tests {
             prop_assert_eq!(&record.reason, &texts[6]);
             prop_assert_eq!(&record.policy_version, &blobs[2]);
             prop_assert_eq!(record.message_id, message_id);
-            prop_assert_eq!(record.correlation_id, correlation_id.map(|c| c.to_string()).unwrap_or_default());
+            prop_assert_eq!(&record.correlation_id, &correlation_id.map(|c| c.to_string()).unwrap_or_default());
 
             prop_assert_eq!(&record.encode(), &bytes);
             // Canonical: cut or extended bytes are no record.

@@ -1,8 +1,9 @@
 //! The server process.
 
+#![forbid(unsafe_code)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -11,9 +12,9 @@ use signal_hook::iterator::Signals;
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
 use mas::config::Config;
-use mas::runner::{ManagedRedis, RunnerError};
+use mas::runner::{Fsync, ManagedRedis, RunnerError};
 use mas::server::Server;
-use mas::store::Connection;
+use mas::store::Endpoint;
 
 /// Routes, authorizes and records messages between agents.
 #[derive(Debug, Parser)]
@@ -108,10 +109,9 @@ fn own_redis(config: &Config) -> Result<Option<ManagedRedis>, RunnerError> {
     let Some(data_dir) = &config.redis.managed else {
         return Ok(None);
     };
-    let timeout = Duration::from_millis(config.redis.timeout_ms);
-    match Connection::open(&config.redis.url, timeout) {
+    match Endpoint::new(&config.redis).open() {
         Ok(_) => Ok(None),
-        Err(_) => ManagedRedis::start(data_dir).map(Some),
+        Err(_) => ManagedRedis::start(data_dir, Fsync::of(config.redis.durability)).map(Some),
     }
 }
 

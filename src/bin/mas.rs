@@ -1,17 +1,22 @@
-//! The operator's program: runner, certificates, audit, policy.
+//! The operator's program: runner, certificates, audit, dead letters, agents, policy.
+
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use mas::cli::agents::{self, AgentsArgs};
 use mas::cli::audit::{self, AuditCommand};
 use mas::cli::certs::{self, CertsCommand};
 use mas::cli::dlp::{self, DlpCommand};
+use mas::cli::dlq::{self, DlqCommand};
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
 use mas::cli::migrate::{self, MigrateArgs};
 use mas::cli::policy::{self, PolicyCommand};
 use mas::cli::run::{self, DevArgs, RunArgs};
+use mas::cli::state::{self, StateCommand};
 
 /// Runs and inspects a MAS server.
 #[derive(Debug, Parser)]
@@ -33,6 +38,14 @@ enum Command {
     /// The audit trail: verify, read.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Dead letters: look through them, put them back, remove them.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// The agents, where their instances are, and what waits for them.
+    Agents(AgentsArgs),
+    /// An agent's state: read it, change it.
+    #[command(subcommand)]
+    State(StateCommand),
     /// Data-loss prevention: scan JSON lines.
     #[command(subcommand)]
     Dlp(DlpCommand),
@@ -66,6 +79,9 @@ fn main() -> ExitCode {
             }
         },
         Command::Audit(command) => audit::run(command),
+        Command::Dlq(command) => dlq::run(command),
+        Command::Agents(args) => agents::run(&args),
+        Command::State(command) => state::run(command),
         Command::Dlp(command) => dlp::run(command),
         Command::Policy(command) => policy::run(command),
         Command::Migrate(args) => migrate::run(&args),

@@ -1,13 +1,13 @@
 //! The anchor: a copy of every signed checkpoint outside Redis, in a file that only grows. One JSON line
-//! each: `{"note": "…"}`. On disk before anything else learns of the checkpoint.
+//! each: `{"note": "…"}`. On disk before anything else learns of the checkpoint. Servers that share a key may
+//! share an anchor: whoever writes holds the key's lock.
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::note::MAX_NOTE_BYTES;
@@ -18,21 +18,6 @@ const MAX_LOOK_BACK_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64;
 /// Bytes read in one step when the last line is searched for.
 const STEP_BYTES: u64 = 64 * 1024;
-
-/// Anchors that servers on one host may write beside each other.
-const MAX_ANCHORS: u32 = 16;
-
-/// The anchors that exist for a configured path: itself and its numbered siblings.
-pub fn existing(path: &Path) -> Vec<PathBuf> {
-    let siblings = (1..MAX_ANCHORS).map(|number| numbered(path, number));
-    std::iter::once(path.to_path_buf()).chain(siblings).filter(|path| path.exists()).collect()
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{number}"));
-    name.into()
-}
 
 /// What the anchor says, or why it cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +31,6 @@ pub enum AnchorError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
-    },
-    /// Another server writes it.
-    #[error("{}: another server writes this anchor", path.display())]
-    Taken {
-        /// The anchor.
-        path: PathBuf,
     },
     /// A line that is none of an anchor.
     #[error("{}: byte {at}: no line of an anchor", path.display())]
@@ -74,27 +53,12 @@ struct Line<'a> {
 pub struct Anchor {
     path: PathBuf,
     file: File,
-    /// Keeps another server from writing between our lines.
-    _lock: Option<Flock<File>>,
     /// Bytes of whole lines.
     end: u64,
 }
 
 impl Anchor {
-    /// Opens the anchor, or, where other servers on this host write it, the first of `{path}.1`,
-    /// `{path}.2`, … that nobody writes.
-    pub fn open_free(path: &Path) -> Result<Self, AnchorError> {
-        let mut opened = Self::open(path);
-        for number in 1..MAX_ANCHORS {
-            if !matches!(opened, Err(AnchorError::Taken { .. })) {
-                break;
-            }
-            opened = Self::open(&numbered(path, number));
-        }
-        opened
-    }
-
-    /// Opens the anchor, or begins one. A line that a crash cut off is removed: nobody was told of it.
+    /// Opens the anchor, or begins one. The caller holds the lock of the log's key.
     pub fn open(path: &Path) -> Result<Self, AnchorError> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let fail = |action| {
@@ -114,20 +78,8 @@ impl Anchor {
             .open(path)
             .map_err(fail("open"))?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("sync the directory of"))?;
-        let copy = file.try_clone().map_err(fail("lock"))?;
-        let lock = match Flock::lock(copy, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(AnchorError::Taken { path: path.to_path_buf() }),
-            Err((_, errno)) => return Err(fail("lock")(errno.into())),
-        };
-        let length = file.metadata().map_err(fail("read"))?.len();
-        let mut anchor = Self { path: path.to_path_buf(), file, _lock: Some(lock), end: length };
-        let whole = anchor.line_start(length)?;
-        if whole < length {
-            log::warn!("{}: its last line was cut off by a crash; it is removed", path.display());
-            anchor.file.set_len(whole).map_err(fail("cut back"))?;
-        }
-        anchor.end = whole;
+        let mut anchor = Self { path: path.to_path_buf(), file, end: 0 };
+        let _ = anchor.refresh()?;
         Ok(anchor)
     }
 
@@ -140,7 +92,7 @@ impl Anchor {
                 return Err(AnchorError::Io { action: "open", path: path.to_path_buf(), source });
             }
         };
-        let mut anchor = Self { path: path.to_path_buf(), file, _lock: None, end: 0 };
+        let mut anchor = Self { path: path.to_path_buf(), file, end: 0 };
         let length = anchor.file.metadata().map_err(|e| anchor.error("read", e))?.len();
         anchor.end = anchor.line_start(length)?;
         Ok(Some(anchor))
@@ -151,28 +103,37 @@ impl Anchor {
         self.end
     }
 
-    /// Appends a note; it is on disk when this returns. After an error the anchor is as it was before.
+    /// Appends a note; it is on disk when this returns. After an error the anchor is as it was before. The
+    /// caller holds the lock of the log's key, and has refreshed under it.
     pub fn append(&mut self, note: &str) -> Result<(), AnchorError> {
         let mut line = serde_json::to_vec(&Line { note: note.into() })
             .map_err(|error| self.error("write", error.into()))?;
         line.push(b'\n');
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // Part of it may be there. What cannot be cut back now is cut back before the next one.
-            let _ = self.cut_back();
+            // Part of it may be there: what cannot be cut back now is cut back by the next refresh.
+            let _ = self.file.set_len(self.end);
             return Err(self.error("write", error));
         }
         self.end += line.len() as u64;
         Ok(())
     }
 
-    /// Makes sure that the file ends with a whole line of ours.
-    pub fn cut_back(&mut self) -> Result<(), AnchorError> {
+    /// Takes up what other servers of this log have appended; whether there is anything. What a crash left of
+    /// a line is removed: nobody was told of it.
+    pub fn refresh(&mut self) -> Result<bool, AnchorError> {
         let length = self.file.metadata().map_err(|e| self.error("read", e))?.len();
-        if length > self.end {
-            self.file.set_len(self.end).map_err(|e| self.error("cut back", e))?;
+        if length == self.end {
+            return Ok(false);
         }
-        Ok(())
+        let whole = self.line_start(length)?;
+        if whole < length {
+            log::warn!("{}: its last line was cut off; it is removed", self.path.display());
+            self.file.set_len(whole).map_err(|e| self.error("cut back", e))?;
+        }
+        let grown = whole != self.end;
+        self.end = whole;
+        Ok(grown)
     }
 
     /// The newest note.
@@ -209,22 +170,21 @@ impl Anchor {
         Ok(notes)
     }
 
-    /// Where the line after this note begins; `None` where it is not among the newest lines.
-    pub fn behind(&mut self, note: &str) -> Result<Option<u64>, AnchorError> {
+    /// Where the line after the last of these notes begins; `None` where none is among the newest lines.
+    pub fn behind(&mut self, notes: &HashSet<String>) -> Result<Option<u64>, AnchorError> {
         let from = self.end.saturating_sub(MAX_LOOK_BACK_BYTES);
         // The first line of the stretch may be cut; the one after it is whole.
         let mut at = if from == 0 { 0 } else { self.next_line(from)? };
+        let mut found = None;
         while at < self.end {
-            let notes = self.read_from(at, 256)?;
-            let Some((_, next)) = notes.last() else {
+            let lines = self.read_from(at, 256)?;
+            let Some((_, next)) = lines.last() else {
                 break;
             };
             at = *next;
-            if let Some((_, next)) = notes.iter().find(|(found, _)| found == note) {
-                return Ok(Some(*next));
-            }
+            found = lines.iter().rfind(|(note, _)| notes.contains(note)).map(|(_, next)| *next).or(found);
         }
-        Ok(None)
+        Ok(found)
     }
 
     fn next_line(&mut self, from: u64) -> Result<u64, AnchorError> {
@@ -277,16 +237,19 @@ mod tests {
             anchor.append(&note(n)).unwrap();
             assert_eq!(anchor.last().unwrap().as_deref(), Some(note(n).as_str()));
         }
-        assert!(matches!(Anchor::open(&path), Err(AnchorError::Taken { .. })));
-        drop(anchor);
+        assert!(!anchor.refresh().unwrap());
         let mut again = Anchor::open(&path).unwrap();
         let all = again.read_from(0, usize::MAX).unwrap();
         assert_eq!(all.len(), 1000);
         assert_eq!(all.last().unwrap(), &(note(999), again.end()));
         for n in [0, 500, 999] {
-            assert_eq!(again.behind(&note(n)).unwrap(), Some(all[n as usize].1));
+            let notes = HashSet::from([note(n), note(0), "another".to_owned()]);
+            assert_eq!(again.behind(&notes).unwrap(), Some(all[n as usize].1));
         }
-        assert_eq!(again.behind("another").unwrap(), None);
+        assert_eq!(again.behind(&HashSet::from(["another".to_owned()])).unwrap(), None);
+        again.append(&note(1000)).unwrap();
+        assert!(anchor.refresh().unwrap());
+        assert_eq!(anchor.last().unwrap(), Some(note(1000)));
     }
 
     #[test]

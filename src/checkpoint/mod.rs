@@ -13,12 +13,14 @@ mod sealer;
 mod start;
 mod uplink;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::archive::{Archive, ArchiveError, Archiver};
+use crate::archive::{self, ArchiveError, Retention};
+use crate::audit::LaneId;
 use crate::audit::checkpoint::{Checkpoint, CheckpointError};
 use crate::config;
 use crate::shard::Shards;
@@ -47,6 +49,9 @@ pub enum SealError {
     /// The archive.
     #[error("gateway.audit.archive_dir: {0}")]
     Archive(#[from] ArchiveError),
+    /// Bringing checkpoints to Redis.
+    #[error("checkpoints in Redis: {0}")]
+    Uplink(String),
     /// Redis, which was there a moment ago.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,7 +65,7 @@ impl SealError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Key(_) | Self::Anchor(_) | Self::Foreign { .. } | Self::Archive(_) => true,
-            Self::Store(_) | Self::Thread(_) => false,
+            Self::Store(_) | Self::Uplink(_) | Self::Thread(_) => false,
         }
     }
 }
@@ -71,7 +76,8 @@ pub struct Seal {
     files: KeyFiles,
     keys: Keys,
     anchor: Option<Anchor>,
-    archive: Option<Archive>,
+    /// How far each lane was archived.
+    archived: BTreeMap<LaneId, u64>,
     /// The anchor's newest checkpoint, with the hash of its text.
     newest: Option<(Checkpoint, [u8; 32])>,
 }
@@ -80,16 +86,18 @@ impl Seal {
     /// Opens key and anchor; makes both on the first start.
     pub fn open(config: &config::Audit) -> Result<Self, SealError> {
         let files = KeyFiles::new(&config.signing_key_path);
-        let keys = files.load_or_create(&files.lock()?)?;
-        let mut anchor = config.anchor_path.as_deref().map(Anchor::open_free).transpose()?;
-        let archive = config.archive_dir.as_deref().map(Archive::open).transpose()?;
+        let lock = files.lock()?;
+        let keys = files.load_or_create(&lock)?;
+        let mut anchor = config.anchor_path.as_deref().map(Anchor::open).transpose()?;
+        let archived = config.archive_dir.as_deref().map(archive::archived).transpose()?.unwrap_or_default();
         let last = anchor.as_mut().map(Anchor::last).transpose()?.flatten();
         let newest = last.map(|note| Checkpoint::open(&note, &keys.history)).transpose();
+        drop(lock);
         let newest = newest.map_err(|source| SealError::Foreign {
             path: config.anchor_path.as_deref().unwrap_or(&config.signing_key_path).display().to_string(),
             source,
         })?;
-        Ok(Self { files, keys, anchor, archive, newest })
+        Ok(Self { files, keys, anchor, archived, newest })
     }
 }
 
@@ -104,7 +112,7 @@ enum Order {
 pub struct Checkpointer {
     orders: Sender<Order>,
     /// Ends before the thread, which covers its last record.
-    archiver: Option<Archiver>,
+    retention: Option<Retention>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -112,10 +120,9 @@ impl Checkpointer {
     /// Compares Redis with the anchor, writes the boot's first checkpoint, over every lane that Redis holds,
     /// and goes on in a thread. A Redis that holds less than the anchor says is recorded, and served.
     pub fn start(seal: Seal, config: &config::Audit, shards: Arc<Shards>) -> Result<Self, SealError> {
-        let (mut sealer, archive) = Sealer::new(seal, config, shards.clone())?;
+        let mut sealer = Sealer::new(seal, config, shards.clone())?;
         sealer.checkpoint();
-        let archiver = archive.map(|archive| Archiver::start(archive, config, shards)).transpose();
-        let archiver = archiver.map_err(SealError::Thread)?;
+        let retention = Retention::start(config, shards).map_err(SealError::Thread)?;
         let interval = Duration::from_millis(config.checkpoint_interval_ms);
         let (orders, received) = channel();
         let run = move || {
@@ -132,7 +139,7 @@ impl Checkpointer {
             }
         };
         let thread = std::thread::Builder::new().name("checkpointer".to_owned()).spawn(run);
-        Ok(Self { orders, archiver, thread: Some(thread.map_err(SealError::Thread)?) })
+        Ok(Self { orders, retention, thread: Some(thread.map_err(SealError::Thread)?) })
     }
 
     /// Writes a checkpoint now; a key that was replaced is taken up with it.
@@ -143,7 +150,7 @@ impl Checkpointer {
 
     /// Archives nothing more; before the workers stop, so that they can record what was archived.
     pub fn stop_archiving(&mut self) {
-        drop(self.archiver.take());
+        drop(self.retention.take());
     }
 
     /// Writes the last checkpoint. The workers must have stopped.

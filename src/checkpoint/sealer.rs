@@ -8,7 +8,6 @@ use super::key_files::{KeyError, KeyFiles, Keys, Stamp};
 use super::start;
 use super::uplink::Uplink;
 use super::{Seal, SealError};
-use crate::archive::Archive;
 use crate::audit::checkpoint::{Checkpoint, LaneHead, MAX_LANES, text_hash};
 use crate::audit::lane::Head;
 use crate::audit::merkle::Hash;
@@ -16,12 +15,10 @@ use crate::audit::{Action, LaneId};
 use crate::clock::Now;
 use crate::config;
 use crate::shard::{OperatorEvent, Shards};
-use crate::store::{Connection, checkpoints};
+use crate::store::checkpoints;
 
 /// Checkpoints that may fail in a row before nothing is admitted any more.
 const MAX_MISSED: u32 = 10;
-/// With an archive, Redis may hold this many times `max_records` before nothing is admitted any more.
-const ARCHIVE_SLACK: u64 = 2;
 /// Lanes whose difference is put on record one by one; beyond it the log has them.
 const MAX_EVENTS: usize = 64;
 
@@ -32,8 +29,6 @@ pub(super) struct Sealer {
     stamp: Option<Stamp>,
     anchor: Option<Anchor>,
     uplink: Uplink,
-    /// Records at which nothing is admitted any more.
-    cap: Option<u64>,
     counter: u64,
     previous: Hash,
     last_time_ms: u64,
@@ -42,7 +37,6 @@ pub(super) struct Sealer {
     /// Records in the lanes that stand in no further checkpoint.
     done: u64,
     missed: u32,
-    full: bool,
     redis_failing: bool,
 }
 
@@ -55,37 +49,43 @@ enum Missed {
     Anchor(#[from] super::anchor::AnchorError),
     #[error(transparent)]
     Uplink(#[from] super::uplink::UplinkError),
+    #[error("the newest line of the anchor: {0}")]
+    Foreign(#[from] crate::audit::checkpoint::CheckpointError),
     #[error("a field of the checkpoint cannot stand in a note")]
     Unsignable,
 }
 
 impl Sealer {
     /// Looks at what Redis holds.
-    pub(super) fn new(
-        seal: Seal,
-        config: &config::Audit,
-        shards: Arc<Shards>,
-    ) -> Result<(Self, Option<Archive>), SealError> {
-        let Seal { files, keys, mut anchor, archive, newest } = seal;
+    pub(super) fn new(seal: Seal, config: &config::Audit, shards: Arc<Shards>) -> Result<Self, SealError> {
+        let Seal { files, keys, mut anchor, archived, newest } = seal;
         let shared = shards.shared();
-        let (url, timeout) = (shared.redis_url.clone(), shared.redis_timeout);
-        let mut connection = Connection::open(&url, timeout)?;
+        let mut connection = shared.redis.open()?;
 
         let stored = checkpoints::newest(&mut connection)?;
-        let sent_to = sent_to(anchor.as_mut(), stored.as_deref())?;
+        let mut uplink = Uplink::new(&shared.redis, shards.boot(), config.archive_dir.is_some());
+        if let Some(anchor) = &mut anchor {
+            let looked = uplink.look(&mut connection, anchor, !shared.has_peers());
+            looked.map_err(|error| SealError::Uplink(error.to_string()))?;
+        }
         let newest = match (newest, &stored) {
             // Where there is no anchor, Redis' newest is all there is to go on from.
             (None, Some(note)) => {
-                if anchor.is_some() {
-                    log::error!("the anchor is empty, and Redis holds checkpoints: is it the right one?");
+                let opened = Checkpoint::open(note, &keys.history);
+                match &opened {
+                    Ok(_) if anchor.is_none() => {}
+                    Ok(_) => log::error!(
+                        "the anchor is empty, and Redis holds checkpoints of this log: is it the right one?"
+                    ),
+                    Err(error) => log::warn!(
+                        "the newest checkpoint in Redis is not of this log ({error}): another server's, or this log \
+                         is a new one"
+                    ),
                 }
-                Checkpoint::open(note, &keys.history)
-                    .inspect_err(|error| log::error!("the newest checkpoint in Redis: {error}"))
-                    .ok()
+                opened.ok()
             }
             (newest, _) => newest,
         };
-        let archived = archive.as_ref().map(Archive::lanes).unwrap_or_default();
         if let Some((newest, _)) = &newest {
             let missing = start::compare(&mut connection, newest, &archived)?;
             for (index, missing) in missing.iter().enumerate() {
@@ -98,37 +98,24 @@ impl Sealer {
         }
         let heads = shared.board.take();
         let own: BTreeSet<LaneId> = heads.open.iter().map(|open| open.lane.clone()).collect();
-        if let Some(archive) = &archive {
-            // What a crash left in Redis after it was archived.
-            archive.trim(&mut connection, &own)?;
-        }
-        let existing = start::existing(&mut connection, &own)?;
-        shared.board.add_trimmed(existing.trimmed);
-        let mut uncovered = existing.heads;
+        let mut uncovered = start::existing(&mut connection, &own)?;
         uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
 
-        let mut uplink = Uplink::new(&url, timeout, connection, config.archive_dir.is_some());
-        uplink.set_sent(sent_to);
-        let cap = (config.max_records > 0).then_some(config.max_records);
-        let slack = if config.archive_dir.is_some() { ARCHIVE_SLACK } else { 1 };
-        let sealer = Self {
+        Ok(Self {
             stamp: files.stamp(),
             files,
             keys,
             anchor,
             uplink,
-            cap: cap.map(|cap| cap.saturating_mul(slack)),
             counter: 0,
             previous: newest.as_ref().map_or([0; 32], |(_, hash)| *hash),
             last_time_ms: newest.as_ref().map_or(0, |(newest, _)| newest.time_ms),
             uncovered,
             done: 0,
             missed: 0,
-            full: false,
             redis_failing: false,
             shards,
-        };
-        Ok((sealer, archive))
+        })
     }
 
     /// Makes and writes one checkpoint; what cannot be written is counted, and said once.
@@ -153,19 +140,6 @@ impl Sealer {
                 board.set_unsealed(self.missed >= MAX_MISSED);
             }
         }
-        let live = board.live_records();
-        let full = self.cap.is_some_and(|cap| live >= cap);
-        if full != self.full {
-            match full {
-                true => log::error!(
-                    "the audit trail holds {live} records, gateway.audit.max_records is reached: nothing is \
-                     admitted"
-                ),
-                false => log::warn!("the audit trail has room again: {live} records"),
-            }
-        }
-        self.full = full;
-        board.set_full(full);
     }
 
     fn seal(&mut self) -> Result<(), Missed> {
@@ -176,11 +150,11 @@ impl Sealer {
             // From reading the clock to having it on disk: no key is replaced in between.
             let lock = self.files.lock()?;
             self.renew_keys(&lock)?;
+            self.hear_others()?;
             let checkpoint = self.compose(heads.open);
             let note = checkpoint.sign(&self.keys.signing).ok_or(Missed::Unsignable)?;
             match &mut self.anchor {
                 Some(anchor) => {
-                    anchor.cut_back()?;
                     anchor.append(&note)?;
                 }
                 None => self.uplink.enqueue(note)?,
@@ -196,7 +170,6 @@ impl Sealer {
                 self.done += head.seq;
             }
         }
-        self.shards.shared().board.set_records(checkpoint.size);
         match self.uplink.bring(self.anchor.as_mut()) {
             Ok(()) => {
                 if std::mem::take(&mut self.redis_failing) {
@@ -261,6 +234,20 @@ impl Sealer {
         Ok(())
     }
 
+    /// The times of a log rise, whichever of its servers signs.
+    fn hear_others(&mut self) -> Result<(), Missed> {
+        let Some(anchor) = &mut self.anchor else {
+            return Ok(());
+        };
+        if anchor.refresh()?
+            && let Some(note) = anchor.last()?
+        {
+            let (newest, _) = Checkpoint::open(&note, &self.keys.history)?;
+            self.last_time_ms = self.last_time_ms.max(newest.time_ms);
+        }
+        Ok(())
+    }
+
     /// After the last checkpoint.
     pub(super) fn close(self) {
         if self.missed > 0 {
@@ -272,17 +259,4 @@ impl Sealer {
             );
         }
     }
-}
-
-/// Up to where in the anchor Redis has the checkpoints. Where Redis' newest is not in the anchor, it gets
-/// those to come: it was rolled back, or is another one.
-fn sent_to(anchor: Option<&mut Anchor>, stored: Option<&str>) -> Result<u64, SealError> {
-    let Some(anchor) = anchor else {
-        return Ok(0);
-    };
-    let found = match stored {
-        Some(note) => anchor.behind(note)?,
-        None => None,
-    };
-    Ok(found.unwrap_or(anchor.end()))
 }

@@ -27,13 +27,6 @@ enum Found {
     Other,
 }
 
-/// The lanes of Redis, and how many of their records are not there any more.
-#[derive(Debug, Default)]
-pub(super) struct Existing {
-    pub(super) heads: BTreeMap<LaneId, Head>,
-    pub(super) trimmed: u64,
-}
-
 impl Missing {
     /// For the log and for the record.
     pub(super) fn event(&self) -> OperatorEvent {
@@ -77,22 +70,23 @@ pub(super) fn compare(
 }
 
 /// The lanes that Redis holds and this boot does not write.
-pub(super) fn existing(connection: &mut Connection, own: &BTreeSet<LaneId>) -> Result<Existing, StoreError> {
-    let mut existing = Existing::default();
+pub(super) fn existing(
+    connection: &mut Connection,
+    own: &BTreeSet<LaneId>,
+) -> Result<BTreeMap<LaneId, Head>, StoreError> {
+    let mut heads = BTreeMap::new();
     for lane in trail::lanes(connection)?.existing {
         if own.contains(&lane) {
             continue;
         }
         let newest = trail::newest_blocks(connection, &lane, 1)?.pop();
-        let oldest = trail::oldest_block(connection, &lane)?;
         // A lane without records, or with bytes that are none, is for `mas audit verify` to judge.
         let Some((seq, hash)) =
             newest.and_then(|block| Some((block.last_seq()?, block.hash.try_into().ok()?)))
         else {
             continue;
         };
-        existing.trimmed += oldest.map_or(0, |block| block.first_seq.saturating_sub(1));
-        let _ = existing.heads.insert(lane, Head { seq, hash });
+        let _ = heads.insert(lane, Head { seq, hash });
     }
-    Ok(existing)
+    Ok(heads)
 }

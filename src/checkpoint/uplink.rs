@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::anchor::{Anchor, AnchorError};
-use crate::audit::Checkpoint;
-use crate::audit::note;
-use crate::store::checkpoints::{self, Stored};
-use crate::store::{Connection, StoreError};
+use crate::audit::{Checkpoint, note};
+use crate::store::{Connection, Endpoint, StoreError, checkpoints};
 
 /// Checkpoints brought in one step.
 const STEP: usize = 256;
@@ -26,41 +26,54 @@ pub(super) enum UplinkError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Anchor(#[from] AnchorError),
-    #[error("Redis did not take a checkpoint: {0}")]
-    Refused(String),
     #[error("{MAX_WAITING} checkpoints wait for Redis, and no anchor holds them")]
     TooMany,
 }
 
 pub(super) struct Uplink {
-    url: String,
-    timeout: Duration,
+    endpoint: Endpoint,
     connection: Option<Connection>,
+    boot: Uuid,
     /// Up to here in the anchor Redis has everything.
     sent_to: u64,
+    /// Up to here in the anchor checkpoints of earlier boots are brought too; behind it those of other
+    /// servers, which bring them themselves.
+    others_to: u64,
     /// Where there is no anchor: what Redis has not.
     waiting: VecDeque<String>,
-    /// Whether something else may take checkpoints out of Redis.
+    /// Whether something else takes checkpoints out of Redis.
     archived: bool,
-    foreign: bool,
+    /// A connection broke: the next checkpoint may be there already.
+    uncertain: bool,
 }
 
 impl Uplink {
-    pub(super) fn new(url: &str, timeout: Duration, connection: Connection, archived: bool) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, boot: Uuid, archived: bool) -> Self {
         Self {
-            url: url.to_owned(),
-            timeout: timeout.min(MAX_ROUND_TRIP),
-            connection: Some(connection),
+            endpoint: endpoint.within(MAX_ROUND_TRIP),
+            connection: None,
+            boot,
             sent_to: 0,
+            others_to: 0,
             waiting: VecDeque::new(),
             archived,
-            foreign: false,
+            uncertain: false,
         }
     }
 
-    /// Redis has everything up to this place in the anchor.
-    pub(super) fn set_sent(&mut self, offset: u64) {
-        self.sent_to = offset;
+    /// Finds out what Redis has of the anchor. What it lacks of earlier boots is brought, unless other servers
+    /// run, which may be about to bring it.
+    pub(super) fn look(
+        &mut self,
+        connection: &mut Connection,
+        anchor: &mut Anchor,
+        alone: bool,
+    ) -> Result<(), UplinkError> {
+        // A Redis that knows none of them was rolled back, or is another one: it gets those to come.
+        let known = anchor.behind(&checkpoints::recent(connection)?)?.filter(|_| alone);
+        self.sent_to = known.unwrap_or(anchor.end());
+        self.others_to = anchor.end();
+        Ok(())
     }
 
     /// Without an anchor: this one is to be brought.
@@ -76,13 +89,15 @@ impl Uplink {
     pub(super) fn bring(&mut self, anchor: Option<&mut Anchor>) -> Result<(), UplinkError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(&self.url, self.timeout)?,
+            None => self.endpoint.open()?,
         };
         match anchor {
             Some(anchor) => {
                 while self.sent_to < anchor.end() {
                     for (note, next) in anchor.read_from(self.sent_to, STEP)? {
-                        self.send(&mut connection, &note, Some(MAX_LIVE_CHECKPOINTS))?;
+                        if next <= self.others_to || self.is_own(&note) {
+                            self.send(&mut connection, &note, Some(MAX_LIVE_CHECKPOINTS))?;
+                        }
                         self.sent_to = next;
                     }
                 }
@@ -101,34 +116,25 @@ impl Uplink {
         Ok(())
     }
 
+    fn is_own(&self, note: &str) -> bool {
+        let text = note::text_of(note).ok();
+        let checkpoint = text.and_then(|text| Checkpoint::parse(text).ok());
+        checkpoint.is_some_and(|checkpoint| checkpoint.boot == self.boot)
+    }
+
     fn send(
         &mut self,
         connection: &mut Connection,
         note: &str,
         max_len: Option<u64>,
     ) -> Result<(), UplinkError> {
-        let time_ms = note::text_of(note).ok().and_then(|text| Checkpoint::parse(text).ok());
-        let Some(time_ms) = time_ms.map(|checkpoint| checkpoint.time_ms) else {
-            // `mas audit verify` finds the line; here it must not hold up those behind it.
-            log::error!("the anchor holds a line that is no checkpoint; Redis does not get it");
+        if self.uncertain && checkpoints::recent(connection)?.contains(note) {
+            self.uncertain = false;
             return Ok(());
-        };
-        let max_len = max_len.filter(|_| !self.archived);
-        match checkpoints::append(connection, time_ms, note, max_len)? {
-            Stored::Yes => {
-                self.foreign = false;
-                Ok(())
-            }
-            Stored::Foreign => {
-                if !std::mem::replace(&mut self.foreign, true) {
-                    log::error!(
-                        "Redis holds checkpoints that this server did not write; those of this server are in \
-                         its anchor"
-                    );
-                }
-                Ok(())
-            }
-            Stored::Refused(error) => Err(UplinkError::Refused(error)),
         }
+        self.uncertain = true;
+        checkpoints::append(connection, note, max_len.filter(|_| !self.archived))?;
+        self.uncertain = false;
+        Ok(())
     }
 }

@@ -1,11 +1,16 @@
 //! What the two programs have in common: commands, exit codes, logging.
 
+pub mod agents;
 pub mod audit;
 pub mod certs;
 pub mod dlp;
+pub mod dlq;
 pub mod exit;
 pub mod logging;
 pub mod migrate;
+pub mod operator;
 pub mod policy;
 pub mod policy_replay;
 pub mod run;
+pub mod state;
+pub mod text;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -15,7 +14,7 @@ use crate::dlp::Scratch;
 use crate::ids::AgentId;
 use crate::policy::{Message, Policy, Rule, check_payload};
 use crate::refusal::Refusal;
-use crate::store::{Connection, StoreError, Value, answers};
+use crate::store::{Endpoint, StoreError, Value, answers};
 
 /// Subcommands of `mas policy`.
 #[derive(Debug, Subcommand)]
@@ -157,8 +156,7 @@ fn rule_text(config: &Config, args: &ExplainArgs, rule: &Rule) -> Option<String>
 
 /// `mas.yaml` is the authority: nothing reads these sets while serving.
 fn import_sets(config: &Config) -> Result<(), StoreError> {
-    let timeout = Duration::from_millis(config.redis.timeout_ms);
-    let mut connection = Connection::open(&config.redis.url, timeout)?;
+    let mut connection = Endpoint::new(&config.redis).open()?;
     let mut members = |agent: &AgentId, kind: &str| -> Result<Vec<String>, StoreError> {
         let key = format!("agent:{agent}:{kind}");
         let mut names: Vec<String> = match connection.command("SMEMBERS", &[&key])? {

@@ -14,9 +14,9 @@ use serde_json::json;
 
 use super::audit::filter::{TimeArgs, findings};
 use super::audit::query::each_record;
-use super::audit::text::time_text;
 use super::audit::{Range, Source, SourceArgs, Trouble};
 use super::exit::Exit;
+use super::text::time_text;
 use crate::audit::record::REPETITION_RULE;
 use crate::audit::verify::Plain;
 use crate::audit::{Action, Decision, LaneId, View};

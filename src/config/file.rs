@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::audit::Audit;
+use super::redis;
 use super::telemetry::Telemetry;
 use crate::dlp::DlpConfig;
 use crate::ids::AgentId;
@@ -195,7 +196,7 @@ impl Delivery {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Gateway {
-    pub redis: Redis,
+    pub redis: redis::Section,
     pub rate_limit: RateLimit,
     pub features: Features,
     pub dlp: DlpConfig,
@@ -227,66 +228,6 @@ pub(super) fn check_breaker(breaker: &BreakerConfig) -> Result<(), Problem> {
     within("success_threshold", breaker.success_threshold, 1, 10_000)?;
     within("timeout_seconds", breaker.timeout_seconds, 1, 86_400)?;
     within("window_seconds", breaker.window_seconds, 1, 86_400)
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Redis {
-    pub url: String,
-    pub data_dir: PathBuf,
-    /// Seconds; `null` is the default.
-    pub socket_timeout: Option<f64>,
-    /// A setting of the old server's Redis client.
-    decode_responses: Option<bool>,
-    pub durability: Durability,
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379".to_owned(),
-            data_dir: PathBuf::from(".mas/redis"),
-            socket_timeout: None,
-            decode_responses: None,
-            durability: Durability::default(),
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Durability {
-    pub mode: DurabilityMode,
-    /// Replicas that must have a commit before it is answered.
-    pub replicas: u32,
-    /// How long they may take, in milliseconds.
-    pub timeout_ms: u64,
-}
-
-impl Default for Durability {
-    fn default() -> Self {
-        Self { mode: DurabilityMode::Accepted, replicas: 0, timeout_ms: 1000 }
-    }
-}
-
-impl Durability {
-    pub(super) fn check(&self) -> Result<(), Problem> {
-        within("replicas", self.replicas, 0, 16)?;
-        within("timeout_ms", self.timeout_ms, 1, 60_000)?;
-        if self.mode != DurabilityMode::Accepted {
-            return Err(("mode", "only `accepted` can be given by this version".to_owned()));
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum DurabilityMode {
-    #[default]
-    Accepted,
-    Fsynced,
-    Replicated,
 }
 
 /// A role: a name for what agents of some kind may do (`roles`).

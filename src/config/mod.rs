@@ -7,6 +7,7 @@
 mod audit;
 mod file;
 mod place;
+mod redis;
 mod resolve;
 mod telemetry;
 
@@ -22,6 +23,7 @@ use crate::ids::AgentId;
 use crate::policy::{BreakerConfig, RateLimit};
 pub(crate) use place::KeyPath;
 
+pub use self::redis::{Durability, RedisTls, Sentinel};
 pub use audit::Audit;
 pub use file::{Delivery, Features, Limits, Permission, Restart, Role};
 pub use telemetry::Telemetry;
@@ -104,6 +106,12 @@ pub struct Redis {
     pub managed: Option<PathBuf>,
     /// How long one round trip may take before the connection is given up, in milliseconds.
     pub timeout_ms: u64,
+    /// What must hold of a commit before it is answered.
+    pub durability: Durability,
+    /// Files for `rediss://`.
+    pub tls: RedisTls,
+    /// Who knows which Redis is the primary, if it may change.
+    pub sentinel: Option<Sentinel>,
 }
 
 /// One allowlisted agent.

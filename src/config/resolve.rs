@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::place::KeyPath;
+use super::redis::{self, Durability, WAIT_MARGIN_MS};
 use super::{Agent, Config, ConfigError, MANAGED_SOCKET, MAX_AGENTS, MAX_INSTANCES, Program, Redis, Tls};
 use super::{Permission, Role, file};
 use crate::dlp::Dlp;
@@ -68,7 +69,7 @@ impl Resolver<'_> {
             key: self.required_path("tls_server_key_path", file.tls_server_key_path)?,
             revoked: file.tls_revoked_path.map(|path| self.absolute(&path)),
         };
-        let redis = self.redis(&file.gateway.redis)?;
+        let redis = self.redis(file.gateway.redis)?;
         let roles = self.roles(file.roles)?;
         if file.gateway.features.rbac {
             warn_of_wide_roles(&roles, &mut warnings);
@@ -126,12 +127,26 @@ impl Resolver<'_> {
         })
     }
 
-    fn redis(&self, redis: &file::Redis) -> Result<Redis, ConfigError> {
+    fn redis(&self, redis: redis::Section) -> Result<Redis, ConfigError> {
         let key = "gateway.redis.url";
         let timeout_ms = redis.socket_timeout.map_or(DEFAULT_REDIS_TIMEOUT_MS, |s| (s * 1000.0) as u64);
         if !(100..=60_000).contains(&timeout_ms) {
             return Err(self.fail("gateway.redis.socket_timeout", "expected 0.1 to 60 seconds"));
         }
+        self.section("gateway.redis.tls", redis.tls.check(&redis.url))?;
+        if let Some(sentinel) = &redis.sentinel {
+            self.section("gateway.redis.sentinel", sentinel.check(&redis.url))?;
+        }
+        let durability = redis.durability.resolved();
+        if durability != Durability::Accepted
+            && redis.durability.timeout_ms.saturating_add(WAIT_MARGIN_MS) > timeout_ms
+        {
+            return Err(self.fail(
+                "gateway.redis.durability.timeout_ms",
+                format!("expected {WAIT_MARGIN_MS} ms less than `socket_timeout`, or less than that"),
+            ));
+        }
+        let tls = redis.tls.resolved(|path| self.absolute(path));
         if redis.url == "managed" {
             let data_dir = self.absolute(&redis.data_dir);
             let data_dir = std::path::absolute(&data_dir).unwrap_or(data_dir);
@@ -147,13 +162,16 @@ impl Resolver<'_> {
                 url: format!("unix://{}", socket.display()),
                 managed: Some(data_dir),
                 timeout_ms,
+                durability,
+                tls,
+                sentinel: None,
             });
         }
         let known = ["redis://", "rediss://", "unix://"];
         if !known.iter().any(|scheme| redis.url.starts_with(scheme)) {
             return Err(self.fail(key, format!("expected `managed` or a URL with one of {known:?}")));
         }
-        Ok(Redis { url: redis.url.clone(), managed: None, timeout_ms })
+        Ok(Redis { url: redis.url, managed: None, timeout_ms, durability, tls, sentinel: redis.sentinel })
     }
 
     fn roles(&self, listed: Vec<Role>) -> Result<BTreeMap<String, Role>, ConfigError> {

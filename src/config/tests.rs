@@ -64,9 +64,24 @@ fn a_managed_redis_is_reached_through_its_socket() {
 }
 
 #[test]
-fn a_durability_that_cannot_be_given_is_refused() {
-    let error = parse("gateway: {redis: {durability: {mode: fsynced}}}").unwrap_err();
-    assert!(error.contains("gateway.redis.durability.mode"), "{error}");
+fn what_is_asked_of_redis_must_fit_together() {
+    for (redis, key) in [
+        ("durability: {mode: replicated}", "durability.replicas"),
+        ("durability: {mode: fsynced}, socket_timeout: 1", "durability.timeout_ms"),
+        ("durability: {mode: replicated, replicas: 17}", "durability.replicas"),
+        ("tls: {ca_path: ca.pem}", "tls.ca_path"),
+        ("url: 'rediss://x', tls: {cert_path: c.pem}", "tls.key_path"),
+        ("sentinel: {master: m, addrs: []}", "sentinel.addrs"),
+        ("sentinel: {master: m, addrs: [host]}", "sentinel.addrs"),
+        ("url: 'unix:///x', sentinel: {master: m, addrs: ['h:1']}", "sentinel.master"),
+    ] {
+        let error = parse(&format!("gateway: {{redis: {{{redis}}}}}")).unwrap_err();
+        assert!(error.contains(&format!("gateway.redis.{key}")), "{redis}: {error}");
+    }
+    let config = parse("gateway: {redis: {durability: {mode: replicated, replicas: 2}}}").unwrap();
+    assert_eq!(config.redis.durability, Durability::Replicated { replicas: 2, timeout_ms: 1000 });
+    let config = parse("gateway: {redis: {url: 'rediss://x', tls: {ca_path: ca.pem}}}").unwrap();
+    assert_eq!(config.redis.tls.ca.as_deref(), Some(Path::new("/etc/mas/ca.pem")));
 }
 
 #[test]
@@ -99,7 +114,7 @@ fn what_is_wrong_beyond_the_syntax_has_file_key_and_line_too() {
         ("admin_listen_addr: '9464'\n", "admin_listen_addr", 4),
         ("gateway:\n  redis:\n    url: http://x\n", "gateway.redis.url", 6),
         ("gateway:\n  redis:\n    socket_timeout: 0\n", "gateway.redis.socket_timeout", 6),
-        ("gateway:\n  redis: {durability: {mode: fsynced}}\n", "gateway.redis.durability.mode", 5),
+        ("gateway:\n  redis: {durability: {mode: replicated}}\n", "gateway.redis.durability.replicas", 5),
         ("gateway:\n  audit:\n    checkpoint_interval_ms: 1\n", "gateway.audit.checkpoint_interval_ms", 6),
         ("gateway:\n  audit:\n    anchor_path: keys/audit.ed25519\n", "gateway.audit.anchor_path", 6),
         ("gateway:\n  telemetry:\n    sample_ratio: 2\n", "gateway.telemetry.sample_ratio", 6),

@@ -16,6 +16,7 @@ use crate::cli::exit::Exit;
 use crate::config::Config;
 use crate::ids::AgentId;
 use crate::runner::{LineSink, RunOptions, Runner};
+use crate::store::Endpoint;
 
 pub use worker::run as run_worker;
 
@@ -66,7 +67,7 @@ fn play(dir: &Path) -> Result<bool, AnyError> {
     let program = std::env::current_exe()?;
     prepare(dir, &config_path, &config_text(&program), &AGENTS)?;
     let config = Config::load(&config_path)?;
-    let redis_url = config.redis.url.clone();
+    let endpoint = Endpoint::new(&config.redis);
     let certs = dir.join("certs");
     let planner_files = certs::agent_files(&certs, &AgentId::parse("planner").ok_or("planner")?);
     let credentials =
@@ -83,7 +84,7 @@ fn play(dir: &Path) -> Result<bool, AnyError> {
         ready.as_millis(),
         runner.server_addr()
     );
-    let passed = scenes::play(&runner, credentials, &redis_url, &config_path);
+    let passed = scenes::play(&runner, credentials, &endpoint, &config_path);
     runner.stop();
     let (shown, failed) = passed?;
     println!();

@@ -14,7 +14,7 @@ use super::worker::{Add, Report, Sum, Task};
 use crate::agent::{Agent, Credentials};
 use crate::cli::audit::verify_trail;
 use crate::runner::Runner;
-use crate::store::Connection;
+use crate::store::Endpoint;
 
 /// How long any one thing may take before its scene counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,7 +28,7 @@ struct Stage<'a> {
     planner: Agent,
     begun: Receiver<Report>,
     done: Receiver<Report>,
-    redis_url: &'a str,
+    endpoint: &'a Endpoint,
     config_path: &'a Path,
 }
 
@@ -54,7 +54,7 @@ const SCENES: &[(&str, Scene)] = &[
 pub(super) fn play(
     runner: &Runner,
     credentials: Credentials,
-    redis_url: &str,
+    endpoint: &Endpoint,
     config_path: &Path,
 ) -> Result<(usize, usize), AnyError> {
     let (begun_sender, begun) = unbounded();
@@ -71,7 +71,7 @@ pub(super) fn play(
             Ok(())
         })
         .connect()?;
-    let mut stage = Stage { runner, planner, begun, done, redis_url, config_path };
+    let mut stage = Stage { runner, planner, begun, done, endpoint, config_path };
     let mut failed = 0;
     for (name, scene) in SCENES {
         let started = Instant::now();
@@ -276,7 +276,7 @@ fn state(stage: &mut Stage<'_>) -> Result<String, AnyError> {
 }
 
 fn audit(stage: &mut Stage<'_>) -> Result<String, AnyError> {
-    let report = verify_trail(Connection::open(stage.redis_url, PATIENCE)?)?;
+    let report = verify_trail(stage.endpoint.within(PATIENCE).open()?)?;
     if let Some(damage) = report.damages.first() {
         return Err(damage.to_string().into());
     }

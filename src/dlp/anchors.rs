@@ -57,6 +57,10 @@ const KEY_WORDS: &[&str] = &[
     "val",
 ];
 
+/// Price of a literal, and of a key that is classified.
+const FOUND_STEPS: usize = 12;
+const CLASSIFY_STEPS: usize = 25;
+
 /// What a literal begins.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
@@ -107,7 +111,7 @@ impl Anchors {
             .kind(Some(AhoCorasickKind::DFA))
             .build(texts)
             .map_err(|error| error.to_string())?;
-        Ok(Self { search, meanings, fields: Fields::new() })
+        Ok(Self { search, meanings, fields: Fields::new()? })
     }
 
     /// Searches bytes `from..` of the buffer, whose segments begin with number `segment`. Keys get their
@@ -124,10 +128,14 @@ impl Anchors {
         let bytes = text.as_bytes();
         let mut runs = Runs::default();
         let mut value = Value::default();
-        let mut block_end = from;
+        let (mut block_end, mut putty_end) = (from, from);
         let mut telling = false;
         let mut classified = usize::MAX;
         for found in self.search.find_overlapping_iter(Input::new(bytes).span(from..bytes.len())) {
+            if sink.is_spent() {
+                break;
+            }
+            sink.spend(FOUND_STEPS);
             let (start, end) = (found.start(), found.end());
             let Some(meaning) = self.meanings.get(found.pattern().as_usize()) else { continue };
             match meaning {
@@ -145,6 +153,7 @@ impl Anchors {
                         classified = segment;
                         let (from, to) = current.span();
                         current.class = self.fields.classify(text.get(from..to).unwrap_or_default());
+                        sink.spend(CLASSIFY_STEPS);
                         telling |= !matches!(current.class, KeyClass::None | KeyClass::Value);
                     }
                     if let Meaning::Label(label) = meaning
@@ -158,7 +167,8 @@ impl Anchors {
                     block_end = secrets::pem(bytes, start, end, sink);
                 }
                 Meaning::PrivateKey => {}
-                Meaning::Putty => secrets::putty(bytes, start, sink),
+                Meaning::Putty if start >= putty_end => putty_end = secrets::putty(bytes, start, sink),
+                Meaning::Putty => {}
                 Meaning::Url => secrets::url_password(bytes, start, sink),
                 Meaning::Azure => secrets::azure_secret(bytes, start, sink),
             }

@@ -107,11 +107,32 @@ const IBAN_COUNTRIES: &[(&[u8; 2], usize, bool)] = &[
 /// Longest IBAN.
 pub(super) const IBAN_MAX: usize = 34;
 
+/// Letters of the alphabet.
+const LETTERS: usize = 26;
+
+/// [`IBAN_COUNTRIES`] by their letters: length and whether all is digits; length 0 for no country.
+static IBAN_BY_LETTERS: [(u8, bool); LETTERS * LETTERS] = iban_by_letters();
+
+#[allow(clippy::indexing_slicing)] // Evaluated when compiled: an index outside would not compile.
+const fn iban_by_letters() -> [(u8, bool); LETTERS * LETTERS] {
+    let mut table = [(0, false); LETTERS * LETTERS];
+    let mut at = 0;
+    while at < IBAN_COUNTRIES.len() {
+        let (code, length, digits) = IBAN_COUNTRIES[at];
+        table[(code[0] - b'A') as usize * LETTERS + (code[1] - b'A') as usize] = (length as u8, digits);
+        at += 1;
+    }
+    table
+}
+
 /// The length of an IBAN that begins with this country code, and whether it is all digits after it.
 pub(super) fn iban_country(first: u8, second: u8) -> Option<(usize, bool)> {
-    let code = [first.to_ascii_uppercase(), second.to_ascii_uppercase()];
-    let at = IBAN_COUNTRIES.binary_search_by(|(country, _, _)| (*country).cmp(&code)).ok()?;
-    IBAN_COUNTRIES.get(at).map(|(_, length, digits)| (*length, *digits))
+    if !first.is_ascii_alphabetic() || !second.is_ascii_alphabetic() {
+        return None;
+    }
+    let place = |letter: u8| usize::from(letter.to_ascii_uppercase() - b'A');
+    let (length, digits) = IBAN_BY_LETTERS.get(place(first) * LETTERS + place(second))?;
+    (*length > 0).then_some((usize::from(*length), *digits))
 }
 
 /// The IBAN checksum over letters and digits: the remainder by 97 of the rearranged number is 1.

@@ -17,6 +17,12 @@ const MAX_GROUPS: usize = 24;
 const MAX_SEPARATOR: usize = 3;
 /// Fewest and most digits of a payment card.
 const CARD_DIGITS: (usize, usize) = (14, 19);
+/// Price of a number that stands alone, of a cluster, and of each group in it.
+const NUMBER_STEPS: usize = 6;
+const CLUSTER_STEPS: usize = 40;
+const GROUP_STEPS: usize = 25;
+/// Price of a group that may begin a card number.
+const CARD_STEPS: usize = 20;
 /// Most letters glued to either side of a card number.
 const MAX_GLUED: usize = 16;
 /// Digits of a telephone number with its country code.
@@ -131,9 +137,11 @@ pub(super) fn cluster<'a>(
     sink: &mut Sink<'_>,
 ) -> usize {
     let end = run_end(text, from, usize::MAX, is_digit);
+    sink.spend(NUMBER_STEPS);
     // Nearly all numbers in messages are short and stand alone.
-    if end - from < 7 && !is_digit(at(text, separators(text, end).0)) {
-        if end - from <= 2 {
+    let alone = || at(text, end) == 0 || !is_digit(at(text, separators(text, end).0));
+    if end - from < 7 && alone() {
+        if end - from <= 2 && before(text, from).is_ascii_uppercase() {
             places::diagnosis(text, from, sink);
         }
         if at(text, end) == b' ' {
@@ -142,6 +150,7 @@ pub(super) fn cluster<'a>(
         return end;
     }
     let cluster = read_cluster(text, from);
+    sink.spend(CLUSTER_STEPS + cluster.len * GROUP_STEPS);
     let groups = cluster.groups.get(..cluster.len).unwrap_or_default();
     if groups.first().is_some_and(|group| group.len <= 2) {
         places::diagnosis(text, from, sink);
@@ -152,7 +161,11 @@ pub(super) fn cluster<'a>(
     let total: usize = groups.iter().map(|group| group.len).sum();
     if total >= 7 {
         social_security(text, groups, around, sink);
-        let card = total >= CARD_DIGITS.0 && cards(text, groups, around, sink);
+        let long = total >= CARD_DIGITS.0;
+        if long {
+            sink.spend(groups.len() * CARD_STEPS);
+        }
+        let card = long && cards(text, groups, around, sink);
         if !card {
             phones(text, groups, around, sink);
         }

@@ -5,6 +5,8 @@
 use super::fields::KeyClass;
 use super::fold::{SourceChars, append_folded, fold};
 
+/// Bytes of a long string that are looked at together.
+const CHUNK: usize = 16;
 /// Longest pointer of a finding, in bytes; the middle of a longer one is not written out.
 pub(super) const MAX_POINTER_BYTES: usize = 2 * 1024;
 /// Stands for the container or the step of a segment that has none.
@@ -97,23 +99,34 @@ pub(super) struct Document {
 fn string_end(bytes: &[u8], from: usize) -> (usize, bool) {
     let mut high = 0_u8;
     let mut escapes = false;
-    let mut skip = false;
-    let tail = bytes.get(from..).unwrap_or_default();
-    for (offset, byte) in tail.iter().enumerate() {
-        if skip {
-            skip = false;
-            continue;
-        }
-        match byte {
-            b'"' => return (from + offset, escapes || high >= 0x80),
-            b'\\' => {
-                escapes = true;
-                skip = true;
+    let mut at = from;
+    loop {
+        // Most strings are short; a long one is read in chunks that neither end nor escape.
+        let mut left = CHUNK;
+        while left > 0 {
+            match bytes.get(at) {
+                None => return (bytes.len(), escapes || high >= 0x80),
+                Some(b'"') => return (at, escapes || high >= 0x80),
+                Some(b'\\') => {
+                    escapes = true;
+                    at += 1;
+                }
+                Some(byte) => high |= byte,
             }
-            _ => high |= byte,
+            at += 1;
+            left -= 1;
+        }
+        for chunk in bytes.get(at..).unwrap_or_default().chunks_exact(CHUNK) {
+            let (special, all) = chunk.iter().fold((false, 0), |(special, all), byte| {
+                (special | matches!(byte, b'"' | b'\\'), all | byte)
+            });
+            if special {
+                break;
+            }
+            high |= all;
+            at += CHUNK;
         }
     }
-    (bytes.len(), escapes || high >= 0x80)
 }
 
 impl Document {

@@ -1,5 +1,7 @@
 //! Rules by field name: what the key of a member says about its value.
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
 use super::checks::{self, Shape};
 use super::kinds::Kind;
 
@@ -207,57 +209,119 @@ const HARMLESS: &[&str] = &[
     "stop", "eos", "bos", "pad", "unk", "sep", "mask", "public", "primary", "foreign",
 ];
 
-/// Classes by the last letters of a key, so that a key is compared with few names.
+/// The names as a tree over their letters from the last to the first, so that a key is read once however
+/// many names there are.
 #[derive(Debug)]
 pub(super) struct Fields {
-    /// For each last byte of a name: (name, whole key only, class), longer names first.
-    by_last: Vec<Vec<(&'static str, bool, KeyClass)>>,
+    nodes: Vec<Node>,
+    harmless: AhoCorasick,
+}
+
+/// Where a name, or the end of one, has been read.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    /// The node for each letter that may stand before; 0: none.
+    letters: [u16; 26],
+    /// The same for digits.
+    digits: [u16; 10],
+    /// What a key that ends so means.
+    ending: Option<KeyClass>,
+    /// What a key that is this means.
+    exact: Option<KeyClass>,
+}
+
+impl Node {
+    /// The slot for a lower-case letter or a digit.
+    fn slot(&mut self, byte: u8) -> Option<&mut u16> {
+        match byte {
+            b'a'..=b'z' => self.letters.get_mut(usize::from(byte - b'a')),
+            b'0'..=b'9' => self.digits.get_mut(usize::from(byte - b'0')),
+            _ => None,
+        }
+    }
+
+    fn before(&self, byte: u8) -> u16 {
+        let slot = match byte {
+            b'a'..=b'z' => self.letters.get(usize::from(byte - b'a')),
+            b'0'..=b'9' => self.digits.get(usize::from(byte - b'0')),
+            _ => None,
+        };
+        slot.copied().unwrap_or(0)
+    }
 }
 
 impl Fields {
-    pub(super) fn new() -> Self {
-        let mut by_last = vec![Vec::new(); 256];
-        let named = EXACT.iter().map(|(name, class)| (*name, true, *class));
-        for entry in named.chain(ENDINGS.iter().map(|(name, class)| (*name, false, *class))) {
-            let last = entry.0.bytes().last().unwrap_or(0);
-            if let Some(names) = by_last.get_mut(usize::from(last)) {
-                names.push(entry);
+    pub(super) fn new() -> Result<Self, String> {
+        let harmless = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(HARMLESS);
+        let mut fields =
+            Self { nodes: vec![Node::default()], harmless: harmless.map_err(|error| error.to_string())? };
+        for (name, class) in EXACT {
+            if let Some(node) = fields.node(name)? {
+                node.exact = Some(*class);
             }
         }
-        for names in &mut by_last {
-            names.sort_by_key(|(name, exact, _)| (std::cmp::Reverse(name.len()), !exact));
+        for (name, class) in ENDINGS {
+            if let Some(node) = fields.node(name)? {
+                node.ending = Some(*class);
+            }
         }
-        Self { by_last }
+        Ok(fields)
     }
 
-    /// What a key says.
+    /// The node of a name, made where it is missing.
+    fn node(&mut self, name: &str) -> Result<Option<&mut Node>, String> {
+        let mut at = 0_usize;
+        for byte in name.bytes().rev() {
+            let made = u16::try_from(self.nodes.len()).map_err(|_| "too many names of fields".to_owned())?;
+            let slot = self.nodes.get_mut(at).and_then(|node| node.slot(byte));
+            let slot = slot.ok_or_else(|| format!("{name:?} has more than letters and digits"))?;
+            let fresh = *slot == 0;
+            if fresh {
+                *slot = made;
+            }
+            at = usize::from(*slot);
+            if fresh {
+                self.nodes.push(Node::default());
+            }
+        }
+        Ok(self.nodes.get_mut(at))
+    }
+
+    /// What a key says: its whole name if that has a meaning, else its longest end that has one.
     pub(super) fn classify(&self, key: &str) -> KeyClass {
         let mut letters = [0_u8; MAX_NAME];
         let mut at = MAX_NAME;
-        let mut whole = true;
+        let mut node = self.nodes.first();
+        let mut class = KeyClass::None;
+        let mut class_at = at;
+        // Past the longest name that fits, letters are read on for HARMLESS alone.
         for byte in key.bytes().rev().take(4 * MAX_NAME).filter(u8::is_ascii_alphanumeric) {
             let Some(slot) = at.checked_sub(1).and_then(|at| letters.get_mut(at)) else {
-                whole = false;
+                node = None;
                 break;
             };
             *slot = byte.to_ascii_lowercase();
             at -= 1;
+            node = node.and_then(|node| match node.before(*slot) {
+                0 => None,
+                next => self.nodes.get(usize::from(next)),
+            });
+            match node.and_then(|node| node.ending) {
+                Some(ending) => (class, class_at) = (ending, at),
+                None if node.is_none() && class == KeyClass::None => return KeyClass::None,
+                None => {}
+            }
         }
-        let name = letters.get(at..).unwrap_or_default();
-        let Some(names) = name.last().and_then(|last| self.by_last.get(usize::from(*last))) else {
-            return KeyClass::None;
-        };
-        let found = names.iter().find(|(ending, exact, _)| {
-            name.ends_with(ending.as_bytes()) && (!exact || (whole && name.len() == ending.len()))
-        });
-        let Some((ending, _, class)) = found else { return KeyClass::None };
+        if let Some(exact) = node.and_then(|node| node.exact) {
+            (class, class_at) = (exact, at);
+        }
         if matches!(class, KeyClass::MaybeSecret | KeyClass::ApiKey) {
-            let before = name.get(..name.len() - ending.len()).unwrap_or_default();
-            if HARMLESS.iter().any(|word| memchr::memmem::find(before, word.as_bytes()).is_some()) {
+            let before = letters.get(at..class_at).unwrap_or_default();
+            if self.harmless.is_match(before) {
                 return KeyClass::None;
             }
         }
-        *class
+        class
     }
 }
 

@@ -4,6 +4,8 @@
 //! Folding is done character by character, so that an offset in folded text can be walked back to the
 //! character, and to the bytes of the JSON text, that it came from.
 
+use std::sync::LazyLock;
+
 use unicode_normalization::char::decompose_compatible;
 
 /// Stands for a NUL in the payload: the scan buffer separates its segments with the real one.
@@ -60,8 +62,42 @@ impl Folded {
     }
 }
 
+/// Characters below this are folded by table: both planes that living scripts, digits of every style and
+/// emoji stand in. Looking each of them up anew would let a text of rare characters cost ten times others.
+const TABLE_END: usize = 0x2_0000;
+/// In the table: folds to itself.
+const SAME: u32 = u32::MAX;
+
+/// What characters fold to: the ASCII characters, from the lowest byte up, or [`SAME`]. Every folding that
+/// changes anything leads to at most [`MAX_DECOMPOSITION`] ASCII characters.
+static TABLE: LazyLock<Box<[u32]>> = LazyLock::new(|| {
+    (0..TABLE_END as u32).map(|code| char::from_u32(code).map_or(SAME, |c| pack(c, &compute(c)))).collect()
+});
+
+fn pack(c: char, folded: &Folded) -> u32 {
+    if folded.chars().eq([c]) {
+        return SAME;
+    }
+    folded.chars().enumerate().fold(0, |packed, (at, c)| packed | (c as u32) << (8 * at))
+}
+
 /// Folds one character.
 pub(super) fn fold(c: char) -> Folded {
+    let packed = match TABLE.get(c as usize) {
+        Some(packed) => *packed,
+        None => return compute(c),
+    };
+    if packed == SAME {
+        return Folded::one(c);
+    }
+    let mut folded = Folded::NOTHING;
+    for byte in packed.to_le_bytes().into_iter().take_while(|byte| *byte != 0) {
+        folded.push(char::from(byte));
+    }
+    folded
+}
+
+fn compute(c: char) -> Folded {
     let code = c as u32;
     match code {
         0 => Folded::one(NUL_SUBSTITUTE),
@@ -178,10 +214,39 @@ impl Iterator for SourceChars<'_> {
     }
 }
 
+/// Bytes that are looked at together for one that folds.
+const CHUNK: usize = 16;
+
+/// The bytes from `from` on that fold to themselves and are no escape.
+fn plain_len(bytes: &[u8], escapes: bool) -> usize {
+    let folds = |byte: &u8| *byte >= 0x80 || *byte == 0 || (escapes && *byte == b'\\');
+    let mut plain = 0;
+    for chunk in bytes.chunks(CHUNK) {
+        // Without an early exit, so that the chunk is one comparison.
+        if chunk.iter().fold(false, |any, byte| any | folds(byte)) {
+            return plain + chunk.iter().take_while(|byte| !folds(byte)).count();
+        }
+        plain += chunk.len();
+    }
+    plain
+}
+
 /// Appends the folded characters of `source` to `text`.
 pub(super) fn append_folded(text: &mut String, source: &str, escapes: bool) {
-    for item in SourceChars::new(source, escapes) {
-        text.extend(fold(item.char).chars());
+    let mut chars = SourceChars::new(source, escapes);
+    loop {
+        let rest = chars.rest();
+        let plain = plain_len(rest.as_bytes(), escapes);
+        text.push_str(rest.get(..plain).unwrap_or_default());
+        chars.at += plain;
+        let Some(item) = chars.next() else { return };
+        match TABLE.get(item.char as usize) {
+            Some(packed) if *packed != SAME => {
+                text.extend(packed.to_le_bytes().into_iter().take_while(|b| *b != 0).map(char::from));
+            }
+            Some(_) => text.push(item.char),
+            None => text.extend(compute(item.char).chars()),
+        }
     }
 }
 
@@ -206,6 +271,24 @@ mod tests {
         assert_eq!(folded("٠١٢३४५𝟔𝟕𝟖"), "012345678");
         assert_eq!(folded("𝐩𝐚𝐬𝐬ｗｏｒｄ"), "password");
         assert_eq!(folded("1️⃣2️⃣3️⃣"), "123");
+    }
+
+    #[test]
+    fn the_table_says_what_the_rules_say() {
+        for c in (0..0x11_0000).filter_map(char::from_u32) {
+            let (packed, computed) = (fold(c), compute(c));
+            assert!(packed.chars().eq(computed.chars()), "{c:?}");
+            assert!(computed.chars().eq([c]) || computed.chars().all(|c| c.is_ascii() && c != '\0'), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_folded_everywhere() {
+        let plain = "x".repeat(40);
+        assert_eq!(
+            folded(&format!("{plain}１{plain}\\n{plain}é{plain}")),
+            format!("{plain}1{plain}\n{plain}é{plain}")
+        );
     }
 
     #[test]

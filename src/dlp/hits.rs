@@ -39,9 +39,22 @@ impl Hits {
 pub(super) struct Sink<'a> {
     pub(super) hits: &'a mut Hits,
     pub(super) actions: &'a [Action],
+    /// What detectors may still cost, in steps of about fifteen instructions.
+    pub(super) work: usize,
 }
 
 impl Sink<'_> {
+    /// Takes the price of something that was done. Prices are rounded estimates; the measure of them is the
+    /// table of hostile inputs in `bench/dlp`.
+    pub(super) fn spend(&mut self, steps: usize) {
+        self.work = self.work.saturating_sub(steps);
+    }
+
+    /// True when nothing more may be looked at: the message is blocked because not all of it was.
+    pub(super) fn is_spent(&self) -> bool {
+        self.work == 0
+    }
+
     /// Adds a match of a built-in kind.
     pub(super) fn add(&mut self, kind: Kind, start: usize, end: usize) {
         let action = self.actions.get(kind as usize).copied().unwrap_or_default();

@@ -9,6 +9,11 @@ const REACH: usize = 40;
 /// Longest value, and the part of it that is looked at for its mix of characters.
 const VALUE_MAX: usize = 4 * 1024;
 const SHAPE_MAX: usize = 40;
+/// Price of a label, of a number behind it, of a secret, and of asking whether that stands for another.
+const LABEL_STEPS: usize = 20;
+const NUMBER_STEPS: usize = 25;
+const SECRET_STEPS: usize = 80;
+const REFERENCE_STEPS: usize = 60;
 /// Longest user name and password of basic authentication.
 const BASIC_MAX: usize = 512;
 /// Longest word between a label and its value.
@@ -159,6 +164,7 @@ pub(super) fn look(
     (buffer, memory): (&mut Vec<u8>, &mut Value),
     sink: &mut Sink<'_>,
 ) {
+    sink.spend(LABEL_STEPS);
     let left = before(text, start);
     let glued = left.is_ascii_alphanumeric();
     match label {
@@ -183,6 +189,7 @@ pub(super) fn look(
 
 /// Nine digits, however they are parted, shortly behind a label.
 fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
+    sink.spend(NUMBER_STEPS);
     let start = run_end(text, from, REACH, |b| !b.is_ascii_digit() && b != 0);
     if !at(text, start).is_ascii_digit() {
         return;
@@ -208,6 +215,7 @@ fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
 }
 
 fn numbered(text: &[u8], label: Label, from: usize, stated: bool, sink: &mut Sink<'_>) {
+    sink.spend(NUMBER_STEPS);
     let has = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
     let end = run_end(text, from, 32, |b| has(b) || (label == Label::Icd10 && b == b'.'));
     let value = text.get(from..end).unwrap_or_default();
@@ -275,16 +283,21 @@ fn secret(
     memory: &mut Value,
     sink: &mut Sink<'_>,
 ) {
+    sink.spend(SECRET_STEPS);
     let end = memory.end(text, from).min(from + VALUE_MAX);
     let value = text.get(from..end.min(from + SHAPE_MAX)).unwrap_or_default();
-    let shown = value.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    // "$(cmd)" and "${VAR}" are cut at their bracket.
-    let reference = matches!(value, [b'$', b'{' | b'(', ..]) || checks::is_placeholder(shown);
-    let code = memchr::memchr2(b'(', b'[', value).is_some();
-    if value.len() < 4 || reference {
+    if value.len() < 4 {
         return;
     }
     let shape = Shape::of(value);
+    let code = value.iter().any(|b| matches!(b, b'(' | b'['));
+    // Asked last, because it is the dearest question.
+    let reference = |sink: &mut Sink<'_>| {
+        sink.spend(REFERENCE_STEPS);
+        let shown = value.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        // "$(cmd)" and "${VAR}" are cut at their bracket.
+        matches!(value, [b'$', b'{' | b'(', ..]) || checks::is_placeholder(shown)
+    };
     let letters = shape.lower + shape.upper == value.len();
     // A path into something else ("secret: kv/data/x", "password=config.db.password").
     let dotted = memchr::memchr(b'.', value).is_some() && shape.digits == 0 && shape.lower > 4;
@@ -293,22 +306,32 @@ fn secret(
         Label::Password => {
             let assigned = memchr::memchr(b'=', text.get(label_end..from).unwrap_or_default()).is_some();
             let last = matches!(after, 0 | b'"' | b'\'' | b'\n' | b'\\');
-            if code || dotted || (letters && !assigned && !last) || value.first() == Some(&b'/') {
+            if code
+                || dotted
+                || (letters && !assigned && !last)
+                || value.first() == Some(&b'/')
+                || reference(sink)
+            {
                 return;
             }
             sink.add(Kind::Password, from, end);
         }
-        Label::ApiKey if value.len() >= 6 && shape.digits > 0 && !code => sink.add(Kind::ApiKey, from, end),
+        Label::ApiKey if value.len() >= 6 && shape.digits > 0 && !code && !reference(sink) => {
+            sink.add(Kind::ApiKey, from, end);
+        }
         Label::Secret
             if value.len() >= 12
                 && shape.digits >= 2
                 && shape.lower + shape.upper >= 2
                 && !code
-                && !is_uuid_like(value) =>
+                && !is_uuid_like(value)
+                && !reference(sink) =>
         {
             sink.add(Kind::Secret, from, end);
         }
-        Label::AwsSecret if value.len() >= 30 && shape.digits >= 1 => sink.add(Kind::AwsKey, from, end),
+        Label::AwsSecret if value.len() >= 30 && shape.digits >= 1 && !reference(sink) => {
+            sink.add(Kind::AwsKey, from, end);
+        }
         _ => {}
     }
 }
@@ -323,6 +346,7 @@ fn bearer(text: &[u8], from: usize, sink: &mut Sink<'_>) {
         b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
     });
     let value = text.get(from..end).unwrap_or_default();
+    sink.spend(value.len());
     let shape = Shape::of(value);
     if value.len() >= 16 && shape.digits >= 2 && shape.lower + shape.upper >= 4 {
         sink.add(Kind::AuthToken, from, end);
@@ -334,6 +358,7 @@ fn basic(text: &[u8], from: usize, buffer: &mut Vec<u8>, sink: &mut Sink<'_>) {
         run_end(text, from, BASIC_MAX, |b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
     buffer.clear();
     let value = text.get(from..end).unwrap_or_default();
+    sink.spend(2 * value.len());
     if value.len() < 8 || !super::layers::base64_text(value, buffer) {
         return;
     }

@@ -7,6 +7,9 @@ use super::secrets;
 pub(super) const RUN_MIN: usize = 12;
 /// Shortest run of hex that is decoded.
 const HEX_MIN: usize = 18;
+/// Price of an attempt to decode, and of a byte that came out.
+const TRY_STEPS: usize = 4;
+const DECODE_STEPS: usize = 2;
 /// Most places in one run where decoding is tried again, behind a separator.
 const RETRIES: usize = 8;
 
@@ -108,12 +111,11 @@ fn hex_text(source: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// Looks at a run of base64 characters: as a token by its length, then as an encoding. Returns the part
-/// of it that `out` is the decoded text of. `work` is what decoding may still cost, in bytes.
+/// of it that `out` is the decoded text of.
 pub(super) fn run(
     text: &[u8],
     span: (usize, usize),
     out: &mut Vec<u8>,
-    work: &mut usize,
     sink: &mut Sink<'_>,
 ) -> Option<(usize, usize)> {
     let (start, end) = span;
@@ -128,7 +130,7 @@ pub(super) fn run(
         };
         out.clear();
         let decoded = hex.len() >= HEX_MIN && hex_text(hex, out);
-        *work = work.saturating_sub(out.len() + 1);
+        sink.spend(out.len() * DECODE_STEPS + TRY_STEPS);
         if decoded {
             return Some((from, end));
         }
@@ -136,12 +138,12 @@ pub(super) fn run(
     let mut from = 0;
     for _ in 0..RETRIES {
         let rest = source.get(from..)?;
-        if rest.len() < RUN_MIN || *work == 0 {
+        if rest.len() < RUN_MIN || sink.is_spent() {
             return None;
         }
         out.clear();
         let decoded = base64_text(rest, out);
-        *work = work.saturating_sub(out.len() + 1);
+        sink.spend(out.len() * DECODE_STEPS + TRY_STEPS);
         if decoded && out.len() >= 8 {
             return Some((start + from, padded));
         }

@@ -9,7 +9,9 @@
 //! words, or one split over several messages pass.
 //!
 //! The cost is linear in the payload. Detectors start from literals and digits found in one pass, look
-//! at a bounded stretch around each, and custom patterns run on an automaton, in bounded windows.
+//! at a bounded stretch around each, and custom patterns run on an automaton, in bounded windows. What the
+//! detectors do is counted, and a payload that would have them do several times what ordinary text does
+//! is given up: a scan says so, and the pipeline blocks it.
 
 mod anchors;
 mod checks;
@@ -58,6 +60,11 @@ pub const MESSAGE_TYPE_POINTER: &str = "message_type";
 pub const MAX_DIGEST_INPUT: usize = 4 * 1024;
 /// Largest payload that is scanned; a larger one is blocked unseen. The server admits far smaller ones.
 pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;
+/// What the detectors may do for one message beyond reading it: steps of about fifteen instructions, for every
+/// message and for each of its bytes. Ordinary text takes some two steps a byte; what takes more than this
+/// has been made to, and is blocked rather than let others wait.
+const WORK: usize = 256 * 1024;
+const WORK_PER_BYTE: usize = 13;
 /// Largest buffer that is kept between scans.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
 
@@ -150,7 +157,7 @@ pub struct Scan {
     /// With [`Action::Redact`]: the payload with the matched characters replaced, every other byte as it
     /// was.
     pub redacted: Option<String>,
-    /// True when the budget for decoding was used up before every encoded text was looked at.
+    /// True when the budget of work was used up before all of the message was looked at.
     pub truncated: bool,
 }
 
@@ -240,20 +247,22 @@ impl Dlp {
         document.add_message_type(message_type);
         document.add_json(data_json, None, 0);
         let direct = document.segments.len();
-        let mut sink = Sink { hits, actions: &self.actions };
-        let mut truncated = false;
+        let work = WORK + WORK_PER_BYTE * (data_json.len() + message_type.len());
+        let mut sink = Sink { hits, actions: &self.actions, work };
+        sink.spend(direct * passes::SEGMENT_STEPS);
         if let Some(anchors) = &self.anchors {
             passes::detect(anchors, document, (1, 0), true, pass, &mut sink);
             siblings::join(document, sibling, &mut sink);
         }
         let decoded = document.text.len();
-        passes::whole_numbers(document);
-        truncated |= !passes::decode_layers(document, pass, &mut sink);
+        passes::whole_numbers(document, pass, &mut sink);
+        passes::decode_layers(document, pass, &mut sink);
         if let Some(anchors) = &self.anchors
             && document.segments.len() > direct
         {
             passes::detect(anchors, document, (decoded, direct), false, pass, &mut sink);
         }
+        let truncated = sink.is_spent();
         passes::custom(document, &self.custom, Kind::ALL.len(), &mut sink);
         let mut scan = if hits.list.is_empty() && hits.dropped == 0 {
             Scan::default()

@@ -10,8 +10,18 @@ use super::fields::{self, KeyClass};
 use super::hits::{Sink, at, before};
 use super::{layers, places};
 
-/// What the decoding of one message's layers may cost, in bytes looked at.
-pub(super) const LAYER_WORK: usize = 4 * 1024 * 1024;
+/// Price of a segment, and of one that was decoded; of a byte of a decoded text, of one of JSON in a
+/// string, and of an unescaped one, each with what the detectors read of it.
+pub(super) const SEGMENT_STEPS: usize = 14;
+const DECODED_SEGMENT_STEPS: usize = 130;
+const DECODED_STEPS: usize = 4;
+const NESTED_STEPS: usize = 5;
+const UNESCAPED_STEPS: usize = 4;
+/// Price of a value that is judged by its name, beside its bytes.
+const JUDGE_STEPS: usize = 130;
+/// Price of a letter before a digit, and of an escape.
+const LETTER_STEPS: usize = 5;
+const ESCAPE_STEPS: usize = 15;
 /// Part of a text that a custom rule is matched against at a time, and how far it reaches into the next:
 /// a search costs its distance once a match, so that the distance has to be bounded.
 const CUSTOM_WINDOW: usize = 16 * 1024;
@@ -60,8 +70,8 @@ pub(super) struct PassScratch {
     anchors: AnchorScratch,
     /// Runs of base64 characters that may be an encoding.
     runs: Vec<(u32, u32)>,
-    /// Segments with an escape in them.
-    escaped: Vec<u32>,
+    /// Stretches with escapes in them: a segment's number, the first and the last escape.
+    escaped: Vec<(u32, u32, u32)>,
     decoded: Vec<u8>,
     copied: String,
 }
@@ -94,7 +104,7 @@ pub(super) fn detect(
     // The key of a decoded value stands in the payload.
     if telling || !collect {
         for segment in document.segments.get(first..).unwrap_or_default() {
-            if sink.is_settled() {
+            if sink.is_settled() || sink.is_spent() {
                 break;
             }
             judge(document, segment, sink);
@@ -105,10 +115,12 @@ pub(super) fn detect(
 
 fn judge(document: &Document, segment: &Segment, sink: &mut Sink<'_>) {
     let class = document.class_of(segment);
-    if matches!(class, KeyClass::None | KeyClass::Value) {
+    // Those of digits are told by the digit pass.
+    if matches!(class, KeyClass::None | KeyClass::Value | KeyClass::Ssn | KeyClass::Phone | KeyClass::Card) {
         return;
     }
     let Some(value) = document.slice(segment.span()) else { return };
+    sink.spend(JUDGE_STEPS + value.len());
     // The decoded form of a password is one only when the encoded form is.
     if matches!(segment.origin, Origin::Decoded | Origin::Percent) && segment.part == Part::Text {
         let outer = document.slice((segment.source as usize, segment.source_end as usize));
@@ -143,8 +155,12 @@ fn bytes(
                 (in_run, run) = (true, place);
             }
             if class & DIGIT != 0 && place >= digits_done {
+                if sink.is_spent() {
+                    return;
+                }
                 let letters = place.saturating_sub(2);
                 if before(text, place).is_ascii_alphabetic() && at(text, letters).is_ascii_alphabetic() {
+                    sink.spend(LETTER_STEPS);
                     places::iban(text, letters, sink);
                 }
                 digits_done = digits::cluster(text, place, &|| around(document, &cursor, place), sink);
@@ -158,8 +174,9 @@ fn bytes(
             }
         }
         match class {
-            SIGN => places::email(text, place, sink),
+            SIGN if !sink.is_spent() => places::email(text, place, sink),
             ESCAPE if collect && layers::escape(text, place).is_some() => {
+                sink.spend(ESCAPE_STEPS);
                 note_escape(document, place, &mut scratch.escaped);
             }
             _ => {}
@@ -167,28 +184,61 @@ fn bytes(
     }
 }
 
-fn note_escape(document: &Document, place: usize, escaped: &mut Vec<u32>) {
-    let noted = escaped.last().and_then(|last| document.segments.get(*last as usize));
-    if noted.is_some_and(|segment| place < segment.end as usize) {
-        return;
+/// How far around an escape a text is unescaped: what is farther away was looked at as it stands.
+const ESCAPE_REACH: usize = 2 * 1024;
+
+fn note_escape(document: &Document, place: usize, escaped: &mut Vec<(u32, u32, u32)>) {
+    let noted = escaped.last_mut().filter(|(segment, ..)| {
+        document.segments.get(*segment as usize).is_some_and(|segment| place < segment.end as usize)
+    });
+    let segment = match noted {
+        Some((_, _, last)) if place - (*last as usize) < 2 * ESCAPE_REACH => {
+            *last = place as u32;
+            return;
+        }
+        Some((segment, ..)) => *segment,
+        None => match document.segment_at(place) {
+            Some((index, _)) => index as u32,
+            None => return,
+        },
+    };
+    escaped.push((segment, place as u32, place as u32));
+}
+
+/// The bytes around escapes that are unescaped together.
+fn escaped_stretch(document: &Document, segment: &Segment, first: u32, last: u32) -> (usize, usize) {
+    let (start, end) = segment.span();
+    let mut from = start.max((first as usize).saturating_sub(ESCAPE_REACH));
+    let mut to = end.min(last as usize + ESCAPE_REACH);
+    while !document.text.is_char_boundary(from) {
+        from -= 1;
     }
-    if let Some((index, _)) = document.segment_at(place) {
-        escaped.push(index as u32);
+    while !document.text.is_char_boundary(to) {
+        to += 1;
     }
+    (from, to)
 }
 
 /// Takes one layer of encoding off whatever [`detect`] noted, and off JSON in strings, and adds what
-/// comes out to the buffer. Returns whether all of it could be looked at.
-pub(super) fn decode_layers(document: &mut Document, scratch: &mut PassScratch, sink: &mut Sink<'_>) -> bool {
-    let mut work = LAYER_WORK;
+/// comes out to the buffer.
+pub(super) fn decode_layers(document: &mut Document, scratch: &mut PassScratch, sink: &mut Sink<'_>) {
     let runs = std::mem::take(&mut scratch.runs);
     let mut decoded = std::mem::take(&mut scratch.decoded);
+    // Runs stand in the order of the buffer, and so do their segments.
+    let mut index = 0;
     for (start, end) in &runs {
         let span = (*start as usize, *end as usize);
-        let found = layers::run(document.text.as_bytes(), span, &mut decoded, &mut work, sink);
+        if sink.is_spent() {
+            break;
+        }
+        let found = layers::run(document.text.as_bytes(), span, &mut decoded, sink);
         let Some(found) = found else { continue };
         let Ok(text) = std::str::from_utf8(&decoded) else { continue };
-        if let Some((_, segment)) = document.segment_at(span.0) {
+        while document.segments.get(index + 1).is_some_and(|next| next.start <= *start) {
+            index += 1;
+        }
+        sink.spend(DECODED_SEGMENT_STEPS + text.len() * DECODED_STEPS);
+        if let Some(segment) = document.segments.get(index).copied() {
             document.add_decoded(segment, text, (found.0 as u32, found.1 as u32), Origin::Decoded);
         }
     }
@@ -197,23 +247,27 @@ pub(super) fn decode_layers(document: &mut Document, scratch: &mut PassScratch, 
 
     let escaped = std::mem::take(&mut scratch.escaped);
     let mut copied = std::mem::take(&mut scratch.copied);
-    for index in &escaped {
+    for (index, first, last) in &escaped {
         let Some(segment) = document.segments.get(*index as usize).copied() else { continue };
-        let source = document.slice(segment.span()).unwrap_or_default();
-        work = work.saturating_sub(source.len());
+        let stretch = escaped_stretch(document, &segment, *first, *last);
+        let source = document.slice(stretch).unwrap_or_default();
+        if sink.is_spent() {
+            break;
+        }
+        sink.spend(DECODED_SEGMENT_STEPS + source.len() * UNESCAPED_STEPS);
         copied.clear();
-        if work > 0 && layers::unescape(source, &mut copied) {
-            document.add_decoded(segment, &copied, (segment.start, segment.end), Origin::Percent);
+        if layers::unescape(source, &mut copied) {
+            let from = (stretch.0 as u32, stretch.1 as u32);
+            document.add_decoded(segment, &copied, from, Origin::Percent);
         }
     }
     scratch.escaped = escaped;
     scratch.escaped.clear();
-    let all = nested_json(document, &mut copied, &mut work);
+    nested_json(document, &mut copied, sink);
     scratch.copied = copied;
-    all && work > 0
 }
 
-fn nested_json(document: &mut Document, copied: &mut String, work: &mut usize) -> bool {
+fn nested_json(document: &mut Document, copied: &mut String, sink: &mut Sink<'_>) {
     let count = document.segments.len();
     for index in 0..count {
         let Some(segment) = document.segments.get(index).copied() else { continue };
@@ -229,19 +283,21 @@ fn nested_json(document: &mut Document, copied: &mut String, work: &mut usize) -
         if !matches!(trimmed.as_bytes().first(), Some(b'{' | b'[' | b'"')) {
             continue;
         }
-        if *work < trimmed.len() {
-            return false;
+        if sink.is_spent() {
+            return;
         }
-        *work -= trimmed.len();
+        sink.spend(DECODED_SEGMENT_STEPS);
         if serde_json::from_str::<serde::de::IgnoredAny>(trimmed).is_err() {
             continue;
         }
         let base = segment.end - trimmed.len() as u32;
         copied.clear();
         copied.push_str(trimmed);
+        let before = document.segments.len();
+        sink.spend(trimmed.len() * NESTED_STEPS);
         document.add_json(copied, Some(segment), base);
+        sink.spend((document.segments.len() - before) * SEGMENT_STEPS);
     }
-    true
 }
 
 /// Matches the custom rules against every segment.
@@ -297,24 +353,93 @@ pub(super) fn custom(document: &Document, rules: &[CustomRule], first_rule: usiz
 
 /// Shortest decimal or exponent form of a number that hides nine digits.
 const DECIMAL_MIN: u32 = 7;
+/// Fewest and most digits of a whole number that says something.
+const WHOLE_DIGITS: (usize, usize) = (7, 19);
 
 /// Adds the integer form of numbers that are written with a fraction or an exponent but are whole:
 /// `1.23456789e8`.
-pub(super) fn whole_numbers(document: &mut Document) {
+pub(super) fn whole_numbers(document: &mut Document, scratch: &mut PassScratch, sink: &mut Sink<'_>) {
     for index in 0..document.segments.len() {
         let Some(segment) = document.segments.get(index).copied() else { continue };
         if segment.part != Part::Number || segment.end - segment.start < DECIMAL_MIN {
             continue;
         }
         let text = document.slice(segment.span()).unwrap_or_default();
-        if !text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E')) {
-            continue;
+        if sink.is_spent() {
+            break;
         }
-        let Ok(value) = text.parse::<f64>() else { continue };
-        let whole = value.abs();
-        if (1e6..1e17).contains(&whole) && whole.fract() == 0.0 {
-            let written = format!("{whole:.0}");
-            document.add_decoded(segment, &written, (segment.start, segment.end), Origin::Decoded);
+        if whole_number(text.as_bytes(), &mut scratch.copied) {
+            sink.spend(DECODED_SEGMENT_STEPS + scratch.copied.len() * DECODED_STEPS);
+            document.add_decoded(segment, &scratch.copied, (segment.start, segment.end), Origin::Decoded);
+        }
+    }
+    scratch.copied.clear();
+}
+
+/// The digits of a number that is whole although it has a fraction or an exponent. Read as text, because
+/// a list of fractions is ordinary and must stay cheap.
+fn whole_number(text: &[u8], digits: &mut String) -> bool {
+    let unsigned = text.strip_prefix(b"-").unwrap_or(text);
+    let (mantissa, exponent) = match memchr::memchr2(b'e', b'E', unsigned) {
+        Some(e) => unsigned.split_at(e),
+        None => (unsigned, &b""[..]),
+    };
+    let (whole, fraction) = match memchr::memchr(b'.', mantissa) {
+        Some(point) => (mantissa.get(..point), mantissa.get(point + 1..)),
+        None if exponent.is_empty() => return false,
+        None => (Some(mantissa), None),
+    };
+    let (whole, fraction) = (whole.unwrap_or_default(), fraction.unwrap_or_default());
+    let shift = exponent.get(1..).and_then(|digits| std::str::from_utf8(digits).ok());
+    let shift = match shift.map(str::parse::<i32>) {
+        None => 0,
+        Some(Ok(shift)) => shift,
+        // Beyond any number that a reader could hold.
+        Some(Err(_)) => return false,
+    };
+    // Where the point stands in the digits of the mantissa, once the exponent has moved it.
+    let Some(point) = i32::try_from(whole.len()).ok().and_then(|len| len.checked_add(shift)) else {
+        return false;
+    };
+    let Ok(point) = usize::try_from(point) else { return false };
+    let zeroes = whole.iter().chain(fraction).take_while(|digit| **digit == b'0').count();
+    let length = point.saturating_sub(zeroes);
+    if zeroes == whole.len() + fraction.len()
+        || !(WHOLE_DIGITS.0..=WHOLE_DIGITS.1).contains(&length)
+        || whole.iter().chain(fraction).skip(point).any(|digit| *digit != b'0')
+    {
+        return false;
+    }
+    digits.clear();
+    let written = whole.iter().chain(fraction).chain(std::iter::repeat(&b'0'));
+    digits.extend(written.skip(zeroes).take(length).map(|digit| char::from(*digit)));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_whole_are_written_out() {
+        let mut digits = String::new();
+        for (text, whole) in [
+            ("1.23456789e8", "123456789"),
+            ("-1.23456789E+8", "123456789"),
+            ("123456789.0", "123456789"),
+            ("123456789.000e0", "123456789"),
+            ("1234567890e-1", "123456789"),
+            ("0.000123456789e12", "123456789"),
+            ("1e7", "10000000"),
+            ("4111111111111111.0", "4111111111111111"),
+        ] {
+            assert!(whole_number(text.as_bytes(), &mut digits), "{text}");
+            assert_eq!(digits, whole, "{text}");
+        }
+        for text in
+            ["123456789", "0.12345678", "1.5", "1.23456789e7", "1e6000000000", "1e-9", "1e400", "0.0e9"]
+        {
+            assert!(!whole_number(text.as_bytes(), &mut digits), "{text}: {digits}");
         }
     }
 }

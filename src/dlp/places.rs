@@ -8,6 +8,9 @@ use super::kinds::Kind;
 /// Longest local part and domain of an e-mail address.
 const LOCAL_MAX: usize = 64;
 const DOMAIN_MAX: usize = 128;
+/// Price of an `@`, of a number before a word, and of a country's letters before a digit.
+const SIGN_STEPS: usize = 30;
+const IBAN_STEPS: usize = 60;
 /// Most words of a street's name, and longest word.
 const STREET_WORDS: usize = 4;
 const STREET_WORD_MAX: usize = 20;
@@ -30,6 +33,7 @@ pub(super) fn email(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
     if !at(text, sign + 1).is_ascii_alphanumeric() || !is_local(before(text, sign)) {
         return;
     }
+    sink.spend(SIGN_STEPS);
     let start = run_start(text, sign, LOCAL_MAX + 1, is_local);
     let start = run_end(text, start, LOCAL_MAX + 1, |b| matches!(b, b'.' | b'-' | b'%')).min(sign);
     let end = run_end(text, sign + 1, DOMAIN_MAX + 1, domain_byte);
@@ -96,6 +100,7 @@ pub(super) fn street(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>)
     if left.is_ascii_alphanumeric() || matches!(left, b'.' | b'-' | b'_' | b'/' | b':' | b'$' | b'%' | b'=') {
         return;
     }
+    sink.spend(SIGN_STEPS);
     let mut from = end;
     let mut capitals = 0;
     for words in 0..=STREET_WORDS {
@@ -161,6 +166,7 @@ pub(super) fn iban(text: &[u8], start: usize, sink: &mut Sink<'_>) {
     if left.is_ascii_alphanumeric() || matches!(left, b'+' | b'/') {
         return;
     }
+    sink.spend(IBAN_STEPS);
     let mut compact = [0_u8; checks::IBAN_MAX];
     let (mut len, mut end) = (0, start);
     for (offset, byte) in text.get(start..).unwrap_or_default().iter().take(IBAN_TEXT_MAX).enumerate() {

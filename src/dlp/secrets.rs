@@ -11,6 +11,8 @@ use super::layers;
 const SHAPE_MAX: usize = 40;
 /// How many [`Alphabet`]s there are.
 const ALPHABETS: usize = 7;
+/// Price of something that begins as a token.
+const TOKEN_STEPS: usize = 15;
 /// Longest header of a JSON web token.
 const JWT_HEADER_MAX: usize = 2 * 1024;
 /// Longest PEM block; a longer one is cut there, and still found.
@@ -166,6 +168,7 @@ pub(super) fn prefixed(text: &[u8], start: usize, prefix: &Prefix, runs: &mut Ru
     if !exact || left.is_ascii_alphanumeric() {
         return;
     }
+    sink.spend(TOKEN_STEPS);
     let end = runs.end(text, alphabet, body).min(body + most + 1);
     let length = end - body;
     if length < least || (least == most && length != least) {
@@ -205,6 +208,7 @@ pub(super) fn azure_secret(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
     if !before(text, sign).is_ascii_digit() {
         return;
     }
+    sink.spend(TOKEN_STEPS);
     let start = run_start(text, sign, 5, has);
     if sign - start != 4 {
         return;
@@ -222,16 +226,19 @@ pub(super) fn jwt(text: &[u8], start: usize, buffer: &mut Vec<u8>, sink: &mut Si
         return;
     }
     let header_end = run_end(text, start, JWT_HEADER_MAX, |b| Url.has(b));
+    sink.spend(2 * TOKEN_STEPS + (header_end - start) / 2);
     if at(text, header_end) != b'.' || !Url.has(at(text, header_end + 1)) {
         return;
     }
     let payload_end = run_end(text, header_end + 1, PEM_MAX, |b| Url.has(b));
+    sink.spend((payload_end - header_end) / 2 + TOKEN_STEPS);
     if at(text, payload_end) != b'.' {
         return;
     }
     // Three parts are signed, five encrypted; the signature of an unsigned one is empty.
     let end = run_end(text, payload_end + 1, PEM_MAX, |b| Url.has(b) || b == b'.');
     let end = if at(text, end.saturating_sub(1)) == b'.' && end > payload_end + 1 { end - 1 } else { end };
+    sink.spend((end - payload_end) / 2 + 4 * (header_end - start));
     buffer.clear();
     let header = text.get(start..header_end).unwrap_or_default();
     if !layers::base64(header, buffer) {
@@ -246,6 +253,7 @@ pub(super) fn jwt(text: &[u8], start: usize, buffer: &mut Vec<u8>, sink: &mut Si
 /// A private key around the words "PRIVATE KEY" at `start..end`: a PEM, OpenSSH, SSH2 or PGP block.
 /// Returns how far the block reaches.
 pub(super) fn pem(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) -> usize {
+    sink.spend(PEM_LABEL_MAX);
     let head_start = run_start(text, start, PEM_LABEL_MAX, |b| b != 0 && b != b'\n');
     let head = text.get(head_start..start).unwrap_or_default();
     let Some(begin) = find_begin(head) else { return end };
@@ -292,6 +300,7 @@ pub(super) fn url_password(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
             )
     };
     let end = run_end(text, start, USERINFO_MAX, |b| !stops(b));
+    sink.spend(TOKEN_STEPS + (end - start));
     if at(text, end) != b'@' {
         return;
     }
@@ -303,11 +312,13 @@ pub(super) fn url_password(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
     }
 }
 
-/// A PuTTY key file, which begins at `start` and is a finding to the end of its segment.
-pub(super) fn putty(text: &[u8], start: usize, sink: &mut Sink<'_>) {
+/// A PuTTY key file, which begins at `start` and is a finding to the end of its segment. Returns how far
+/// it was looked at.
+pub(super) fn putty(text: &[u8], start: usize, sink: &mut Sink<'_>) -> usize {
     let end = run_end(text, start, PEM_MAX, |b| b != 0);
     let body = text.get(start..end).unwrap_or_default();
     if memchr::memmem::find(body, b"Private-Lines").is_some() {
         sink.add(Kind::PrivateKey, start, end);
     }
+    end
 }

@@ -12,6 +12,8 @@ const CARD_MAX: usize = 19;
 /// Most pieces of a run of siblings among which the usual groupings of a card number are looked for; in
 /// longer lists of ids one would soon be found by chance.
 const GROUPED_PIECES: usize = 8;
+/// Price of a piece.
+const PIECE_STEPS: usize = 8;
 /// The usual groupings.
 const GROUPINGS: &[&[usize]] = &[&[4, 4, 4, 4], &[4, 6, 5], &[4, 6, 4], &[8, 8], &[6, 6, 4], &[12, 4]];
 
@@ -44,12 +46,16 @@ pub(super) fn join(document: &Document, scratch: &mut SiblingScratch, sink: &mut
         if segment.part == Part::Key || matches!(segment.origin, Origin::Percent) {
             continue;
         }
+        if sink.is_spent() {
+            break;
+        }
         let text = piece_of(document, segment);
-        if text.is_none() || container != Some(segment.container) {
+        if (text.is_none() || container != Some(segment.container)) && !scratch.pieces.is_empty() {
             flush(document, scratch, sink);
         }
         container = Some(segment.container);
         if text.is_some() {
+            sink.spend(PIECE_STEPS);
             let (start, end) = segment.span();
             scratch.pieces.push(Piece { start, end });
         }

@@ -10,9 +10,9 @@ mod payload;
 mod rate;
 mod replay;
 mod roles;
+mod rule;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::audit::Decision;
@@ -30,6 +30,7 @@ pub use payload::check_payload;
 pub use rate::{Limited, RateLimit, Sent};
 pub use replay::{Found, Recorded};
 pub use roles::{Pattern, parse_pattern};
+pub use rule::{Rule, RuleName};
 
 /// A configuration compiled into what a check needs: its cost does not grow with agents or rules.
 #[derive(Debug)]
@@ -98,42 +99,6 @@ impl Verdict {
             Decision::AuthzDenied | Decision::Unauthenticated | Decision::Refused | Decision::Event => {
                 Some(Refusal::NOT_AUTHORIZED)
             }
-        }
-    }
-}
-
-/// Names the rule behind a verdict.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rule {
-    /// `permissions[index]` of `mas.yaml`.
-    Permission(u32),
-    /// The first role of the sender, by place in its `roles`, that permits it.
-    Role(u32),
-    /// The rate limit: which window is full.
-    RateLimit(&'static str),
-    /// The target's circuit is open.
-    Circuit,
-    /// The payload: the rule of its most restrictive finding.
-    Dlp(Arc<str>),
-    /// Nothing allows it.
-    DefaultDeny,
-    /// The target is not in the allowlist.
-    UnknownTarget,
-    /// A pending request is itself the permission to reply.
-    PendingRequest,
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Permission(index) => write!(f, "permissions[{index}]"),
-            Self::Role(place) => write!(f, "roles[{place}]"),
-            Self::RateLimit(window) => write!(f, "rate_limit.{window}"),
-            Self::Circuit => f.write_str("circuit_breaker"),
-            Self::Dlp(rule) => write!(f, "dlp.{rule}"),
-            Self::DefaultDeny => f.write_str("default_deny"),
-            Self::UnknownTarget => f.write_str("unknown_target"),
-            Self::PendingRequest => f.write_str("pending_request"),
         }
     }
 }
@@ -263,7 +228,7 @@ impl Policy {
         let scan = dlp.scan(message_type, data_json, scratch);
         if scan.truncated {
             // What could not be looked at as a whole does not pass.
-            let rule = Rule::Dlp("decoding_budget".into());
+            let rule = Rule::Dlp("work_budget".into());
             return Verdict {
                 decision: Decision::DlpBlocked,
                 rule,

@@ -14,7 +14,7 @@ use redis::{Client, Connection, ConnectionAddr, RedisResult, ServerErrorKind};
 
 use super::data_dir::{self, file_error, log_tail};
 use super::{RunnerError, StopSignal};
-use crate::config::MANAGED_SOCKET;
+use crate::config::{Durability, MANAGED_SOCKET};
 
 /// How long it may take until it answers: it reads all its data first.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,15 +36,45 @@ pub struct ManagedRedis {
     _lock: Flock<File>,
 }
 
+/// When a managed Redis brings what it was given to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fsync {
+    /// Once a second.
+    EverySecond,
+    /// Before it answers.
+    Always,
+}
+
+impl Fsync {
+    /// What the configured durability asks for.
+    pub fn of(durability: Durability) -> Self {
+        match durability {
+            Durability::Fsynced { .. } => Self::Always,
+            Durability::Accepted | Durability::Replicated { .. } => Self::EverySecond,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::EverySecond => "everysec",
+            Self::Always => "always",
+        }
+    }
+}
+
 impl ManagedRedis {
     /// Starts one on `data_dir`, or adopts the one that an earlier, crashed runner left there, and
     /// returns when it answers.
-    pub fn start(data_dir: &Path) -> Result<Self, RunnerError> {
-        Self::start_unless_stopped(data_dir, &StopSignal::new())
+    pub fn start(data_dir: &Path, fsync: Fsync) -> Result<Self, RunnerError> {
+        Self::start_unless_stopped(data_dir, fsync, &StopSignal::new())
     }
 
     /// The same, but gives up when `stop` is asked for.
-    pub fn start_unless_stopped(data_dir: &Path, stop: &StopSignal) -> Result<Self, RunnerError> {
+    pub fn start_unless_stopped(
+        data_dir: &Path,
+        fsync: Fsync,
+        stop: &StopSignal,
+    ) -> Result<Self, RunnerError> {
         let data_dir = std::path::absolute(data_dir).map_err(file_error(data_dir, "is no path"))?;
         data_dir::prepare(&data_dir)?;
         let mut redis = Self { _lock: data_dir::lock(&data_dir)?, data_dir, process: Process::None };
@@ -54,7 +84,7 @@ impl ManagedRedis {
             log::warn!("redis left by an earlier run adopted, pid {pid}");
             return Ok(redis);
         }
-        let log_start = redis.spawn()?;
+        let log_start = redis.spawn(fsync)?;
         redis.wait_until_it_answers(deadline, stop, log_start)?;
         log::info!("redis started, pid {}", shown(redis.pid()));
         Ok(redis)
@@ -144,7 +174,7 @@ impl ManagedRedis {
     }
 
     /// Starts the child. Returns the length that its log had before.
-    fn spawn(&mut self) -> Result<u64, RunnerError> {
+    fn spawn(&mut self, fsync: Fsync) -> Result<u64, RunnerError> {
         let socket = self.socket();
         match std::fs::remove_file(&socket) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -160,7 +190,7 @@ impl ManagedRedis {
             .args(["--unixsocketperm", "700"])
             .arg("--dir")
             .arg(&self.data_dir)
-            .args(["--appendonly", "yes", "--appendfsync", "everysec"])
+            .args(["--appendonly", "yes", "--appendfsync", fsync.as_str()])
             .args(["--save", ""])
             .args(["--maxmemory-policy", "noeviction"])
             .args(["--daemonize", "no"])

@@ -23,7 +23,7 @@ use crate::config::Config;
 pub use child::{Child, ChildSpec, ReadyLine};
 pub use error::RunnerError;
 pub use forward::{LineSink, Stream, std_sink};
-pub use managed_redis::ManagedRedis;
+pub use managed_redis::{Fsync, ManagedRedis};
 pub use plan::{DEFAULT_PYTHON, PYTHON_VARIABLE};
 pub use stop_signal::StopSignal;
 pub use supervisor::{Backoff, SlotId, Supervisor};
@@ -136,7 +136,8 @@ impl Runner {
         options.stop.on_kill(runner.agents.killer());
         options.stop.on_kill(runner.server.killer());
         if let Some(data_dir) = options.config.redis.managed.clone() {
-            let keeper = RedisKeeper::start(data_dir, &options.stop)?;
+            let keeper =
+                RedisKeeper::start(data_dir, Fsync::of(options.config.redis.durability), &options.stop)?;
             runner.redis = Mutex::new(Some(keeper));
         }
         runner.start_server(&options)?;

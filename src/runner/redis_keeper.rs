@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::managed_redis::ManagedRedis;
+use super::managed_redis::{Fsync, ManagedRedis};
 use super::supervisor::Backoff;
 use super::{RunnerError, StopSignal};
 
 /// A managed Redis that is started again after an unexpected end.
 pub(super) struct RedisKeeper {
     data_dir: PathBuf,
+    fsync: Fsync,
     redis: Option<ManagedRedis>,
     started: Instant,
     backoff: Backoff,
@@ -18,10 +19,11 @@ pub(super) struct RedisKeeper {
 
 impl RedisKeeper {
     /// Starts it.
-    pub(super) fn start(data_dir: PathBuf, stop: &StopSignal) -> Result<Self, RunnerError> {
-        let redis = ManagedRedis::start_unless_stopped(&data_dir, stop)?;
+    pub(super) fn start(data_dir: PathBuf, fsync: Fsync, stop: &StopSignal) -> Result<Self, RunnerError> {
+        let redis = ManagedRedis::start_unless_stopped(&data_dir, fsync, stop)?;
         Ok(Self {
             data_dir,
+            fsync,
             redis: Some(redis),
             started: Instant::now(),
             backoff: Backoff::new(),
@@ -42,7 +44,7 @@ impl RedisKeeper {
             return;
         }
         self.started = Instant::now();
-        match ManagedRedis::start_unless_stopped(&self.data_dir, stop) {
+        match ManagedRedis::start_unless_stopped(&self.data_dir, self.fsync, stop) {
             Ok(redis) => {
                 self.redis = Some(redis);
                 self.restart_at = None;
@@ -77,7 +79,7 @@ mod tests {
     fn a_killed_redis_is_started_again() {
         let folder = tempfile::tempdir().unwrap();
         let stop = StopSignal::new();
-        let mut keeper = RedisKeeper::start(folder.path().join("redis"), &stop).unwrap();
+        let mut keeper = RedisKeeper::start(folder.path().join("redis"), Fsync::EverySecond, &stop).unwrap();
         let first = keeper.redis.as_ref().and_then(ManagedRedis::pid).unwrap();
         kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);

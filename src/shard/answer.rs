@@ -6,6 +6,7 @@ use futures_channel::oneshot;
 
 use super::job::{Accepted, Committed, Declined, Kind};
 use super::session::{Outbound, Session};
+use crate::refusal::Refusal;
 
 /// Where a job's outcome goes.
 pub enum Answer<T> {
@@ -34,6 +35,15 @@ pub enum Outcome {
 }
 
 impl<T> Answer<T> {
+    /// Tells of a change that happened: that it lasts only where that is `assured`.
+    pub fn done(self, done: T, assured: bool) {
+        if assured {
+            self.send(Ok(done));
+        } else {
+            self.send(Err(Refusal::COMMIT_UNKNOWN.into()));
+        }
+    }
+
     /// Tells whoever asked; a caller that is gone needs no answer.
     pub fn send(self, result: Result<T, Declined>) {
         match self {

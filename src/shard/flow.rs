@@ -137,7 +137,8 @@ impl Worker {
     pub(super) fn check_fence(&self, answer: &Value) {
         if servers::fence(answer) == Fence::Fenced {
             log::error!("this server was silent for too long: others have taken over. It ends now");
-            std::process::exit(1);
+            // At once: handlers that run at an orderly exit would wait for threads that are busy.
+            signal_hook::low_level::exit(1);
         }
     }
 

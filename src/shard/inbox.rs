@@ -13,6 +13,7 @@ use crate::config::Delivery;
 use crate::ids::{AgentId, InstanceId};
 use crate::policy::Breaker;
 use crate::store::answers::{EntryId, PendingEntry};
+use crate::store::dead_letters::{Failure, MAX_HISTORY};
 use crate::store::keys;
 
 /// Entries asked for in one read.
@@ -27,6 +28,10 @@ const CLOCK_SLACK_MS: u64 = 5;
 
 /// Why a message dies that was delivered as often as it may be.
 pub const MAX_ATTEMPTS_REASON: &str = "max_attempts";
+/// Why a delivery failed whose session ended before it was acknowledged.
+const SESSION_LOST_REASON: &str = "session_lost";
+/// Bytes of each reason that an entry remembers.
+const MAX_FAILURE_BYTES: usize = 256;
 
 /// Where an entry lives: in the shared inbox, or in one instance's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +88,22 @@ struct Entry {
     delivered_ms: u64,
     /// Which message it is; nil before this worker has seen it.
     message_id: Uuid,
+    /// How its deliveries failed, as far as this worker has seen it; the last [`MAX_HISTORY`].
+    failures: Vec<Failure>,
+}
+
+impl Entry {
+    fn failed(&mut self, reason: &str) {
+        let mut end = reason.len().min(MAX_FAILURE_BYTES);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        if self.failures.len() == MAX_HISTORY {
+            drop(self.failures.remove(0));
+        }
+        let reason = reason.get(..end).unwrap_or_default().to_owned();
+        self.failures.push(Failure { attempt: self.attempts, reason });
+    }
 }
 
 /// One connected instance.
@@ -135,6 +156,8 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Why.
     pub reason: String,
+    /// How its last deliveries failed, as far as is known.
+    pub history: Vec<Failure>,
 }
 
 /// What became of a nack.
@@ -275,6 +298,9 @@ impl Inbox {
         for (key, entry) in &mut self.entries {
             let held = matches!(entry.state, State::InFlight | State::Claiming);
             if held && entry.holder == session.instance {
+                if entry.state == State::InFlight {
+                    entry.failed(SESSION_LOST_REASON);
+                }
                 entry.state = State::Waiting { due_ms: reclaim_at_ms, lost: true };
                 lost.push(key.clone());
             }
@@ -364,6 +390,9 @@ impl Inbox {
         let Some((key, attempts)) = self.release(instance, id, State::Leaving) else {
             return Nacked::Unknown;
         };
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.failed(reason);
+        }
         if retryable && attempts < config.max_attempts {
             let due_ms = now_ms + config.backoff_ms(attempts);
             if let Some(entry) = self.entries.get_mut(&key) {
@@ -372,7 +401,10 @@ impl Inbox {
             self.waiting.push(Reverse((due_ms, key)));
             return Nacked::Retried(attempts);
         }
-        self.dead.push(DeadLetter { key, holder: instance.clone(), attempts, reason: reason.to_owned() });
+        let history =
+            self.entries.get_mut(&key).map(|entry| std::mem::take(&mut entry.failures)).unwrap_or_default();
+        let (holder, reason) = (instance.clone(), reason.to_owned());
+        self.dead.push(DeadLetter { key, holder, attempts, reason, history });
         Nacked::Dead(attempts)
     }
 
@@ -451,6 +483,7 @@ impl Inbox {
                 holder: entry.holder.clone(),
                 attempts: entry.attempts,
                 reason: MAX_ATTEMPTS_REASON.to_owned(),
+                history: std::mem::take(&mut entry.failures),
             });
             return true;
         }
@@ -613,6 +646,7 @@ impl Inbox {
                 bytes,
                 delivered_ms: now_ms,
                 message_id,
+                failures: Vec::new(),
             },
         );
     }
@@ -713,9 +747,10 @@ impl Inbox {
         };
         let state = State::Waiting { due_ms, lost: true };
         let delivered_ms = now_ms.saturating_sub(line.idle_ms);
+        let (message_id, failures) = (Uuid::nil(), Vec::new());
         let _ = self.entries.insert(
             key.clone(),
-            Entry { state, attempts, holder, bytes: 0, delivered_ms, message_id: Uuid::nil() },
+            Entry { state, attempts, holder, bytes: 0, delivered_ms, message_id, failures },
         );
         self.waiting.push(Reverse((due_ms, key)));
     }

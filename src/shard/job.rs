@@ -343,6 +343,20 @@ impl Job {
         }
     }
 
+    /// Whether it adds to what Redis holds, beside its record: a commit that only acknowledges does not.
+    pub fn takes_room(&self) -> bool {
+        match self {
+            Self::Message(_) | Self::Reply(_) => true,
+            Self::StateUpdate { change, .. } => !change.updates.is_empty(),
+            Self::Commit(job) => !job.messages.is_empty() || !job.change.updates.is_empty(),
+            Self::Discover { .. }
+            | Self::StateGet { .. }
+            | Self::StateReset { .. }
+            | Self::Open(_)
+            | Self::Refused(_) => false,
+        }
+    }
+
     /// The session that it opens, if it does.
     pub fn as_open(&self) -> Option<&Arc<Session>> {
         match self {
@@ -377,6 +391,8 @@ pub enum Control {
     Closed(Arc<Session>),
     /// An agent's inbox holds something that another server put there.
     News(AgentId),
+    /// An instance of this agent has a session on that server now.
+    OpenedElsewhere(AgentId, ServerId),
     /// An instance of the agent left another server.
     Left(AgentId, InstanceId),
     /// An instance of the agent was on a server that is gone.

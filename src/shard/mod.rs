@@ -22,7 +22,7 @@ pub mod job;
 pub mod mailbox;
 mod notes;
 mod posts;
-mod presence;
+pub(crate) mod presence;
 mod ready;
 mod round;
 pub mod session;
@@ -31,19 +31,21 @@ pub mod worker;
 pub use notes::OperatorEvent;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use uuid::Uuid;
 
-use crate::audit::board::Board;
+use crate::audit::tap::Committed;
+use crate::audit::{Board, Tap};
 use crate::certs::Revocations;
-use crate::config::{Config, Delivery, Limits};
+use crate::config::{Config, Delivery, Durability, Limits};
 use crate::ids::{AgentId, ServerId};
 use crate::policy::Policy;
 use crate::refusal::Refusal;
+use crate::store::Endpoint;
 use crate::store::news::News;
 use directory::Directory;
 use job::{Control, Job};
@@ -73,6 +75,8 @@ pub struct Shared {
     pub server: ServerId,
     /// Other servers on this Redis.
     peers: AtomicUsize,
+    /// Where committed records are handed to their copy in a file, and what runs out there; absent: no copy.
+    pub tap: Option<(Arc<Tap>, Receiver<Committed>)>,
     /// Targets whose circuits are not closed: what the home worker knows, for commits made elsewhere.
     circuits: RwLock<HashSet<AgentId>>,
     /// How each worker is reached; set once they run.
@@ -80,9 +84,11 @@ pub struct Shared {
     /// Where the audit lanes stand, and whether anything may be admitted.
     pub board: Board,
     /// Where Redis is.
-    pub redis_url: String,
-    /// How long one round trip may take.
-    pub redis_timeout: Duration,
+    pub redis: Endpoint,
+    /// What must hold of a commit before it is answered.
+    pub durability: Durability,
+    /// Whether Redis has too little room for more.
+    storage_full: AtomicBool,
 }
 
 impl Shared {
@@ -96,9 +102,14 @@ impl Shared {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
             directory: Directory::default(),
+            tap: config.audit.file_path.is_some().then(|| {
+                let (tap, feed) = Tap::new();
+                (Arc::new(tap), feed)
+            }),
             board: Board::default(),
-            redis_url: config.redis.url.clone(),
-            redis_timeout: Duration::from_millis(config.redis.timeout_ms),
+            redis: Endpoint::new(&config.redis),
+            durability: config.redis.durability,
+            storage_full: AtomicBool::new(false),
         }
     }
 
@@ -237,6 +248,9 @@ impl Shards {
         if let Some(refusal) = self.shared.board.refusal() {
             return job.fail(refusal);
         }
+        if job.takes_room() && self.shared.storage_full.load(Ordering::Relaxed) {
+            return job.fail(Refusal::STORAGE_FULL);
+        }
         match self.by_hash(hash) {
             Some(mailbox) => {
                 if let Err((job, refusal)) = mailbox.try_send(job) {
@@ -266,6 +280,7 @@ impl Shards {
             News::Opened(agent, instance, server) => {
                 if server != *own {
                     shared.directory.insert_elsewhere(&agent, &instance, &server);
+                    shared.tell(&agent.clone(), Control::OpenedElsewhere(agent, server));
                 }
             }
             News::Closed(agent, instance, server) => {
@@ -297,6 +312,7 @@ impl Shards {
                     self.tell_all(|| Control::LookOver);
                 }
             }
+            News::Storage { full } => shared.storage_full.store(full, Ordering::Relaxed),
             News::Missed => self.tell_all(|| Control::LookOver),
         }
     }

@@ -11,11 +11,9 @@ use crate::audit::{Action, Decision, Fields};
 use crate::envelope::message_id_of;
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
+use crate::store::dead_letters::{self, Burial};
 use crate::store::keys;
 use crate::store::news::News;
-
-/// Dead letters that Redis keeps; the oldest beyond it are trimmed.
-const MAX_DEAD_LETTERS: u64 = 1_000_000;
 
 /// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
 const RATE_TTL_S: u64 = 3720;
@@ -54,6 +52,8 @@ pub(super) enum Note {
     EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
     /// A request whose reply could not be stored is pending again.
     Unanswered { correlation_id: CorrelationId, pending: PendingRequest, ttl_ms: u64 },
+    /// A server whose session has just opened is told to look at the agent's inbox once more.
+    Told { agent: AgentId, server: ServerId },
     /// A handler of the agent failed: other servers count it too.
     Failed { agent: AgentId },
     /// A target's circuit opened or closed.
@@ -140,6 +140,11 @@ impl Transaction<'_> {
                     self.pend(correlation_id, pending, *ttl_ms);
                 }
             }
+            Note::Told { agent, server } => {
+                self.effect("PUBLISH");
+                let news = News::Inboxes(vec![agent.clone()]).to_text();
+                let _ = self.batch.arg(keys::news_for(server)).arg(news);
+            }
             Note::Failed { agent } => {
                 self.publish(&News::Failed(agent.clone(), self.shared.server.clone()));
             }
@@ -221,29 +226,18 @@ impl Transaction<'_> {
         );
         if let Some(envelope) = envelope {
             self.effect("XADD");
-            let _ = self
-                .batch
-                .arg(keys::DEAD_LETTERS)
-                .arg("MAXLEN")
-                .arg("~")
-                .arg(MAX_DEAD_LETTERS)
-                .arg("*")
-                .arg(keys::ENVELOPE_FIELD)
-                .arg(envelope)
-                .arg("agent_id")
-                .arg(agent.as_str())
-                .arg("instance_id")
-                .arg(letter.holder.as_str())
-                .arg("reason")
-                .arg(cut(&letter.reason))
-                .arg("attempts")
-                .arg(letter.attempts)
-                .arg("stream")
-                .arg(stream)
-                .arg("entry")
-                .arg(letter.key.entry)
-                .arg("time_ms")
-                .arg(self.now.unix_us / 1000);
+            let burial = Burial {
+                envelope,
+                agent,
+                instance: &letter.holder,
+                reason: cut(&letter.reason),
+                attempts: letter.attempts,
+                history: &letter.history,
+                stream,
+                entry: letter.key.entry,
+                time_ms: self.now.unix_us / 1000,
+            };
+            dead_letters::arguments(self.batch, &burial);
         }
     }
 

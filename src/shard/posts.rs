@@ -14,7 +14,7 @@ use super::presence::owned_by;
 use crate::audit::{Action, Decision, Fields};
 use crate::envelope::{Envelope, Trace, new_message_id};
 use crate::ids::{AgentId, CorrelationId, InstanceId};
-use crate::policy::{Breaker, Circuit, Message, Policy, Verdict, check_payload};
+use crate::policy::{Breaker, Circuit, Message, Policy, RuleName, Verdict, check_payload};
 use crate::refusal::Refusal;
 use crate::store::keys;
 
@@ -24,7 +24,7 @@ const MAX_COMMIT_MESSAGES: usize = 64;
 /// What was decided on a message, ready for the record.
 pub(super) struct Judged {
     decision: Decision,
-    rule: String,
+    rule: RuleName,
     refusal: Option<Refusal>,
     findings: String,
     redacted: Option<String>,
@@ -36,7 +36,7 @@ impl Judged {
     fn new(policy: &Policy, verdict: Verdict) -> Self {
         Self {
             decision: verdict.decision,
-            rule: verdict.rule.to_string(),
+            rule: verdict.rule.name(),
             refusal: verdict.refusal(),
             counted: verdict.counted,
             findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
@@ -48,7 +48,7 @@ impl Judged {
     fn refused(refusal: Refusal) -> Self {
         Self {
             decision: Decision::Refused,
-            rule: String::new(),
+            rule: RuleName::default(),
             refusal: Some(refusal),
             counted: false,
             findings: String::new(),
@@ -132,7 +132,7 @@ impl Transaction<'_> {
             Ok(Some(remembered)) => return self.repeat(sender, &job.post, &remembered),
             Err(refusal) => {
                 let judged = Judged::refused(refusal);
-                let _ = self.record_post(sender, &job.post, &judged, new_message_id(), None);
+                self.record_post(sender, &job.post, &judged, new_message_id(), None);
                 return Err(refusal);
             }
         }
@@ -159,13 +159,13 @@ impl Transaction<'_> {
     fn repeat(&mut self, sender: Sender<'_>, post: &Post, first: &Remembered) -> Outcome {
         let judged = Judged {
             decision: Decision::Allowed,
-            rule: "idempotent_repetition".to_owned(),
+            rule: "idempotent_repetition".into(),
             refusal: None,
             counted: false,
             findings: String::new(),
             redacted: None,
         };
-        let _ = self.record_post(sender, post, &judged, first.message_id, first.correlation_id);
+        self.record_post(sender, post, &judged, first.message_id, first.correlation_id);
         Ok(Success::Repeated(Accepted {
             message_id: first.message_id,
             correlation_id: first.correlation_id,

@@ -11,7 +11,7 @@ const SERVER_PREFIX: &str = "s:";
 
 /// What an instance's entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     /// It has a session on this server, if that still lives.
     Server(ServerId),
     /// It has none.
@@ -24,7 +24,7 @@ pub(super) fn owned_by(server: &ServerId) -> String {
 }
 
 /// Reads an agent's instances.
-pub(super) fn instances(value: &Value) -> Vec<(InstanceId, Owner)> {
+pub(crate) fn instances(value: &Value) -> Vec<(InstanceId, Owner)> {
     let pairs = answers::pairs(value.clone()).unwrap_or_default();
     let entry = |(name, value): (String, String)| {
         let owner = match value.strip_prefix(SERVER_PREFIX).and_then(ServerId::parse) {

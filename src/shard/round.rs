@@ -67,6 +67,8 @@ enum Attempt {
     Committed {
         decided: Vec<Decided>,
         values: Vec<Value>,
+        /// Whether it is as durable as the configuration asks.
+        assured: bool,
     },
     /// A watched key changed: read again, decide again.
     Conflict,
@@ -85,8 +87,8 @@ impl Worker {
     pub(super) fn round(&mut self, jobs: Vec<Job>, now: Now) {
         for _ in 0..MAX_CONFLICTS {
             let refusal = match self.attempt(&jobs, now) {
-                Ok(Attempt::Committed { decided, values }) => {
-                    self.answer(jobs, decided, values, now);
+                Ok(Attempt::Committed { decided, values, assured }) => {
+                    self.answer(jobs, decided, values, assured, now);
                     return;
                 }
                 Ok(Attempt::Conflict) => continue,
@@ -171,9 +173,11 @@ impl Worker {
         self.tell_peers(&decided);
         self.add_tail(now, &mut tail);
         if self.batch.is_empty() {
-            return Ok(Attempt::Committed { decided, values: Vec::new() });
+            return Ok(Attempt::Committed { decided, values: Vec::new(), assured: true });
         }
         let fence_at = servers::watch_fence(&mut self.batch, &self.shared.server);
+        // Last, so that nothing stands behind it; and only where something was committed.
+        let waited = exec.is_some().then(|| self.assurance.wait(&mut self.batch)).flatten();
 
         let mut answers = match self.run_batch() {
             Ok(answers) => answers,
@@ -186,6 +190,14 @@ impl Worker {
         if let Some(answer) = answers.get(fence_at) {
             self.check_fence(answer);
         }
+        let assured = match waited {
+            Some(at) => {
+                let assured = self.assurance.holds(answers.get(at).unwrap_or_default());
+                self.note_assurance(assured);
+                assured
+            }
+            None => true,
+        };
         let mut values = Vec::new();
         if let Some((at, block_at, counts)) = exec {
             let result = answers.get_mut(at).map(std::mem::take).unwrap_or_default();
@@ -208,6 +220,10 @@ impl Worker {
                 let command = "appending to the audit lane";
                 return Err(Failure::Unknown(StoreError::Unexpected { command, answer }));
             }
+            if let Some((tap, _)) = &self.shared.tap {
+                let (first_seq, bytes) = self.lane.waiting();
+                tap.offer(self.lane.id(), first_seq, bytes);
+            }
             self.lane.confirm();
             self.slot.publish(self.lane.id(), self.lane.confirmed());
             drop(self.notes.drain(..notes));
@@ -217,7 +233,23 @@ impl Worker {
             self.settle_clears(clears, now);
         }
         self.apply_tail(tail, answers, now);
-        Ok(Attempt::Committed { decided, values })
+        Ok(Attempt::Committed { decided, values, assured })
+    }
+
+    /// Says once that commits are not as durable as they must be, and once that they are again.
+    fn note_assurance(&mut self, assured: bool) {
+        if std::mem::replace(&mut self.unassured, !assured) != assured {
+            return;
+        }
+        if assured {
+            log::warn!("worker {}: commits are as durable as configured again", self.index);
+        } else {
+            log::error!(
+                "worker {}: commits are in Redis, and not as durable as configured ({:?}): callers are told                  commit_unknown",
+                self.index,
+                self.shared.durability
+            );
+        }
     }
 
     pub(super) fn run_batch(&mut self) -> Result<Vec<Value>, StoreError> {
@@ -597,6 +629,7 @@ impl Worker {
                 holder: instance.clone(),
                 attempts: 0,
                 reason: "instance_gone".to_owned(),
+                history: Vec::new(),
             };
             gathered.letters.push(Letter { agent: agent.clone(), stream: stream.clone(), letter, envelope });
         }
@@ -655,7 +688,14 @@ impl Worker {
     }
 
     /// Tells every caller what was decided and committed.
-    fn answer(&mut self, jobs: Vec<Job>, decided: Vec<Decided>, mut values: Vec<Value>, now: Now) {
+    fn answer(
+        &mut self,
+        jobs: Vec<Job>,
+        decided: Vec<Decided>,
+        mut values: Vec<Value>,
+        assured: bool,
+        now: Now,
+    ) {
         for (job, Decided { outcome, effects, receipt, .. }) in jobs.into_iter().zip(decided) {
             let success = match outcome {
                 Ok(success) => success,
@@ -675,22 +715,22 @@ impl Worker {
             match (job, success) {
                 (Job::Message(MessageJob { answer, .. }), Success::Queued { accepted, target, .. }) => {
                     self.admitted(&target, now);
-                    answer.send(Ok(Accepted { receipt, ..accepted }));
+                    answer.done(Accepted { receipt, ..accepted }, assured);
                 }
                 (Job::Message(MessageJob { answer, .. }), Success::Repeated(accepted)) => {
-                    answer.send(Ok(Accepted { receipt, ..accepted }));
+                    answer.done(Accepted { receipt, ..accepted }, assured);
                 }
                 (
                     Job::Reply(ReplyJob { answer, .. }),
                     Success::Replied { accepted, target, instance, .. },
                 ) => {
                     self.expect_return(&target, instance, now);
-                    answer.send(Ok(Accepted { receipt, ..accepted }));
+                    answer.done(Accepted { receipt, ..accepted }, assured);
                 }
                 (Job::Commit(job), Success::Committed { committed, version_at, parts }) => {
                     let version = version(version_at, committed.version);
                     self.committed(&job, parts, now);
-                    job.answer.send(Ok(Committed { version, ..committed }));
+                    job.answer.done(Committed { version, ..committed }, assured);
                 }
                 (Job::Discover { answer, .. }, Success::Discovered(found)) => answer.send(Ok(found)),
                 (Job::StateGet { answer, .. }, Success::State) => {
@@ -700,9 +740,9 @@ impl Worker {
                     answer.send(fields.map(|fields| (fields, version)));
                 }
                 (Job::StateUpdate { answer, .. }, Success::Changed { version: known, version_at }) => {
-                    answer.send(Ok(version(version_at, known)));
+                    answer.done(version(version_at, known), assured);
                 }
-                (Job::StateReset { answer, .. }, Success::Done) => answer.send(Ok(())),
+                (Job::StateReset { answer, .. }, Success::Done) => answer.done((), assured),
                 (Job::Open(session), Success::Opened) => self.opened(&session, now),
                 (job, _) => job.fail(Refusal::STORAGE_UNAVAILABLE),
             }

@@ -26,6 +26,7 @@ use crate::ids::{AgentId, InstanceId, ServerId, hex};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, EntryId};
+use crate::store::fitness::{self, Assurance};
 use crate::store::{Batch, Connection, StoreError, Value, keys, servers, trail};
 
 /// Jobs taken into one round trip.
@@ -84,6 +85,10 @@ pub struct Worker {
     pub(super) settings: Arc<Settings>,
     inlet: Inlet,
     pub(super) connection: Option<Connection>,
+    /// How commits over that connection are waited for.
+    pub(super) assurance: Assurance,
+    /// Whether the last one waited in vain.
+    pub(super) unassured: bool,
     connects: u64,
     retry_at_ms: u64,
     retry_wait_ms: u64,
@@ -137,6 +142,8 @@ impl Worker {
             settings,
             inlet,
             connection: None,
+            assurance: Assurance::Answered,
+            unassured: false,
             connects: 0,
             retry_at_ms: 0,
             retry_wait_ms: RECONNECT_FIRST_MS,
@@ -294,6 +301,8 @@ impl Worker {
                     self.close(&session, now, "stream_ended", None);
                 }
                 Control::News(agent) => self.news(agent),
+                // What was sent before this was heard of, that server was not told.
+                Control::OpenedElsewhere(agent, server) => self.notes.push(Note::Told { agent, server }),
                 Control::Left(agent, instance) => self.left_elsewhere(agent, instance, now),
                 Control::Orphaned(agent, instance, server) => {
                     let (of, gone) = (agent.clone(), instance.clone());
@@ -662,7 +671,8 @@ impl Worker {
 
     /// Connects, opens a lane of its own for this connection, and takes up what Redis holds.
     fn establish(&mut self, now: Now) -> Result<(), StoreError> {
-        let mut connection = Connection::open(&self.shared.redis_url, self.shared.redis_timeout)?;
+        let mut connection = self.shared.redis.open()?;
+        let assurance = fitness::assurance(&mut connection, self.shared.durability)?;
         self.connects += 1;
         let mut lane = Lane::new(LaneId::new(self.boot, self.index, self.connects));
         // The first connection has no predecessor; any later one states how the last lane ended.
@@ -674,6 +684,7 @@ impl Worker {
         self.adopt_agents(&mut connection, &agents, now)?;
         self.lane = lane;
         self.connection = Some(connection);
+        self.assurance = assurance;
         self.retry_wait_ms = RECONNECT_FIRST_MS;
         for (agent, inbox) in &mut self.inboxes {
             inbox.suspect();
@@ -850,6 +861,7 @@ fn open_lane(
 ) -> Result<(), StoreError> {
     let description = serde_json::json!({
         "opened_unix_us": now.unix_us,
+        "server": server.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
     })
     .to_string();

@@ -1,5 +1,6 @@
-//! Signed checkpoints in Redis: one stream, the entry's id made of the checkpoint's time, so that one that
-//! was sent twice is stored once.
+//! Signed checkpoints in Redis: one stream, for all servers on it.
+
+use std::collections::HashSet;
 
 use redis::Value;
 
@@ -9,56 +10,30 @@ use super::keys;
 
 /// Field of an entry that holds the note.
 pub const NOTE_FIELD: &str = "n";
+/// How many of the newest are looked at for one that may be there.
+const RECENT: &str = "256";
 
-/// What became of a checkpoint that was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stored {
-    /// It is there.
-    Yes,
-    /// The stream holds later or other entries, which this server did not write.
-    Foreign,
-    /// Redis did not take it, with what it said.
-    Refused(String),
-}
-
-/// Stores a checkpoint of that time, and keeps at most about `max_len` of them.
-pub fn append(
-    connection: &mut Connection,
-    time_ms: u64,
-    note: &str,
-    max_len: Option<u64>,
-) -> Result<Stored, StoreError> {
-    let id = EntryId { ms: time_ms, seq: 0 };
-    let mut batch = Batch::new();
-    let _ = batch.command("XADD");
-    let _ = batch.arg(keys::CHECKPOINTS);
-    if let Some(max_len) = max_len {
-        let _ = batch.arg("MAXLEN").arg("~").arg(max_len);
+/// Stores a checkpoint, and keeps at most about `max_len` of them.
+pub fn append(connection: &mut Connection, note: &str, max_len: Option<u64>) -> Result<(), StoreError> {
+    match max_len.map(|max_len| max_len.to_string()) {
+        Some(max_len) => {
+            connection.command("XADD", &[keys::CHECKPOINTS, "MAXLEN", "~", &max_len, "*", NOTE_FIELD, note])
+        }
+        None => connection.command("XADD", &[keys::CHECKPOINTS, "*", NOTE_FIELD, note]),
     }
-    let _ = batch.arg(id).arg(NOTE_FIELD).arg(note);
-    // Whether it was there already: a connection may have broken behind the first attempt.
-    let _ = batch.command("XRANGE");
-    let _ = batch.arg(keys::CHECKPOINTS).arg(id).arg(id);
-    let mut answers = connection.run(&mut batch)?.into_iter();
-    let (Some(added), Some(found)) = (answers.next(), answers.next()) else {
-        return Err(StoreError::Unexpected { command: "XADD", answer: "nothing".to_owned() });
-    };
-    let Value::ServerError(error) = &added else {
-        return Ok(Stored::Yes);
-    };
-    let is_there = parse(found).is_ok_and(|notes| notes.iter().any(|(_, stored)| stored == note));
-    let later = error.details().is_some_and(|details| details.contains("equal or smaller"));
-    Ok(match (is_there, later) {
-        (true, _) => Stored::Yes,
-        (false, true) => Stored::Foreign,
-        (false, false) => Stored::Refused(format!("{error:?}")),
-    })
+    .map(drop)
 }
 
 /// The newest checkpoint.
 pub fn newest(connection: &mut Connection) -> Result<Option<String>, StoreError> {
     let answer = connection.command("XREVRANGE", &[keys::CHECKPOINTS, "+", "-", "COUNT", "1"])?;
     Ok(parse(answer)?.pop().map(|(_, note)| note))
+}
+
+/// The newest checkpoints, of all servers.
+pub fn recent(connection: &mut Connection) -> Result<HashSet<String>, StoreError> {
+    let answer = connection.command("XREVRANGE", &[keys::CHECKPOINTS, "+", "-", "COUNT", RECENT])?;
+    Ok(parse(answer)?.into_iter().map(|(_, note)| note).collect())
 }
 
 /// The next checkpoints after the entry `after`, oldest first; at most `count`.

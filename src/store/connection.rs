@@ -5,12 +5,23 @@ use std::time::Duration;
 
 use redis::{Client, Cmd, ToRedisArgs, Value};
 
+use super::answers;
+
+/// Code of what a replica answers to a write.
+const READONLY: &str = "READONLY";
+
 /// Why a batch has no answers.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No connection could be made; nothing was sent.
     #[error("Redis cannot be reached: {0}")]
     Unreachable(#[source] redis::RedisError),
+    /// No Sentinel leads to a primary; nothing was sent.
+    #[error("no Redis is the primary: {0}")]
+    NoPrimary(String),
+    /// Redis cannot be what the configuration says; it, or the configuration, must change.
+    #[error("{0}")]
+    Unfit(String),
     /// The connection broke while the batch was under way: its outcome is unknown.
     #[error("the connection to Redis broke: {0}")]
     Broken(#[source] redis::RedisError),
@@ -39,8 +50,7 @@ pub struct Batch {
 
 impl Connection {
     /// Connects; no step of it and no later round trip takes longer than `timeout`.
-    pub fn open(url: &str, timeout: Duration) -> Result<Self, StoreError> {
-        let client = Client::open(url).map_err(StoreError::Unreachable)?;
+    pub(super) fn open(client: &Client, timeout: Duration) -> Result<Self, StoreError> {
         let inner = client.get_connection_with_timeout(timeout).map_err(StoreError::Unreachable)?;
         inner
             .set_read_timeout(Some(timeout))
@@ -63,6 +73,10 @@ impl Connection {
         let mut answers = Vec::with_capacity(count);
         for _ in 0..count {
             answers.push(self.inner.recv_response().map_err(StoreError::Broken)?);
+        }
+        if answers.iter().any(|answer| answers::error_code(answer) == Some(READONLY)) {
+            // It was the primary before: another connection may lead to the one that is now.
+            return Err(StoreError::NoPrimary("this one has become a read-only replica".to_owned()));
         }
         Ok(answers)
     }

@@ -100,9 +100,10 @@ pub fn circuit(agent: &AgentId) -> String {
     format!("circuit:{agent}")
 }
 
-/// What an agent has sent in the last hour: a hash, slot → `{start}:{count}` per minute.
+/// What an agent has sent in the last hour, on all servers: a hash, minute (Unix minutes) → messages. The
+/// Python server keeps sorted sets under `:minute` and `:hour`.
 pub fn rate(agent: &AgentId) -> String {
-    format!("ratelimit:{agent}:hour")
+    format!("ratelimit:{agent}:minutes")
 }
 
 /// An audit lane's stream.

@@ -4,12 +4,17 @@
 pub mod answers;
 pub mod checkpoints;
 pub mod connection;
+pub mod dead_letters;
+pub mod endpoint;
 pub mod entries;
+pub mod fitness;
 pub mod keys;
 pub mod news;
+pub mod overview;
 pub mod servers;
 pub mod trail;
 pub mod walk;
 
 pub use connection::{Batch, Connection, StoreError};
+pub use endpoint::Endpoint;
 pub use redis::Value;

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::connection::StoreError;
+use super::endpoint::Endpoint;
 use super::keys;
 use crate::ids::{AgentId, InstanceId, ServerId};
 
@@ -40,6 +41,11 @@ pub enum News {
         /// Those that are gone.
         gone: Vec<ServerId>,
     },
+    /// Redis has too little room for more, or has room again. Never published.
+    Storage {
+        /// Which of both.
+        full: bool,
+    },
     /// News may have been missed. Never published.
     Missed,
 }
@@ -62,7 +68,7 @@ impl News {
             Self::Circuit(agent, true, server) => format!("circuit-open {agent} {server}"),
             Self::Circuit(agent, false, server) => format!("circuit-closed {agent} {server}"),
             Self::Failed(agent, server) => format!("failed {agent} {server}"),
-            Self::Servers { .. } | Self::Missed => String::new(),
+            Self::Servers { .. } | Self::Storage { .. } | Self::Missed => String::new(),
         }
     }
 
@@ -106,17 +112,16 @@ pub struct Subscription {
 impl Subscription {
     /// Tells `tell` what the other servers publish for all and for this one.
     pub fn start(
-        url: &str,
-        timeout: Duration,
+        endpoint: &Endpoint,
         own: &ServerId,
         tell: impl Fn(News) + Send + 'static,
     ) -> Result<Self, StoreError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (url, own_channel, stopping) = (url.to_owned(), keys::news_for(own), stop.clone());
+        let (endpoint, own_channel, stopping) = (endpoint.clone(), keys::news_for(own), stop.clone());
         let thread = std::thread::Builder::new().name("news".to_owned()).spawn(move || {
             let mut failing = false;
             while !stopping.load(Ordering::Relaxed) {
-                let Err(error) = listen(&url, timeout, &own_channel, &stopping, &tell) else {
+                let Err(error) = listen(&endpoint, &own_channel, &stopping, &tell) else {
                     break;
                 };
                 if !std::mem::replace(&mut failing, true) {
@@ -147,14 +152,24 @@ impl Drop for Subscription {
 }
 
 fn listen(
-    url: &str,
+    endpoint: &Endpoint,
+    own_channel: &str,
+    stopping: &AtomicBool,
+    tell: &impl Fn(News),
+) -> Result<(), StoreError> {
+    let timeout = endpoint.timeout();
+    let mut connection =
+        endpoint.client()?.get_connection_with_timeout(timeout).map_err(StoreError::Unreachable)?;
+    hear(&mut connection, timeout, own_channel, stopping, tell).map_err(StoreError::Broken)
+}
+
+fn hear(
+    connection: &mut redis::Connection,
     timeout: Duration,
     own_channel: &str,
     stopping: &AtomicBool,
     tell: &impl Fn(News),
 ) -> Result<(), redis::RedisError> {
-    let client = redis::Client::open(url)?;
-    let mut connection = client.get_connection_with_timeout(timeout)?;
     let mut subscriber = connection.as_pubsub();
     subscriber.set_read_timeout(Some(timeout))?;
     subscriber.subscribe(&[keys::NEWS, own_channel])?;

@@ -14,6 +14,8 @@ use redis::Value;
 
 use super::answers::{self, text};
 use super::connection::{Batch, Connection, StoreError};
+use super::endpoint::Endpoint;
+use super::fitness::{self, Memory};
 use super::keys;
 use super::news::News;
 use crate::ids::ServerId;
@@ -87,6 +89,8 @@ pub struct Membership {
     alive: BTreeSet<ServerId>,
     /// Servers without a lease, and at how many looks in a row.
     missing: HashMap<ServerId, u32>,
+    /// Redis' memory at the last look; `None` where it does not say.
+    memory: Option<Memory>,
 }
 
 /// A membership that is kept up by a thread of its own until it is dropped.
@@ -97,11 +101,17 @@ pub struct Keeper {
 
 impl Membership {
     /// Enters the registry, and fences servers that are certainly gone.
-    pub fn join(url: &str, timeout: Duration) -> Result<Self, StoreError> {
+    pub fn join(endpoint: &Endpoint) -> Result<Self, StoreError> {
         let own = Holder { pid: std::process::id(), space: space() };
-        let connection = Connection::open(url, timeout)?;
-        let mut membership =
-            Self { id: ServerId::new(), own, connection, alive: BTreeSet::new(), missing: HashMap::new() };
+        let connection = endpoint.open()?;
+        let mut membership = Self {
+            id: ServerId::new(),
+            own,
+            connection,
+            alive: BTreeSet::new(),
+            missing: HashMap::new(),
+            memory: None,
+        };
         let _ = membership.renew()?;
         let joined = News::Joined(membership.id.clone()).to_text();
         let _ = membership.connection.command("PUBLISH", &[keys::NEWS, &joined])?;
@@ -121,17 +131,18 @@ impl Membership {
     /// Keeps the membership up; `tell` hears when servers come or go.
     pub fn keep(
         mut self,
-        url: &str,
-        timeout: Duration,
+        endpoint: &Endpoint,
         tell: impl Fn(News) + Send + 'static,
     ) -> Result<Keeper, StoreError> {
         let (stop, stopped) = channel();
-        let url = url.to_owned();
+        let endpoint = endpoint.clone();
         let keeper = std::thread::Builder::new().name("membership".to_owned()).spawn(move || {
             let mut failing = false;
+            let mut full = false;
+            self.tell_storage(&mut full, &tell);
             while stopped.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
                 let renewed = if failing {
-                    Connection::open(&url, timeout).and_then(|connection| {
+                    endpoint.open().and_then(|connection| {
                         self.connection = connection;
                         self.renew()
                     })
@@ -141,6 +152,7 @@ impl Membership {
                 match renewed {
                     Ok((came, gone)) => {
                         failing = false;
+                        self.tell_storage(&mut full, &tell);
                         if !came.is_empty() || !gone.is_empty() {
                             tell(News::Servers { others: self.alive.len(), came: !came.is_empty(), gone });
                         }
@@ -168,6 +180,20 @@ impl Membership {
         }
     }
 
+    /// Tells when there is too little room in Redis, and when there is enough again.
+    fn tell_storage(&self, full: &mut bool, tell: &impl Fn(News)) {
+        let is_full = self.memory.is_some_and(|memory| memory.is_full(*full));
+        if std::mem::replace(full, is_full) == is_full {
+            return;
+        }
+        if is_full {
+            log::error!("Redis' memory is nearly full: messages are refused until there is room");
+        } else {
+            log::warn!("Redis has room again: messages are admitted");
+        }
+        tell(News::Storage { full: is_full });
+    }
+
     /// Renews the lease, looks at the others, fences those that are gone: who came and who went.
     fn renew(&mut self) -> Result<(Vec<ServerId>, Vec<ServerId>), StoreError> {
         // A struct of plain fields always serializes.
@@ -178,7 +204,9 @@ impl Membership {
         let _ = batch.arg(keys::fence(&self.id)).arg(OPEN).arg("NX");
         let _ = batch.command("GET");
         let _ = batch.arg(keys::fence(&self.id));
+        let memory_at = fitness::look_at_memory(&mut batch);
         let answers = self.connection.run(&mut batch)?;
+        self.memory = answers.get(memory_at).and_then(fitness::memory);
         if answers.get(1).and_then(text) == Some(FENCED) {
             // Its workers see it too, and end the process.
             return Ok((Vec::new(), Vec::new()));

@@ -1,6 +1,6 @@
 //! The audit trail's place in Redis: the registry of lanes, and lanes read back in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use redis::Value;
 
@@ -151,6 +151,40 @@ pub fn oldest_block(connection: &mut Connection, lane: &LaneId) -> Result<Option
     Ok(parse_blocks(answer)?.pop())
 }
 
+/// How many records of these lanes Redis holds.
+pub fn live_records(connection: &mut Connection, lanes: &[LaneId]) -> Result<u64, StoreError> {
+    let mut records = 0;
+    for lane in lanes {
+        let Some(newest) = newest_blocks(connection, lane, 1)?.pop() else {
+            continue;
+        };
+        let first_seq = oldest_block(connection, lane)?.map_or(newest.first_seq, |block| block.first_seq);
+        let last_seq = newest.last_seq().unwrap_or(newest.first_seq);
+        records += (last_seq + 1).saturating_sub(first_seq);
+    }
+    Ok(records)
+}
+
+/// The lanes that a server may still write: the registry names its server, and that one is not gone.
+pub fn written(connection: &mut Connection) -> Result<Vec<LaneId>, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Description {
+        server: Option<String>,
+    }
+    let alive = match connection.command("HKEYS", &[keys::SERVERS])? {
+        Value::Array(names) => names.iter().filter_map(text).map(str::to_owned).collect::<HashSet<_>>(),
+        other => return Err(unexpected("HKEYS", &other)),
+    };
+    let registry = connection.command("HGETALL", &[keys::LANES])?;
+    let registry = answers::pairs(registry).ok_or_else(|| unexpected("HGETALL", &Value::Nil))?;
+    let is_written = |text: &String| {
+        let description: Option<Description> = serde_json::from_str(text).ok();
+        description.and_then(|found| found.server).is_some_and(|server| alive.contains(&server))
+    };
+    let lanes = registry.iter().filter(|(_, text)| is_written(text));
+    Ok(lanes.map(|(lane, _)| LaneId::from_stored(lane)).collect())
+}
+
 /// What the registry says of a lane.
 pub fn registration(connection: &mut Connection, lane: &LaneId) -> Result<Option<String>, StoreError> {
     Ok(text(&connection.command("HGET", &[keys::LANES, lane.as_str()])?).map(str::to_owned))
@@ -159,7 +193,7 @@ pub fn registration(connection: &mut Connection, lane: &LaneId) -> Result<Option
 /// Removes a lane's records up to `last`; a lane that is `closed` goes as a whole once none is left.
 pub fn trim(connection: &mut Connection, lane: &LaneId, last: u64, closed: bool) -> Result<(), StoreError> {
     let key = keys::lane(lane);
-    let _ = connection.command("XTRIM", &[&key, "MINID", &format!("{}-0", last + 1)])?;
+    let _ = connection.command("XTRIM", &[&key, "MINID", &format!("{}-0", last.saturating_add(1))])?;
     if closed && answers::int(&connection.command("XLEN", &[&key])?) == Some(0) {
         let mut batch = Batch::new();
         let _ = batch.command("MULTI");

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use mas::audit::keys::KeyHistory;
+use mas::audit::segment::{Item, SegmentReader};
 use mas::audit::{Checkpoint, LaneId, Record};
 use nix::sys::signal::Signal;
 
@@ -283,13 +284,169 @@ fn an_anchor_that_cannot_be_written_shuts_admission() {
     unmount(small.path());
 }
 
+#[test]
+fn two_servers_with_one_key_seal_side_by_side() {
+    let world = with_interval(50);
+    let (mut one, mut two) = (world.server(), world.server());
+    some_messages(&world, &one);
+    wait_for(&world, 6);
+    some_messages(&world, &two);
+    one.stop();
+    two.stop();
+    let history = world.history();
+    let mut boots: std::collections::BTreeMap<_, Vec<(Checkpoint, [u8; 32])>> = Default::default();
+    let mut last_ms = 0;
+    for note in world.anchored() {
+        let (checkpoint, hash) = Checkpoint::open(&note, &history).unwrap();
+        assert!(checkpoint.time_ms > last_ms);
+        last_ms = checkpoint.time_ms;
+        let chain = boots.entry(checkpoint.boot).or_default();
+        assert_eq!(checkpoint.counter, chain.len() as u64 + 1);
+        if let Some((_, before)) = chain.last() {
+            assert_eq!(checkpoint.previous, *before);
+        }
+        chain.push((checkpoint, hash));
+    }
+    assert_eq!(boots.len(), 2);
+    // Each lane's last head is in its own server's last checkpoint.
+    for (lane, records) in world.lanes() {
+        let sealed = boots.values().filter_map(|chain| chain.last()?.0.lane(&lane).cloned());
+        assert_eq!(sealed.map(|sealed| sealed.head.seq).max(), Some(records), "{lane}");
+    }
+    let (mut here, mut there) = (world.in_redis(), world.anchored());
+    here.sort();
+    there.sort();
+    assert_eq!(here, there);
+}
+
+fn with_retention(settings: &str) -> World {
+    let mut world = World::new();
+    world.set_gateway(&format!(
+        "rate_limit: {{per_minute: 1000000, per_hour: 10000000}}, audit: {{checkpoint_interval_ms: 50, {settings}}}"
+    ));
+    world
+}
+
+fn live_records(world: &World) -> u64 {
+    world.lanes().iter().map(|(_, records)| records).sum()
+}
+
+/// Every record of the archive and of Redis, in order and without a gap, and how many were archived.
+fn assert_whole(world: &World) -> u64 {
+    let mut next: std::collections::BTreeMap<String, u64> = Default::default();
+    let mut archived = 0;
+    for number in 1.. {
+        let path = world.path().join(format!("archive/segment-{number:08}.jsonl"));
+        let Ok(file) = std::fs::File::open(&path) else {
+            break;
+        };
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o400);
+        let mut reader = SegmentReader::new(std::io::BufReader::new(file)).unwrap();
+        assert_eq!(reader.header().number, number);
+        while let Some(item) = reader.next_item().unwrap() {
+            match item {
+                Item::Lane { lane, before, .. } => {
+                    assert_eq!(next.entry(lane.into_owned()).or_insert(1), &(before.size() + 1));
+                }
+                Item::Block { lane, first, bytes, .. } => {
+                    let next = next.get_mut(lane.as_ref()).unwrap();
+                    assert_eq!(first, *next);
+                    let records = mas::audit::lane::split_block(&bytes).unwrap().len() as u64;
+                    *next += records;
+                    archived += records;
+                }
+                Item::Checkpoint { note } => drop(Checkpoint::open(&note, &world.history()).unwrap()),
+            }
+        }
+    }
+    for (lane, _) in world.lanes() {
+        let blocks: crate::support::Blocks =
+            world.redis.query(&["XRANGE", &format!("audit:lane:{lane}"), "-", "+", "COUNT", "1"]);
+        let Some((id, _)) = blocks.first() else {
+            continue;
+        };
+        assert_eq!(*id, format!("{}-0", next.get(lane.as_str()).copied().unwrap_or(1)), "{lane}");
+    }
+    archived
+}
+
+#[test]
+fn sealed_records_are_archived_and_then_trimmed() {
+    let world = with_retention("max_records: 40, archive_dir: archive");
+    let mut server = world.server();
+    for _ in 0..3 {
+        some_messages(&world, &server);
+    }
+    until("Redis holds no more than it may", || live_records(&world) <= 40);
+    until("that is on record", || !world.record_of("archived").is_empty());
+    let archived = assert_whole(&world);
+    assert!(archived > 0);
+    let on_record = world.record_of("archived");
+    assert!(on_record[0].target.starts_with("segment-") && on_record[0].reason.starts_with("sha256 "));
+    server.kill();
+
+    // The next start knows what was archived, goes on there, and removes the lanes that are done.
+    let mut server = world.server();
+    for _ in 0..3 {
+        some_messages(&world, &server);
+    }
+    until("Redis holds no more than it may again", || live_records(&world) <= 40);
+    server.stop();
+    assert!(assert_whole(&world) > archived);
+    assert_eq!(world.record_of("trail_differs"), []);
+    let boots: std::collections::BTreeSet<String> =
+        world.lanes().iter().map(|(lane, _)| lane.boot().to_owned()).collect();
+    assert_eq!(boots.len(), 1, "lanes of the first boot are gone: {boots:?}");
+    assert!(!world.logged().contains("ERROR"), "{}", world.logged());
+}
+
+#[test]
+fn without_an_archive_a_full_trail_refuses_and_loses_nothing() {
+    let world = with_retention("max_records: 30");
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    let mut sent = 0;
+    until("the trail is full", || match alpha.send("a", "beta", "{}") {
+        Ok(_) => {
+            sent += 1;
+            false
+        }
+        Err(refused) => {
+            assert_eq!(refused.details, "audit_full");
+            true
+        }
+    });
+    assert!(sent > 0 && live_records(&world) >= 30);
+    assert_eq!(world.logged().matches("gateway.audit.max_records is 30").count(), 1);
+    assert_eq!(world.record_of("send").len(), sent);
+}
+
+#[test]
+fn a_damaged_trail_is_not_archived() {
+    let world = with_retention("max_records: 1000000, archive_dir: archive");
+    let mut server = world.server();
+    some_messages(&world, &server);
+    server.stop();
+    let (lane, _) = world.lanes().into_iter().max_by_key(|(_, records)| *records).unwrap();
+    let key = format!("audit:lane:{lane}");
+    let blocks: crate::support::Blocks = world.redis.query(&["XRANGE", &key, "-", "+"]);
+    let _: i64 = world.redis.query(&["XDEL", &key, &blocks[blocks.len() / 2].0]);
+    let before = live_records(&world);
+    let mut world = world;
+    world.set_gateway("audit: {checkpoint_interval_ms: 50, max_records: 5, archive_dir: archive}");
+    let _server = world.server();
+    until("the damage is named", || world.logged().contains(&format!("cannot be archived: lane {lane}")));
+    assert!(live_records(&world) >= before);
+}
+
 /// A file system of a megabyte, if this may be done here.
-fn mount(at: &std::path::Path) -> bool {
+pub fn mount(at: &std::path::Path) -> bool {
     let mounted =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(at).output();
     mounted.is_ok_and(|output| output.status.success())
 }
 
-fn unmount(at: &std::path::Path) {
+pub fn unmount(at: &std::path::Path) {
     let _ = std::process::Command::new("umount").arg("-l").arg(at).output();
 }

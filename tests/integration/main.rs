@@ -1,6 +1,7 @@
 //! Real redis-server, real mas-server, real certificates, killed for real. Each test has a world of its
 //! own in a temporary folder; everything is ended and removed when the world is dropped.
 
+#![forbid(unsafe_code)]
 // A panic is how a test fails.
 #![allow(
     clippy::unwrap_used,
@@ -16,13 +17,19 @@ mod support;
 mod agents;
 mod audit;
 mod audit_commands;
+mod audit_copy;
+mod campaign;
 mod checkpoints;
 mod commands;
+mod dead_letters;
 mod dlp;
+mod durability;
+mod endpoints;
 mod identity;
 mod kills;
 mod message_options;
 mod messages;
+mod operator;
 mod policy;
 mod redelivery;
 mod redis_faults;

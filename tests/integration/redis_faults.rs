@@ -148,12 +148,13 @@ fn a_full_redis_refuses_messages_and_still_takes_acks() {
     alpha.send("a", "beta", "{\"n\":1}").unwrap();
     let delivered = b.next();
     let _: String = world.redis.query(&["CONFIG", "SET", "maxmemory", "1"]);
+    // Refused by Redis itself, until the server has seen how full it is.
     let refusal = alpha.send("a", "beta", "{}").unwrap_err();
-    assert_eq!((refusal.code.as_str(), refusal.details.as_str()), ("UNAVAILABLE", "storage_unavailable"));
+    assert!(["storage_unavailable", "storage_full"].contains(&refusal.details.as_str()), "{refusal:?}");
     b.ack(&delivered.id);
     until("the ack is taken", || world.redis.len("agent.stream:beta") == 0);
     let _: String = world.redis.query(&["CONFIG", "SET", "maxmemory", "0"]);
-    alpha.send("a", "beta", "{\"n\":2}").unwrap();
+    until("messages are admitted again", || alpha.send("a", "beta", "{\"n\":2}").is_ok());
     assert_eq!(b.take().data()["n"], 2);
     world.assert_intact();
 }

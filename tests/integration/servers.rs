@@ -100,7 +100,7 @@ fn what_a_killed_server_had_goes_on_at_another() {
         moved.is_some()
     });
     let moved = moved.unwrap();
-    let mut got = vec![moved.take(), moved.take()];
+    let mut got = [moved.take(), moved.take()];
     got.sort_by_key(|d| d.data()["n"].as_u64());
     assert_eq!(got[0].message_id(), held.message_id());
     assert!(moved.next_within(QUIET).is_none());

@@ -125,7 +125,7 @@ fn a_commit_is_done_whole() {
     alpha.send("a", "beta", "{\"work\":1}").unwrap();
     let work = b.next();
     let commit = Commit {
-        delivery_id: work.id.clone(),
+        delivery_id: work.id,
         updates: [("done".to_owned(), "1".to_owned())].into(),
         expected_version: Some(0),
         messages: messages(vec![send("alpha", "{\"result\":1}"), send("alpha", "{\"result\":2}")]),

@@ -42,11 +42,13 @@ GATEWAY = (
     "rate_limit: {per_minute: 1000000, per_hour: 10000000}, "
     "circuit_breaker: {failure_threshold: 2, timeout_seconds: 60}"
 )
+# What one test leaves unacknowledged comes again in the next one's session, and must not become a failure there.
+SETTINGS = "limits: {max_message_bytes: 100000}\ndelivery: {max_attempts: 1000}\n"
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    with World(AGENTS, gateway=GATEWAY, settings="limits: {max_message_bytes: 100000}\n") as world:
+    with World(AGENTS, gateway=GATEWAY, settings=SETTINGS) as world:
         yield world
 
 

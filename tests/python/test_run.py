@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from stubs import SERVICES, Client
 
-from world import HERE, Process, World, binary, wait_until
+from world import HERE, Process, World, wait_until
 
 
 @pytest.fixture
@@ -41,9 +41,7 @@ def free_port() -> int:
 
 
 def run(world: World, python: Path, **env: str) -> Process:
-    # From elsewhere: what is relative is so to the file.
-    words = [binary("mas"), "run", "--config", str(world.config), "--threads", "2"]
-    return world.start(words, {"MAS_PYTHON": str(python), "RUST_LOG": "info", **env})
+    return world.run({"MAS_PYTHON": str(python), "RUST_LOG": "info", **env}, HERE)
 
 
 def test_two_agents_complete_their_conversation(project: World, old_python: Path) -> None:
@@ -62,7 +60,9 @@ def test_two_agents_complete_their_conversation(project: World, old_python: Path
 def test_agents_outlive_a_killed_server(project: World, old_python: Path) -> None:
     """The old client does not connect again by itself; the launcher does that, with the same object."""
     running = run(project, old_python)
-    running.line("done: 20 rounds")
+    # Two workers and the planner; one that is still starting would be started anew.
+    starts = [running.line("i") for _ in range(3)]
+    assert sorted(line.partition(" | ")[2].split(":")[0] for line in starts) == ["done", "worker starts", "worker starts"]
     log = lambda: project.log("agents.log")  # noqa: E731
     agents = set(re.findall(r"/i\d started, pid (\d+)", log()))
     [server] = re.findall(r"mas-server started, pid (\d+)", log())
@@ -150,3 +150,56 @@ def test_migrate_refuses_what_run_refuses(project: World) -> None:
     (project.path / "certs/agents/worker.key").unlink()
     project.mas("migrate", "--check", str(project.config), "--json", expected=2)
     project.mas("migrate", "--check", str(project.path / "nowhere.yaml"), expected=2)
+
+
+def test_from_the_old_server_to_this_one_over_the_same_redis(project: World, old_python: Path) -> None:
+    """The five steps of docs/migrating.md in one: what the old server left is taken up."""
+    words = [str(old_python), "-u", "-m", "mas", "run", "--config-file", str(project.config)]
+    old = project.start(words, folder=project.path)
+    assert old.line("done: ") == "done: 20 rounds, sum 2470"
+    assert old.stop() == 0
+    envelope = {
+        "sender_id": "worker",
+        "target_id": "planner",
+        "message_type": "note",
+        "data": {"n": 7},
+        "meta": {
+            "version": 1,
+            "correlation_id": None,
+            "expects_reply": False,
+            "is_reply": False,
+            "sender_instance_id": "abcd1234",
+            "reply_to_instance_id": None,
+            "traceparent": None,
+            "tracestate": None,
+        },
+        "timestamp": 1760000000.5,
+        "message_id": "1760000000500000000",
+    }
+    stream = "agent.stream:planner"
+    project.redis("XADD", stream, "*", "envelope", json.dumps(envelope))
+    project.redis("XREADGROUP", "GROUP", "agents", "planner-abcd1234", "COUNT", "1", "STREAMS", stream, ">")
+    envelope["data"] = {"n": 8}
+    envelope["message_id"] = "1760000000500000001"
+    project.redis("XADD", stream, "*", "envelope", json.dumps(envelope))
+
+    with project.config.open("a") as config:
+        # The one held by a session of the old server need not wait as long as that takes by default.
+        config.write("delivery: {reclaim_idle_ms: 300}\n")
+    running = run(project, old_python)
+    # The state goes on where it was, and both messages arrive: the one that waited and the one that was held.
+    seen = {running.line("planner/i0 |") for _ in range(3)}
+    assert seen == {
+        "planner/i0 | done: 40 rounds, sum 4940",
+        "planner/i0 | note 7",
+        "planner/i0 | note 8",
+    }
+    assert running.stop() == 0
+    project.mas("audit", "verify", "--config", str(project.config))
+
+    # And back.
+    project.config.write_text(project.config.read_text().replace("delivery: {reclaim_idle_ms: 300}\n", ""))
+    with project.start(words, folder=project.path) as old:
+        assert old.line("done: ") == "done: 60 rounds, sum 7410"
+        assert old.stop() == 0
+

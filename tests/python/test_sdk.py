@@ -329,6 +329,26 @@ async def test_one_who_may_not_connect_is_told(world: World, server: Server) -> 
         await nobody.start()
 
 
+async def test_large_messages_do_not_end_the_session(world: World, server: Server) -> None:
+    alpha, beta = agent(world, server, "alpha"), agent(world, server, "beta")
+    arrived = collecting(beta)
+    async with alpha, beta:
+        for size in (1_100_000, 6_000_000):
+            with pytest.raises(Refused) as refused:
+                await alpha.send("beta", "work", {"a": "x" * size})
+            assert refused.value.code == "RESOURCE_EXHAUSTED"
+        # Together they are more than one event may have.
+        sizes = [30_000, 60_000, 100_000, 900_000, 10] * 8
+        await asyncio.gather(*(alpha.send("beta", "work", {"a": "x" * size}) for size in sizes))
+        got = [len((await asyncio.wait_for(arrived.get(), PATIENCE_S)).data["a"]) for _ in sizes]
+        assert sorted(got) == sorted(sizes)
+        if "commit" in alpha.features:
+            with pytest.raises(SetupError, match="commit of"):
+                async with alpha.commit() as commit:
+                    for _ in range(2):
+                        commit.send("beta", "work", {"a": "x" * 900_000})
+
+
 async def test_a_reply_needs_a_request(world: World, server: Server) -> None:
     alpha, beta = agent(world, server, "alpha"), agent(world, server, "beta")
     arrived = collecting(beta)
@@ -399,6 +419,49 @@ async def test_idempotency_keys(world: World, server: Server) -> None:
         assert first.message_id == again.message_id != other.message_id
         ids = [(await asyncio.wait_for(arrived.get(), PATIENCE_S)).id for _ in range(2)]
         assert sorted(ids) == sorted([first.message_id, other.message_id]) and arrived.empty()
+
+
+async def test_a_lost_answer_is_asked_for_again(world: World, server: Server) -> None:
+    alpha, beta = agent(world, server, "alpha"), agent(world, server, "beta")
+    arrived = collecting(beta)
+    async with alpha, beta:
+        need(alpha, "idempotency", "commit")
+        count = 300
+        sends = [
+            asyncio.create_task(alpha.send("beta", "work", {"n": n}, idempotency_key=f"k{n}")) for n in range(count)
+        ]
+        # Some are answered, some are on their way, some have not begun.
+        await asyncio.wait(sends, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(world.server, server.addr)
+        sent = await asyncio.gather(*sends)
+        ids = {one.message_id for one in sent}
+        assert len(ids) == count
+        seen: dict[int, set[str]] = {}
+        while len(seen) < count:
+            message = await asyncio.wait_for(arrived.get(), PATIENCE_S)
+            seen.setdefault(message.data["n"], set()).add(message.id)
+        assert seen == {n: {one.message_id} for n, one in enumerate(sent)}
+
+
+async def test_times_of_a_message(world: World, server: Server) -> None:
+    alpha, beta = agent(world, server, "alpha"), agent(world, server, "beta")
+    arrived = collecting(beta)
+    async with alpha, beta:
+        need(alpha, "ttl", "commit")
+        not_before = time.time() + 0.5
+        await alpha.send("beta", "work", {"n": "later"}, not_before=not_before)
+        await alpha.send("beta", "work", {"n": "now"})
+        assert (await asyncio.wait_for(arrived.get(), PATIENCE_S)).data["n"] == "now"
+        assert (await asyncio.wait_for(arrived.get(), PATIENCE_S)).data["n"] == "later"
+        assert time.time() >= not_before
+    # Nobody is there to take it in time.
+    async with alpha:
+        await alpha.send("beta", "work", {"n": "gone"}, ttl=0.001)
+        await alpha.send("beta", "work", {"n": "stays"}, ttl=600)
+        async with beta:
+            assert (await asyncio.wait_for(arrived.get(), PATIENCE_S)).data["n"] == "stays"
+            assert arrived.empty()
 
 
 async def test_versions_of_the_state(world: World, server: Server) -> None:

@@ -49,13 +49,21 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 class Process:
     """A process, the lines of its output, and its certain end."""
 
-    def __init__(self, words: list[str], *, env: dict[str, str] | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        *,
+        env: dict[str, str] | None = None,
+        log: Path | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._log: IO[bytes] | None = log.open("ab") if log else None
         self.popen = subprocess.Popen(
             words,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            cwd=folder,
             env={**os.environ, **(env or {})},
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -143,6 +151,7 @@ class World:
         self.path = Path(self._folder.name)
         self.certs = self.path / "certs"
         self._processes: list[Process] = []
+        self._runners: list[Process] = []
         self.mas("certs", "init", "--dir", str(self.certs))
         socket = self.path / "redis.sock"
         words = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--dir", str(self.path)]
@@ -203,12 +212,23 @@ class World:
         words = [binary("mas-server"), "--config", str(self.config), "--threads", "2", "--listen", listen]
         return Server(self._start(words, log="server.log"))
 
-    def start(self, words: list[str], env: dict[str, str] | None = None) -> Process:
+    def start(
+        self, words: list[str], env: dict[str, str] | None = None, folder: Path | None = None
+    ) -> Process:
         """A process that ends with this world; what it says on stderr goes to agents.log."""
-        return self._start(words, env=env, log="agents.log")
+        return self._start(words, env=env, log="agents.log", folder=folder)
 
-    def _start(self, words: list[str], *, env: dict[str, str] | None = None, log: str) -> Process:
-        process = Process(words, env=env, log=self.path / log)
+    def run(self, env: dict[str, str] | None = None, folder: Path | None = None) -> Process:
+        """`mas run` on the configuration, in its folder or another one."""
+        words = [binary("mas"), "run", "--config", str(self.config), "--threads", "2"]
+        runner = self._start(words, env=env, log="agents.log", folder=folder or self.path)
+        self._runners.append(runner)
+        return runner
+
+    def _start(
+        self, words: list[str], *, log: str, env: dict[str, str] | None = None, folder: Path | None = None
+    ) -> Process:
+        process = Process(words, env=env, log=self.path / log, folder=folder)
         self._processes.append(process)
         return process
 
@@ -223,8 +243,10 @@ class World:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def close(self) -> None:
-        # Agents first, Redis last.
+        # Agents first, Redis last. A runner has processes of its own, which it ends when it is asked.
         for process in reversed(self._processes):
+            if process in self._runners and process.popen.poll() is None:
+                process.stop()
             process.kill()
         self._folder.cleanup()
 

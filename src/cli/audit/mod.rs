@@ -24,8 +24,9 @@ use crate::audit::segment::SegmentError;
 use crate::config::Config;
 use crate::store::StoreError;
 
+pub(crate) use crate::audit::json::record_json;
 pub(crate) use source::{Range, Source};
-pub(crate) use text::{record_json, record_line};
+pub(crate) use text::record_line;
 pub(crate) use verify::verify_trail;
 
 /// Subcommands of `mas audit`.

@@ -12,7 +12,6 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::query::each_record;
-use super::text::time_text;
 use super::verify::{Trust, TrustArgs, optional_config, read_keys};
 use super::{Range, Source, SourceArgs, Trouble, record_line};
 use crate::audit::checkpoint::Checkpoint;
@@ -23,6 +22,7 @@ use crate::audit::proof::{MAX_PROOF_BYTES, Proof, Proven, Receipt};
 use crate::audit::segment::Item;
 use crate::audit::{Action, LaneId};
 use crate::cli::exit::Exit;
+use crate::cli::text::time_text;
 
 /// Arguments of `proof`.
 #[derive(Debug, Args)]

@@ -113,7 +113,7 @@ fn csv_line(lane: &LaneId, record: &View<'_>) -> String {
     let cells: [String; COLUMNS.len()] = [
         cell(lane.as_str()),
         record.seq.to_string(),
-        super::text::time_text(record.time_us),
+        crate::cli::text::time_text(record.time_us),
         record.action.as_str().to_owned(),
         record.decision.as_str().to_owned(),
         cell(record.agent),

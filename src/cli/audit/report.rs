@@ -8,7 +8,6 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::filter::{TimeArgs, findings};
-use super::text::time_text;
 use super::verify::{
     Meter, Trust, TrustArgs, max_age_ms, optional_config, report_json, verify_source, write_report,
 };
@@ -16,6 +15,7 @@ use super::{Range, Source, SourceArgs, Trouble};
 use crate::audit::verify::{Plain, Report};
 use crate::audit::{Action, Decision, View};
 use crate::cli::exit::Exit;
+use crate::cli::text::time_text;
 
 /// Names that are counted one by one; further ones are counted together.
 const MAX_NAMES: usize = 100_000;

@@ -11,12 +11,12 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::query::each_record;
-use super::text::time_text;
 use super::verify::optional_config;
 use super::{Range, Source, SourceArgs, Trouble};
 use crate::audit::verify::Plain;
 use crate::audit::{Action, Decision, LaneId, Record, View};
 use crate::cli::exit::Exit;
+use crate::cli::text::time_text;
 
 /// Most steps of one message that are shown.
 const MAX_STEPS: usize = 10_000;

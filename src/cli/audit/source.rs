@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{SourceArgs, Trouble};
 use crate::audit::lane::split_block;
@@ -13,8 +12,8 @@ use crate::audit::record::View;
 use crate::audit::segment::{Header, Item, SegmentKind, SegmentReader};
 use crate::audit::{LaneId, lane};
 use crate::config::Config;
-use crate::store::Connection;
 use crate::store::walk::{Start, Walk};
+use crate::store::{Connection, Endpoint};
 
 /// Most files of one trail.
 const MAX_FILES: usize = 100_000;
@@ -100,7 +99,7 @@ impl Source {
         let Some(config) = config else {
             return Err(Trouble::Usage("no configuration, and no --export FILE".to_owned()));
         };
-        let connection = Connection::open(&config.redis.url, Duration::from_millis(config.redis.timeout_ms))?;
+        let connection = Endpoint::new(&config.redis).open()?;
         Ok(if parts.is_empty() { Self::Live(connection) } else { Self::Joined(parts, connection) })
     }
 

@@ -11,13 +11,13 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::source::{self, Progress};
-use super::text::time_text;
 use super::{Range, Source, SourceArgs, Trouble, config};
 use crate::audit::keys::KeyHistory;
 use crate::audit::segment::Item;
 use crate::audit::verify::{AnchorReader, Damage, Freshness, Place, Questions, Report, Standing, Verifier};
 use crate::audit::{LaneId, View};
 use crate::cli::exit::Exit;
+use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::store::{Connection, entries};

@@ -53,7 +53,7 @@ fn redis(key: &str, value: &Value) -> (Outcome, &'static str) {
     use Outcome::{Differs, New, NoEffect, Same};
     match key {
         "url" if value.as_str() == Some("managed") => (New, "a private redis-server, started by `mas run`"),
-        "url" => (Same, "one server per Redis: a second one refuses to start"),
+        "url" => (Same, "what waits there, and agents' states, are taken up"),
         "decode_responses" => (NoEffect, "has no effect here"),
         "socket_timeout" if value.is_null() => (Differs, "no timeout there, 5 s here"),
         "socket_timeout" => (Same, "0.1 to 60 s"),

@@ -94,6 +94,51 @@ fn hostile_inputs_complete() {
     }
 }
 
+/// Large payloads that nobody made to cost time: lists of numbers, tables, prose in every form.
+#[test]
+fn large_honest_payloads_are_within_the_budget() {
+    let dlp = defaults();
+    let mut scratch = Scratch::new();
+    let fill = |unit: &str| unit.repeat((1 << 20) / unit.len());
+    let prose = fill("The committee met on Tuesday, 12 March, and agreed to publish the minutes by 4 pm.\n");
+    let row = "{\"id\":\"7b1d6b1e-4f0a-4c44-9c7e-2f1f0f9a1b2c\",\"n\":12,\"at\":\"2024-05-01T12:30:45Z\",\"ok\":true},";
+    let rows = format!("[{}1]", fill(row));
+    let log = fill(
+        "2024-05-01T12:30:45.123Z INFO http 10.0.3.7 GET /v1/items/55?page=2 200 12ms token_count=17 key=a\n",
+    );
+    let code = fill("let token = next_token(&mut self.key)?; // the password is checked in auth.rs:120\n");
+    let encoded = |text: &str| serde_json::Value::from(text).to_string();
+    for (name, data) in [
+        ("bits", format!("{{\"x\":[{}1]}}", fill("0,"))),
+        ("counts", format!("{{\"x\":[{}1]}}", fill("1289,"))),
+        ("vector", format!("{{\"x\":[{}1]}}", fill("-0.03718549,0.91120034,"))),
+        ("exponents", format!("{{\"x\":[{}1]}}", fill("1.7320508e-05,"))),
+        ("words", format!("{{\"x\":[{}1]}}", fill("\"word\",\"of\",\"mouth\","))),
+        ("table", format!("{{\"x\":{}}}", encoded(&fill("12.5,1289,7,0.25,1042\n")))),
+        ("prose", format!("{{\"x\":{}}}", encoded(&prose))),
+        ("prose, escaped", format!("{{\"x\":{}}}", encoded(&format!("100%25 {prose}")))),
+        ("rows", format!("{{\"x\":{rows}}}")),
+        ("rows in a string", format!("{{\"x\":{}}}", encoded(&rows))),
+        ("rows in a string, escaped", format!("{{\"x\":{}}}", encoded(&format!("[\"100%25\",{rows}]")))),
+        ("log", format!("{{\"x\":{}}}", encoded(&log))),
+        ("code", format!("{{\"x\":{}}}", encoded(&code))),
+        ("other letters", format!("{{\"x\":\"{}\"}}", fill("Καλημέρα κόσμε. שלום עולם. 你好，世界。"))),
+        ("image", format!("{{\"x\":\"{}\"}}", fill("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"))),
+    ] {
+        let scan = dlp.scan("t", &data, &mut scratch);
+        assert!(!scan.truncated, "{name}");
+        assert_eq!(scan.action, Action::Allow, "{name}: {:?}", scan.findings.first());
+    }
+}
+
+#[test]
+fn what_is_made_to_cost_time_is_blocked_unseen() {
+    let list = |pairs: usize| format!("{{\"password\":[{}1]}}", "\"12\",\"34\",".repeat(pairs));
+    assert!(scan(&list(100_000)).truncated);
+    // A message that is no larger than most may hold anything: there is a budget that all have.
+    assert!(!scan(&list(400)).truncated);
+}
+
 #[test]
 fn many_findings_are_counted() {
     let data = format!("{{\"x\":[{}1]}}", "\"123-45-6789\",".repeat(1000));

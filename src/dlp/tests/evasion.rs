@@ -133,3 +133,14 @@ fn splitting_over_siblings_does_not_hide() {
     assert_clean(r#"{"a":"123","b":"45","c":"6789"}"#);
     assert_clean(r#"{"zips":["45320","94107","10001","60601"]}"#);
 }
+
+#[test]
+fn escapes_far_apart_in_one_text_are_all_taken_off() {
+    let far = "é lorem ipsum ".repeat(700);
+    let data = text(&format!("{far}%3123-45-6789 {far}&#50;24-56-7890 {far}"));
+    let scan = scan(&data);
+    assert_eq!(scan.findings.len(), 2, "{:?}", scan.findings);
+    let redacted = scan.redacted.unwrap();
+    assert!(redacted.contains("XXX-XX-6789") && redacted.contains("XXX-XX-7890"), "{redacted}");
+    assert_eq!(redacted.matches("lorem").count(), 3 * 700);
+}

@@ -21,7 +21,7 @@ fn get(redis: &ManagedRedis, key: &str) -> Option<String> {
 #[test]
 fn data_survive_a_stop() {
     let (_folder, data_dir) = folder();
-    let mut redis = ManagedRedis::start(&data_dir).unwrap();
+    let mut redis = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
     assert!(!redis.exited());
     assert_eq!(redis.url(), format!("unix://{}/redis.sock", data_dir.display()));
     let mode = std::fs::metadata(&data_dir).unwrap().permissions().mode();
@@ -31,14 +31,14 @@ fn data_survive_a_stop() {
     assert!(redis.exited());
     drop(redis);
 
-    let redis = ManagedRedis::start(&data_dir).unwrap();
+    let redis = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
     assert_eq!(get(&redis, "key").as_deref(), Some("kept"));
 }
 
 #[test]
 fn a_left_one_is_adopted_and_shut_down() {
     let (_folder, data_dir) = folder();
-    let mut first = ManagedRedis::start(&data_dir).unwrap();
+    let mut first = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
     set(&first, "key", "kept");
     // What a killed runner leaves: a running child, and the lock released.
     let Process::Child(mut left) = std::mem::replace(&mut first.process, Process::None) else {
@@ -46,7 +46,7 @@ fn a_left_one_is_adopted_and_shut_down() {
     };
     drop(first);
 
-    let mut second = ManagedRedis::start(&data_dir).unwrap();
+    let mut second = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
     assert!(matches!(second.process, Process::Adopted(_)));
     assert_eq!(second.pid(), Some(left.id()));
     assert_eq!(get(&second, "key").as_deref(), Some("kept"));
@@ -59,15 +59,15 @@ fn a_stale_socket_is_no_obstacle() {
     let (_folder, data_dir) = folder();
     data_dir::prepare(&data_dir).unwrap();
     drop(std::os::unix::net::UnixListener::bind(data_dir.join(MANAGED_SOCKET)).unwrap());
-    let redis = ManagedRedis::start(&data_dir).unwrap();
+    let redis = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
     assert!(matches!(redis.process, Process::Child(_)));
 }
 
 #[test]
 fn a_second_runner_is_kept_out() {
     let (_folder, data_dir) = folder();
-    let first = ManagedRedis::start(&data_dir).unwrap();
-    let second = ManagedRedis::start(&data_dir);
+    let first = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
+    let second = ManagedRedis::start(&data_dir, Fsync::EverySecond);
     assert!(matches!(second, Err(RunnerError::DataDirInUse { .. })));
     assert_eq!(get(&first, "key"), None);
 }
@@ -78,7 +78,7 @@ fn the_log_says_why_it_ended_early() {
     data_dir::prepare(&data_dir).unwrap();
     // Its append-only directory cannot be made where a file is.
     std::fs::write(data_dir.join("appendonlydir"), "").unwrap();
-    let Err(error) = ManagedRedis::start(&data_dir) else {
+    let Err(error) = ManagedRedis::start(&data_dir, Fsync::EverySecond) else {
         panic!("started");
     };
     let RunnerError::RedisEnded { status, log, .. } = &error else {
@@ -94,6 +94,6 @@ fn a_request_to_stop_ends_the_start() {
     let stop = StopSignal::new();
     stop.stop();
     // It may be quicker than the first look at the request, but must not hang.
-    let started = ManagedRedis::start_unless_stopped(&data_dir, &stop);
+    let started = ManagedRedis::start_unless_stopped(&data_dir, Fsync::Always, &stop);
     assert!(matches!(started, Ok(_) | Err(RunnerError::Stopped)));
 }

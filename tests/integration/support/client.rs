@@ -176,6 +176,41 @@ impl Client {
     }
 }
 
+/// What a look at a session's stream found.
+#[derive(Debug)]
+pub enum Polled {
+    Delivered(Delivered),
+    Nothing,
+    Ended,
+}
+
+impl Client {
+    /// A session, if the server opens it in time.
+    pub fn try_open(&self, instance: &str, timeout: Duration) -> Option<Session> {
+        let session = self.stream();
+        session.hello(instance);
+        match session.event(timeout) {
+            Some(Ok(ServerKind::Welcome(_))) => Some(session),
+            _ => None,
+        }
+    }
+}
+
+impl Session {
+    /// The next delivery, if there is one, from a stream that may end at any time.
+    pub fn poll(&self, timeout: Duration) -> Polled {
+        if let Some(delivered) = self.deliveries.lock().unwrap().pop_front() {
+            return Polled::Delivered(delivered);
+        }
+        match self.event(timeout) {
+            None => Polled::Nothing,
+            Some(Err(_)) => Polled::Ended,
+            Some(Ok(ServerKind::Delivery(delivery))) => Polled::Delivered(delivery.into()),
+            Some(Ok(other)) => panic!("unexpected event {other:?}"),
+        }
+    }
+}
+
 /// A session whose client never reads anything.
 pub struct Deaf {
     _parts: (grpcio::ClientDuplexSender<ClientEvent>, grpcio::ClientDuplexReceiver<ServerEvent>),
@@ -376,24 +411,8 @@ impl Session {
     /// The next delivery, or nothing within `timeout`.
     #[track_caller]
     pub fn next_within(&self, timeout: Duration) -> Option<Delivered> {
-        let give_up = Instant::now() + timeout;
-        loop {
-            if let Some(delivered) = self.deliveries.lock().unwrap().pop_front() {
-                return Some(delivered);
-            }
-            self.sort(self.event(give_up.saturating_duration_since(Instant::now()))?);
-        }
-    }
-
-    #[track_caller]
-    fn sort(&self, event: Result<ServerKind, Ended>) {
-        match event {
-            Ok(ServerKind::Delivery(delivery)) => self.deliveries.lock().unwrap().push_back(delivery.into()),
-            Ok(ServerKind::Deliveries(batch)) => {
-                self.deliveries.lock().unwrap().extend(batch.deliveries.into_iter().map(Delivered::from));
-            }
-            Ok(ServerKind::Results(results)) => self.results.lock().unwrap().extend(results.results),
-            Ok(other) => panic!("unexpected event {other:?}"),
+        match self.try_next(timeout)? {
+            Ok(delivered) => Some(delivered),
             Err(ended) => panic!("the stream ended: {ended:?}"),
         }
     }
@@ -410,7 +429,10 @@ impl Session {
             if let Some(result) = self.results.lock().unwrap().pop_front() {
                 return result;
             }
-            self.sort(self.event(PATIENCE).expect("a result"));
+            match self.event(PATIENCE).expect("a result") {
+                Ok(event) => self.sort(event),
+                Err(ended) => panic!("the stream ended: {ended:?}"),
+            }
         }
     }
 
@@ -432,6 +454,7 @@ impl Session {
     }
 
     /// The next delivery, or nothing within `timeout`, or how the stream ended.
+    #[track_caller]
     pub fn try_next(&self, timeout: Duration) -> Option<Result<Delivered, Ended>> {
         let give_up = Instant::now() + timeout;
         loop {
@@ -439,9 +462,21 @@ impl Session {
                 return Some(Ok(delivered));
             }
             match self.event(give_up.saturating_duration_since(Instant::now()))? {
+                Ok(event) => self.sort(event),
                 Err(ended) => return Some(Err(ended)),
-                event => self.sort(event),
             }
+        }
+    }
+
+    #[track_caller]
+    fn sort(&self, event: ServerKind) {
+        match event {
+            ServerKind::Delivery(delivery) => self.deliveries.lock().unwrap().push_back(delivery.into()),
+            ServerKind::Deliveries(batch) => {
+                self.deliveries.lock().unwrap().extend(batch.deliveries.into_iter().map(Delivered::from));
+            }
+            ServerKind::Results(results) => self.results.lock().unwrap().extend(results.results),
+            other => panic!("unexpected event {other:?}"),
         }
     }
 

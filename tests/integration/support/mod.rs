@@ -5,7 +5,7 @@ mod process;
 mod redis;
 mod world;
 
-pub use client::{Client, Ended, Refused, Session};
+pub use client::{Client, Ended, Polled, Refused, Session};
 pub use process::Process;
 pub use redis::Redis;
 pub use world::{Blocks, Server, World};
@@ -23,4 +23,9 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < give_up, "waited in vain: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// A port that nobody listens on, for programs that cannot choose one themselves.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

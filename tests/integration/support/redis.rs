@@ -7,13 +7,21 @@ use super::{Process, until};
 
 pub struct Redis {
     dir: PathBuf,
+    options: Vec<String>,
     process: Option<Process>,
+    appendfsync: &'static str,
 }
 
 impl Redis {
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// With further options, as on its command line.
+    pub fn start_with(dir: &Path, options: &[&str]) -> Self {
         std::fs::create_dir_all(dir).unwrap();
-        let mut redis = Self { dir: dir.to_path_buf(), process: None };
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut redis = Self { dir: dir.to_path_buf(), options, process: None, appendfsync: "everysec" };
         redis.resume();
         redis
     }
@@ -30,22 +38,38 @@ impl Redis {
         self.process.take().expect("Redis runs").kill();
     }
 
+    /// From now on nothing is answered before it is on disk. With `everysec` Redis puts a write off for up
+    /// to two seconds while an fsync is under way: what it has answered can be lost with its process.
+    pub fn fsync_always(&mut self) {
+        self.appendfsync = "always";
+        let _: String = self.query(&["CONFIG", "SET", "appendfsync", "always"]);
+    }
+
     /// Starts it again on the same data.
     pub fn resume(&mut self) {
         let _ = std::fs::remove_file(self.socket());
         let mut command = Command::new("redis-server");
         command
             .args(["--port", "0", "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"])
+            .args(["--appendfsync", self.appendfsync])
             .arg("--unixsocket")
             .arg(self.socket())
             .arg("--dir")
             .arg(&self.dir)
+            .args(&self.options)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         self.process = Some(Process::start(&mut command));
         until("Redis answers", || {
             self.try_connect().is_ok_and(|mut c| redis::cmd("PING").query::<String>(&mut c).is_ok())
         });
+    }
+
+    /// Ends it and starts it with further options on the same data.
+    pub fn restart_with(&mut self, options: &[&str]) {
+        self.kill();
+        self.options = options.iter().map(|option| (*option).to_owned()).collect();
+        self.resume();
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {

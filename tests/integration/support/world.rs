@@ -40,6 +40,8 @@ pub struct World {
     agents: String,
     settings: String,
     gateway: String,
+    /// The inside of `gateway.redis`, where it is not the default.
+    redis_settings: Option<String>,
     // Dropped last.
     dir: TempDir,
 }
@@ -69,6 +71,7 @@ impl World {
             agents: agents.to_owned(),
             settings: settings.to_owned(),
             gateway: UNLIMITED.to_owned(),
+            redis_settings: None,
             dir,
         };
         world.write_config();
@@ -78,6 +81,12 @@ impl World {
     /// Replaces the `gateway` settings beside Redis, as the inside of a YAML flow mapping.
     pub fn set_gateway(&mut self, gateway: &str) {
         gateway.clone_into(&mut self.gateway);
+        self.write_config();
+    }
+
+    /// Replaces the `gateway.redis` settings, as the inside of a YAML flow mapping.
+    pub fn set_redis(&mut self, settings: &str) {
+        self.redis_settings = Some(settings.to_owned());
         self.write_config();
     }
 
@@ -100,13 +109,12 @@ impl World {
     }
 
     fn write_config(&self) {
+        let default = || format!("url: '{}', socket_timeout: 2", self.redis.url());
+        let redis = self.redis_settings.clone().unwrap_or_else(default);
         let text = format!(
             "server_listen_addr: 127.0.0.1:0\ntls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
-             tls_server_key_path: certs/server.key\ngateway: {{redis: {{url: '{}', socket_timeout: 2}}, {}}}\n{}{}",
-            self.redis.url(),
-            self.gateway,
-            self.settings,
-            self.agents
+             tls_server_key_path: certs/server.key\ngateway: {{redis: {{{redis}}}, {}}}\n{}{}",
+            self.gateway, self.settings, self.agents
         );
         std::fs::write(self.config_path(), text).unwrap();
     }
@@ -164,6 +172,12 @@ impl World {
     pub fn client(&self, server: &Server, agent: &str) -> Client {
         let (cert, key) = self.certificate(agent);
         self.client_with(server, cert, key)
+    }
+
+    /// A client of whatever server is at an address.
+    pub fn client_at(&self, addr: &str, agent: &str) -> Client {
+        let pair = self.certificate(agent);
+        Client::new(addr, std::fs::read(ca_file(&self.certs())).unwrap(), Some(pair))
     }
 
     pub fn client_with(&self, server: &Server, cert: Vec<u8>, key: Vec<u8>) -> Client {

@@ -19,7 +19,7 @@ from ._link import Link
 from ._payload import Payload, to_json
 from ._proto import runtime_pb2 as pb
 from ._receipt import Receipt, Sent
-from ._session import Session
+from ._session import MAX_COMMIT_BYTES, Session
 from .errors import MasError, NoReply, NotConnected, OutcomeUnknown, SetupError, Unsupported
 
 # Waits before a call is tried again, in seconds: doubling, of each half to all.
@@ -118,7 +118,7 @@ class Calls:
 
         async def once(session: Session, timeout: float) -> pb.SendResponse:
             options.require(session)
-            if session.offers(_wire.SUBMIT):
+            if session.takes(request):
                 return (await session.submit(pb.Submission(send=request))).send
             return await self._methods.send(request, timeout=timeout)
 
@@ -128,7 +128,7 @@ class Calls:
         """Replies to a request."""
 
         async def once(session: Session, timeout: float) -> pb.ReplyResponse:
-            if session.offers(_wire.SUBMIT):
+            if session.takes(request):
                 return (await session.submit(pb.Submission(reply=request))).reply
             return await self._methods.reply(request, timeout=timeout)
 
@@ -139,7 +139,7 @@ class Calls:
 
         async def once(session: Session, timeout: float) -> pb.RequestResponse:
             options.require(session)
-            if session.offers(_wire.SUBMIT):
+            if session.takes(request):
                 return (await session.submit(pb.Submission(request=request))).request
             return await self._methods.request(request, timeout=timeout)
 
@@ -222,6 +222,8 @@ class Calls:
         async def once(session: Session, _timeout: float) -> pb.CommitResponse:
             if not (session.offers(_wire.SUBMIT) and session.offers(_wire.COMMIT)):
                 raise Unsupported("this server has no atomic commit")
+            if (size := commit.ByteSize()) > MAX_COMMIT_BYTES:
+                raise SetupError(f"a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}")
             return (await session.submit(pb.Submission(commit=commit))).commit
 
         return await self.call(once, again=False)

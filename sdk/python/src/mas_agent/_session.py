@@ -18,6 +18,11 @@ from .errors import NotConnected, OutcomeUnknown
 MAX_SUBMISSIONS = 256
 # Submissions or acknowledgements in one event.
 MAX_BATCH = 64
+# Bytes of submissions in one event. An event that is longer than the server takes ends the stream; what it takes
+# is configured there, and more than this in any case. What is longer goes the unary way.
+MAX_BATCH_BYTES = 64 * 1024
+# Longest commit, which has no other way than the stream.
+MAX_COMMIT_BYTES = 1024 * 1024
 
 FEATURES = (_wire.SUBMIT, _wire.DELIVERIES)
 
@@ -35,7 +40,9 @@ class Session:
         self._nacks: deque[pb.Nack] = deque()
         self._submissions: deque[pb.Submission] = deque()
         self._wake = asyncio.Event()
+        # Whether everything has been handed to the stream.
         self._idle = asyncio.Event()
+        self._idle.set()
         self._ended = False
         self._references = itertools.count(1)
         self._results: dict[int, asyncio.Future[pb.SubmissionResult]] = {}
@@ -49,12 +56,16 @@ class Session:
     def ack(self, delivery_id: str) -> None:
         """Tells the server that a delivery was handled."""
         self._acks.append(delivery_id)
-        self._wake.set()
+        self._wake_writer()
 
     def nack(self, delivery_id: str, reason: str, retryable: bool) -> None:
         """Tells the server that a delivery was not handled."""
         self._nacks.append(pb.Nack(delivery_id=delivery_id, reason=reason, retryable=retryable))
-        self._wake.set()
+        self._wake_writer()
+
+    def takes(self, request: pb.SendRequest | pb.RequestRequest | pb.ReplyRequest) -> bool:
+        """Whether the call can be made on the stream."""
+        return self.offers(_wire.SUBMIT) and request.ByteSize() <= MAX_BATCH_BYTES
 
     async def submit(self, submission: pb.Submission) -> pb.SubmissionResult:
         """Makes a call on the stream. Raises what the failure means."""
@@ -69,7 +80,7 @@ class Session:
         result.add_done_callback(self._answered)
         self._results[reference] = result
         self._submissions.append(submission)
-        self._wake.set()
+        self._wake_writer()
         answer = await asyncio.shield(result)
         if answer.WhichOneof("outcome") == "failure":
             raise _wire.failure_of_submission(answer.failure)
@@ -94,9 +105,12 @@ class Session:
 
     async def flushed(self) -> None:
         """Returns when everything has been handed to the stream."""
-        while not self._ended and (self._acks or self._nacks or self._submissions):
-            self._idle.clear()
+        if not self._ended:
             await self._idle.wait()
+
+    def _wake_writer(self) -> None:
+        self._idle.clear()
+        self._wake.set()
 
     def _answered(self, result: asyncio.Future[pb.SubmissionResult]) -> None:
         self._slots.release()
@@ -136,11 +150,18 @@ class Session:
         if self._acks:
             if _wire.ACKS not in self.features:
                 return pb.ClientEvent(ack=pb.Ack(delivery_id=self._acks.popleft()))
-            return pb.ClientEvent(acks=pb.Acks(delivery_ids=_take(self._acks)))
+            count = min(len(self._acks), MAX_BATCH)
+            return pb.ClientEvent(acks=pb.Acks(delivery_ids=[self._acks.popleft() for _ in range(count)]))
         if self._submissions:
-            return pb.ClientEvent(submit=pb.Submit(submissions=_take(self._submissions)))
+            return pb.ClientEvent(submit=pb.Submit(submissions=self._next_submissions()))
         return None
 
-
-def _take(queue: deque[Any]) -> list[Any]:
-    return [queue.popleft() for _ in range(min(len(queue), MAX_BATCH))]
+    def _next_submissions(self) -> list[pb.Submission]:
+        taken = [self._submissions.popleft()]
+        room = MAX_BATCH_BYTES - taken[0].ByteSize()
+        while self._submissions and len(taken) < MAX_BATCH:
+            room -= self._submissions[0].ByteSize()
+            if room < 0:
+                break
+            taken.append(self._submissions.popleft())
+        return taken

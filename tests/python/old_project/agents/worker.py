@@ -4,6 +4,9 @@ from agents.models import Task
 
 
 class WorkerAgent(Agent):
+    async def on_start(self) -> None:
+        print("worker starts", flush=True)
+
     @Agent.on("square", model=Task)
     async def on_square(self, message: AgentMessage, task: Task) -> None:
         await message.reply("squared", {"square": task.number**2})

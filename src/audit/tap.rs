@@ -1,0 +1,82 @@
+//! Where committed blocks are handed to the copy in a file. A worker never waits here: what there is no room
+//! for is left out, and the copy reads it back from the store.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::lane::LaneId;
+
+/// Blocks that may wait.
+const MAX_BLOCKS: usize = 4096;
+/// Bytes in them.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// A block that is committed.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its lane.
+    pub lane: LaneId,
+    /// Sequence of its first record.
+    pub first_seq: u64,
+    /// The records, each behind a `u32` length.
+    pub bytes: Vec<u8>,
+}
+
+/// The workers' side.
+#[derive(Debug)]
+pub struct Tap {
+    blocks: Sender<Committed>,
+    waiting_bytes: AtomicUsize,
+    missed: AtomicBool,
+}
+
+impl Tap {
+    /// A tap and what runs out of it.
+    pub fn new() -> (Self, Receiver<Committed>) {
+        let (blocks, feed) = crossbeam_channel::bounded(MAX_BLOCKS);
+        (Self { blocks, waiting_bytes: AtomicUsize::new(0), missed: AtomicBool::new(false) }, feed)
+    }
+
+    /// Hands a block over, or notes that it was not. Hot path: one copy of its bytes.
+    pub fn offer(&self, lane: &LaneId, first_seq: u64, bytes: &[u8]) {
+        let before = self.waiting_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        let block = || Committed { lane: lane.clone(), first_seq, bytes: bytes.to_vec() };
+        if before + bytes.len() > MAX_BYTES || self.blocks.try_send(block()).is_err() {
+            let _ = self.waiting_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+            self.missed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Accounts for a block that was taken.
+    pub fn taken(&self, block: &Committed) {
+        let _ = self.waiting_bytes.fetch_sub(block.bytes.len(), Ordering::Relaxed);
+    }
+
+    /// Whether a block was left out since this was asked last.
+    pub fn take_missed(&self) -> bool {
+        self.missed.swap(false, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_no_room_for_is_noted_and_nobody_waits() {
+        let (tap, feed) = Tap::new();
+        let lane = LaneId::from_stored("l");
+        for seq in 0..MAX_BLOCKS as u64 + 1 {
+            tap.offer(&lane, seq, b"record");
+        }
+        assert!(tap.take_missed() && !tap.take_missed());
+        assert_eq!(feed.len(), MAX_BLOCKS);
+        for block in feed.try_iter() {
+            tap.taken(&block);
+        }
+        assert_eq!(tap.waiting_bytes.load(Ordering::Relaxed), 0);
+        tap.offer(&lane, 1, &vec![0; MAX_BYTES + 1]);
+        assert!(tap.take_missed() && feed.is_empty());
+    }
+}

@@ -1,0 +1,419 @@
+//! `mas dlq`: dead letters looked through, put back, removed. Each letter that is put back or removed goes on
+//! record in the transaction that does it.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
+
+use super::exit::Exit;
+use super::operator::{self, Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
+use super::text::{parse_time, plain, table, time_text};
+use crate::audit::{Action, Fields};
+use crate::clock::Now;
+use crate::config::Config;
+use crate::ids::AgentId;
+use crate::store::Connection;
+use crate::store::answers::EntryId;
+use crate::store::dead_letters::{self, Filter, Held, Letter, Origin};
+
+/// Most letters that `list` shows at once.
+const MAX_LIST: u64 = 1000;
+/// Letters that `show`, `redrive` and `drop` look up in one step.
+const STEP: usize = 16;
+
+/// Subcommands of `mas dlq`.
+#[derive(Debug, Subcommand)]
+pub enum DlqCommand {
+    /// Show dead letters, oldest first, a page at a time.
+    List(ListArgs),
+    /// Show letters whole: payload, and how each delivery failed.
+    Show(ChangeArgs),
+    /// Put letters back where they came from, with the same message id.
+    Redrive(ChangeArgs),
+    /// Remove letters for good.
+    Drop(ChangeArgs),
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    which: Which,
+    /// Letters behind this one: where the page before ended.
+    #[arg(long, value_name = "ID", value_parser = parse_entry)]
+    after: Option<EntryId>,
+    /// Letters at most.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=MAX_LIST))]
+    limit: u64,
+}
+
+/// Arguments of the other commands.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// The letters, by the ids that `list` shows.
+    #[arg(value_name = "ID", value_parser = parse_entry)]
+    ids: Vec<EntryId>,
+    #[command(flatten)]
+    source: Source,
+    #[command(flatten)]
+    which: Which,
+    /// Every letter that there is now.
+    #[arg(long)]
+    all: bool,
+    /// Letters at most.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: u64,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// Filters; all of them must fit.
+#[derive(Debug, Args)]
+struct Which {
+    /// Letters of this agent's inbox.
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<String>,
+    /// Letters that died of this.
+    #[arg(long = "died-of", value_name = "REASON")]
+    died_of: Option<String>,
+    /// The letter of this message.
+    #[arg(long, value_name = "ID")]
+    message: Option<Uuid>,
+    /// Died then or later: 2026-01-31T12:00:00Z, 2026-01-31, or how long ago: 90s, 15m, 2h, 3d.
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    from: Option<u64>,
+    /// Died then or earlier.
+    #[arg(long, value_name = "TIME", value_parser = parse_when)]
+    to: Option<u64>,
+}
+
+fn parse_entry(text: &str) -> Result<EntryId, String> {
+    EntryId::parse(text).ok_or_else(|| format!("{text:?} is no id of a dead letter"))
+}
+
+fn parse_when(text: &str) -> Result<u64, String> {
+    parse_time(text, Now::read().unix_us)
+}
+
+impl Which {
+    fn filter(&self) -> Result<Filter, Trouble> {
+        let agent = self.agent.as_deref().map(|name| {
+            AgentId::parse(name).ok_or_else(|| Trouble::Usage(format!("{name:?} is no agent id")))
+        });
+        Ok(Filter {
+            agent: agent.transpose()?,
+            reason: self.died_of.clone(),
+            message: self.message,
+            from_ms: self.from,
+            to_ms: self.to,
+        })
+    }
+}
+
+/// Runs one command.
+pub fn run(command: DlqCommand) -> Exit {
+    let outcome = match &command {
+        DlqCommand::List(args) => list(args),
+        DlqCommand::Show(args) => show(args),
+        DlqCommand::Redrive(args) => change(args, Action::Redriven),
+        DlqCommand::Drop(args) => change(args, Action::Dropped),
+    };
+    operator::exit("dlq", outcome)
+}
+
+fn list(args: &ListArgs) -> Result<Exit, Trouble> {
+    let filter = args.which.filter()?;
+    let mut connection = operator::connect(&args.source.config()?)?;
+    let found = dead_letters::find(&mut connection, &filter, args.after, args.limit as usize)?;
+    let mut out = std::io::stdout().lock();
+    if args.source.json {
+        for letter in &found.letters {
+            writeln!(out, "{}", letter_json(letter, false))?;
+        }
+        return Ok(Exit::Done);
+    }
+    let mut rows = vec![["ID", "DIED", "AGENT", "REASON", "ATTEMPTS", "MESSAGE"].map(str::to_owned).to_vec()];
+    rows.extend(found.letters.iter().map(|letter| {
+        let message = letter.message_id().map(|id| id.to_string()).unwrap_or_default();
+        vec![
+            letter.id.to_string(),
+            time_text(letter.time_ms.saturating_mul(1000)),
+            plain(&letter.agent),
+            plain(&letter.reason),
+            letter.attempts.to_string(),
+            message,
+        ]
+    }));
+    write!(out, "{}", table(&rows))?;
+    if let Some(after) = found.after {
+        writeln!(out, "more: --after {after}")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn show(args: &ChangeArgs) -> Result<Exit, Trouble> {
+    let filter = args.filter()?;
+    let mut connection = operator::connect(&args.source.config()?)?;
+    let mut out = std::io::stdout().lock();
+    let mut exit = Exit::Done;
+    let mut letters = Letters::new(args, filter, &mut connection)?;
+    while let Some(next) = letters.next(&mut connection)? {
+        match next {
+            Err(id) => {
+                eprintln!("mas dlq: there is no dead letter {id}");
+                exit = Exit::Failed;
+            }
+            Ok(letter) if args.source.json => writeln!(out, "{}", letter_json(&letter, true))?,
+            Ok(letter) => writeln!(out, "{}", letter_text(&letter))?,
+        }
+    }
+    Ok(exit)
+}
+
+/// Redrives or drops.
+fn change(args: &ChangeArgs, action: Action) -> Result<Exit, Trouble> {
+    let filter = args.filter()?;
+    let config = args.source.config()?;
+    let mut operator = Operator::connect(&config, &args.why)?;
+    let mut letters = Letters::new(args, filter, &mut operator.connection)?;
+    let mut out = std::io::stdout().lock();
+    let (mut done, mut failed) = (0_u64, 0_u64);
+    while let Some(next) = letters.next(&mut operator.connection)? {
+        let id = match &next {
+            Ok(letter) => letter.id,
+            Err(id) => *id,
+        };
+        match change_one(&mut operator, &config, id, action) {
+            Ok(letter) => {
+                done += 1;
+                let message = letter.message_id().map(|id| id.to_string());
+                if args.source.json {
+                    let line = json!({
+                        "id": id.to_string(), "message_id": message, "outcome": action.as_str(),
+                        "agent_id": letter.agent, "stream": letter.stream,
+                    });
+                    writeln!(out, "{line}")?;
+                } else {
+                    let (what, whose) = (action.as_str(), plain(&letter.stream));
+                    writeln!(out, "{what}  {id}  {whose}  {}", message.unwrap_or_default())?;
+                }
+            }
+            Err(Trouble::Refused(why)) => {
+                failed += 1;
+                if args.source.json {
+                    let line = json!({"id": id.to_string(), "outcome": "failed", "problem": why});
+                    writeln!(out, "{line}")?;
+                } else {
+                    eprintln!("mas dlq: {id}: {why}");
+                }
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    operator.close()?;
+    if !args.source.json {
+        writeln!(out, "{done} {}, {failed} left where they are", action.as_str())?;
+        if letters.is_cut() {
+            writeln!(out, "there are more: --limit is {}", args.limit)?;
+        }
+    }
+    Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn change_one(
+    operator: &mut Operator,
+    config: &Config,
+    id: EntryId,
+    action: Action,
+) -> Result<Letter, Trouble> {
+    let own = operator.name().to_owned();
+    for _ in 0..MAX_CONFLICTS {
+        let letter = match dead_letters::hold(&mut operator.connection, id, &own)? {
+            Held::Ours(letter) => letter,
+            Held::Gone => {
+                dead_letters::release(&mut operator.connection, id, &own)?;
+                return Err(Trouble::Refused("there is no such dead letter".to_owned()));
+            }
+            Held::Taken => {
+                dead_letters::release(&mut operator.connection, id, &own)?;
+                return Err(Trouble::Refused("another operator deals with it right now".to_owned()));
+            }
+        };
+        let acted = match action {
+            Action::Redriven => redrive(operator, config, &letter),
+            _ => {
+                let fields = Fields { target: &letter.stream, ..fields(&letter) };
+                Ok(operator.act(action, &fields, |batch| dead_letters::remove(batch, id))?)
+            }
+        };
+        match acted {
+            Ok(Acted::Done(_)) => return Ok(letter),
+            Ok(Acted::Conflict) => {}
+            Err(refused @ Trouble::Refused(_)) => {
+                dead_letters::release(&mut operator.connection, id, &own)?;
+                return Err(refused);
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Err(Trouble::Refused("what it depends on keeps changing; try again".to_owned()))
+}
+
+fn redrive(operator: &mut Operator, config: &Config, letter: &Letter) -> Result<Acted, Trouble> {
+    let refused = |why: String| Err(Trouble::Refused(why));
+    let max_len = config.limits.max_queue_len;
+    let (stream, agent, instance) = match dead_letters::origin(&mut operator.connection, letter, max_len)? {
+        Origin::Inbox { stream, agent, instance } => (stream, agent, instance),
+        Origin::InstanceGone(instance) => {
+            return refused(format!("it was for instance {instance} alone, which is gone"));
+        }
+        Origin::Full(len) => return refused(format!("the inbox holds {len} messages already")),
+        Origin::Foreign(kind) => return refused(format!("the inbox's key holds a {kind}")),
+        Origin::Unknown => return refused("it does not say which inbox it came from".to_owned()),
+    };
+    if !config.agents.contains_key(&agent) {
+        return refused(format!("{agent} is not in `agents` any more"));
+    }
+    let servers = dead_letters::servers(&mut operator.connection)?;
+    let fields = Fields {
+        target: agent.as_str(),
+        target_instance: instance.as_ref().map_or("", |instance| instance.as_str()),
+        ..fields(letter)
+    };
+    let redriven = operator.act(Action::Redriven, &fields, |batch| {
+        dead_letters::redrive(batch, letter, &stream, &agent, &servers);
+    });
+    Ok(redriven?)
+}
+
+/// What the record says of a letter.
+fn fields(letter: &Letter) -> Fields<'_> {
+    Fields {
+        message_id: letter.message_id(),
+        attempt: letter.attempts,
+        rule: &letter.reason,
+        ..Fields::default()
+    }
+}
+
+impl ChangeArgs {
+    fn filter(&self) -> Result<Filter, Trouble> {
+        let filter = self.which.filter()?;
+        let usage = |text: &str| Err(Trouble::Usage(text.to_owned()));
+        match (self.ids.is_empty(), filter.is_empty(), self.all) {
+            (true, true, false) => usage("which letters? Expected ids, filters, or --all"),
+            (false, false, _) | (false, _, true) => usage("expected either ids, or filters or --all"),
+            _ => Ok(filter),
+        }
+    }
+}
+
+/// The letters that a command is about, a few at a time.
+struct Letters {
+    ids: std::vec::IntoIter<EntryId>,
+    filter: Option<Filter>,
+    after: Option<EntryId>,
+    waiting: std::vec::IntoIter<Letter>,
+    left: u64,
+    ended: bool,
+}
+
+impl Letters {
+    fn new(args: &ChangeArgs, mut filter: Filter, connection: &mut Connection) -> Result<Self, Trouble> {
+        let by_id = !args.ids.is_empty();
+        let mut ended = by_id;
+        if !by_id {
+            match dead_letters::newest(connection)? {
+                // What is put back may die again while this goes on: it is not among those that were meant.
+                Some(newest) => filter.to_ms = Some(filter.to_ms.map_or(newest.ms, |to| to.min(newest.ms))),
+                None => ended = true,
+            }
+        }
+        Ok(Self {
+            ids: args.ids.clone().into_iter(),
+            filter: (!by_id).then_some(filter),
+            after: None,
+            waiting: Vec::new().into_iter(),
+            left: args.limit,
+            ended,
+        })
+    }
+
+    /// Whether the limit left some out, as far as is known.
+    fn is_cut(&self) -> bool {
+        self.left == 0 && (!self.ended || self.waiting.len() > 0 || self.ids.len() > 0)
+    }
+
+    /// The next one, or the id of one that is not there.
+    fn next(&mut self, connection: &mut Connection) -> Result<Option<Result<Letter, EntryId>>, Trouble> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        if let Some(id) = self.ids.next() {
+            return Ok(Some(dead_letters::letter(connection, id)?.ok_or(id)));
+        }
+        if let Some(letter) = self.waiting.next() {
+            return Ok(Some(Ok(letter)));
+        }
+        let Some(filter) = self.filter.as_ref().filter(|_| !self.ended) else {
+            return Ok(None);
+        };
+        let found = dead_letters::find(connection, filter, self.after, STEP)?;
+        self.after = found.after;
+        self.ended = found.after.is_none();
+        self.waiting = found.letters.into_iter();
+        Ok(self.waiting.next().map(Ok))
+    }
+}
+
+/// A letter as JSON; the payload where it is shown whole.
+fn letter_json(letter: &Letter, whole: bool) -> Json {
+    let mut json = json!({
+        "id": letter.id.to_string(),
+        "time_ms": letter.time_ms,
+        "agent_id": letter.agent,
+        "instance_id": letter.instance,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "history": letter.history,
+        "stream": letter.stream,
+        "message_id": letter.message_id().map(|id| id.to_string()),
+    });
+    if let (true, Json::Object(fields)) = (whole, &mut json) {
+        let envelope = letter.envelope.as_deref().unwrap_or_default();
+        // What is no JSON (a foreign writer's) is shown as text.
+        let envelope = serde_json::from_str(envelope).unwrap_or_else(|_| Json::from(envelope));
+        let _ = fields.insert("envelope".to_owned(), envelope);
+    }
+    json
+}
+
+fn letter_text(letter: &Letter) -> String {
+    let mut text = format!("dead letter {}\n", letter.id);
+    let message = letter.message_id().map(|id| id.to_string()).unwrap_or_default();
+    for (label, value) in [
+        ("died", time_text(letter.time_ms.saturating_mul(1000))),
+        ("reason", plain(&letter.reason)),
+        ("message", message),
+        ("agent", plain(&letter.agent)),
+        ("instance", plain(&letter.instance)),
+        ("stream", plain(&letter.stream)),
+        ("attempts", letter.attempts.to_string()),
+    ] {
+        text.push_str(&format!("  {label:<9} {value}\n"));
+    }
+    for failure in &letter.history {
+        text.push_str(&format!("  failed {:<2} {}\n", failure.attempt, plain(&failure.reason)));
+    }
+    let envelope = letter.envelope.as_deref().unwrap_or_default();
+    let shown = serde_json::from_str::<Json>(envelope).and_then(|json| serde_json::to_string_pretty(&json));
+    // JSON escapes some control characters by itself, not all that terminals obey.
+    let lines: Vec<String> = shown.unwrap_or_else(|_| plain(envelope)).lines().map(plain).collect();
+    text.push_str(&lines.join("\n"));
+    text
+}

@@ -1,0 +1,224 @@
+//! What an operator changes by hand: in one transaction with its record, on an audit lane of the command's
+//! own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use nix::unistd::{Uid, User};
+use uuid::Uuid;
+
+use super::exit::Exit;
+use crate::audit::{Action, Decision, Fields, Lane, LaneId};
+use crate::clock::Now;
+use crate::config::{Config, ConfigError};
+use crate::store::{Batch, Connection, Endpoint, StoreError, Value, answers, trail};
+
+/// Attempts when something that was watched changed meanwhile.
+pub const MAX_CONFLICTS: usize = 16;
+/// Longest `--reason`, in bytes.
+const MAX_REASON_BYTES: usize = 512;
+
+/// Which installation a command works on, and how it answers.
+#[derive(Debug, Clone, Args)]
+pub struct Source {
+    /// The configuration whose Redis is meant; else MAS_CONFIG_FILE, else mas.yaml upward.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// JSON, one object a line, instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why something is done by hand.
+#[derive(Debug, Clone, Args)]
+pub struct Why {
+    /// Goes on record with the operator's name.
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = parse_reason)]
+    reason: String,
+}
+
+fn parse_reason(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=MAX_REASON_BYTES => Ok(text.to_owned()),
+        len => Err(format!("is {len} bytes long; expected at most {MAX_REASON_BYTES}")),
+    }
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// It was asked for something that is not possible.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Redis.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What it works on does not allow it now.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody reads on: `mas dlq list | head`.
+    #[error("standard output: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// How a command ends, after saying why where that is a failure.
+pub fn exit(command: &str, outcome: Result<Exit, Trouble>) -> Exit {
+    match outcome {
+        Ok(exit) => exit,
+        Err(Trouble::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => {
+            eprintln!("mas {command}: {error}");
+            match error {
+                Trouble::Usage(_) | Trouble::Config(_) => Exit::Usage,
+                Trouble::Store(_) | Trouble::Refused(_) | Trouble::Output(_) => Exit::Failed,
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Reads the configuration.
+    pub fn config(&self) -> Result<Config, Trouble> {
+        Ok(Config::locate_and_load(self.config.as_deref().map(Path::new))?)
+    }
+}
+
+/// Connects to the configured Redis.
+pub fn connect(config: &Config) -> Result<Connection, StoreError> {
+    Endpoint::new(&config.redis).open()
+}
+
+/// Someone who changes things by hand.
+pub struct Operator {
+    /// For looking; changes go through [`act`](Self::act).
+    pub connection: Connection,
+    lane: Lane,
+    /// Whether the lane is in Redis.
+    opened: bool,
+    policy_version: [u8; 32],
+    reason: String,
+    name: String,
+}
+
+/// What became of an act.
+#[derive(Debug)]
+pub enum Acted {
+    /// It is done and on record; the answers of its effects.
+    Done(Vec<Value>),
+    /// Something that was watched has changed: nothing was done.
+    Conflict,
+}
+
+impl fmt::Debug for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Operator").field("lane", self.lane.id()).finish_non_exhaustive()
+    }
+}
+
+impl Operator {
+    /// Connects; nothing is written before the first act.
+    pub fn connect(config: &Config, why: &Why) -> Result<Self, StoreError> {
+        let boot = Uuid::now_v7();
+        let user = user_name();
+        let reason = if why.reason.is_empty() { user } else { format!("{user}: {}", why.reason) };
+        Ok(Self {
+            connection: connect(config)?,
+            lane: Lane::new(LaneId::new(boot, 0, 1)),
+            opened: false,
+            policy_version: config.digest,
+            reason,
+            name: boot.simple().to_string(),
+        })
+    }
+
+    /// Names this run of the command.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Carries out `effects` and records them, all or nothing. `fields` without reason and policy version:
+    /// those are this operator's.
+    pub fn act(
+        &mut self,
+        action: Action,
+        fields: &Fields<'_>,
+        effects: impl FnOnce(&mut Batch),
+    ) -> Result<Acted, StoreError> {
+        let now = Now::read();
+        let mut batch = Batch::new();
+        let _ = batch.command("MULTI");
+        if !self.opened {
+            self.lane.open(now, "operator", &self.policy_version);
+            let description = serde_json::json!({
+                "opened_unix_us": now.unix_us,
+                "version": env!("CARGO_PKG_VERSION"),
+                "operator": self.reason,
+            });
+            let _ = trail::register(&mut batch, self.lane.id(), &description.to_string());
+        }
+        let before = batch.len() - 1;
+        let fields = Fields { reason: &self.reason, policy_version: &self.policy_version, ..*fields };
+        let _ = self.lane.append(now, action, Decision::Event, &fields);
+        effects(&mut batch);
+        if let Some(block) = self.lane.block() {
+            let _ = trail::append(&mut batch, block);
+        }
+        let exec_at = batch.command("EXEC");
+        let mut answers = self.connection.run(&mut batch)?;
+        match answers.get_mut(exec_at).map(std::mem::take) {
+            Some(Value::Array(mut values)) => {
+                if let Some(code) = values.iter().find_map(answers::error_code) {
+                    // What else was in the transaction has happened, but for that.
+                    let answer = format!("{code}, to a part of what was asked");
+                    return Err(StoreError::Unexpected { command: "changing by hand", answer });
+                }
+                self.lane.confirm();
+                self.opened = true;
+                Ok(Acted::Done(values.split_off(before)))
+            }
+            Some(Value::Nil) => {
+                self.lane.discard();
+                Ok(Acted::Conflict)
+            }
+            other => {
+                self.lane.discard();
+                let cause = answers.iter().find(|answer| answers::error_code(answer).is_some()).cloned();
+                let answer = format!("{:?}", cause.or(other));
+                Err(StoreError::Unexpected { command: "changing by hand", answer })
+            }
+        }
+    }
+
+    /// Ends the lane in order, if there is one.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        if !self.opened {
+            return Ok(());
+        }
+        let fields = Fields { policy_version: &self.policy_version, ..Fields::default() };
+        let _ = self.lane.append(Now::read(), Action::LaneClosed, Decision::Event, &fields);
+        let mut batch = Batch::new();
+        if let Some(block) = self.lane.block() {
+            let _ = trail::append(&mut batch, block);
+        }
+        match self.connection.run(&mut batch)?.pop() {
+            Some(Value::ServerError(error)) => {
+                Err(StoreError::Unexpected { command: "closing an audit lane", answer: format!("{error:?}") })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The user who runs this, as the system knows him.
+fn user_name() -> String {
+    let uid = Uid::current();
+    match User::from_uid(uid) {
+        Ok(Some(user)) => user.name,
+        // Containers run under ids that no file lists.
+        Ok(None) | Err(_) => format!("uid {uid}"),
+    }
+}

@@ -1,0 +1,119 @@
+//! Redis over TLS, and behind Sentinels: a primary that dies, and a replica that takes its place.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use crate::support::{Process, Redis, World, free_port, until};
+
+#[test]
+fn redis_over_tls_wants_the_right_certificates() {
+    let mut world = World::new();
+    drop(world.certificate("alpha"));
+    let certs = world.certs();
+    let file = |name: &str| certs.join(name).display().to_string();
+    let port = free_port().to_string();
+    world.redis.restart_with(&[
+        "--tls-port",
+        &port,
+        "--tls-cert-file",
+        &file("server.pem"),
+        "--tls-key-file",
+        &file("server.key"),
+        "--tls-ca-cert-file",
+        &file("ca.pem"),
+        "--tls-auth-clients",
+        "yes",
+    ]);
+    let tls = "ca_path: certs/ca.pem, cert_path: certs/agents/alpha.pem, key_path: certs/agents/alpha.key";
+    let url = format!("url: 'rediss://127.0.0.1:{port}', socket_timeout: 2");
+    world.set_redis(&format!("{url}, tls: {{{tls}}}"));
+    let (one, two) = (world.server(), world.server());
+    let (alpha, beta) = (world.client(&one, "alpha"), world.client(&two, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    // Also what servers tell each other goes over TLS.
+    for n in 0..10 {
+        alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).unwrap();
+        assert_eq!(b.take().data()["n"], n);
+    }
+    world.assert_intact();
+    // Without a client certificate, or with an authority that did not issue Redis' own, nothing comes about.
+    for tls in
+        ["ca_path: certs/ca.pem", "cert_path: certs/agents/alpha.pem, key_path: certs/agents/alpha.key"]
+    {
+        world.set_redis(&format!("{url}, tls: {{{tls}}}"));
+        assert_eq!(world.mas(&["audit", "verify"]).status.code(), Some(1), "{tls}");
+    }
+}
+
+/// A Sentinel that watches the Redis on `port` under the name `primary`.
+fn sentinel(world: &World, port: &str) -> (Process, u16) {
+    let own = free_port();
+    let path = world.path().join("sentinel.conf");
+    let config = format!(
+        "port {own}\nbind 127.0.0.1\ndir {}\nsentinel monitor primary 127.0.0.1 {port} 1\n\
+         sentinel down-after-milliseconds primary 300\nsentinel failover-timeout primary 3000\n",
+        world.path().display()
+    );
+    std::fs::write(&path, config).unwrap();
+    let mut command = Command::new("redis-server");
+    command.arg(&path).arg("--sentinel").stdout(Stdio::null()).stderr(Stdio::null());
+    (Process::start(&mut command), own)
+}
+
+#[test]
+fn a_failover_loses_nothing_that_was_accepted() {
+    let mut world = World::new();
+    let port = free_port().to_string();
+    let quick = ["--repl-diskless-sync-delay", "0"];
+    world.redis.restart_with(&[&["--port", &port][..], &quick].concat());
+    let replicas = ["one", "two"].map(|name| {
+        let own = free_port().to_string();
+        let options = [&["--port", &own, "--replicaof", "127.0.0.1", &port][..], &quick].concat();
+        Redis::start_with(&world.path().join(name), &options)
+    });
+    until("both replicas are in step", || {
+        world.redis.query::<String>(&["INFO", "replication"]).matches("state=online").count() == 2
+    });
+    let (_sentinel, sentinel_port) = sentinel(&world, &port);
+    let known = || -> redis::RedisResult<Vec<Vec<String>>> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{sentinel_port}"))?;
+        redis::cmd("SENTINEL").arg("replicas").arg("primary").query(&mut client.get_connection()?)
+    };
+    until("the Sentinel knows them", || known().is_ok_and(|replicas| replicas.len() == 2));
+    world.set_redis(&format!(
+        "url: 'redis://unused', socket_timeout: 2, durability: {{mode: replicated, replicas: 1, timeout_ms: 500}}, \
+         sentinel: {{master: primary, addrs: ['127.0.0.1:1', '127.0.0.1:{sentinel_port}']}}"
+    ));
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let mut accepted = BTreeSet::new();
+    let mut n = 0_i64;
+    let mut send = |accepted: &mut BTreeSet<i64>| {
+        n += 1;
+        let sent = alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).is_ok();
+        if sent {
+            accepted.insert(n);
+        }
+        sent
+    };
+    for _ in 0..100 {
+        assert!(send(&mut accepted));
+    }
+    world.redis.kill();
+    until("the server goes on at the promoted replica", || send(&mut accepted));
+    for _ in 0..50 {
+        send(&mut accepted);
+    }
+    let mut seen = BTreeSet::new();
+    until("everything accepted has arrived", || {
+        while let Some(delivered) = b.next_within(std::time::Duration::from_millis(5)) {
+            b.ack(&delivered.id);
+            seen.insert(delivered.data()["n"].as_i64().unwrap());
+        }
+        accepted.is_subset(&seen)
+    });
+    let roles = replicas.each_ref().map(|redis| redis.query::<String>(&["INFO", "replication"]));
+    assert_eq!(roles.iter().filter(|info| info.contains("role:master")).count(), 1);
+    world.assert_intact();
+}

@@ -1,0 +1,63 @@
+//! The operator's view: agents, and their state.
+
+use serde_json::Value;
+
+use crate::support::{World, until};
+
+fn mas(world: &World, args: &[&str]) -> (Option<i32>, Vec<Value>) {
+    let output = world.mas(&[args, &["--json"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+#[test]
+fn agents_are_shown_with_their_instances_and_what_waits_for_them() {
+    let world = World::new();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    alpha.send("a", "beta", "{}").unwrap();
+    let held = b.next();
+    let (code, shown) = mas(&world, &["agents", "beta"]);
+    assert_eq!((code, shown.len()), (Some(0), 1));
+    let beta = &shown[0];
+    assert_eq!(
+        (&beta["status"], &beta["queued"], &beta["unacked"]),
+        (&"ACTIVE".into(), &1.into(), &1.into())
+    );
+    assert_eq!((&beta["circuit"], &beta["instances"][0]["connected"]), (&"closed".into(), &true.into()));
+    b.ack(&held.id);
+    until("the ack shows", || mas(&world, &["agents", "beta"]).1[0]["queued"] == 0);
+    let all = mas(&world, &["agents"]).1;
+    assert_eq!(all.len(), 4);
+    assert_eq!(all.iter().filter(|agent| agent["status"] == "ACTIVE").count(), 2);
+    assert!(String::from_utf8(world.mas(&["agents"]).stdout).unwrap().contains("b@"));
+    assert_eq!(world.mas(&["agents", "nobody"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_state_is_changed_by_hand_like_by_its_agent_and_on_record() {
+    let world = World::with(World::PAIR, "limits: {max_state_bytes: 64}\n");
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    alpha.update_state(&[("a", "1")]).unwrap();
+    let (code, state) = mas(&world, &["state", "get", "alpha"]);
+    assert_eq!((code, &state[0]["version"], &state[0]["state"]["a"]), (Some(0), &1.into(), &"1".into()));
+    let set = ["state", "set", "alpha", "b=2", "c=x=y", "--expect-version", "1", "--reason", "by hand"];
+    let (code, said) = mas(&world, &set);
+    assert_eq!((code, &said[0]["version"]), (Some(0), &2.into()));
+    assert_eq!(mas(&world, &set).0, Some(1), "the version has changed");
+    let seen = alpha.versioned_state().unwrap();
+    assert_eq!((seen.version, seen.state["b"].as_str(), seen.state["c"].as_str()), (2, "2", "x=y"));
+    let long = format!("d={}", "x".repeat(64));
+    assert_eq!(mas(&world, &["state", "set", "alpha", &long]).0, Some(1));
+    assert_eq!(world.mas(&["state", "set", "alpha", "novalue"]).status.code(), Some(2));
+    assert_eq!(world.mas(&["state", "get", "nobody"]).status.code(), Some(2));
+    let (code, said) = mas(&world, &["state", "reset", "alpha"]);
+    assert_eq!((code, &said[0]["version"]), (Some(0), &3.into()));
+    assert!(alpha.state().unwrap().is_empty());
+    let records = world.records();
+    let by_hand = records.iter().find(|r| r.reason.ends_with(": by hand")).unwrap();
+    assert_eq!((by_hand.action.as_str(), by_hand.target.as_str()), ("state_update", "alpha"));
+    world.assert_intact();
+}
