@@ -20,7 +20,7 @@ use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::store::{Connection, entries};
+use crate::store::{Connection, entries, servers};
 
 /// Records between two lines of progress on a terminal.
 const PROGRESS_RECORDS: u64 = 100_000;
@@ -142,15 +142,16 @@ fn verify_source(
         without_custody: false,
     };
     let mut verifier = Verifier::new(questions);
-    let progress = source.read(Range::ALL, &mut |item| feed(&mut verifier, trust, each, item))?;
+    // As of the time at which the trail's end is looked for: reading it may take long.
     let mut fresh = None;
+    if let (Some(connection), Some(max_age_ms)) = (source.connection(), freshness)
+        && servers::any_alive(connection)?
+    {
+        fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
+    }
+    let progress = source.read(Range::ALL, &mut |item| feed(&mut verifier, trust, each, item))?;
     if let Some(connection) = source.connection() {
         join(connection, &mut verifier, progress, trust, each)?;
-        if let Some(max_age_ms) = freshness
-            && crate::store::servers::any_alive(connection)?
-        {
-            fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
-        }
     }
     verifier.finish(fresh).map_err(|error| trust.anchor_trouble(error))
 }
@@ -260,7 +261,11 @@ pub(crate) fn verify_named<T>(
 
 /// How old the newest checkpoint may be while a server runs, in milliseconds.
 fn max_age_ms(config: Option<&Config>) -> Option<u64> {
-    config.map(|config| config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS))
+    // A killed server is believed to run as long as its lease lives.
+    let lease_ms = servers::LEASE.as_millis() as u64;
+    config.map(|config| {
+        config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS).saturating_add(lease_ms)
+    })
 }
 
 /// The configuration, where Redis is read, or where one is named.
