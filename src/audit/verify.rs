@@ -268,6 +268,10 @@ impl<'a> Verifier<'a> {
         let (boot, counter) = (opened.checkpoint.boot, opened.checkpoint.counter);
         let time_ms = opened.checkpoint.time_ms;
         self.read_anchor(|ahead| ahead.time_ms <= time_ms)?;
+        if self.anchor_knows(&opened.checkpoint.previous) {
+            // Its writer was killed between the anchor and Redis.
+            self.trail.found_elsewhere(&opened.checkpoint.previous);
+        }
         match self.unmatched.remove(&(boot, counter)) {
             Some(hash) if hash != opened.hash => {
                 let place = self.trail.place(&opened.checkpoint);
@@ -333,9 +337,17 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
+    fn anchor_knows(&self, hash: &Hash) -> bool {
+        self.anchors.iter().any(|anchor| anchor.seals.knows(hash))
+    }
+
     fn anchored(&mut self, opened: &Opened) {
         let checkpoint = &opened.checkpoint;
         let key = (checkpoint.boot, checkpoint.counter);
+        if self.trail.differs(&key.0, key.1, &opened.hash) {
+            let place = self.trail.place(checkpoint);
+            self.damages.add(place, DamageKind::AnchorDiffers);
+        }
         // Where the trail has passed this number, it was compared, or is missing there, which shows there.
         if !self.trail.reaches(&key.0, key.1) && self.unmatched.len() < MAX_UNMATCHED {
             let _ = self.unmatched.insert(key, opened.hash);

@@ -1,8 +1,8 @@
 //! `mas.yaml`: found, read, parsed and checked once; what leaves this module is valid.
 //!
-//! [`file`] holds the document's shape (every key, unknown ones refused). [`resolve`] makes it the
+//! `file` holds the document's shape (every key, unknown ones refused). `resolve` makes it the
 //! [`Config`] that the rest of the program sees: paths resolved against the file's folder, ids parsed,
-//! rules cross-checked. [`place`] finds the line of what is wrong.
+//! rules cross-checked. `place` finds the line of what is wrong.
 
 mod audit;
 mod file;

@@ -11,6 +11,7 @@ use super::job::{
     Accepted, Caller, CommitJob, Committed, Kind, MessageJob, Outgoing, Post, ReplyJob, Response, StateChange,
 };
 use super::presence::owned_by;
+use crate::audit::record::REPETITION_RULE;
 use crate::audit::{Action, Decision, Fields};
 use crate::envelope::{Envelope, Trace, new_message_id};
 use crate::ids::{AgentId, CorrelationId, InstanceId};
@@ -159,7 +160,7 @@ impl Transaction<'_> {
     fn repeat(&mut self, sender: Sender<'_>, post: &Post, first: &Remembered) -> Outcome {
         let judged = Judged {
             decision: Decision::Allowed,
-            rule: "idempotent_repetition".into(),
+            rule: REPETITION_RULE.into(),
             refusal: None,
             counted: false,
             findings: String::new(),

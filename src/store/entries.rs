@@ -24,7 +24,11 @@ pub fn each(
         let mut from = "-".to_owned();
         loop {
             let args = [stream.as_str(), &from, "+", "COUNT", &PAGE_ENTRIES.to_string()];
-            let answer = connection.command("XRANGE", &args)?;
+            let answer = match connection.command("XRANGE", &args) {
+                // Not a stream: nothing of ours waits there.
+                Err(StoreError::Unexpected { answer, .. }) if answer.contains("WRONGTYPE") => break,
+                answer => answer?,
+            };
             let entries = answers::entries(answer).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
             let Some(last) = entries.last() else {
                 break;

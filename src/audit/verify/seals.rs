@@ -189,6 +189,21 @@ impl Seals {
         Ok(())
     }
 
+    /// Whether a run's newest one is of this number and another than this.
+    pub(super) fn differs(&self, boot: &Uuid, counter: u64, hash: &Hash) -> bool {
+        self.boots.get(boot).is_some_and(|state| state.counter == counter && state.hash != *hash)
+    }
+
+    /// What a run went on from stands in the other stream.
+    pub(super) fn found_elsewhere(&mut self, hash: &Hash) {
+        drop(self.sought.remove(hash));
+    }
+
+    /// Whether this one is among the newest.
+    pub(super) fn knows(&self, hash: &Hash) -> bool {
+        self.known.contains(hash)
+    }
+
     /// At the end: what runs went on from, and is not there.
     pub(super) fn finish(&mut self, damages: &mut Damages) {
         let mut sought: Vec<Place> = self.sought.drain().map(|(_, place)| place).collect();
