@@ -12,7 +12,7 @@ use super::calls::Calls;
 use super::error::{AgentError, HandlerError};
 use super::handlers::{Handler, Handlers, Pool};
 use super::message::Message;
-use super::receipts::ReceiptStore;
+use super::receipts::Receipts;
 use super::stream::{Outbox, Stream};
 use crate::audit::proof::Receipt;
 use crate::ids::InstanceId;
@@ -76,7 +76,7 @@ pub struct Builder {
     handlers: Handlers,
     threads: usize,
     call_timeout: Duration,
-    receipts: Option<ReceiptStore>,
+    receipts: Receipts,
     connect_timeout: Duration,
     drain_timeout: Duration,
 }
@@ -91,7 +91,7 @@ impl Builder {
             handlers: Handlers::default(),
             threads: HANDLER_THREADS,
             call_timeout: CALL_TIMEOUT,
-            receipts: None,
+            receipts: Receipts::default(),
             connect_timeout: CONNECT_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
         }
@@ -158,7 +158,7 @@ impl Builder {
     /// thread that made the call, before the call returns.
     #[must_use]
     pub fn keep_receipts(mut self, keep: impl Fn(&Receipt) + Send + Sync + 'static) -> Self {
-        self.receipts = Some(ReceiptStore::new(keep));
+        self.receipts = Receipts::kept_by(keep);
         self
     }
 

@@ -9,15 +9,15 @@ use grpcio::{CallOption, Client, Method};
 
 use super::commit::Committed;
 use super::error::{AgentError, Failure, classify};
-use super::receipts::ReceiptStore;
+use super::receipts::Receipts;
 use super::stream::Outbox;
 use super::submit::Submissions;
 use super::{Message, Peer};
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::protocol::{
-    Commit, DiscoverRequest, GetStateRequest, RUNTIME_V1, Receipt, ReplyRequest, RequestRequest,
-    ResetStateRequest, SendRequest, SubmissionResult, UpdateStateRequest,
+    Commit, DiscoverRequest, GetStateRequest, RUNTIME_V1, ReplyRequest, RequestRequest, ResetStateRequest,
+    SendRequest, SubmissionResult, UpdateStateRequest,
 };
 
 /// Wait before a refused call is tried again; doubles up to the last.
@@ -147,8 +147,7 @@ pub(super) struct Calls {
     pub session: Session,
     pub call_timeout: Duration,
     pub submissions: Submissions,
-    /// Who keeps receipts, if anybody does.
-    receipts: Option<ReceiptStore>,
+    receipts: Receipts,
     outbox: Outbox,
     waiting: Mutex<Waiting>,
 }
@@ -166,7 +165,7 @@ impl Calls {
         instance: String,
         call_timeout: Duration,
         outbox: Outbox,
-        receipts: Option<ReceiptStore>,
+        receipts: Receipts,
     ) -> Self {
         Self {
             client,
@@ -176,12 +175,6 @@ impl Calls {
             receipts,
             outbox,
             waiting: Mutex::default(),
-        }
-    }
-
-    fn keep(&self, receipt: Option<&Receipt>, message_id: Option<&str>) {
-        if let Some(store) = &self.receipts {
-            store.accepted(receipt, message_id);
         }
     }
 
@@ -198,9 +191,7 @@ impl Calls {
     fn unary<Q, R: Unpin>(&self, method: &Method<Q, R>, request: &Q, left: Duration) -> Result<R, Failure> {
         let option = CallOption::default().timeout(left.max(RETRY_FIRST));
         self.client.unary_call(method, request, option).map_err(|error| {
-            if let Some(store) = &self.receipts {
-                store.refused(&error);
-            }
+            self.receipts.keep_refusal(&error);
             classify(error)
         })
     }
@@ -262,10 +253,11 @@ impl Calls {
                 Some(Ok(Outcome::Send(response))) => Ok(response),
                 Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
                 Some(Err(failure)) => Err(failure),
-                None => self.unary(&RUNTIME_V1.send.client, &request, left),
+                None => self.unary(&RUNTIME_V1.send.client, &request, left).inspect(|response| {
+                    self.receipts.keep(response.receipt.as_ref(), &response.message_id);
+                }),
             }
         })?;
-        self.keep(response.receipt.as_ref(), Some(&response.message_id));
         Ok(response.message_id)
     }
 
@@ -311,10 +303,11 @@ impl Calls {
                 Some(Ok(Outcome::Request(response))) => Ok(response),
                 Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
                 Some(Err(failure)) => Err(failure),
-                None => self.unary(&RUNTIME_V1.request.client, &request, left),
+                None => self.unary(&RUNTIME_V1.request.client, &request, left).inspect(|response| {
+                    self.receipts.keep(response.receipt.as_ref(), &response.message_id);
+                }),
             }
         })?;
-        self.keep(asked.receipt.as_ref(), Some(&asked.message_id));
         let correlation_id = asked.correlation_id;
         let (sender, receiver) = crossbeam_channel::bounded(1);
         {
@@ -369,10 +362,11 @@ impl Calls {
                 Some(Ok(Outcome::Reply(response))) => Ok(response),
                 Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
                 Some(Err(failure)) => Err(failure),
-                None => self.unary(&RUNTIME_V1.reply.client, &request, left),
+                None => self.unary(&RUNTIME_V1.reply.client, &request, left).inspect(|response| {
+                    self.receipts.keep(response.receipt.as_ref(), &response.message_id);
+                }),
             }
         })?;
-        self.keep(response.receipt.as_ref(), Some(&response.message_id));
         Ok(response.message_id)
     }
 

@@ -9,7 +9,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use grpcio::RpcStatusCode;
 
 use super::error::{Failure, classify_status};
-use super::receipts::ReceiptStore;
+use super::receipts::Receipts;
 use super::stream::Outbox;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::submission::Call;
@@ -17,18 +17,19 @@ use crate::protocol::submission_result::Outcome;
 use crate::protocol::{Submission, SubmissionResult, Submit};
 
 /// Calls that wait for their results on the stream.
+#[derive(Default)]
 pub(super) struct Submissions {
-    /// Who keeps the receipts of refusals, if anybody does.
-    receipts: Option<ReceiptStore>,
     next: AtomicU64,
     /// How many may be under way; 0: the server does not offer it.
     credit: AtomicUsize,
     waiting: Mutex<HashMap<u64, Sender<SubmissionResult>>>,
+    receipts: Receipts,
 }
 
 impl Submissions {
-    pub(super) fn new(receipts: Option<ReceiptStore>) -> Self {
-        Self { receipts, next: AtomicU64::new(0), credit: AtomicUsize::new(0), waiting: Mutex::default() }
+    /// `receipts`: who keeps what the results carry.
+    pub(super) fn new(receipts: Receipts) -> Self {
+        Self { receipts, ..Self::default() }
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Sender<SubmissionResult>>> {
@@ -81,11 +82,11 @@ impl Submissions {
         }
         let result = receiver.recv_deadline(give_up);
         let _ = self.waiting().remove(&reference);
+        if let Ok(SubmissionResult { outcome: Some(outcome), .. }) = &result {
+            self.receipts.keep_outcome(outcome);
+        }
         Some(match result {
             Ok(SubmissionResult { outcome: Some(Outcome::Failure(failure)), .. }) => {
-                if let Some(store) = &self.receipts {
-                    store.accepted(failure.receipt.as_ref(), None);
-                }
                 Err(classify_status(RpcStatusCode::from(failure.code), failure.detail))
             }
             Ok(SubmissionResult { outcome: Some(outcome), .. }) => Ok(outcome),

@@ -21,7 +21,7 @@ use super::news::News;
 use crate::ids::ServerId;
 
 /// How long a server is believed to live without renewing its lease.
-const LEASE: Duration = Duration::from_millis(4000);
+pub const LEASE: Duration = Duration::from_millis(4000);
 /// How often it is renewed, and the others are looked at.
 const RENEWAL: Duration = Duration::from_millis(1000);
 /// Looks at which a server's lease must have been missing, one after the other: after Redis itself was

@@ -8,10 +8,8 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::filter::{TimeArgs, findings};
-use super::verify::{
-    Meter, Trust, TrustArgs, max_age_ms, optional_config, report_json, verify_source, write_report,
-};
-use super::{Range, Source, SourceArgs, Trouble};
+use super::verify::{TrustArgs, report_json, verify_named, write_report};
+use super::{Range, SourceArgs, Trouble};
 use crate::audit::verify::{Plain, Report};
 use crate::audit::{Action, Decision, View};
 use crate::cli::exit::Exit;
@@ -125,19 +123,13 @@ impl Counts {
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
     let range = args.time.range(true)?;
-    let config = optional_config(&args.source)?;
-    let trust = Trust::open(&args.trust, config.as_ref())?;
-    let mut source = Source::open(&args.source, config.as_ref())?;
-    let mut counts = Counts::default();
-    let mut meter = Meter::new();
     // All of the trail is verified: what is outside the range carries what is inside.
-    let report = verify_source(&mut source, &trust, max_age_ms(config.as_ref()), &mut |_, record| {
-        meter.record();
-        if range.holds(record.time_us) {
-            counts.record(record);
-        }
-    })?;
-    meter.finish();
+    let (report, counts) =
+        verify_named(&args.source, &args.trust, &Counts::default, &mut |counts, record| {
+            if range.holds(record.time_us) {
+                counts.record(record);
+            }
+        })?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", json(args, range, &counts, &report)).map_err(Trouble::output)?;

@@ -17,8 +17,8 @@ use crate::store::{Connection, Endpoint};
 
 /// Most files of one trail.
 const MAX_FILES: usize = 100_000;
-/// How archived segments' files end.
-const ARCHIVE_SUFFIX: &str = ".jsonl";
+/// How archived segments' files begin and end; other files of an archive are none.
+const ARCHIVE_NAME: (&str, &str) = ("segment-", ".jsonl");
 /// A file that is standard input.
 const STDIN: &str = "-";
 /// Bytes read from a file in one step.
@@ -80,14 +80,7 @@ impl Source {
     /// The trail that the arguments name. A configuration is read only where Redis is.
     pub(crate) fn open(args: &SourceArgs, config: Option<&Config>) -> Result<Self, Trouble> {
         let mut parts = Vec::new();
-        let configured =
-            || config.and_then(|c| c.audit.archive_dir.as_deref()).filter(|folder| folder.is_dir());
-        let folder = match &args.archive {
-            Some(folder) => Some(folder.as_path()),
-            None if args.export.is_empty() => configured(),
-            None => None,
-        };
-        if let Some(folder) = folder {
+        if let Some(folder) = archive_folder(args, config) {
             parts.extend(archives(folder)?);
         }
         for path in &args.export {
@@ -101,6 +94,21 @@ impl Source {
         };
         let connection = Endpoint::new(&config.redis).open()?;
         Ok(if parts.is_empty() { Self::Live(connection) } else { Self::Joined(parts, connection) })
+    }
+
+    /// Whether a server has archived more since the trail was opened: what left Redis meanwhile is in files that
+    /// this trail does not know of.
+    pub(crate) fn has_moved(&self, args: &SourceArgs, config: Option<&Config>) -> Result<bool, Trouble> {
+        let parts = match self {
+            Self::Files(_) => return Ok(false),
+            Self::Live(_) => 0,
+            Self::Joined(parts, _) => parts.len(),
+        };
+        let now = match archive_folder(args, config) {
+            Some(folder) => segment_files(folder)?.len(),
+            None => 0,
+        };
+        Ok(now != parts)
     }
 
     /// Whether the trail begins in the middle.
@@ -139,6 +147,17 @@ impl Source {
             return read_live(connection, progress, range, on);
         }
         Ok(progress)
+    }
+}
+
+/// Where archived segments are: as the arguments say, else, with what is in Redis, as the configuration does.
+fn archive_folder<'a>(args: &'a SourceArgs, config: Option<&'a Config>) -> Option<&'a Path> {
+    match &args.archive {
+        Some(folder) => Some(folder),
+        None if args.export.is_empty() => {
+            config.and_then(|config| config.audit.archive_dir.as_deref()).filter(|folder| folder.is_dir())
+        }
+        None => None,
     }
 }
 
@@ -220,21 +239,25 @@ fn part(path: &Path) -> Result<Part, Trouble> {
 
 /// The archived segments of a folder, in their order.
 fn archives(folder: &Path) -> Result<Vec<Part>, Trouble> {
-    let wrap = |source| Trouble::File { path: folder.to_path_buf(), source };
-    let mut parts = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(wrap)? {
-        let path = entry.map_err(wrap)?.path();
-        if !path.to_string_lossy().ends_with(ARCHIVE_SUFFIX) {
-            continue;
-        }
-        if parts.len() == MAX_FILES {
-            return Err(Trouble::Usage(format!("{}: more than {MAX_FILES} files", folder.display())));
-        }
-        let part = part(&path)?;
-        if part.header.as_ref().is_some_and(|header| header.kind == SegmentKind::Archive) {
-            parts.push(part);
-        }
-    }
+    let mut parts = segment_files(folder)?.iter().map(|path| part(path)).collect::<Result<Vec<_>, _>>()?;
     parts.sort_by_key(|part| part.header.as_ref().map_or(0, |header| header.number));
     Ok(parts)
+}
+
+fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, Trouble> {
+    let wrap = |source| Trouble::File { path: folder.to_path_buf(), source };
+    let (begin, end) = ARCHIVE_NAME;
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(wrap)? {
+        let entry = entry.map_err(wrap)?;
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(|name| name.starts_with(begin) && name.ends_with(end)) {
+            continue;
+        }
+        if paths.len() == MAX_FILES {
+            return Err(Trouble::Usage(format!("{}: more than {MAX_FILES} segments", folder.display())));
+        }
+        paths.push(entry.path());
+    }
+    Ok(paths)
 }

@@ -20,7 +20,7 @@ use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::store::{Connection, entries};
+use crate::store::{Connection, entries, servers};
 
 /// Records between two lines of progress on a terminal.
 const PROGRESS_RECORDS: u64 = 100_000;
@@ -30,6 +30,8 @@ const MAX_KEY_FILE_BYTES: u64 = 16 * 1024 * 1024;
 const HISTORY_SUFFIX: &str = ".pub";
 /// On a live Redis the newest checkpoint may be this many intervals old while a server runs.
 const MAX_INTERVALS: u64 = 10;
+/// Readings of a trail from which a server takes archived parts meanwhile.
+const MAX_READINGS: u32 = 5;
 /// Waiting messages whose acceptance is looked for a second time.
 const MAX_UNKNOWN: usize = 100_000;
 
@@ -127,7 +129,7 @@ pub(crate) fn read_keys(path: &Path) -> Result<KeyHistory, Trouble> {
 type Each<'a> = dyn FnMut(&LaneId, &View<'_>) + 'a;
 
 /// Verifies a trail in bounded memory, handing its records to `each`.
-pub(crate) fn verify_source(
+fn verify_source(
     source: &mut Source,
     trust: &Trust,
     freshness: Option<u64>,
@@ -140,15 +142,16 @@ pub(crate) fn verify_source(
         without_custody: false,
     };
     let mut verifier = Verifier::new(questions);
-    let progress = source.read(Range::ALL, &mut |item| feed(&mut verifier, trust, each, item))?;
+    // As of the time at which the trail's end is looked for: reading it may take long.
     let mut fresh = None;
+    if let (Some(connection), Some(max_age_ms)) = (source.connection(), freshness)
+        && servers::any_alive(connection)?
+    {
+        fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
+    }
+    let progress = source.read(Range::ALL, &mut |item| feed(&mut verifier, trust, each, item))?;
     if let Some(connection) = source.connection() {
         join(connection, &mut verifier, progress, trust, each)?;
-        if let Some(max_age_ms) = freshness
-            && crate::store::servers::any_alive(connection)?
-        {
-            fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
-        }
     }
     verifier.finish(fresh).map_err(|error| trust.anchor_trouble(error))
 }
@@ -219,12 +222,7 @@ pub(crate) fn verify_trail(connection: Connection) -> Result<Report, Trouble> {
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
-    let config = optional_config(&args.source)?;
-    let trust = Trust::open(&args.trust, config.as_ref())?;
-    let mut source = Source::open(&args.source, config.as_ref())?;
-    let mut meter = Meter::new();
-    let report = verify_source(&mut source, &trust, max_age_ms(config.as_ref()), &mut |_, _| meter.record())?;
-    meter.finish();
+    let (report, ()) = verify_named(&args.source, &args.trust, &|| (), &mut |(), _| {})?;
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", report_json(&report)).map_err(Trouble::output)?;
@@ -234,9 +232,40 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
     Ok(if report.is_intact() { Exit::Done } else { Exit::NotVerified })
 }
 
+/// Verifies the trail that the arguments name. Where a server archives while it is read, what was still to
+/// come may leave Redis: then it is read again. `counts`, new for each reading, are handed each record.
+pub(crate) fn verify_named<T>(
+    source_args: &SourceArgs,
+    trust: &TrustArgs,
+    counts: &dyn Fn() -> T,
+    each: &mut dyn FnMut(&mut T, &View<'_>),
+) -> Result<(Report, T), Trouble> {
+    let config = optional_config(source_args)?;
+    let mut attempt = 1;
+    loop {
+        let trust = Trust::open(trust, config.as_ref())?;
+        let mut source = Source::open(source_args, config.as_ref())?;
+        let (mut meter, mut counts) = (Meter::new(), counts());
+        let report = verify_source(&mut source, &trust, max_age_ms(config.as_ref()), &mut |_, record| {
+            meter.record();
+            each(&mut counts, record);
+        })?;
+        meter.finish();
+        let settled = report.is_intact() || attempt == MAX_READINGS;
+        if settled || !source.has_moved(source_args, config.as_ref())? {
+            return Ok((report, counts));
+        }
+        attempt += 1;
+    }
+}
+
 /// How old the newest checkpoint may be while a server runs, in milliseconds.
-pub(crate) fn max_age_ms(config: Option<&Config>) -> Option<u64> {
-    config.map(|config| config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS))
+fn max_age_ms(config: Option<&Config>) -> Option<u64> {
+    // A killed server is believed to run as long as its lease lives.
+    let lease_ms = servers::LEASE.as_millis() as u64;
+    config.map(|config| {
+        config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS).saturating_add(lease_ms)
+    })
 }
 
 /// The configuration, where Redis is read, or where one is named.
