@@ -367,7 +367,19 @@ fn archived_segments_and_what_is_still_in_redis_verify_as_one() {
     };
     crate::support::until("three segments", || {
         for _ in 0..30 {
-            ids.push(alpha.send("a", "beta", "{}").unwrap());
+            let mut id = None;
+            // At twice the cap the server waits for its archive.
+            crate::support::until("it is admitted", || match alpha.send("a", "beta", "{}") {
+                Ok(sent) => {
+                    id = Some(sent);
+                    true
+                }
+                Err(refused) => {
+                    assert_eq!(refused.details, "audit_full");
+                    false
+                }
+            });
+            ids.extend(id);
             b.take();
         }
         // Also while a server archives.
