@@ -1,6 +1,6 @@
 //! `mas audit`: is the trail what was written, and what does it say?
 //!
-//! Every command reads from a [`Source`]: the live Redis, files, or archives and what is still in Redis behind
+//! Every command reads from a `Source`: the live Redis, files, or archives and what is still in Redis behind
 //! them as one.
 
 mod export;
