@@ -110,7 +110,10 @@ fn agent_process(config: &Config, agent: &Agent, instance: u32) -> Result<Option
         ("MAS_INSTANCE_ID".to_owned(), instance_id.clone().into()),
         ("MAS_TLS_CA".to_owned(), absolute(&config.tls.ca).into()),
         ("MAS_TLS_CERT".to_owned(), file("tls_cert_path", &agent.cert)?),
-        ("MAS_TLS_KEY".to_owned(), file("tls_key_path", &agent.key)?),
+        (
+            "MAS_TLS_KEY".to_owned(),
+            file("tls_key_path", &agent.key).inspect(|key| warn_if_public(key.as_ref()))?,
+        ),
     ]);
     env.extend(own);
     // The agent's own variables come last: the operator wrote them for this agent.
@@ -176,6 +179,15 @@ fn absolute(path: &Path) -> PathBuf {
 
 fn port(addr: &str) -> Option<u16> {
     addr.rsplit_once(':')?.1.parse().ok()
+}
+
+/// The server refuses a key of its own that everybody can read; an agent's is its owner's to guard.
+fn warn_if_public(key: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(key).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o004 != 0 {
+        log::warn!("{}: is readable by everybody (mode {:o}); expected 600", key.display(), mode & 0o777);
+    }
 }
 
 #[cfg(test)]
