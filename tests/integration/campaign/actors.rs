@@ -2,6 +2,7 @@
 //! have happened.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,12 +10,15 @@ use std::time::{Duration, Instant};
 use mas::protocol::{RequestRequest, SendRequest};
 
 use super::history::{Accepted, Delivered, History};
-use crate::support::{Client, Polled, World};
+use crate::support::{Client, Polled};
 
 /// How long a call is repeated before its outcome is called unknown.
-const CALL_PATIENCE: Duration = Duration::from_secs(25);
+pub const CALL_PATIENCE: Duration = Duration::from_secs(25);
 /// How long an attempt to open a session may take.
 const OPEN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a session lasts before its agent goes elsewhere, in milliseconds: from and up to.
+const STAY_MS: (u64, u64) = (500, 4000);
 
 /// A small generator: campaigns can be repeated by their seed.
 #[derive(Debug, Clone)]
@@ -47,6 +51,10 @@ impl Place {
         Self { addrs: Arc::new(addrs.map(str::to_owned)), epoch: Arc::default(), closed: Arc::default() }
     }
 
+    pub fn addrs(&self) -> &[String; 2] {
+        &self.addrs
+    }
+
     pub fn lose_sessions(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
@@ -73,8 +81,9 @@ pub struct Member {
 }
 
 impl Member {
-    pub fn new(world: &World, place: &Place, agent: &str, instance: &str, seed: u64) -> Self {
-        let client = |n: usize| world.client_at(&place.addrs[n], agent);
+    /// With the certificate that `certs` has for the agent.
+    pub fn new(certs: &Path, place: &Place, agent: &str, instance: &str, seed: u64) -> Self {
+        let client = |n: usize| Client::with_files(&place.addrs[n], certs, agent);
         Self {
             agent: agent.to_owned(),
             instance: instance.to_owned(),
@@ -86,8 +95,12 @@ impl Member {
         }
     }
 
+    fn below(&self, bound: u64) -> u64 {
+        self.random.lock().unwrap().below(bound)
+    }
+
     fn chance(&self, percent: u64) -> bool {
-        self.random.lock().unwrap().below(100) < percent
+        self.below(100) < percent
     }
 
     fn client(&self) -> &Client {
@@ -107,7 +120,12 @@ impl Member {
                 continue;
             };
             self.connected.store(true, Ordering::SeqCst);
-            while !over.load(Ordering::SeqCst) && self.place.epoch.load(Ordering::SeqCst) == epoch {
+            let stay = Duration::from_millis(STAY_MS.0 + self.below(STAY_MS.1 - STAY_MS.0));
+            let leave = Instant::now() + stay;
+            while !over.load(Ordering::SeqCst)
+                && self.place.epoch.load(Ordering::SeqCst) == epoch
+                && Instant::now() < leave
+            {
                 let delivered = match session.poll(Duration::from_millis(20)) {
                     Polled::Nothing => continue,
                     Polled::Ended => break,

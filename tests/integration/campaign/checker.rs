@@ -2,10 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use mas::audit::{Action, Decision};
+use mas::audit::{Action, Decision, Record};
 
+use super::disk::Clock;
 use super::history::History;
 use crate::support::World;
 
@@ -14,6 +15,14 @@ use crate::support::World;
 pub const ACK_SLACK: Duration = Duration::from_secs(2);
 /// `delivery.max_attempts` of the campaign's world.
 const MAX_ATTEMPTS: u32 = 20;
+/// Earlier than any record of a campaign: no campaign takes an hour more than this.
+const LONGEST: Duration = Duration::from_secs(Clock::STEP_S - 3600);
+
+/// The true time of a record, whose server's clock may have been some steps ahead.
+fn true_time_us(record: &Record, now_us: u64) -> u64 {
+    let began_us = now_us - LONGEST.as_micros() as u64;
+    began_us + record.time_us.saturating_sub(began_us) % (Clock::STEP_S * 1_000_000)
+}
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +58,12 @@ pub fn check(history: &History, world: &World) -> Vec<Violation> {
             queued.extend(stored(world, &key));
         }
     }
-    let records = world.records();
+    let mut records = world.records();
+    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64;
+    for record in &mut records {
+        record.time_us = true_time_us(record, now_us);
+    }
+    records.sort_by_key(|record| record.time_us);
     let mut allowed = HashMap::new();
     let mut acked: HashMap<String, (u8, u64)> = HashMap::new();
     for record in &records {

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use serde::{Deserialize, Serialize};
+
 /// A message as its sender knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     pub message_id: String,
     pub sender: String,
@@ -17,7 +19,7 @@ pub struct Accepted {
 }
 
 /// A delivery as its receiver saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivered {
     pub message_id: String,
     pub agent: String,
@@ -29,7 +31,7 @@ pub struct Delivered {
     pub target: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Seen {
     pub accepted: Vec<Accepted>,
     pub delivered: Vec<Delivered>,
@@ -43,16 +45,53 @@ pub struct Seen {
     pub retried: usize,
 }
 
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.accepted.extend(other.accepted);
+        self.delivered.extend(other.delivered);
+        self.replied.extend(other.replied);
+        for (detail, count) in other.refused {
+            *self.refused.entry(detail).or_default() += count;
+        }
+        self.unknown += other.unknown;
+        self.retried += other.retried;
+    }
+}
+
+/// Starts a line on which an agent process tells what it saw.
+const TOLD: &str = "@";
+
 #[derive(Debug, Default)]
-pub struct History(Mutex<Seen>);
+pub struct History {
+    seen: Mutex<Seen>,
+    /// Everything is told on stdout at once: this process may be killed.
+    tell: bool,
+}
 
 impl History {
+    pub fn told() -> Self {
+        Self { tell: true, ..Self::default() }
+    }
+
+    /// Takes in a line of stdout of a process that tells; others are not meant for it.
+    pub fn hear(&self, line: &str) {
+        // The last line of a process that was killed may be half a line: what it tells of was not
+        // acknowledged yet.
+        if let Some(seen) = line.strip_prefix(TOLD).and_then(|told| serde_json::from_str(told).ok()) {
+            self.seen.lock().unwrap().add(seen);
+        }
+    }
+
     pub fn note(&self, f: impl FnOnce(&mut Seen)) {
-        f(&mut self.0.lock().unwrap());
+        let mut seen = self.seen.lock().unwrap();
+        f(&mut seen);
+        if self.tell {
+            println!("{TOLD}{}", serde_json::to_string(&std::mem::take(&mut *seen)).unwrap());
+        }
     }
 
     pub fn read<T>(&self, f: impl FnOnce(&Seen) -> T) -> T {
-        f(&self.0.lock().unwrap())
+        f(&self.seen.lock().unwrap())
     }
 
     pub fn accepted_count(&self) -> usize {

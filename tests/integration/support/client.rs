@@ -1,6 +1,7 @@
 //! The protocol spoken by hand, so that a test sees every status and every event.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -57,6 +58,13 @@ impl Client {
             .max_reconnect_backoff(Duration::from_millis(200))
             .set_credentials(credentials.build());
         Self { raw: grpcio::Client::new(channel.connect(addr)), methods: &RUNTIME_V1 }
+    }
+
+    /// A client with the files that `certs` has for the agent.
+    pub fn with_files(addr: &str, certs: &Path, agent: &str) -> Self {
+        let files = mas::certs::agent_files(certs, &mas::ids::AgentId::parse(agent).unwrap());
+        let pair = (std::fs::read(files.cert).unwrap(), std::fs::read(files.key).unwrap());
+        Self::new(addr, std::fs::read(mas::certs::ca_file(certs)).unwrap(), Some(pair))
     }
 
     /// The same connection over the older service path.

@@ -36,6 +36,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the process to end by itself.
     pub fn wait(&mut self) -> ExitStatus {
         let give_up = Instant::now() + PATIENCE;

@@ -30,7 +30,7 @@ impl Redis {
         format!("unix://{}", self.socket().display())
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.dir.join("redis.sock")
     }
 
@@ -43,6 +43,19 @@ impl Redis {
     pub fn fsync_always(&mut self) {
         self.appendfsync = "always";
         let _: String = self.query(&["CONFIG", "SET", "appendfsync", "always"]);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("Redis runs").pid()
+    }
+
+    /// Starts it again on the same data if it has ended; whether it had.
+    pub fn revive(&mut self) -> bool {
+        let ended = self.process.as_mut().is_none_or(Process::has_ended);
+        if ended {
+            self.resume();
+        }
+        ended
     }
 
     /// Starts it again on the same data.

@@ -52,6 +52,8 @@ pub struct Server {
 }
 
 impl World {
+    /// The program under test.
+    pub const SERVER: &str = env!("CARGO_BIN_EXE_mas-server");
     /// The agents and permissions of [`World::new`].
     pub const PAIR: YamlAgents = PAIR;
 
@@ -90,6 +92,12 @@ impl World {
         self.write_config();
     }
 
+    /// Replaces the further settings.
+    pub fn set_settings(&mut self, settings: &str) {
+        settings.clone_into(&mut self.settings);
+        self.write_config();
+    }
+
     /// Replaces agents and permissions.
     pub fn set_agents(&mut self, agents: &str) {
         agents.clone_into(&mut self.agents);
@@ -110,13 +118,17 @@ impl World {
 
     fn write_config(&self) {
         let default = || format!("url: '{}', socket_timeout: 2", self.redis.url());
-        let redis = self.redis_settings.clone().unwrap_or_else(default);
+        self.write_config_as(&self.config_path(), &self.redis_settings.clone().unwrap_or_else(default));
+    }
+
+    /// The same configuration with other `gateway.redis` settings, in another file of the world's folder.
+    pub fn write_config_as(&self, path: &Path, redis: &str) {
         let text = format!(
             "server_listen_addr: 127.0.0.1:0\ntls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
              tls_server_key_path: certs/server.key\ngateway: {{redis: {{{redis}}}, {}}}\n{}{}",
             self.gateway, self.settings, self.agents
         );
-        std::fs::write(self.config_path(), text).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 
     pub fn server(&self) -> Server {
@@ -124,8 +136,12 @@ impl World {
     }
 
     pub fn server_on(&self, addr: &str) -> Server {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mas-server"));
-        command.args(["--threads", "2", "--listen", addr, "--config"]).arg(self.config_path());
+        self.server_by(Command::new(World::SERVER), addr, &self.config_path())
+    }
+
+    /// A server that `command` starts, which lacks the arguments.
+    pub fn server_by(&self, mut command: Command, addr: &str, config: &Path) -> Server {
+        command.args(["--threads", "2", "--listen", addr, "--config"]).arg(config);
         Server::start(command.stderr(self.log()))
     }
 
@@ -174,12 +190,6 @@ impl World {
         self.client_with(server, cert, key)
     }
 
-    /// A client of whatever server is at an address.
-    pub fn client_at(&self, addr: &str, agent: &str) -> Client {
-        let pair = self.certificate(agent);
-        Client::new(addr, std::fs::read(ca_file(&self.certs())).unwrap(), Some(pair))
-    }
-
     pub fn client_with(&self, server: &Server, cert: Vec<u8>, key: Vec<u8>) -> Client {
         Client::new(&server.addr, std::fs::read(ca_file(&self.certs())).unwrap(), Some((cert, key)))
     }
@@ -206,6 +216,21 @@ impl World {
         let (code, report) = self.verify();
         assert_eq!(code, 0, "{report}");
         assert_eq!(report["intact"], true);
+    }
+
+    /// Where the record that admits a message is: the lane's key, and its block's id.
+    pub fn block_of(&self, message_id: &str) -> (String, String) {
+        for lane in self.redis.keys().into_iter().filter(|key| key.starts_with("audit:lane:")) {
+            let blocks: Blocks = self.redis.query(&["XRANGE", &lane, "-", "+"]);
+            for (id, fields) in blocks {
+                let parts = mas::audit::lane::split_block(&fields[0].1).unwrap();
+                let mut records = parts.into_iter().map(|part| Record::decode(part).unwrap());
+                if records.any(|record| record.message_id.is_some_and(|m| m.to_string() == message_id)) {
+                    return (lane, id);
+                }
+            }
+        }
+        panic!("no record of {message_id}");
     }
 
     /// Every audit record, by time.
@@ -275,6 +300,15 @@ impl Server {
 
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Waits until it is gone, however.
+    pub fn wait_killed(&mut self) {
+        let _ = self.process.wait();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.process.has_ended()
     }
 
     /// How it ends by itself.

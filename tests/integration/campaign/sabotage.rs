@@ -1,0 +1,168 @@
+//! The checker must see each broken promise: what is broken here is broken for real, behind the servers'
+//! back.
+
+use std::time::{Duration, Instant};
+
+use super::arena::{Arena, SETTINGS};
+use super::checker::{self, ACK_SLACK};
+use crate::support::{Redis, until};
+
+/// Messages after which a campaign is well under way.
+const ENOUGH: usize = 200;
+
+type Entry = (String, Vec<(String, String)>);
+
+/// Breaks something while everybody works; the checker must say each of `expected`.
+fn sees(expected: &[&str], sabotage: impl FnOnce(&mut Arena)) {
+    let mut arena = Arena::new(1);
+    let history = arena.run(|arena| {
+        until("messages flow", || arena.history.accepted_count() > ENOUGH);
+        sabotage(arena);
+    });
+    let violations = checker::check(&history, &arena.world);
+    for text in expected {
+        let seen = violations.iter().any(|violation| violation.to_string().contains(text));
+        assert!(seen, "not seen: {text} in {violations:#?}");
+    }
+}
+
+/// An entry of `stream` that still waits, while the receivers are away.
+fn waiting(arena: &Arena, stream: &str) -> Entry {
+    arena.place.close();
+    arena.place.lose_sessions();
+    until("a message waits", || arena.world.redis.len(stream) > 3);
+    arena.world.redis.entries(stream).pop().unwrap()
+}
+
+/// An entry that passes through `stream`.
+fn passing(redis: &Redis, stream: &str) -> Entry {
+    let mut taken = None;
+    until("a message passes", || {
+        taken = redis.entries(stream).pop();
+        taken.is_some()
+    });
+    taken.unwrap()
+}
+
+fn add(redis: &Redis, stream: &str, envelope: &str) {
+    drop(redis.query::<String>(&["XADD", stream, "*", "envelope", envelope]));
+}
+
+#[test]
+fn the_checker_sees_a_lost_message() {
+    sees(&["accepted, and nowhere"], |arena| {
+        let (id, _) = waiting(arena, "agent.stream:r0");
+        let _: i64 = arena.world.redis.query(&["XDEL", "agent.stream:r0", &id]);
+        arena.place.open();
+    });
+}
+
+#[test]
+fn the_checker_sees_a_message_at_the_wrong_agent() {
+    sees(&["at another agent"], |arena| {
+        let (_, fields) = waiting(arena, "agent.stream:r0");
+        add(&arena.world.redis, "agent.stream:r1", &fields[0].1);
+        arena.place.open();
+    });
+}
+
+#[test]
+fn the_checker_sees_what_no_policy_allows() {
+    sees(&["delivered, and no record allows it"], |arena| {
+        let (_, fields) = passing(&arena.world.redis, "agent.stream:r0");
+        let mut envelope: serde_json::Value = serde_json::from_str(&fields[0].1).unwrap();
+        envelope["sender_id"] = "vault".into();
+        envelope["message_id"] = uuid_like("a").into();
+        add(&arena.world.redis, "agent.stream:r0", &envelope.to_string());
+    });
+}
+
+#[test]
+fn the_checker_sees_a_reply_at_the_wrong_instance() {
+    sees(&["the reply to"], |arena| {
+        let (_, fields) = passing(&arena.world.redis, "agent.stream:s0:i0");
+        add(&arena.world.redis, "agent.stream:s1:i0", &fields[0].1);
+    });
+}
+
+#[test]
+fn the_checker_sees_a_second_reply() {
+    sees(&["2 replies to"], |arena| {
+        let (_, fields) = passing(&arena.world.redis, "agent.stream:s0:i0");
+        let mut envelope: serde_json::Value = serde_json::from_str(&fields[0].1).unwrap();
+        envelope["message_id"] = uuid_like("b").into();
+        add(&arena.world.redis, "agent.stream:s0:i0", &envelope.to_string());
+    });
+}
+
+#[test]
+fn the_checker_sees_a_delivery_after_the_acknowledgement() {
+    sees(&["after its acknowledgement"], |arena| {
+        let redis = &arena.world.redis;
+        let (_, fields) = passing(redis, "agent.stream:r0");
+        until("it is done with", || {
+            !redis.entries("agent.stream:r0").iter().any(|(_, f)| f[0].1 == fields[0].1)
+        });
+        let then = Instant::now() + ACK_SLACK + Duration::from_millis(300);
+        until("long after", || Instant::now() > then);
+        add(redis, "agent.stream:r0", &fields[0].1);
+    });
+}
+
+#[test]
+fn the_checker_sees_too_many_attempts() {
+    sees(&["delivered 31 times"], |arena| {
+        // The servers believe that more is allowed than the checker does.
+        arena.world.set_settings(&SETTINGS.replace("max_attempts: 20", "max_attempts: 1000"));
+        arena.rewrite_configs();
+        for server in &mut arena.servers {
+            server.kill();
+        }
+        arena.revive();
+        let (id, _) = waiting(arena, "agent.stream:r0");
+        let redis = &arena.world.redis;
+        let _: redis::Value =
+            redis.query(&["XREADGROUP", "GROUP", "agents", "r0-gone", "STREAMS", "agent.stream:r0", ">"]);
+        let _: redis::Value = redis.query(&[
+            "XCLAIM",
+            "agent.stream:r0",
+            "agents",
+            "r0-gone",
+            "0",
+            &id,
+            "RETRYCOUNT",
+            "30",
+            "FORCE",
+            "JUSTID",
+        ]);
+        arena.place.open();
+    });
+}
+
+#[test]
+fn the_checker_sees_a_decision_that_is_not_on_record() {
+    sees(&["accepted, and not on record", "the trail is damaged"], |arena| {
+        let redis = &arena.world.redis;
+        let (id, fields) = waiting(arena, "agent.stream:r0");
+        drop(id);
+        let envelope: serde_json::Value = serde_json::from_str(&fields[0].1).unwrap();
+        let message_id = envelope["message_id"].as_str().unwrap();
+        let (lane, block) = arena.world.block_of(message_id);
+        let _: i64 = redis.query(&["XDEL", &lane, &block]);
+        arena.place.open();
+    });
+}
+
+#[test]
+fn the_checker_finds_what_is_unbroken_unbroken() {
+    let mut arena = Arena::new(2);
+    let history = arena.run(|arena| {
+        until("messages flow", || arena.history.accepted_count() > ENOUGH);
+    });
+    assert_eq!(checker::check(&history, &arena.world), []);
+}
+
+/// A message id that no server has given.
+fn uuid_like(digit: &str) -> String {
+    format!("00000000-0000-7000-8000-{}", digit.repeat(12))
+}
