@@ -33,11 +33,13 @@ pub use damage::{Damage, DamageKind, Damages, MAX_DAMAGES, Place, Plain, Stream}
 pub use report::Report;
 
 use custody::Custody;
-use lane::LaneState;
+use lane::{LaneState, REMEMBERED_ROOTS};
 use seals::{Opened, Seals};
 
 /// Checkpoints of the anchor that the trail has not shown yet; more than this are missing for sure.
 const MAX_UNMATCHED: usize = 100_000;
+/// Roots of lanes that are remembered, over all lanes that have more than the least: 80 MB.
+const MAX_REMEMBERED_ROOTS: usize = 2_000_000;
 
 /// What is asked of a verification beside the trail itself.
 #[derive(Debug, Default)]
@@ -83,6 +85,8 @@ pub struct Verifier<'a> {
     states: Vec<Lane>,
     /// The lane of the last block: mostly also of the next.
     last: Option<usize>,
+    /// Roots that lanes remember, all together.
+    remembered: usize,
     trail: Seals,
     anchors: Vec<Anchor<'a>>,
     /// Checkpoints of the anchors that the trail has not shown: counter and text hash.
@@ -120,6 +124,7 @@ impl<'a> Verifier<'a> {
             lanes: BTreeMap::new(),
             states: Vec::new(),
             last: None,
+            remembered: 0,
             trail: Seals::new(Stream::Trail),
             unmatched: HashMap::new(),
             custody: Custody::default(),
@@ -235,8 +240,24 @@ impl<'a> Verifier<'a> {
             self.damages.add(Place::Record { lane: id, seq }, kind);
             return Ok(());
         }
+        self.remember();
         self.meet(at);
         Ok(())
+    }
+
+    /// Keeps the memory of roots within its bound: lanes remember as much as they can together, so that a
+    /// server whose clock was stepped does not look as if its trail had been rewritten.
+    fn remember(&mut self) {
+        self.remembered += 1;
+        if self.remembered <= MAX_REMEMBERED_ROOTS {
+            return;
+        }
+        let each = (MAX_REMEMBERED_ROOTS / 2 / self.states.len().max(1)).max(REMEMBERED_ROOTS);
+        self.remembered = 0;
+        for lane in &mut self.states {
+            lane.state.forget_roots(each);
+            self.remembered += lane.state.remembered();
+        }
     }
 
     /// Compares what checkpoints say of a lane with what it has reached.

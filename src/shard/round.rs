@@ -263,13 +263,21 @@ impl Worker {
     }
 
     /// The effects' answers, or why the transaction did not happen.
-    fn executed(&self, result: Value, answers: &[Value]) -> Result<Vec<Value>, Attempt> {
+    fn executed(&mut self, result: Value, answers: &[Value]) -> Result<Vec<Value>, Attempt> {
         match result {
-            Value::Array(values) => Ok(values),
+            Value::Array(values) => {
+                if std::mem::take(&mut self.refused) {
+                    log::warn!("worker {}: Redis takes transactions again", self.index);
+                }
+                Ok(values)
+            }
             Value::Nil => Err(Attempt::Conflict),
             other => {
-                let cause = answers.iter().find(|a| answers::error_code(a).is_some()).unwrap_or(&other);
-                log::error!("worker {}: Redis refused a transaction: {cause:?}", self.index);
+                // Once, not per message that meets the same.
+                if !std::mem::replace(&mut self.refused, true) {
+                    let cause = answers.iter().find(|a| answers::error_code(a).is_some()).unwrap_or(&other);
+                    log::error!("worker {}: Redis refuses transactions: {cause:?}", self.index);
+                }
                 Err(Attempt::Refused)
             }
         }

@@ -89,6 +89,8 @@ pub struct Worker {
     pub(super) assurance: Assurance,
     /// Whether the last one waited in vain.
     pub(super) unassured: bool,
+    /// Redis refused the last transaction.
+    pub(super) refused: bool,
     connects: u64,
     retry_at_ms: u64,
     retry_wait_ms: u64,
@@ -144,6 +146,7 @@ impl Worker {
             connection: None,
             assurance: Assurance::Answered,
             unassured: false,
+            refused: false,
             connects: 0,
             retry_at_ms: 0,
             retry_wait_ms: RECONNECT_FIRST_MS,

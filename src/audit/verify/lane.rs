@@ -9,9 +9,9 @@ use crate::audit::merkle::{Frontier, Hash, leaf_hash};
 use crate::audit::record::{Action, View};
 use crate::ids::hex;
 
-/// Blocks behind a lane's end at which its root is still known: how far a checkpoint may come behind
+/// Blocks behind a lane's end at which its root is always known: how far a checkpoint may come behind
 /// blocks that it does not cover.
-const REMEMBERED_ROOTS: usize = 4096;
+pub(super) const REMEMBERED_ROOTS: usize = 4096;
 
 /// What is known of one lane.
 #[derive(Debug)]
@@ -111,11 +111,20 @@ impl LaneState {
         if computed != *root {
             return Err((first, DamageKind::HashMismatch));
         }
-        if self.roots.len() == REMEMBERED_ROOTS {
-            let _ = self.roots.pop_front();
-        }
         self.roots.push_back((self.tree.size(), computed));
         Ok(())
+    }
+
+    /// Blocks at which its root is known.
+    pub(super) fn remembered(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Forgets all but the newest `keep` roots.
+    pub(super) fn forget_roots(&mut self, keep: usize) {
+        let over = self.roots.len().saturating_sub(keep);
+        drop(self.roots.drain(..over));
+        self.roots.shrink_to(keep);
     }
 
     /// An agent's decisions are numbered without gaps.

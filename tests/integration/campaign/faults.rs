@@ -15,7 +15,7 @@ const LONG_S: [u64; 2] = [10, 60];
 /// Beyond a server's lease and the three looks at it.
 const LOSES_LEASE: Duration = Duration::from_secs(8);
 /// How long a chosen point is waited for.
-const POINT_PATIENCE: Duration = Duration::from_secs(3);
+const POINT_PATIENCE: Duration = Duration::from_secs(6);
 /// Room that Redis is given when its memory is full: less than it has in use.
 const NO_MEMORY: &str = "1mb";
 

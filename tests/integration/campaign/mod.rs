@@ -60,6 +60,7 @@ fn promises_hold_whatever_breaks() {
     }
     println!("{}", history.summary());
     let violations = checker::check(&history, &arena.world);
+
     assert!(
         violations.is_empty(),
         "seed {seed}: {} violations: {:#?}",
