@@ -48,6 +48,54 @@ fn handlers_get_their_types_and_the_fallback_the_rest() {
 }
 
 #[test]
+fn a_handlers_work_is_committed_as_a_whole_or_not_at_all() {
+    let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10]}\n");
+    let server = world.server();
+    let versions: Arc<Mutex<Vec<Result<u64, String>>>> = Arc::default();
+    let outcomes = versions.clone();
+    let beta = agent(&world, &server, "beta")
+        .threads(1)
+        .on("number", move |message, number: Number| {
+            let commit = message
+                .commit()
+                .set("last", &number.n.to_string())
+                .expect_version(if number.n == 13 { 99 } else { number.n as u64 })
+                .send("alpha", "done", &number)
+                .and_then(mas::agent::Commit::apply);
+            let outcome = commit.map(|committed| {
+                assert_eq!(committed.message_ids.len(), 1);
+                committed.version
+            });
+            outcomes.lock().unwrap().push(outcome.map_err(|error| error.to_string()));
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let done: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let seen = done.clone();
+    let alpha = agent(&world, &server, "alpha")
+        .on("done", move |_, number: Number| {
+            seen.lock().unwrap().push(number.n);
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    for n in [0, 1, 13] {
+        alpha.send("beta", "number", &Number { n }).unwrap();
+        until("it was handled", || {
+            versions.lock().unwrap().len() > [0, 1, 13].iter().position(|m| *m == n).unwrap()
+        });
+    }
+    until("what was committed has arrived", || done.lock().unwrap().len() == 2);
+    assert_eq!(*done.lock().unwrap(), [0, 1]);
+    let outcomes = versions.lock().unwrap();
+    assert_eq!(outcomes[..2], [Ok(1), Ok(2)]);
+    assert!(outcomes[2].as_ref().is_err_and(|error| error.contains("version_mismatch")), "{outcomes:?}");
+    assert_eq!(beta.state().unwrap()["last"], "1");
+    until("all of it is acknowledged", || world.redis.len("agent.stream:beta") == 0);
+}
+
+#[test]
 fn failures_of_a_handler_are_nacks_with_their_reason() {
     let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10]}\n");
     let server = world.server();

@@ -117,6 +117,15 @@ impl Redis {
         self.query(&["XRANGE", stream, "-", "+"])
     }
 
+    /// First halves of the ids of a stream's first and last entry; none where it is empty.
+    pub fn entries_ids(&self, stream: &str) -> Vec<u64> {
+        let end = |command: &str, from: &str, to: &str| {
+            let entries: Vec<(String, redis::Value)> = self.query(&[command, stream, from, to, "COUNT", "1"]);
+            entries.first().map(|(id, _)| id.split_once('-').unwrap().0.parse::<u64>().unwrap())
+        };
+        end("XRANGE", "-", "+").into_iter().chain(end("XREVRANGE", "+", "-")).collect()
+    }
+
     pub fn len(&self, stream: &str) -> usize {
         self.query(&["XLEN", stream])
     }
