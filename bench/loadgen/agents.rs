@@ -78,6 +78,14 @@ impl Agents {
         Ok(Self { names: all, rules, senders, receivers })
     }
 
+    /// One active pair, and the names of `count` agents that only connect.
+    pub(crate) fn pair_and_idle(count: usize) -> Result<(Self, Vec<String>), AnyError> {
+        let mut agents = Self::new(Pattern::Send, 2, &Names::default())?;
+        let idle: Vec<String> = (0..count).map(|number| format!("quiet-{number}")).collect();
+        agents.names.extend(idle.iter().cloned());
+        Ok((agents, idle))
+    }
+
     /// Sending agents.
     pub(crate) fn senders(&self) -> usize {
         self.senders.len()

@@ -29,6 +29,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// What Redis alone and gRPC alone do on this machine.
     Floor(FloorArgs),
+    /// Floors and the product in turn: how near the product is to them.
+    Ratios(RatiosArgs),
+    /// Many connected agents that do nothing: what they cost, and whether two active ones notice.
+    Idle(IdleArgs),
     /// A client process, told by stdin.
     #[command(name = crate::CLIENT_COMMAND, hide = true)]
     Client,
@@ -162,6 +166,45 @@ pub(crate) struct FloorArgs {
     /// Connections to Redis, and completion queues of the echo server.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: u16,
+    /// One JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RatiosArgs {
+    #[command(flatten)]
+    pub(crate) floor: FloorArgs,
+    /// Rounds; medians of them count.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) rounds: u16,
+    /// Seconds of the open loop at half the peak; a figure to go by takes 60.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(crate) open_seconds: u64,
+    /// Ends with exit code 1 when a goal is not met.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleArgs {
+    /// Agents that connect and do nothing.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) agents: u32,
+    /// Client processes that share them.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_PROCESSES)))]
+    pub(crate) processes: u16,
+    #[command(flatten)]
+    pub(crate) content: ContentArgs,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    pub(crate) seconds: u64,
+    /// Worker threads of the server.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// Ends with exit code 1 when a goal is not met.
+    #[arg(long)]
+    pub(crate) check: bool,
     /// One JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

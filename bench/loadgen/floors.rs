@@ -157,7 +157,7 @@ pub(crate) fn print(floors: &[Floor]) {
 }
 
 /// As JSON.
-pub(crate) fn json(floors: &[Floor]) -> Value {
+pub(crate) fn json(floors: &[&Floor]) -> Value {
     floors
         .iter()
         .map(|floor| {

@@ -16,11 +16,17 @@ mod clock;
 mod echo;
 mod fleet;
 mod floors;
+mod goal;
+mod idle;
 mod interrupt;
 mod latency;
 mod payload;
 mod plan;
+mod plot;
 mod process;
+mod product;
+mod ramp;
+mod ratios;
 mod redis_floor;
 mod report;
 mod run;
@@ -76,6 +82,14 @@ fn dispatch(cli: Cli) -> Result<(), AnyError> {
             interrupt::listen()?;
             floor(&args)
         }
+        Some(Command::Ratios(args)) => {
+            interrupt::listen()?;
+            ratios::run(&args)
+        }
+        Some(Command::Idle(args)) => {
+            interrupt::listen()?;
+            idle::run(&args)
+        }
         None => {
             interrupt::listen()?;
             run::run(&cli.run)
@@ -103,7 +117,7 @@ fn floor(args: &FloorArgs) -> Result<(), AnyError> {
     });
     let setting = setting::with(setting::setting(&place), &more);
     if args.json {
-        let floors = floors::json(&all);
+        let floors = floors::json(&all.iter().collect::<Vec<_>>());
         println!(
             "{}",
             serde_json::json!({"setting": setting, "floors": floors, "explanation": floors::EXPLANATION})

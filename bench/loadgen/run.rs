@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::agents::Agents;
 use crate::args::RunArgs;
 use crate::fleet::{Fleet, Outcome, Watched};
-use crate::plan::{ClientPlan, Path, Schedule};
+use crate::plan::{ClientPlan, Schedule};
 use crate::setting::{Place, line, setting, with};
 use crate::world::{Setup, World};
 use crate::{AnyError, client, report, usage};
@@ -36,8 +36,14 @@ pub(crate) struct Bench<'a> {
 /// The default command.
 pub(crate) fn run(args: &RunArgs) -> Result<(), AnyError> {
     let mut bench = Bench::start(args)?;
+    if let Some(first) = args.ramp {
+        return crate::ramp::run(&mut bench, f64::from(first));
+    }
     let outcome = bench.measure(args.rate.map(f64::from))?;
     let setting = bench.setting(&outcome);
+    if let Some(path) = &args.plot {
+        crate::plot::write(path, &outcome, &line(&setting))?;
+    }
     if args.json {
         println!("{}", json!({"setting": setting, "result": report::json(&outcome)}));
     } else {
@@ -166,13 +172,5 @@ impl Site {
             },
             world: Some(world),
         })
-    }
-}
-
-/// As users write it.
-pub(crate) fn path_name(path: Path) -> &'static str {
-    match path {
-        Path::Unary => "unary",
-        Path::Stream => "stream",
     }
 }
