@@ -196,8 +196,8 @@ pub(crate) struct IdleArgs {
     pub(crate) processes: u16,
     #[command(flatten)]
     pub(crate) content: ContentArgs,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    /// Seconds of each measurement; the server pings idle connections every 20, which a shorter one may miss.
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     pub(crate) seconds: u64,
     /// Worker threads of the server.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -11,13 +11,15 @@ use crate::latency::Latencies;
 const WIDTH: f64 = 840.0;
 const HEIGHT: f64 = 360.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 52.0;
 /// Points of a curve by percentile.
 const POINTS: u32 = 200;
 /// The axis of percentiles ends at 1 - 10^-this.
 const MAX_NINES: f64 = 5.0;
+/// Where the median is on it: -log10(1 - 0.5).
+const HALF: f64 = std::f64::consts::LOG10_2;
 /// Fewest latencies beyond a percentile that make it worth drawing.
 const MIN_BEYOND: f64 = 1.0;
 /// Told apart in print and by the colour-blind (Okabe and Ito).
@@ -70,8 +72,15 @@ fn by_percentile(outcome: &Outcome) -> Chart {
     if outcome.pattern.arrives() {
         curves.push(Curve { name: "end to end", points: percentiles(&outcome.end_to_end) });
     }
-    let ticks =
-        [(0.0, "0 %"), (1.0, "90 %"), (2.0, "99 %"), (3.0, "99.9 %"), (4.0, "99.99 %"), (5.0, "99.999 %")];
+    let ticks = [
+        (0.0, "0 %"),
+        (HALF, "50 %"),
+        (1.0, "90 %"),
+        (2.0, "99 %"),
+        (3.0, "99.9 %"),
+        (4.0, "99.99 %"),
+        (5.0, "99.999 %"),
+    ];
     Chart {
         title: "Latency by percentile",
         x_label: "messages that were at least as fast (%)",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::agents::Agents;
 use crate::args::RunArgs;
 use crate::fleet::{Fleet, Outcome, Watched};
-use crate::plan::{ClientPlan, Schedule};
+use crate::plan::{ClientPlan, Path, Schedule};
 use crate::setting::{Place, line, setting, with};
 use crate::world::{Setup, World};
 use crate::{AnyError, client, report, usage};
@@ -60,9 +60,10 @@ impl<'a> Bench<'a> {
         let _ = args.content.content().map_err(usage)?;
         let sessions = agents.senders() * usize::from(args.connections);
         let most = sessions * client::MAX_UNDER_WAY;
-        if args.rate.is_none() && args.ramp.is_none() && args.in_flight as usize > most {
+        let closed = args.rate.is_none() && args.ramp.is_none();
+        if args.path == Path::Stream && closed && args.in_flight as usize > most {
             let why = format!(
-                "--in-flight: {sessions} sending sessions take {most} at most; give more --agents or --connections"
+                "--in-flight: {sessions} sending sessions take {most} on their streams; give more --agents or --connections"
             );
             return Err(usage(why));
         }
