@@ -87,7 +87,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<(), AnyError> {
     ];
     let place = Place {
         server_version: product.world.version.clone(),
-        redis_version: product.world.redis.version.clone(),
+        redis_version: product.world.redis.version,
         threads: Some(args.threads),
         fsynced: false,
     };

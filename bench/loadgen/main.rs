@@ -107,7 +107,7 @@ fn floor(args: &FloorArgs) -> Result<(), AnyError> {
     let all = floors::all(&floors)?;
     let place = Place {
         server_version: "none".to_owned(),
-        redis_version: floors.redis.version.clone(),
+        redis_version: floors.redis.version,
         threads: Some(args.threads),
         fsynced: false,
     };

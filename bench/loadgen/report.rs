@@ -15,7 +15,13 @@ pub(crate) fn print(outcome: &Outcome) {
         println!("            {count:>9} × {reason}");
     }
     println!("backlog     {:>9} under way when sending stopped", outcome.backlog);
-    println!("undelivered {:>9} accepted and not delivered when the run was over", outcome.undelivered);
+    println!(
+        "undelivered {:>9} accepted and not delivered when the run was over",
+        outcome.undelivered.max(0)
+    );
+    if outcome.undelivered < 0 {
+        println!("repeated    {:>9} deliveries beyond those accepted", -outcome.undelivered);
+    }
     if outcome.foreign > 0 {
         println!("foreign     {:>9} deliveries of other runs", outcome.foreign);
     }

@@ -7,7 +7,7 @@ mod recorder;
 mod session;
 
 use std::io::{BufRead, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use grpcio::{ChannelBuilder, ChannelCredentialsBuilder, Client, EnvBuilder, Environment};
@@ -54,35 +54,18 @@ pub(crate) fn main() -> Result<(), AnyError> {
     process::end_with_parent()?;
     let mut lines = std::io::stdin().lock().lines();
     let plan: ClientPlan = serde_json::from_str(&lines.next().ok_or("no plan")??)?;
-    let path = plan.path;
-    let (common, sessions) = match open(&plan, path)? {
-        (_, sessions) if path == Path::Stream && !sessions.iter().all(|session| submits(session)) => {
-            // An older server: the same sessions, and unary calls.
-            drop(sessions);
-            open(&plan_again(&plan), Path::Unary)?
-        }
-        opened => opened,
-    };
-    say(&Ready { path: common.path })?;
+    let (common, sessions) = open(&plan)?;
+    let submits = |session: &Arc<Session>| session.offer().is_some_and(|offer| offer.submit);
+    // An older server takes no submissions: the same sessions, and unary calls.
+    let path = if sessions.iter().all(submits) { plan.path } else { Path::Unary };
+    common.path.set(path).map_err(|_| "a second path")?;
+    say(&Ready { path })?;
     let schedule: Schedule = match lines.next() {
         Some(line) => serde_json::from_str(&line?)?,
         None => return Ok(()),
     };
     let report = run(&plan, &common, &sessions, schedule)?;
     say(&report)
-}
-
-fn submits(session: &Arc<Session>) -> bool {
-    session.offer().is_some_and(|offer| offer.submit)
-}
-
-/// The same sessions under other instance names: the server may not have seen the end of the first ones yet.
-fn plan_again(plan: &ClientPlan) -> ClientPlan {
-    let mut again = plan.clone();
-    for session in &mut again.sessions {
-        session.instance.push('u');
-    }
-    again
 }
 
 fn say(what: &impl Serialize) -> Result<(), AnyError> {
@@ -92,12 +75,12 @@ fn say(what: &impl Serialize) -> Result<(), AnyError> {
     Ok(())
 }
 
-fn open(plan: &ClientPlan, path: Path) -> Result<(Arc<Common>, Vec<Arc<Session>>), AnyError> {
+fn open(plan: &ClientPlan) -> Result<(Arc<Common>, Vec<Arc<Session>>), AnyError> {
     let environment = Arc::new(EnvBuilder::new().cq_count(plan.queues).name_prefix("load").build());
     let content = plan.content;
     let common = Arc::new(Common {
         pattern: plan.pattern,
-        path,
+        path: OnceLock::new(),
         payloads: Payloads::new(content.payload_bytes, content.findings, content.seed),
         recorder: Recorder::new(plan.rate.is_some())?,
     });
@@ -222,7 +205,8 @@ fn keep_time(senders: &[&Arc<Session>], rate: f64, common: &Common, schedule: Sc
         };
         number += 1;
         let submissions = session.offer().map_or(0, |offer| offer.max_submissions);
-        let bound = if common.path == Path::Stream { submissions.min(MAX_UNDER_WAY) } else { MAX_UNDER_WAY };
+        let bound =
+            if common.path() == Path::Stream { submissions.min(MAX_UNDER_WAY) } else { MAX_UNDER_WAY };
         if session.under_way() >= bound {
             recorder.problem("not sent: too many under way");
             continue;

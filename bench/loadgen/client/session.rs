@@ -41,7 +41,8 @@ const ACKS: &str = "acks";
 /// What all sessions of a process share.
 pub(crate) struct Common {
     pub(crate) pattern: Pattern,
-    pub(crate) path: Path,
+    /// How messages are sent; settled when every session is open.
+    pub(crate) path: OnceLock<Path>,
     pub(crate) payloads: Payloads,
     pub(crate) recorder: Recorder,
 }
@@ -55,6 +56,13 @@ pub(crate) struct Offer {
     acks: bool,
     /// Submissions that may be unanswered.
     pub(crate) max_submissions: usize,
+}
+
+impl Common {
+    /// How messages are sent.
+    pub(crate) fn path(&self) -> Path {
+        self.path.get().copied().unwrap_or(Path::Unary)
+    }
 }
 
 enum Out {
@@ -136,7 +144,7 @@ impl Session {
 
     /// Sends one message that was due at `since_us`; in a closed loop the next one follows when it is done.
     pub(crate) fn start(self: &Arc<Self>, since_us: u64, goes_on: bool) {
-        match self.common.path {
+        match self.common.path() {
             Path::Stream => self.submit(since_us, goes_on),
             Path::Unary => {
                 let session = self.clone();
@@ -154,7 +162,7 @@ impl Session {
         match self.common.pattern {
             Pattern::Request => true,
             // The unary echo is the response itself.
-            Pattern::Echo => self.common.path == Path::Stream,
+            Pattern::Echo => self.common.path() == Path::Stream,
             Pattern::Send | Pattern::FanIn | Pattern::FanOut | Pattern::State => false,
         }
     }
@@ -408,7 +416,7 @@ impl Session {
             instance_id: self.plan.instance.clone(),
             ..ReplyRequest::default()
         };
-        match self.common.path {
+        match self.common.path() {
             Path::Stream => {
                 let submission = Submission {
                     reference: self.next.fetch_add(1, Ordering::Relaxed),
