@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// A client process, told by stdin.
     #[command(name = crate::CLIENT_COMMAND, hide = true)]
     Client,
+    /// Ends what a killed loadgen has started.
+    #[command(name = crate::GUARD_COMMAND, hide = true)]
+    Guard { folder: PathBuf },
     /// The echo server of the floors.
     #[command(name = crate::ECHO_COMMAND, hide = true)]
     Echo {

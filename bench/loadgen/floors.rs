@@ -52,11 +52,11 @@ pub(crate) struct Floor {
 impl Floors {
     /// Starts both.
     pub(crate) fn start(plan: FloorPlan) -> Result<Self, AnyError> {
-        let folder = Folder::new()?;
+        let mut folder = Folder::new()?;
         let agents = Agents::new(Pattern::Echo, SENDERS, &Names::default())?;
         let certs = folder.path().join("certs");
         make_certs(&certs, &agents.names)?;
-        let redis = Redis::start(&folder.path().join("redis"), Fsync::EverySecond)?;
+        let redis = Redis::start(&mut folder, Fsync::EverySecond)?;
         let echo = EchoServer::start(&certs, plan.threads)?;
         Ok(Self { plan, echo, redis, agents, folder })
     }

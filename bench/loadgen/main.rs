@@ -17,6 +17,7 @@ mod echo;
 mod fleet;
 mod floors;
 mod goal;
+mod guard;
 mod idle;
 mod interrupt;
 mod latency;
@@ -49,6 +50,9 @@ pub(crate) const CLIENT_COMMAND: &str = "client";
 /// Hidden subcommand: the echo server.
 pub(crate) const ECHO_COMMAND: &str = "echo-server";
 
+/// Hidden subcommand: ends what a killed loadgen has started.
+pub(crate) const GUARD_COMMAND: &str = "guard";
+
 /// Something failed while it ran.
 const FAILED: u8 = 1;
 /// Flags that do not go together: clap's own code for flags that are wrong.
@@ -78,6 +82,7 @@ fn dispatch(cli: Cli) -> Result<(), AnyError> {
     match cli.command {
         Some(Command::Client) => client::main(),
         Some(Command::Echo { certs, threads }) => echo::main(&certs, threads),
+        Some(Command::Guard { folder }) => guard::main(&folder),
         Some(Command::Floor(args)) => {
             interrupt::listen()?;
             floor(&args)

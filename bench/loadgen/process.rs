@@ -59,6 +59,14 @@ impl Process {
         self.child.id()
     }
 
+    /// An error when it has ended.
+    pub(crate) fn check(&mut self) -> Result<(), AnyError> {
+        match self.child.try_wait()? {
+            Some(status) => Err(format!("{} ended: {status}", self.label).into()),
+            None => Ok(()),
+        }
+    }
+
     /// Hands it one line.
     pub(crate) fn tell(&mut self, line: &str) -> Result<(), AnyError> {
         let stdin = self.stdin.as_mut().ok_or_else(|| format!("{}: no stdin", self.label))?;

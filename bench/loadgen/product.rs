@@ -41,7 +41,9 @@ impl Product {
         plan.in_flight = load.in_flight;
         plan.rate = load.rate;
         let fleet = Fleet::start(&[plan])?;
-        fleet.run(Schedule::soon(load.warm_up_s, load.counted_s), self.world.watched()?)
+        let outcome = fleet.run(Schedule::soon(load.warm_up_s, load.counted_s), self.world.watched()?)?;
+        self.world.check()?;
+        Ok(outcome)
     }
 
     /// Opens sessions that do nothing, in `processes` client processes; closed when the fleet is dropped.

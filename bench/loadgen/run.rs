@@ -114,7 +114,12 @@ impl<'a> Bench<'a> {
                 "loadgen: this server takes no submissions on the stream (its Welcome does not say so): unary calls instead"
             );
         }
-        fleet.run(Schedule::soon(args.warm_up as f64, args.seconds as f64), self.site.watched)
+        let schedule = Schedule::soon(args.warm_up as f64, args.seconds as f64);
+        let outcome = fleet.run(schedule, self.site.watched)?;
+        if let Some(world) = &mut self.site.world {
+            world.check()?;
+        }
+        Ok(outcome)
     }
 
     /// What the result is a result of.

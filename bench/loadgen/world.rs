@@ -13,6 +13,7 @@ use mas::runner::{Fsync, ManagedRedis, server_binary};
 use crate::AnyError;
 use crate::agents::Agents;
 use crate::fleet::Watched;
+use crate::guard::Guard;
 use crate::process::Process;
 
 /// Validity of the certificates.
@@ -20,25 +21,34 @@ const CERT_DAYS: u32 = 2;
 /// How long the server may take until it listens; with many agents it reads a long file first.
 const READY_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A temporary folder, removed when dropped.
-pub(crate) struct Folder(PathBuf);
+/// A temporary folder, removed when dropped, and what sees to that when this process is killed.
+pub(crate) struct Folder {
+    path: PathBuf,
+    guard: Guard,
+}
 
 impl Folder {
     pub(crate) fn new() -> Result<Self, AnyError> {
         let path = std::env::temp_dir().join(format!("mas-loadgen-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self(path))
+        let guard = Guard::start(&path)?;
+        Ok(Self { path, guard })
+    }
+
+    /// A process that lives with the folder.
+    pub(crate) fn watch(&mut self, pid: u32) -> Result<(), AnyError> {
+        self.guard.watch(pid)
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("loadgen: {} cannot be removed: {error}", self.0.display());
+        if let Err(error) = std::fs::remove_dir_all(&self.path) {
+            eprintln!("loadgen: {} cannot be removed: {error}", self.path.display());
         }
     }
 }
@@ -81,8 +91,12 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    pub(crate) fn start(dir: &Path, fsync: Fsync) -> Result<Self, AnyError> {
-        let managed = ManagedRedis::start(dir, fsync)?;
+    /// Starts one in `folder`.
+    pub(crate) fn start(folder: &mut Folder, fsync: Fsync) -> Result<Self, AnyError> {
+        let managed = ManagedRedis::start(&folder.path().join("redis"), fsync)?;
+        if let Some(pid) = managed.pid() {
+            folder.watch(pid)?;
+        }
         let mut connection = redis::Client::open(managed.url())?.get_connection()?;
         let info: redis::InfoDict = redis::cmd("INFO").arg("server").query(&mut connection)?;
         let version = info.get("redis_version").unwrap_or_else(|| "unknown".to_owned());
@@ -114,11 +128,11 @@ pub(crate) struct World {
 impl World {
     /// Starts everything.
     pub(crate) fn start(agents: &Agents, setup: Setup) -> Result<Self, AnyError> {
-        let folder = Folder::new()?;
-        let dir = folder.path();
+        let mut folder = Folder::new()?;
+        let dir = folder.path().to_path_buf();
         make_certs(&dir.join("certs"), &agents.names)?;
         let fsync = if setup.fsynced { Fsync::Always } else { Fsync::EverySecond };
-        let redis = Redis::start(&dir.join("redis"), fsync)?;
+        let redis = Redis::start(&mut folder, fsync)?;
         let config = dir.join("mas.yaml");
         std::fs::write(&config, mas_yaml(agents, setup, &redis.url())?)?;
         let mut command = Command::new(server_binary()?);
@@ -129,6 +143,7 @@ impl World {
             // Its own notes of sessions that come and go are no news here.
             .env("RUST_LOG", "error");
         let mut server = Process::start("the server", &mut command)?;
+        folder.watch(server.pid())?;
         let line = server.line(READY_PATIENCE)?;
         let ready: serde_json::Value = serde_json::from_str(&line)?;
         let text = |key: &str| {
@@ -147,6 +162,11 @@ impl World {
     /// The server's process id.
     pub(crate) fn server_pid(&self) -> u32 {
         self.server.pid()
+    }
+
+    /// An error when the server has ended: what was measured then is worth nothing.
+    pub(crate) fn check(&mut self) -> Result<(), AnyError> {
+        self.server.check()
     }
 
     /// Both processes.
