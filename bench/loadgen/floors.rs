@@ -18,8 +18,6 @@ use crate::world::{Folder, Redis, make_certs};
 pub(crate) const LOADED: usize = 256;
 /// Sending agents, each with a connection: as many as in the product's measurement.
 pub(crate) const SENDERS: usize = 2;
-/// Completion queues of a client process.
-pub(crate) const CLIENT_QUEUES: usize = 2;
 
 /// How the floors are measured.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +87,6 @@ impl Floors {
             in_flight,
             rate: None,
             content: self.plan.content,
-            queues: CLIENT_QUEUES,
         };
         let fleet = Fleet::start(&[plan])?;
         let watched = Watched { server: Some(self.echo.pid()), redis: None };

@@ -92,7 +92,7 @@ pub(crate) fn run(args: &IdleArgs) -> Result<(), AnyError> {
         fsynced: false,
     };
     let more = json!({
-        "idle_agents": count, "client_processes": args.processes, "seconds": args.seconds,
+        "idle_agents": count, "client_processes": args.processes, "client_threads": Path::Stream.client_queues(), "seconds": args.seconds,
         "pair": "stream, 1 in flight", "payload_bytes": content.payload_bytes,
     });
     let setting = with(setting(&place), &more);

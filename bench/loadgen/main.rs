@@ -118,7 +118,7 @@ fn floor(args: &FloorArgs) -> Result<(), AnyError> {
     };
     let more = serde_json::json!({
         "features": "mtls (echo)", "payload_bytes": args.content.payload, "seconds": args.seconds,
-        "senders": floors::SENDERS, "client_queues": floors::CLIENT_QUEUES,
+        "senders": floors::SENDERS, "client_threads": client_threads(),
     });
     let setting = setting::with(setting::setting(&place), &more);
     if args.json {
@@ -132,4 +132,10 @@ fn floor(args: &FloorArgs) -> Result<(), AnyError> {
         floors::print(&all);
     }
     Ok(())
+}
+
+/// Threads of a client process, for a result that holds both kinds.
+pub(crate) fn client_threads() -> String {
+    let of = |path: plan::Path| path.client_queues();
+    format!("{} (stream), {} (unary)", of(plan::Path::Stream), of(plan::Path::Unary))
 }

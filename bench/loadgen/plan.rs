@@ -14,6 +14,17 @@ pub(crate) enum Path {
     Stream,
 }
 
+impl Path {
+    /// Completion queues, which are threads, of a client process. A second one costs a stream's client a fifth
+    /// more CPU and brings nothing; unary calls need it, for one alone would be the bottleneck.
+    pub(crate) fn client_queues(self) -> usize {
+        match self {
+            Self::Unary => 2,
+            Self::Stream => 1,
+        }
+    }
+}
+
 /// Who says what to whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -83,8 +94,6 @@ pub(crate) struct ClientPlan {
     /// Messages a second in an open loop; `None`: closed.
     pub(crate) rate: Option<f64>,
     pub(crate) content: Content,
-    /// Completion queues, which are its threads.
-    pub(crate) queues: usize,
 }
 
 /// When a client process does what, in microseconds of the machine's clock.

@@ -3,7 +3,6 @@
 use crate::AnyError;
 use crate::agents::Agents;
 use crate::fleet::{Fleet, Outcome};
-use crate::floors::CLIENT_QUEUES;
 use crate::plan::{ClientPlan, Content, Path, Pattern, Schedule, SessionPlan};
 use crate::world::{Setup, World};
 
@@ -74,7 +73,6 @@ impl Product {
             in_flight: 0,
             rate: None,
             content: self.content,
-            queues: CLIENT_QUEUES,
         }
     }
 }

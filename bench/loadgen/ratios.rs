@@ -100,7 +100,7 @@ pub(crate) fn run(args: &RatiosArgs) -> Result<(), AnyError> {
     let more = json!({
         "payload_bytes": content.payload_bytes, "findings": content.findings, "rounds": args.rounds,
         "seconds": args.floor.seconds, "open_loop_rate": rate.round(), "open_loop_seconds": args.open_seconds,
-        "agents": 2 * SENDERS, "in_flight": LOADED,
+        "agents": 2 * SENDERS, "in_flight": LOADED, "client_threads": crate::client_threads(),
         "growth": format!(
             "{} agents, {GROWTH_RULES} rules, {LOADED} in flight to twice of each", 2 * GROWTH_PAIRS
         ),

@@ -12,9 +12,6 @@ use crate::setting::{Place, line, setting, with};
 use crate::world::{Setup, World};
 use crate::{AnyError, client, report, usage};
 
-/// Completion queues of a client process when there is one; more processes have one each.
-const QUEUES: usize = 2;
-
 /// What is measured: ended when dropped, where it is one's own.
 pub(crate) struct Site {
     world: Option<World>,
@@ -105,7 +102,6 @@ impl<'a> Bench<'a> {
                 in_flight,
                 rate: rate.map(|rate| rate / sending as f64),
                 content,
-                queues: if alone { QUEUES } else { 1 },
             });
         }
         let fleet = Fleet::start(&plans)?;
@@ -131,7 +127,7 @@ impl<'a> Bench<'a> {
             "pattern": args.pattern, "path": outcome.path,
             "stream_refused": (outcome.path != args.path).then_some(true),
             "agents": args.agents, "instances": args.instances, "connections": args.connections,
-            "client_processes": args.processes, "rules": args.rules,
+            "client_processes": args.processes, "client_threads": args.path.client_queues(), "rules": args.rules,
             "in_flight": closed.then_some(args.in_flight), "rate": args.rate,
             "payload_bytes": args.content.payload, "findings": args.content.mix, "seed": args.content.seed,
             "warm_up_s": args.warm_up, "seconds": args.seconds,

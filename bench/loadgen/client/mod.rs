@@ -76,7 +76,8 @@ fn say(what: &impl Serialize) -> Result<(), AnyError> {
 }
 
 fn open(plan: &ClientPlan) -> Result<(Arc<Common>, Vec<Arc<Session>>), AnyError> {
-    let environment = Arc::new(EnvBuilder::new().cq_count(plan.queues).name_prefix("load").build());
+    let environment =
+        Arc::new(EnvBuilder::new().cq_count(plan.path.client_queues()).name_prefix("load").build());
     let content = plan.content;
     let common = Arc::new(Common {
         pattern: plan.pattern,
