@@ -46,7 +46,7 @@ fn redis_over_tls_wants_the_right_certificates() {
 }
 
 /// A Sentinel that watches the Redis on `port` under the name `primary`.
-fn sentinel(world: &World, port: &str) -> (Process, u16) {
+pub fn sentinel(world: &World, port: &str) -> (Process, u16) {
     let own = free_port();
     let path = world.path().join("sentinel.conf");
     let config = format!(

@@ -19,7 +19,7 @@ const FLOODERS: usize = 24;
 fn a_full_inbox_stops_its_senders_and_nobody_else() {
     let agents = "permissions:\n  - {type: allow_broadcast, sender: alpha, receivers: [beta, gamma]}\n\
                   agents: [{agent_id: alpha}, {agent_id: beta}, {agent_id: gamma}]\n";
-    let world = World::with(agents, "limits: {max_queue_len: 500}\n");
+    let world = World::with(agents, "limits: {max_queue_len: 500}\ndelivery: {reclaim_idle_ms: 300}\n");
     let server = world.server();
     let (alpha, beta, gamma) =
         (world.client(&server, "alpha"), world.client(&server, "beta"), world.client(&server, "gamma"));

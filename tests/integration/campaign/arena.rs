@@ -21,7 +21,7 @@ pub const SETTINGS: &str = "\
 limits: {max_streams_per_connection: 1000}
 delivery: {reclaim_idle_ms: 300, max_attempts: 20, retry_backoff_ms: [20, 100]}
 ";
-const AGENTS: &str = "\
+pub const AGENTS: &str = "\
 permissions:
   - {type: allow_broadcast, sender: s0, receivers: [r0, r1]}
   - {type: allow_broadcast, sender: s1, receivers: [r0, r1]}
@@ -208,7 +208,7 @@ fn start(world: &World, clock: Option<&Clock>, network: Option<&Network>, n: usi
 }
 
 /// Whether nothing waits for delivery or acknowledgement.
-fn drained(redis: &Redis) -> bool {
+pub fn drained(redis: &Redis) -> bool {
     let mut streams = redis.keys();
     streams.retain(|key| key.starts_with("agent.stream:"));
     streams.iter().all(|stream| redis.len(stream) == 0)

@@ -9,6 +9,7 @@ mod actors;
 mod arena;
 mod checker;
 mod disk;
+mod failover;
 mod faults;
 mod history;
 mod network;

@@ -80,7 +80,9 @@ impl Redis {
 
     /// Ends it and starts it with further options on the same data.
     pub fn restart_with(&mut self, options: &[&str]) {
-        self.kill();
+        if self.process.is_some() {
+            self.kill();
+        }
         self.options = options.iter().map(|option| (*option).to_owned()).collect();
         self.resume();
     }

@@ -1,0 +1,155 @@
+//! The same promises when the Redis that accepted is lost for good: a primary with two replicas behind a
+//! Sentinel, `replicated` to both, and primaries that are killed under load.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::actors::{Member, Place};
+use super::arena::{AGENTS, SETTINGS, drained};
+use super::checker;
+use super::faults::wait;
+use super::history::History;
+use crate::endpoints::sentinel;
+use crate::support::{Process, Redis, World, free_port, until};
+
+/// Failovers in the suite; the long form makes one for each [`FAULTS_EACH`] faults.
+const FAILOVERS: usize = 2;
+const FAULTS_EACH: usize = 50;
+/// Load before each of them.
+const BETWEEN: Duration = Duration::from_millis(1500);
+const DRAIN: Duration = Duration::from_secs(30);
+/// A replica that is new gets its data at once.
+const QUICK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
+
+/// A primary, which is the world's Redis, and its replicas, each with its port.
+struct Trio {
+    world: World,
+    primary: u16,
+    replicas: Vec<(Redis, u16)>,
+    sentinel_port: u16,
+    _sentinel: Process,
+}
+
+impl Trio {
+    fn new() -> Self {
+        let mut world = World::with(AGENTS, SETTINGS);
+        let primary = free_port();
+        world.redis.restart_with(&[&["--port", &primary.to_string()][..], &QUICK].concat());
+        let replicas: Vec<(Redis, u16)> = ["one", "two"]
+            .iter()
+            .map(|name| {
+                let port = free_port();
+                let mut redis = Redis::start(&world.path().join(name));
+                follow(&mut redis, port, primary);
+                (redis, port)
+            })
+            .collect();
+        let (sentinel, sentinel_port) = sentinel(&world, &primary.to_string());
+        world.set_gateway(
+            "rate_limit: {per_minute: 10000000, per_hour: 10000000}, features: {circuit_breaker: false}",
+        );
+        world.set_redis(&format!(
+            "url: 'redis://unused', socket_timeout: 2, \
+             durability: {{mode: replicated, replicas: 2, timeout_ms: 500}}, \
+             sentinel: {{master: primary, addrs: ['127.0.0.1:{sentinel_port}']}}"
+        ));
+        let trio = Self { world, primary, replicas, sentinel_port, _sentinel: sentinel };
+        trio.until_in_step();
+        trio
+    }
+
+    fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.sentinel_port))?;
+        redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection()?)
+    }
+
+    fn until_in_step(&self) {
+        until("both replicas are in step, and the Sentinel knows them", || {
+            let in_step = self.world.redis.query::<String>(&["INFO", "replication"]);
+            let known: Vec<redis::Value> = self.ask(&["replicas", "primary"]).unwrap_or_default();
+            in_step.matches("state=online").count() == 2 && known.len() >= 2
+        });
+    }
+
+    /// kill -9 of the primary; the Sentinel promotes a replica, and what was killed comes back as one.
+    fn fail_over(&mut self) {
+        self.world.redis.kill();
+        let mut promoted = None;
+        until("a replica is promoted", || {
+            let Ok((_, port)) = self.ask::<(String, u16)>(&["get-master-addr-by-name", "primary"]) else {
+                return false;
+            };
+            promoted = self.replicas.iter().position(|(_, own)| *own == port);
+            promoted.is_some_and(|at| {
+                let info = self.replicas[at].0.query::<String>(&["INFO", "replication"]);
+                info.contains("role:master")
+            })
+        });
+        let (redis, port) = &mut self.replicas[promoted.unwrap()];
+        std::mem::swap(&mut self.world.redis, redis);
+        std::mem::swap(&mut self.primary, port);
+        let old = *port;
+        follow(redis, old, self.primary);
+        self.until_in_step();
+    }
+}
+
+/// Starts it, again or for the first time, as a replica.
+fn follow(redis: &mut Redis, port: u16, primary: u16) {
+    let (port, primary) = (port.to_string(), primary.to_string());
+    redis.restart_with(&[&["--port", &port, "--replicaof", "127.0.0.1", &primary][..], &QUICK].concat());
+}
+
+#[test]
+fn promises_hold_over_failovers() {
+    let failovers = std::env::var("MAS_TEST_FAULTS")
+        .map_or(FAILOVERS, |faults| faults.parse::<usize>().unwrap().div_ceil(FAULTS_EACH));
+    let mut trio = Trio::new();
+    let servers = [trio.world.server(), trio.world.server()];
+    let place = Place::new([&servers[0].addr, &servers[1].addr]);
+    let members: Vec<Member> =
+        [("s0", "i0"), ("s1", "i0"), ("s2", "i0"), ("r0", "i0"), ("r0", "i1"), ("r1", "i0")]
+            .iter()
+            .enumerate()
+            .map(|(n, (agent, instance))| {
+                drop(trio.world.certificate(agent));
+                Member::new(&trio.world.certs(), &place, agent, instance, n as u64)
+            })
+            .collect();
+    let history = Arc::new(History::default());
+    let (sending, over) = (AtomicBool::new(true), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for member in &members {
+            scope.spawn(|| member.keep_session(&history, &over));
+        }
+        let senders: Vec<_> = members
+            .iter()
+            .filter(|member| member.agent.starts_with('s'))
+            .map(|member| scope.spawn(|| member.keep_sending(&history, &sending)))
+            .collect();
+        for _ in 0..failovers {
+            wait(BETWEEN);
+            trio.fail_over();
+        }
+        wait(BETWEEN);
+        sending.store(false, Ordering::SeqCst);
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        let give_up = Instant::now() + DRAIN;
+        while !drained(&trio.world.redis) && Instant::now() < give_up {
+            wait(Duration::from_millis(20));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    println!("{failovers} failovers: {}", history.summary());
+    let violations = checker::check(&history, &trio.world);
+    assert!(
+        violations.is_empty(),
+        "{} violations: {:#?}",
+        violations.len(),
+        &violations[..violations.len().min(20)]
+    );
+    assert!(history.accepted_count() > 100, "hardly anything was sent");
+}
