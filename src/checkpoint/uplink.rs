@@ -19,6 +19,10 @@ const MAX_LIVE_CHECKPOINTS: u64 = 100_000;
 /// Longest round trip: a checkpoint must not wait long for a Redis that hangs.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
 
+/// Tries, each of which another connection of this run may disturb: one that was given up, and that has
+/// something on its way yet.
+const MAX_TURNS: usize = 3;
+
 /// Why Redis does not have all checkpoints.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UplinkError {
@@ -28,6 +32,8 @@ pub(super) enum UplinkError {
     Anchor(#[from] AnchorError),
     #[error("{MAX_WAITING} checkpoints wait for Redis, and no anchor holds them")]
     TooMany,
+    #[error("what was sent on broken connections keeps arriving")]
+    Disturbed,
 }
 
 pub(super) struct Uplink {
@@ -89,7 +95,11 @@ impl Uplink {
     pub(super) fn bring(&mut self, anchor: Option<&mut Anchor>) -> Result<(), UplinkError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.endpoint.open()?,
+            None => {
+                let mut connection = self.endpoint.open()?;
+                checkpoints::take_turn(&mut connection, self.boot)?;
+                connection
+            }
         };
         match anchor {
             Some(anchor) => {
@@ -128,13 +138,17 @@ impl Uplink {
         note: &str,
         max_len: Option<u64>,
     ) -> Result<(), UplinkError> {
-        if self.uncertain && checkpoints::recent(connection)?.contains(note) {
-            self.uncertain = false;
-            return Ok(());
+        for _ in 0..MAX_TURNS {
+            if self.uncertain && checkpoints::recent(connection)?.contains(note) {
+                self.uncertain = false;
+                return Ok(());
+            }
+            self.uncertain = true;
+            if checkpoints::append(connection, self.boot, note, max_len.filter(|_| !self.archived))? {
+                self.uncertain = false;
+                return Ok(());
+            }
         }
-        self.uncertain = true;
-        checkpoints::append(connection, note, max_len.filter(|_| !self.archived))?;
-        self.uncertain = false;
-        Ok(())
+        Err(UplinkError::Disturbed)
     }
 }

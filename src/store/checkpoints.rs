@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use redis::Value;
+use uuid::Uuid;
 
 use super::answers::{self, EntryId};
 use super::connection::{Batch, Connection, StoreError};
@@ -13,15 +14,49 @@ pub const NOTE_FIELD: &str = "n";
 /// How many of the newest are looked at for one that may be there.
 const RECENT: &str = "256";
 
-/// Stores a checkpoint, and keeps at most about `max_len` of them.
-pub fn append(connection: &mut Connection, note: &str, max_len: Option<u64>) -> Result<(), StoreError> {
-    match max_len.map(|max_len| max_len.to_string()) {
-        Some(max_len) => {
-            connection.command("XADD", &[keys::CHECKPOINTS, "MAXLEN", "~", &max_len, "*", NOTE_FIELD, note])
-        }
-        None => connection.command("XADD", &[keys::CHECKPOINTS, "*", NOTE_FIELD, note]),
+/// How long a run's turn is remembered after its last checkpoint.
+const TURN_MS: u64 = 3_600_000;
+
+/// Takes the turn of writing the checkpoints of run `boot`: what another connection of it may still have
+/// on its way comes too late once this one has written. Before the first [`append`] of a connection.
+pub fn take_turn(connection: &mut Connection, boot: Uuid) -> Result<(), StoreError> {
+    connection.command("WATCH", &[&turn(boot)]).map(drop)
+}
+
+/// Stores a checkpoint of a turn, and keeps at most about `max_len` of them. `false`: another connection
+/// has written since the turn was taken, which begins anew.
+pub fn append(
+    connection: &mut Connection,
+    boot: Uuid,
+    note: &str,
+    max_len: Option<u64>,
+) -> Result<bool, StoreError> {
+    let mut batch = Batch::new();
+    let _ = batch.command("MULTI");
+    let _ = batch.command("XADD");
+    let _ = batch.arg(keys::CHECKPOINTS);
+    if let Some(max_len) = max_len {
+        let _ = batch.arg("MAXLEN").arg("~").arg(max_len);
     }
-    .map(drop)
+    let _ = batch.arg("*").arg(NOTE_FIELD).arg(note);
+    let _ = batch.command("SET");
+    let _ = batch.arg(turn(boot)).arg("taken").arg("PX").arg(TURN_MS);
+    let exec_at = batch.command("EXEC");
+    let _ = batch.command("WATCH");
+    let _ = batch.arg(turn(boot));
+    match connection.run(&mut batch)?.get(exec_at) {
+        Some(Value::Array(done)) if done.iter().all(|answer| answers::error_code(answer).is_none()) => {
+            Ok(true)
+        }
+        Some(Value::Nil) => Ok(false),
+        other => {
+            Err(StoreError::Unexpected { command: "storing a checkpoint", answer: format!("{other:?}") })
+        }
+    }
+}
+
+fn turn(boot: Uuid) -> String {
+    keys::once(&format!("checkpoints:{}", boot.simple()))
 }
 
 /// The newest checkpoint.

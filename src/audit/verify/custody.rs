@@ -120,8 +120,15 @@ impl Custody {
                     unknown.next = next;
                 }
             }
-            // A copy that was still under way when the message was finished.
-            Some(Life::Finished) => {}
+            Some(Life::Finished) => {
+                // Most are copies that were still under way when the message was finished. One that was refused
+                // is a dead letter all the same.
+                if matches!(next, Next::Dead) {
+                    self.put(key, next);
+                }
+            }
+            // A copy that was under way may be acknowledged yet; the letter stays.
+            Some(Life::Dead) if record.action == Action::Acked => {}
             Some(Life::Waiting | Life::Dead) => self.put(key, next),
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use mas::protocol::{RequestRequest, SendRequest};
 
-use super::history::{Accepted, Delivered, History};
+use super::history::{Accepted, Delivered, History, now_us};
 use crate::support::{Client, Polled};
 
 /// How long a call is repeated before its outcome is called unknown.
@@ -140,6 +140,7 @@ impl Member {
                         instance: self.instance.clone(),
                         attempt: delivered.attempt,
                         reply_to: reply.then(|| delivered.correlation_id().to_owned()),
+                        at_us: now_us(),
                         target: delivered.envelope["target_id"].as_str().unwrap_or_default().to_owned(),
                     });
                 });

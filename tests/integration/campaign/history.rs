@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub struct Delivered {
     pub reply_to: Option<String>,
     /// Who the envelope says it is for.
     pub target: String,
+    /// When, in Unix microseconds.
+    pub at_us: u64,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -43,6 +46,11 @@ pub struct Seen {
     pub unknown: usize,
     /// Calls that were tried again.
     pub retried: usize,
+}
+
+/// The time, by a clock that nobody steps, in Unix microseconds.
+pub fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as u64
 }
 
 impl Seen {
