@@ -574,6 +574,15 @@ impl Inbox {
         })
     }
 
+    /// Tells the sessions whether something waits here that their acknowledgements would make room for.
+    pub fn tell_hunger(&self) {
+        let for_anyone = self.backlog != Backlog::AtMost(0) || !self.due_shared.is_empty();
+        for slot in &self.slots {
+            let own = slot.own_news || self.due_own.contains_key(&slot.session.instance);
+            slot.session.set_hungry(for_anyone || own);
+        }
+    }
+
     /// One more message of `bytes` is in the shared inbox.
     pub fn added(&mut self, bytes: usize) {
         self.len += 1;

@@ -102,6 +102,10 @@ pub struct Worker {
     pub(super) inboxes: HashMap<AgentId, Inbox>,
     /// Inboxes to look at in the next rounds.
     pub(super) ready: Ready,
+    /// Inboxes with nothing to move but acknowledgements: these wait for the next transaction.
+    pub(super) acking: Vec<AgentId>,
+    /// Sessions whose writers are to be woken at the end of this round.
+    pub(super) to_wake: Vec<Arc<Session>>,
     /// Inboxes whose consumer groups must be made again.
     pub(super) regroup: HashSet<AgentId>,
     /// Inboxes whose length is to be read.
@@ -154,6 +158,8 @@ impl Worker {
             scratch: Scratch::new(),
             inboxes: HashMap::new(),
             ready: Ready::default(),
+            acking: Vec::new(),
+            to_wake: Vec::new(),
             regroup: HashSet::new(),
             measure: HashSet::new(),
             dying: BTreeSet::new(),
@@ -272,7 +278,7 @@ impl Worker {
                 return;
             }
             if !self.has_work() {
-                self.inlet.wait(self.sleep_for());
+                self.inlet.wait(self.sleep_until_ms());
             }
         }
     }
@@ -389,7 +395,7 @@ impl Worker {
                     let Some((message_id, attempt)) = inbox.ack(&session.instance, id) else {
                         continue;
                     };
-                    self.custody.acked(agent, &session.instance, message_id, attempt);
+                    self.custody.acked(agent, &session.instance, message_id, attempt, now);
                     succeeded += 1;
                 }
                 ClientNote::Nack { id, reason, retryable } => {
@@ -425,7 +431,13 @@ impl Worker {
         if !inbox.dead.is_empty() {
             let _ = self.dying.insert(agent.clone());
         }
-        self.ready.insert(agent.clone());
+        // There may be credit for what waits; else acknowledgements are in no hurry.
+        if inbox.has_work(now.mono_ms, &self.settings.delivery) {
+            self.ready.insert(agent.clone());
+        } else if succeeded > 0 {
+            self.acking.push(agent.clone());
+        }
+        self.schedule(agent);
         for _ in 0..succeeded {
             self.handler_succeeded(agent, now);
         }
@@ -606,16 +618,16 @@ impl Worker {
         if self.connection.is_none() {
             return false;
         }
-        let stalled = Now::read().mono_ms < self.stalled_until_ms;
-        let ready = !self.ready.is_empty() || !self.scans.is_empty();
-        let transacts = !self.notes.is_empty()
-            || !self.clears.is_empty()
-            || !self.dying.is_empty()
-            || self.custody.is_due(Now::read());
+        let now = Now::read();
+        let stalled = now.mono_ms < self.stalled_until_ms;
+        let custody = self.custody.is_due(now);
+        let ready = !self.ready.is_empty() || !self.scans.is_empty() || (custody && !self.acking.is_empty());
+        let transacts =
+            custody || !self.notes.is_empty() || !self.clears.is_empty() || !self.dying.is_empty();
         ready || (!stalled && (transacts || !self.regroup.is_empty()))
     }
 
-    fn sleep_for(&self) -> Duration {
+    fn sleep_until_ms(&self) -> u64 {
         let now_ms = Now::read().mono_ms;
         let mut until_ms = now_ms + MAX_SLEEP_MS;
         if let Some(Reverse((at_ms, _))) = self.timers.peek() {
@@ -630,7 +642,7 @@ impl Worker {
         if self.stalled_until_ms > now_ms {
             until_ms = until_ms.min(self.stalled_until_ms);
         }
-        Duration::from_millis(until_ms.saturating_sub(now_ms).max(1))
+        until_ms
     }
 
     // --- connection ------------------------------------------------------------------------------

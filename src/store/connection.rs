@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use redis::{Client, Cmd, ToRedisArgs, Value};
+use redis::{Client, RedisWrite, ToRedisArgs, Value};
 
 use super::answers;
 
@@ -41,11 +41,61 @@ pub struct Connection {
 }
 
 /// Commands that go out together, each with its answer in order.
+#[derive(Default)]
 pub struct Batch {
+    /// Finished commands, as they go out.
     bytes: Vec<u8>,
-    cmd: Cmd,
-    started: bool,
+    /// The command that was started last: its number of arguments goes before them.
+    current: Arguments,
     count: usize,
+}
+
+/// Arguments of one command, as they go out.
+#[derive(Default)]
+struct Arguments {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl RedisWrite for Arguments {
+    fn write_arg(&mut self, arg: &[u8]) {
+        push_length(&mut self.bytes, b'$', arg.len());
+        self.bytes.extend_from_slice(arg);
+        self.bytes.extend_from_slice(b"\r\n");
+        self.count += 1;
+    }
+
+    fn writer_for_next_arg(&mut self) -> impl std::io::Write + '_ {
+        Piecewise { to: self, bytes: Vec::new() }
+    }
+}
+
+/// An argument that is written in pieces: its length goes before it.
+struct Piecewise<'a> {
+    to: &'a mut Arguments,
+    bytes: Vec<u8>,
+}
+
+impl std::io::Write for Piecewise<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Piecewise<'_> {
+    fn drop(&mut self) {
+        self.to.write_arg(&self.bytes);
+    }
+}
+
+fn push_length(bytes: &mut Vec<u8>, kind: u8, length: usize) {
+    bytes.push(kind);
+    bytes.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    bytes.extend_from_slice(b"\r\n");
 }
 
 impl Connection {
@@ -98,31 +148,24 @@ impl Connection {
     }
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
-        Self { bytes: Vec::new(), cmd: Cmd::new(), started: false, count: 0 }
+        Self::default()
     }
 
     /// Starts the next command and returns the place of its answer.
     pub fn command(&mut self, name: &str) -> usize {
         self.finish_command();
         let place = self.count;
-        let _ = self.cmd.arg(name);
-        self.started = true;
+        self.current.write_arg(name.as_bytes());
         self.count += 1;
         place
     }
 
     /// Adds an argument to the command that was started last.
     pub fn arg<T: ToRedisArgs>(&mut self, value: T) -> &mut Self {
-        let _ = self.cmd.arg(value);
+        value.write_redis_args(&mut self.current);
         self
     }
 
@@ -139,16 +182,17 @@ impl Batch {
     /// Drops every command.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.cmd.clear();
-        self.started = false;
+        self.current.bytes.clear();
+        self.current.count = 0;
         self.count = 0;
     }
 
     fn finish_command(&mut self) {
-        if self.started {
-            self.cmd.write_packed_command(&mut self.bytes);
-            self.cmd.clear();
-            self.started = false;
+        let Arguments { bytes, count } = &mut self.current;
+        if *count > 0 {
+            push_length(&mut self.bytes, b'*', *count);
+            self.bytes.append(bytes);
+            *count = 0;
         }
     }
 }
