@@ -91,6 +91,9 @@ const MAX_BATCH_BYTES: usize = 256 * 1024;
 /// Results in one event.
 const MAX_BATCH_RESULTS: usize = 256;
 
+/// Room for so many items is kept for the next write: an idle session holds little.
+const KEPT_ITEMS: usize = 64;
+
 /// The first event must be Hello.
 async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<Hello, Refusal> {
     match stream.try_next().await {
@@ -214,6 +217,8 @@ async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batche
         if sink.flush().await.is_err() {
             return;
         }
+        drop(items);
+        waiting.shrink_to(KEPT_ITEMS);
     }
     end(sink, None).await;
 }

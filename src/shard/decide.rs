@@ -128,6 +128,8 @@ pub(super) struct Transaction<'a> {
     /// Where the current job's decision is on record.
     pub(super) receipt: Option<Receipt>,
     pub(super) scratch: &'a mut Scratch,
+    /// The envelope that was written last.
+    pub(super) json: String,
 }
 
 pub(super) type Outcome = Result<Success, Refusal>;
@@ -160,6 +162,7 @@ impl<'a> Transaction<'a> {
             committed: HashSet::new(),
             receipt: None,
             scratch,
+            json: String::new(),
         }
     }
 
