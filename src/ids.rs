@@ -4,6 +4,7 @@
 //! `[A-Za-z0-9_-]{1,32}`, both over the whole string (a trailing newline does not pass).
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -84,6 +85,10 @@ string_id!(
     MAX_INSTANCE_ID_BYTES,
     "instance id"
 );
+
+/// A map by agent. Looked up some twenty times per message, so its hash is a quick one; seeded per process,
+/// and its keys are agents of the configuration, not a stranger's.
+pub type AgentMap<V> = HashMap<AgentId, V, foldhash::fast::RandomState>;
 
 impl AgentId {
     /// A stable 16-bit hash (FNV-1a, folded): the same on every server and in every version, because

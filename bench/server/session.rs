@@ -39,7 +39,8 @@ impl Session {
             .set_credentials(tls.build())
             .connect(&world.addr);
         let client = Client::new(channel);
-        let (sink, stream) = client.duplex_streaming(&RUNTIME_V1.transport.client, CallOption::default())?;
+        let (sink, stream) = client
+            .duplex_streaming(&RUNTIME_V1.transport.client, CallOption::default().wait_for_ready(true))?;
         let mut session = Self { client, sink, stream };
         let hello = Hello {
             instance_id: INSTANCE.to_owned(),

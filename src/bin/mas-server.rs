@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
-use mas::config::Config;
+use mas::config::{Config, MAX_SPIN_US};
 use mas::runner::{Fsync, ManagedRedis, RunnerError};
 use mas::server::Server;
 use mas::store::Endpoint;
@@ -31,6 +31,9 @@ struct Args {
     /// Worker threads, with a completion queue for every two; default: as configured, else one per core.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// How long an idle worker looks for work before it sleeps, in microseconds; default: as configured, else 0.
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(0..=MAX_SPIN_US))]
+    spin_us: Option<u64>,
     /// Address to serve on instead of the configured one; port 0 lets the system choose.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
@@ -50,10 +53,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Exit {
-    let config = match Config::locate_and_load(args.config.as_deref()) {
+    let mut config = match Config::locate_and_load(args.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error),
     };
+    config.spin_us = args.spin_us.unwrap_or(config.spin_us);
     if let Err(error) = mas::rpc::check_credentials(&config) {
         return fail(Exit::Usage, &error);
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::job::{Control, Job};
-use crate::clock::Now;
+use crate::clock::{Deadline, Now};
 use crate::refusal::Refusal;
 
 /// Jobs that may wait for one worker.
@@ -145,8 +145,23 @@ impl Inlet {
         let _ = self.bell.queued_bytes.fetch_sub(job.payload_bytes(), Ordering::Relaxed);
     }
 
-    /// Parks until something arrives or it is `until_ms` (monotonic). May return early.
-    pub fn wait(&self, until_ms: u64) {
+    /// Looks for work until the deadline; whether there is some.
+    fn spin(&self, deadline: Deadline) -> bool {
+        while !deadline.is_past() {
+            if !self.jobs.is_empty() || !self.control.is_empty() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Looks for work for `spin_us` microseconds, then parks until something arrives or it is `until_ms`
+    /// (monotonic). May return early.
+    pub fn wait(&self, until_ms: u64, spin_us: u64) {
+        if spin_us > 0 && self.spin(Deadline::in_us(spin_us)) {
+            return;
+        }
         let timeout = Duration::from_millis(until_ms.saturating_sub(Now::read().mono_ms).max(1));
         self.bell.wakes_at_ms.store(until_ms, Ordering::SeqCst);
         self.bell.sleeping.store(true, Ordering::SeqCst);

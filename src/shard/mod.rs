@@ -84,6 +84,8 @@ pub struct Shared {
     mailboxes: OnceLock<Vec<Mailbox>>,
     /// Where the audit lanes stand, and whether anything may be admitted.
     pub board: Board,
+    /// How long an idle worker looks for work before it sleeps, in microseconds.
+    pub spin_us: u64,
     /// Where Redis is.
     pub redis: Endpoint,
     /// What must hold of a commit before it is answered.
@@ -108,6 +110,7 @@ impl Shared {
                 (Arc::new(tap), feed)
             }),
             board: Board::default(),
+            spin_us: config.spin_us,
             redis: Endpoint::new(&config.redis),
             durability: config.redis.durability,
             storage_full: AtomicBool::new(false),

@@ -22,7 +22,7 @@ use crate::audit::board::Slot;
 use crate::audit::{Action, Lane, LaneId};
 use crate::clock::Now;
 use crate::dlp::Scratch;
-use crate::ids::{AgentId, InstanceId, ServerId, hex};
+use crate::ids::{AgentId, AgentMap, InstanceId, ServerId, hex};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, EntryId};
@@ -99,7 +99,7 @@ pub struct Worker {
     pub(super) batch: Batch,
     /// Buffers of payload scans.
     pub(super) scratch: Scratch,
-    pub(super) inboxes: HashMap<AgentId, Inbox>,
+    pub(super) inboxes: AgentMap<Inbox>,
     /// Inboxes to look at in the next rounds.
     pub(super) ready: Ready,
     /// Inboxes with nothing to move but acknowledgements: these wait for the next transaction.
@@ -156,7 +156,7 @@ impl Worker {
             slot,
             batch: Batch::new(),
             scratch: Scratch::new(),
-            inboxes: HashMap::new(),
+            inboxes: AgentMap::default(),
             ready: Ready::default(),
             acking: Vec::new(),
             to_wake: Vec::new(),
@@ -278,7 +278,7 @@ impl Worker {
                 return;
             }
             if !self.has_work() {
-                self.inlet.wait(self.sleep_until_ms());
+                self.inlet.wait(self.sleep_until_ms(), self.shared.spin_us);
             }
         }
     }
