@@ -102,7 +102,7 @@ impl Wire {
             },
             b'-' => {
                 // Seldom: the crate knows the error codes.
-                let line = [&[b'-'], rest, b"\r\n"].concat();
+                let line = [b"-".as_slice(), rest, b"\r\n"].concat();
                 redis::parse_redis_value(&line).map_err(Error::other)
             }
             _ => Err(malformed()),
