@@ -34,6 +34,8 @@ struct Span {
 pub(super) struct Custody {
     spans: Vec<Span>,
     waiting: usize,
+    /// Acknowledgements among them: on record before their entries leave Redis.
+    acked: usize,
     /// When it must be on record (monotonic milliseconds).
     due_ms: Option<u64>,
 }
@@ -54,6 +56,7 @@ impl Custody {
 
     /// A session acknowledged a message that it had got for the `attempt`th time.
     pub(super) fn acked(&mut self, agent: &AgentId, instance: &InstanceId, id: Uuid, attempt: u32, now: Now) {
+        self.acked += 1;
         self.due_in(MAX_ACK_DELAY_MS, now);
         self.push(true, agent, instance, id, attempt);
     }
@@ -89,6 +92,11 @@ impl Custody {
         self.spans.is_empty()
     }
 
+    /// Whether acknowledgements wait.
+    pub(super) fn has_acks(&self) -> bool {
+        self.acked > 0
+    }
+
     /// Whether what waits must be recorded now.
     pub(super) fn is_due(&self, now: Now) -> bool {
         self.due_ms.is_some_and(|due_ms| due_ms <= now.mono_ms)
@@ -122,7 +130,7 @@ impl Custody {
     /// All of it is on record.
     pub(super) fn clear(&mut self) {
         self.spans.clear();
-        (self.waiting, self.due_ms) = (0, None);
+        (self.waiting, self.acked, self.due_ms) = (0, 0, None);
     }
 }
 

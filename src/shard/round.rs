@@ -132,7 +132,9 @@ impl Worker {
         let mut tail = if stalled { Vec::new() } else { self.make_groups() };
 
         let Gathered { facts, letters, clears, watching } = gathered;
-        let custody = !stalled && (self.stopping || self.custody.is_due(now));
+        // What moves in this round takes acknowledged entries along: these go on record before.
+        let leaving = self.custody.has_acks() && !self.ready.is_empty();
+        let custody = !stalled && (self.stopping || leaving || self.custody.is_due(now));
         let transacts = !jobs.is_empty() || notes > 0 || custody || !letters.is_empty() || !clears.is_empty();
         if transacts || stalled {
             // A transaction is made anyway: acknowledgements go with it.
