@@ -1,7 +1,7 @@
 //! The only module that reads a clock. Everything else takes [`Now`] as an argument.
 
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// One reading of both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +10,22 @@ pub struct Now {
     pub unix_us: u64,
     /// Monotonic milliseconds since the process's first reading: for timers. Never steps.
     pub mono_ms: u64,
+}
+
+/// A point in time that is near.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// So many microseconds from now.
+    pub fn in_us(us: u64) -> Self {
+        Self(Instant::now() + Duration::from_micros(us))
+    }
+
+    /// Whether it has come.
+    pub fn is_past(&self) -> bool {
+        Instant::now() >= self.0
+    }
 }
 
 impl Now {

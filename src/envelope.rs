@@ -68,12 +68,18 @@ impl Envelope<'_> {
     /// The envelope's JSON text.
     pub fn to_json(&self, now: Now) -> String {
         let mut json = String::with_capacity(self.data_json.len() + 640);
+        self.write_json(now, &mut json);
+        json
+    }
+
+    /// Appends the envelope's JSON text.
+    pub fn write_json(&self, now: Now, json: &mut String) {
         json.push_str("{\"sender_id\":\"");
         json.push_str(self.sender.as_str());
         json.push_str("\",\"target_id\":\"");
         json.push_str(self.target.as_str());
         json.push_str("\",\"message_type\":");
-        push_string(&mut json, self.message_type);
+        push_string(json, self.message_type);
         json.push_str(",\"data\":");
         json.push_str(if self.data_json.is_empty() { "{}" } else { self.data_json });
         json.push_str(",\"meta\":{\"version\":1,\"correlation_id\":");
@@ -92,18 +98,17 @@ impl Envelope<'_> {
         json.push_str(",\"sender_instance_id\":\"");
         json.push_str(self.sender_instance.as_str());
         json.push_str("\",\"reply_to_instance_id\":");
-        push_optional(&mut json, self.reply_to_instance.map(InstanceId::as_str));
+        push_optional(json, self.reply_to_instance.map(InstanceId::as_str));
         json.push_str(",\"traceparent\":");
-        push_optional(&mut json, self.trace.and_then(|t| t.parent.as_deref()));
+        push_optional(json, self.trace.and_then(|t| t.parent.as_deref()));
         json.push_str(",\"tracestate\":");
-        push_optional(&mut json, self.trace.and_then(|t| t.state.as_deref()));
+        push_optional(json, self.trace.and_then(|t| t.state.as_deref()));
         json.push_str("},\"timestamp\":");
-        push_timestamp(&mut json, now.unix_us);
+        push_timestamp(json, now.unix_us);
         json.push_str(",\"message_id\":\"");
         let mut buffer = Uuid::encode_buffer();
         json.push_str(self.message_id.hyphenated().encode_lower(&mut buffer));
         json.push_str("\"}");
-        json
     }
 }
 
@@ -140,9 +145,12 @@ fn push_optional(json: &mut String, text: Option<&str>) {
 
 /// Seconds with microseconds, always with a decimal point: clients expect a float.
 fn push_timestamp(json: &mut String, unix_us: u64) {
-    use std::fmt::Write;
-    // Writing to a String cannot fail.
-    let _ = write!(json, "{}.{:06}", unix_us / 1_000_000, unix_us % 1_000_000);
+    let mut digits = itoa::Buffer::new();
+    json.push_str(digits.format(unix_us / 1_000_000));
+    // With a digit before them, so that leading zeros are written.
+    let fraction = digits.format(1_000_000 + unix_us % 1_000_000);
+    json.push('.');
+    json.push_str(fraction.get(1..).unwrap_or_default());
 }
 
 /// Appends `text` as a JSON string.

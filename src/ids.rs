@@ -4,6 +4,7 @@
 //! `[A-Za-z0-9_-]{1,32}`, both over the whole string (a trailing newline does not pass).
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -85,17 +86,30 @@ string_id!(
     "instance id"
 );
 
+/// A map by agent. Looked up some twenty times per message, so its hash is a quick one; seeded per process,
+/// and its keys are agents of the configuration, not a stranger's.
+pub type AgentMap<V> = HashMap<AgentId, V, foldhash::fast::RandomState>;
+
 impl AgentId {
     /// A stable 16-bit hash (FNV-1a, folded): the same on every server and in every version, because
     /// correlation ids carry it and it decides which worker an agent lives on.
     pub fn route_hash(&self) -> u16 {
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in self.0.bytes() {
-            hash ^= u64::from(byte);
-            hash = hash.wrapping_mul(0x0100_0000_01b3);
-        }
-        (hash ^ (hash >> 16) ^ (hash >> 32) ^ (hash >> 48)) as u16
+        route_hash(&self.0)
     }
+
+    /// The route hash of what may be an agent id; `None` where it is none.
+    pub fn route_hash_of(text: &str) -> Option<u16> {
+        is_id(text, MAX_AGENT_ID_BYTES).then(|| route_hash(text))
+    }
+}
+
+fn route_hash(id: &str) -> u16 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for byte in id.bytes() {
+        hash ^= u64::from(byte);
+        hash = hash.wrapping_mul(0x0100_0000_01b3);
+    }
+    (hash ^ (hash >> 16) ^ (hash >> 32) ^ (hash >> 48)) as u16
 }
 
 /// Names one run of one server on a Redis: a UUIDv7 without hyphens.

@@ -38,6 +38,8 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 pub const MAX_AGENTS: usize = 100_000;
 /// Most processes of one agent that the runner starts.
 pub const MAX_INSTANCES: u32 = 64;
+/// Longest time for which an idle worker may look for work, in microseconds.
+pub const MAX_SPIN_US: u64 = 10_000;
 /// Name of the socket of a managed Redis inside its data directory.
 pub const MANAGED_SOCKET: &str = "redis.sock";
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub admin_listen_addr: Option<String>,
     /// Worker threads; `None`: as many as the cores this process may use.
     pub threads: Option<usize>,
+    /// How long a worker that has nothing to do looks for work before it sleeps, in microseconds; 0: not at all.
+    pub spin_us: u64,
     /// Certificates of the server and the CA that agents' certificates come from.
     pub tls: Tls,
     /// Bounds per request, agent and connection.

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::place::KeyPath;
 use super::redis::{self, Durability, WAIT_MARGIN_MS};
-use super::{Agent, Config, ConfigError, MANAGED_SOCKET, MAX_AGENTS, MAX_INSTANCES, Program, Redis, Tls};
+use super::{
+    Agent, Config, ConfigError, MANAGED_SOCKET, MAX_AGENTS, MAX_INSTANCES, MAX_SPIN_US, Program, Redis, Tls,
+};
 use super::{Permission, Role, file};
 use crate::dlp::Dlp;
 use crate::ids::AgentId;
@@ -59,6 +61,9 @@ impl Resolver<'_> {
         if file.threads.is_some_and(|n| n == 0 || n > 1024) {
             return Err(self.fail("threads", "expected 1 to 1024"));
         }
+        if file.spin_us > MAX_SPIN_US {
+            return Err(self.fail("spin_us", format!("expected 0 to {MAX_SPIN_US}")));
+        }
         self.address("server_listen_addr", &file.server_listen_addr)?;
         if let Some(address) = &file.admin_listen_addr {
             self.address("admin_listen_addr", address)?;
@@ -97,6 +102,7 @@ impl Resolver<'_> {
             listen_addr: file.server_listen_addr,
             admin_listen_addr: file.admin_listen_addr,
             threads: file.threads,
+            spin_us: file.spin_us,
             tls,
             limits: file.limits,
             delivery: file.delivery,

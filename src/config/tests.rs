@@ -110,6 +110,7 @@ fn what_is_wrong_beyond_the_syntax_has_file_key_and_line_too() {
         ("limits:\n  max_json_depth: 64\n  max_message_bytes: 0\n", "limits.max_message_bytes", 6),
         ("delivery:\n  retry_backoff_ms: []\n", "delivery.retry_backoff_ms", 5),
         ("\nthreads: 0\n", "threads", 5),
+        ("\nspin_us: 10001\n", "spin_us", 5),
         ("server_listen_addr: nowhere\n", "server_listen_addr", 4),
         ("admin_listen_addr: '9464'\n", "admin_listen_addr", 4),
         ("gateway:\n  redis:\n    url: http://x\n", "gateway.redis.url", 6),

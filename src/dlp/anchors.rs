@@ -1,6 +1,8 @@
 //! The literals that most detectors start from, searched for in one pass.
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::dfa::DFA;
+use aho_corasick::{Anchored, MatchKind, PatternID};
 
 use super::document::{Document, Part};
 use super::fields::{Fields, KeyClass};
@@ -78,7 +80,9 @@ enum Meaning {
 /// The search.
 #[derive(Debug)]
 pub(super) struct Anchors {
-    search: AhoCorasick,
+    search: DFA,
+    /// Where every search begins.
+    start: StateID,
     meanings: Vec<Meaning>,
     fields: Fields,
 }
@@ -105,13 +109,39 @@ impl Anchors {
             ("q~", Meaning::Azure),
         ];
         let (texts, meanings): (Vec<_>, Vec<_>) = prefixes.chain(labels).chain(words).chain(others).unzip();
-        let search = AhoCorasick::builder()
+        let search = DFA::builder()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
             .build(texts)
             .map_err(|error| error.to_string())?;
-        Ok(Self { search, meanings, fields: Fields::new()? })
+        let start = search.start_state(Anchored::No).map_err(|error| error.to_string())?;
+        Ok(Self { search, start, meanings, fields: Fields::new()? })
+    }
+
+    /// Every literal in bytes `from..`, overlapping ones too, with its beginning and end; in the order of their
+    /// ends. The automaton is stepped here, where its table is known, rather than behind a pointer.
+    fn occurrences<'a>(
+        &'a self,
+        bytes: &'a [u8],
+        from: usize,
+    ) -> impl Iterator<Item = (PatternID, usize, usize)> + 'a {
+        let dfa = &self.search;
+        let mut state = self.start;
+        let mut at = from;
+        // Literals that end here and were not given out yet.
+        let (mut next, mut ending) = (0, 0);
+        std::iter::from_fn(move || {
+            while next == ending {
+                state = dfa.next_state(Anchored::No, state, *bytes.get(at)?);
+                at += 1;
+                if dfa.is_special(state) && dfa.is_match(state) {
+                    (next, ending) = (0, dfa.match_len(state));
+                }
+            }
+            let pattern = dfa.match_pattern(state, next);
+            next += 1;
+            Some((pattern, at - dfa.pattern_len(pattern), at))
+        })
     }
 
     /// Searches bytes `from..` of the buffer, whose segments begin with number `segment`. Keys get their
@@ -131,13 +161,12 @@ impl Anchors {
         let (mut block_end, mut putty_end) = (from, from);
         let mut telling = false;
         let mut classified = usize::MAX;
-        for found in self.search.find_overlapping_iter(Input::new(bytes).span(from..bytes.len())) {
+        for (pattern, start, end) in self.occurrences(bytes, from) {
             if sink.is_spent() {
                 break;
             }
             sink.spend(FOUND_STEPS);
-            let (start, end) = (found.start(), found.end());
-            let Some(meaning) = self.meanings.get(found.pattern().as_usize()) else { continue };
+            let Some(meaning) = self.meanings.get(pattern.as_usize()) else { continue };
             match meaning {
                 Meaning::Prefix(at) => {
                     if let Some(prefix) = PREFIXES.get(*at) {

@@ -61,6 +61,10 @@ const fn classes() -> [u8; 256] {
     }
 }
 
+fn class_of(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or(0)
+}
+
 /// Shortest line of base64 that goes on in the next line.
 const BASE64_LINE: usize = 60;
 
@@ -147,14 +151,20 @@ fn bytes(
     let text = document.text.as_bytes();
     let cursor = Cell::new(first);
     let (mut run, mut in_run, mut digits_done) = (from, false, from);
-    for (offset, byte) in text.get(from..).unwrap_or_default().iter().enumerate() {
-        let class = CLASSES.get(usize::from(*byte)).copied().unwrap_or(0);
-        let place = from + offset;
+    let mut next = from;
+    while let Some(byte) = text.get(next) {
+        let class = class_of(*byte);
+        let place = next;
+        next += 1;
         if class & RUN != 0 {
             if !in_run {
                 (in_run, run) = (true, place);
             }
-            if class & DIGIT != 0 && place >= digits_done {
+            if class == RUN {
+                // Letters are most of any text, and say nothing here: on to what is none.
+                let rest = text.get(next..).unwrap_or_default();
+                next += rest.iter().position(|byte| class_of(*byte) != RUN).unwrap_or(rest.len());
+            } else if place >= digits_done {
                 if sink.is_spent() {
                     return;
                 }

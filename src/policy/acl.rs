@@ -1,25 +1,23 @@
 //! Who may send to whom. Deny by default; a deny rule wins over every allow rule; among several that
 //! allow, the first in the file is the one on record.
 
-use std::collections::HashMap;
-
 use super::{Rule, Verdict, allowed, denied};
 use crate::config::Permission;
-use crate::ids::AgentId;
+use crate::ids::{AgentId, AgentMap};
 
 /// The compiled rules, by sender.
 #[derive(Debug, Default)]
 pub(super) struct Acl {
-    senders: HashMap<AgentId, Outgoing>,
+    senders: AgentMap<Outgoing>,
     /// Members of each full mesh. A mesh is kept as a set: writing out its pairs would be quadratic.
-    meshes: HashMap<AgentId, Vec<u32>>,
+    meshes: AgentMap<Vec<u32>>,
 }
 
 /// Where one agent may send. Values are indexes into `permissions`.
 #[derive(Debug, Default)]
 struct Outgoing {
-    allowed: HashMap<AgentId, u32>,
-    denied: HashMap<AgentId, u32>,
+    allowed: AgentMap<u32>,
+    denied: AgentMap<u32>,
     wildcard: Option<u32>,
 }
 

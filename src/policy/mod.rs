@@ -12,14 +12,13 @@ mod replay;
 mod roles;
 mod rule;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::audit::Decision;
 use crate::clock::Now;
 use crate::config::{Config, Features};
 use crate::dlp::{self, Dlp, Scan, Scratch};
-use crate::ids::AgentId;
+use crate::ids::{AgentId, AgentMap};
 use crate::refusal::Refusal;
 use acl::Acl;
 use digests::Digests;
@@ -36,7 +35,7 @@ pub use rule::{Rule, RuleName};
 #[derive(Debug)]
 pub struct Policy {
     version: [u8; 32],
-    agents: HashMap<AgentId, Card>,
+    agents: AgentMap<Card>,
     acl: Acl,
     roles: Option<Roles>,
     features: Features,

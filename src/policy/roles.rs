@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::ids::AgentId;
+use crate::ids::{AgentId, AgentMap};
 
 /// What a pattern allows to send to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Role {
 /// The roles of all agents.
 #[derive(Debug, Default)]
 pub(super) struct Roles {
-    by_agent: HashMap<AgentId, Vec<Arc<Role>>>,
+    by_agent: AgentMap<Vec<Arc<Role>>>,
 }
 
 impl Roles {

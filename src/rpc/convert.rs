@@ -102,12 +102,12 @@ pub(super) fn outgoing(call: Option<Call>) -> Result<Outgoing, Refusal> {
 /// Where a message's job goes: to its target's worker. A target that is no id is refused by the
 /// sender's.
 pub(super) fn route(sender: &AgentId, target: &str) -> u16 {
-    AgentId::parse(target).map_or_else(|| sender.route_hash(), |target| target.route_hash())
+    AgentId::route_hash_of(target).unwrap_or_else(|| sender.route_hash())
 }
 
 pub(super) fn send_response(accepted: Accepted) -> SendResponse {
     SendResponse {
-        message_id: accepted.message_id.to_string(),
+        message_id: text(accepted.message_id),
         receipt: receipt(accepted.receipt).into(),
         ..SendResponse::default()
     }
@@ -115,7 +115,7 @@ pub(super) fn send_response(accepted: Accepted) -> SendResponse {
 
 pub(super) fn request_response(accepted: Accepted) -> RequestResponse {
     RequestResponse {
-        message_id: accepted.message_id.to_string(),
+        message_id: text(accepted.message_id),
         correlation_id: accepted.correlation_id.map(|id| id.to_string()).unwrap_or_default(),
         receipt: receipt(accepted.receipt).into(),
         ..RequestResponse::default()
@@ -124,10 +124,16 @@ pub(super) fn request_response(accepted: Accepted) -> RequestResponse {
 
 pub(super) fn reply_response(accepted: Accepted) -> ReplyResponse {
     ReplyResponse {
-        message_id: accepted.message_id.to_string(),
+        message_id: text(accepted.message_id),
         receipt: receipt(accepted.receipt).into(),
         ..ReplyResponse::default()
     }
+}
+
+/// A message id, without a detour over formatting.
+fn text(message_id: uuid::Uuid) -> String {
+    let mut buffer = uuid::Uuid::encode_buffer();
+    message_id.hyphenated().encode_lower(&mut buffer).to_owned()
 }
 
 /// A result as the stream has it.

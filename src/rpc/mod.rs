@@ -130,7 +130,8 @@ fn environment(threads: usize) -> Environment {
         .name_prefix("rpc")
         .after_start(move || {
             let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if let Some(core) = cores.get(index % cores.len().max(1))
+            // From the last core downwards: workers are pinned from the first one upwards.
+            if let Some(core) = cores.iter().rev().nth(index % cores.len().max(1))
                 && !core_affinity::set_for_current(*core)
             {
                 log::warn!("completion queue {index} could not be pinned to core {}", core.id);

@@ -13,7 +13,7 @@ use crate::shard::job::{
 };
 use crate::shard::session::{DeliveryId, Outbound, Session};
 
-/// Hands one submission to the worker that decides it.
+/// Puts one submission into the mailbox of the worker that decides it; ringing is the caller's.
 pub(super) fn submit(gateway: &Gateway, session: &Arc<Session>, submission: Submission) {
     let reference = submission.reference;
     match submission.call {
@@ -43,13 +43,13 @@ pub(super) fn submit(gateway: &Gateway, session: &Arc<Session>, submission: Subm
                         answer(session, reference, |accepted| Outcome::Accepted(Kind::Replied, accepted));
                     let (caller, instance) = (caller(session), session.instance.clone());
                     let job = ReplyJob { caller, instance, response, trace: None, answer };
-                    gateway.shards.submit(hash, Job::Reply(job));
+                    gateway.shards.queue(hash, Job::Reply(job));
                 }
                 Err(refusal) => refuse(gateway, session, reference, Action::Reply, about, refusal),
             }
         }
         Some(Call::Commit(content)) => match commit(session, reference, content) {
-            Ok(job) => gateway.shards.submit(session.identity.agent.route_hash(), Job::Commit(job)),
+            Ok(job) => gateway.shards.queue(session.identity.agent.route_hash(), Job::Commit(job)),
             Err(refusal) => {
                 refuse(gateway, session, reference, Action::Commit, Default::default(), refusal);
             }
@@ -71,7 +71,7 @@ fn post_job(
     let hash = convert::route(&session.identity.agent, &post.target);
     let (caller, instance) = (caller(session), session.instance.clone());
     let answer = answer(session, reference, name);
-    gateway.shards.submit(hash, Job::Message(MessageJob { caller, instance, post, trace: None, answer }));
+    gateway.shards.queue(hash, Job::Message(MessageJob { caller, instance, post, trace: None, answer }));
 }
 
 fn commit(session: &Arc<Session>, reference: u64, content: Commit) -> Result<CommitJob, Refusal> {
@@ -130,5 +130,5 @@ fn refuse(
             to.send(Outbound::Result { reference, outcome: Outcome::Declined(declined) });
         }),
     };
-    gateway.shards.submit(identity.agent.route_hash(), Job::Refused(job));
+    gateway.shards.queue(identity.agent.route_hash(), Job::Refused(job));
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use futures_channel::mpsc;
+use std::future::poll_fn;
+
 use futures_channel::oneshot;
 use futures_util::future::select;
-use futures_util::{SinkExt, StreamExt, TryStreamExt};
+use futures_util::{SinkExt, TryStreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::caller::Stranger;
@@ -20,9 +21,7 @@ use crate::protocol::{
 };
 use crate::refusal::Refusal;
 use crate::shard::job::{Declined, Job};
-use crate::shard::session::{
-    ClientNote, DeliveryId, MAX_REASON_BYTES, MAX_SUBMISSIONS, Outbound, Outlet, Session,
-};
+use crate::shard::session::{ClientNote, DeliveryId, MAX_REASON_BYTES, MAX_SUBMISSIONS, Outbound, Session};
 
 pub(super) fn serve(
     gateway: &Gateway,
@@ -71,12 +70,11 @@ async fn session(
     };
     let hash = identity.agent.route_hash();
     let max_in_flight = shared.settings().delivery.max_in_flight;
-    let (session, outlet) = Session::new(identity, instance, max_in_flight, home.clone());
+    let (session, cut) = Session::new(identity, instance, max_in_flight, home.clone());
     gateway.shards.submit(hash, Job::Open(session.clone()));
     let reading = read(&gateway, &session, stream);
     let writing = async {
-        let Outlet { queue, cut } = outlet;
-        let written = write(&session, queue, sink, batches);
+        let written = write(&session, sink, batches);
         // Dropping the writer halfway drops its sink, which cancels the call.
         drop(select(std::pin::pin!(written), cut).await);
     };
@@ -92,6 +90,9 @@ const BATCHED_DELIVERIES: &str = "deliveries";
 const MAX_BATCH_BYTES: usize = 256 * 1024;
 /// Results in one event.
 const MAX_BATCH_RESULTS: usize = 256;
+
+/// Room for so many items is kept for the next write: an idle session holds little.
+const KEPT_ITEMS: usize = 64;
 
 /// The first event must be Hello.
 async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<Hello, Refusal> {
@@ -114,7 +115,7 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
         match event {
             ClientEventKind::Ack(ack) => {
                 if let Some(id) = DeliveryId::parse(&ack.delivery_id) {
-                    session.note(ClientNote::Ack(id));
+                    session.note([ClientNote::Ack(id)]);
                 }
             }
             ClientEventKind::Nack(nack) => {
@@ -125,13 +126,12 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
                         end -= 1;
                     }
                     reason.truncate(end);
-                    session.note(ClientNote::Nack { id, reason, retryable: nack.retryable });
+                    session.note([ClientNote::Nack { id, reason, retryable: nack.retryable }]);
                 }
             }
             ClientEventKind::Acks(acks) => {
-                for id in acks.delivery_ids.iter().filter_map(|id| DeliveryId::parse(id)) {
-                    session.note(ClientNote::Ack(id));
-                }
+                let ids = acks.delivery_ids.iter().filter_map(|id| DeliveryId::parse(id));
+                session.note(ids.map(ClientNote::Ack));
             }
             ClientEventKind::Submit(submit) => {
                 for submission in submit.submissions {
@@ -147,6 +147,8 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
                     }
                     super::submit::submit(gateway, session, submission);
                 }
+                // Once for all of them.
+                gateway.shards.ring();
             }
             ClientEventKind::Hello(_) | ClientEventKind::Heartbeat(_) => {}
         }
@@ -156,24 +158,20 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
 
 /// Sends what the worker queued until it ends the stream: what waits goes out in one write, results in
 /// one event, and so do deliveries for a client that takes them so.
-async fn write(
-    session: &Arc<Session>,
-    mut outbound: mpsc::UnboundedReceiver<Outbound>,
-    mut sink: DuplexSink<ServerEvent>,
-    batches: bool,
-) {
+async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batches: bool) {
     sink.enhance_batch(true);
-    while let Some(first) = outbound.next().await {
-        let mut next = Some(first);
+    let mut waiting = Vec::new();
+    while poll_fn(|context| session.outbox.poll_take(&mut waiting, context)).await {
+        let mut items = waiting.drain(..).peekable();
         let (mut results, mut deliveries) = (Vec::new(), Vec::new());
         let mut bytes = 0;
-        while let Some(item) = next {
+        while let Some(item) = items.next() {
             let event = match item {
                 Outbound::Welcome => Some(ServerEventKind::Welcome(welcome(session))),
                 Outbound::Delivery { id, attempt, envelope } => {
                     bytes += envelope.len();
                     let delivery = Delivery {
-                        delivery_id: id.to_string(),
+                        delivery_id: id.to_text(),
                         envelope_json: envelope,
                         attempt,
                         ..Delivery::default()
@@ -205,8 +203,7 @@ async fn write(
                     return end(sink, refusal).await;
                 }
             };
-            next = outbound.try_recv().ok();
-            let last = next.is_none();
+            let last = items.peek().is_none();
             let rest =
                 if last { [batch_of(&mut deliveries), results_of(&mut results)] } else { [None, None] };
             for event in event.into_iter().chain(rest.into_iter().flatten()) {
@@ -220,6 +217,8 @@ async fn write(
         if sink.flush().await.is_err() {
             return;
         }
+        drop(items);
+        waiting.shrink_to(KEPT_ITEMS);
     }
     end(sink, None).await;
 }

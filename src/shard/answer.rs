@@ -35,27 +35,35 @@ pub enum Outcome {
 }
 
 impl<T> Answer<T> {
-    /// Tells of a change that happened: that it lasts only where that is `assured`.
-    pub fn done(self, done: T, assured: bool) {
-        if assured {
-            self.send(Ok(done));
-        } else {
-            self.send(Err(Refusal::COMMIT_UNKNOWN.into()));
+    /// Tells of a change that happened: that it lasts only where that is `assured`. See [`put`](Self::put).
+    #[must_use]
+    pub fn done(self, done: T, assured: bool) -> Option<Arc<Session>> {
+        self.put(if assured { Ok(done) } else { Err(Refusal::COMMIT_UNKNOWN.into()) })
+    }
+
+    /// Tells whoever asked.
+    pub fn send(self, result: Result<T, Declined>) {
+        if let Some(session) = self.put(result) {
+            session.outbox.wake();
         }
     }
 
-    /// Tells whoever asked; a caller that is gone needs no answer.
-    pub fn send(self, result: Result<T, Declined>) {
+    /// Tells whoever asked; a caller that is gone needs no answer. The session that comes back still has to be
+    /// woken: a worker does that once for all that it has for it.
+    #[must_use]
+    pub fn put(self, result: Result<T, Declined>) -> Option<Arc<Session>> {
         match self {
             Self::Call(sender) => {
                 let _ = sender.send(result);
+                None
             }
             Self::Stream { session, reference, name } => {
                 let outcome = match result {
                     Ok(success) => name(success),
                     Err(declined) => Outcome::Declined(declined),
                 };
-                session.send(Outbound::Result { reference, outcome });
+                let unannounced = session.outbox.push(Outbound::Result { reference, outcome });
+                unannounced.then_some(session)
             }
         }
     }

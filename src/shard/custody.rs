@@ -1,9 +1,10 @@
 //! Who had which message: deliveries and acknowledgements since the last commit, gathered per session so
 //! that one record covers many. Hot path.
 //!
-//! Acknowledgements are committed in the transaction before the entries leave Redis. Deliveries go on
-//! record with the next transaction, at the latest after [`MAX_DELAY_MS`]: by then the acknowledgement
-//! has mostly come, and both cost one transaction.
+//! Both go on record with the next transaction: acknowledgements, which are committed before the entries
+//! leave Redis, at the latest after [`MAX_ACK_DELAY_MS`], deliveries after [`MAX_DELAY_MS`]. By then a
+//! message or the acknowledgement has mostly come, and all cost one transaction. A server that is killed
+//! meanwhile delivers again what it knew to be acknowledged.
 
 use uuid::Uuid;
 
@@ -14,6 +15,8 @@ use crate::ids::{AgentId, InstanceId};
 
 /// How long a delivery may be off the record, in milliseconds.
 pub(super) const MAX_DELAY_MS: u64 = 20;
+/// How long an acknowledgement may be off the record, and its message in Redis, in milliseconds.
+const MAX_ACK_DELAY_MS: u64 = 5;
 /// Messages whose custody may wait while Redis takes no transaction; beyond it nothing is delivered.
 const MAX_WAITING: usize = 100_000;
 
@@ -31,9 +34,9 @@ struct Span {
 pub(super) struct Custody {
     spans: Vec<Span>,
     waiting: usize,
-    /// Acknowledgements among them: these do not wait.
+    /// Acknowledgements among them: on record before their entries leave Redis.
     acked: usize,
-    /// When the oldest delivery must be on record (monotonic milliseconds).
+    /// When it must be on record (monotonic milliseconds).
     due_ms: Option<u64>,
 }
 
@@ -47,14 +50,20 @@ impl Custody {
         attempt: u32,
         now: Now,
     ) {
-        let _ = self.due_ms.get_or_insert(now.mono_ms + MAX_DELAY_MS);
+        self.due_in(MAX_DELAY_MS, now);
         self.push(false, agent, instance, id, attempt);
     }
 
     /// A session acknowledged a message that it had got for the `attempt`th time.
-    pub(super) fn acked(&mut self, agent: &AgentId, instance: &InstanceId, id: Uuid, attempt: u32) {
+    pub(super) fn acked(&mut self, agent: &AgentId, instance: &InstanceId, id: Uuid, attempt: u32, now: Now) {
         self.acked += 1;
+        self.due_in(MAX_ACK_DELAY_MS, now);
         self.push(true, agent, instance, id, attempt);
+    }
+
+    fn due_in(&mut self, delay_ms: u64, now: Now) {
+        let due_ms = now.mono_ms + delay_ms;
+        self.due_ms = Some(self.due_ms.map_or(due_ms, |known| known.min(due_ms)));
     }
 
     fn push(&mut self, acked: bool, agent: &AgentId, instance: &InstanceId, id: Uuid, attempt: u32) {
@@ -83,9 +92,14 @@ impl Custody {
         self.spans.is_empty()
     }
 
+    /// Whether acknowledgements wait.
+    pub(super) fn has_acks(&self) -> bool {
+        self.acked > 0
+    }
+
     /// Whether what waits must be recorded now.
     pub(super) fn is_due(&self, now: Now) -> bool {
-        self.acked > 0 || self.due_ms.is_some_and(|due_ms| due_ms <= now.mono_ms)
+        self.due_ms.is_some_and(|due_ms| due_ms <= now.mono_ms)
     }
 
     /// When what waits must be recorded (monotonic milliseconds).
@@ -136,9 +150,10 @@ mod tests {
         assert_eq!(custody.spans.len(), 2);
         assert!(!custody.is_due(now));
         assert!(custody.is_due(Now { mono_ms: 5 + MAX_DELAY_MS, ..now }));
-        custody.acked(&agent, &instance, Uuid::now_v7(), 300);
+        custody.acked(&agent, &instance, Uuid::now_v7(), 300, now);
         assert_eq!(custody.spans.last().map(|span| span.messages[0].1), Some(255));
-        assert!(custody.is_due(now));
+        assert!(!custody.is_due(now));
+        assert!(custody.is_due(Now { mono_ms: 5 + MAX_ACK_DELAY_MS, ..now }));
         custody.clear();
         assert!(custody.is_empty() && !custody.is_due(now) && custody.due_ms().is_none());
     }

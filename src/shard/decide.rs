@@ -17,7 +17,7 @@ use crate::audit::{Action, Decision, Fields, Lane};
 use crate::clock::Now;
 use crate::dlp::Scratch;
 use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::news::News;
@@ -42,11 +42,11 @@ pub(super) struct Facts {
     /// Unanswered requests that replies of this round name, and how long they still live (milliseconds).
     pub pending: HashMap<CorrelationId, Option<(PendingRequest, u64)>>,
     /// States that are changed in this round.
-    pub states: HashMap<AgentId, StateFact>,
+    pub states: AgentMap<StateFact>,
     /// What became of messages with the idempotency keys of this round, by sender and key.
     pub remembered: HashMap<(AgentId, String), Option<Remembered>>,
     /// Lengths of other workers' inboxes that commits of this round send to.
-    pub lengths: HashMap<AgentId, u64>,
+    pub lengths: AgentMap<u64>,
     /// Which server has which instance of the agents whose sessions open or end.
     pub presence: Presence,
     /// Targets whose next trial another server makes.
@@ -111,16 +111,16 @@ pub(super) struct Transaction<'a> {
     pub now: Now,
     pub lane: &'a mut Lane,
     pub batch: &'a mut Batch,
-    pub inboxes: &'a HashMap<AgentId, Inbox>,
+    pub inboxes: &'a AgentMap<Inbox>,
     pub facts: Facts,
     pub effects: usize,
-    pub(super) queued: HashMap<AgentId, u64>,
+    pub(super) queued: AgentMap<u64>,
     pub(super) consumed: HashSet<CorrelationId>,
     /// Deliveries that commits of this round have acknowledged.
     pub(super) committed: HashSet<(AgentId, InstanceId, DeliveryId)>,
     opening: Vec<(AgentId, InstanceId)>,
     /// Breakers that admitted a trial in this round.
-    pub(super) trials: HashMap<AgentId, Breaker>,
+    pub(super) trials: AgentMap<Breaker>,
     /// How many messages were counted in this round, by sender.
     pub(super) senders: BTreeMap<AgentId, u32>,
     /// Whose messages the current job has counted.
@@ -128,6 +128,8 @@ pub(super) struct Transaction<'a> {
     /// Where the current job's decision is on record.
     pub(super) receipt: Option<Receipt>,
     pub(super) scratch: &'a mut Scratch,
+    /// The envelope that was written last.
+    pub(super) json: String,
 }
 
 pub(super) type Outcome = Result<Success, Refusal>;
@@ -138,7 +140,7 @@ impl<'a> Transaction<'a> {
         now: Now,
         lane: &'a mut Lane,
         batch: &'a mut Batch,
-        inboxes: &'a HashMap<AgentId, Inbox>,
+        inboxes: &'a AgentMap<Inbox>,
         facts: Facts,
         scratch: &'a mut Scratch,
     ) -> Self {
@@ -151,15 +153,16 @@ impl<'a> Transaction<'a> {
             inboxes,
             facts,
             effects: 0,
-            queued: HashMap::new(),
+            queued: AgentMap::default(),
             consumed: HashSet::new(),
             opening: Vec::new(),
-            trials: HashMap::new(),
+            trials: AgentMap::default(),
             senders: BTreeMap::new(),
             counted: Vec::new(),
             committed: HashSet::new(),
             receipt: None,
             scratch,
+            json: String::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::ids::{AgentId, AgentMap, InstanceId, ServerId};
 
 /// Locks of the local part: enough that readers seldom meet a writer.
 const SHARDS: usize = 64;
@@ -13,7 +13,7 @@ const SHARDS: usize = 64;
 /// The directory.
 #[derive(Debug)]
 pub struct Directory {
-    local: Vec<RwLock<HashMap<AgentId, Vec<InstanceId>>>>,
+    local: Vec<RwLock<AgentMap<Vec<InstanceId>>>>,
     elsewhere: RwLock<HashMap<AgentId, Vec<(InstanceId, ServerId)>>>,
     /// Entries of `elsewhere`: most servers are alone, and need not look.
     elsewhere_count: AtomicUsize,
@@ -30,7 +30,7 @@ impl Default for Directory {
 }
 
 impl Directory {
-    fn shard(&self, agent: &AgentId) -> Option<&RwLock<HashMap<AgentId, Vec<InstanceId>>>> {
+    fn shard(&self, agent: &AgentId) -> Option<&RwLock<AgentMap<Vec<InstanceId>>>> {
         self.local.get(usize::from(agent.route_hash()) % SHARDS)
     }
 

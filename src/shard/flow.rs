@@ -229,6 +229,7 @@ impl Worker {
                 let _ = batch.arg("COUNT").arg(read.count).arg("STREAMS").arg(stream).arg(">");
                 tail.push((at, Tail::Read { agent: agent.clone(), read }));
             }
+            inbox.tell_hunger();
             self.schedule(&agent);
         }
     }
@@ -263,7 +264,10 @@ impl Worker {
                 }
             };
             let delivery = &self.settings.delivery;
-            let more = self.inboxes.get(&agent).is_some_and(|inbox| inbox.has_work(now.mono_ms, delivery));
+            let more = self.inboxes.get(&agent).is_some_and(|inbox| {
+                inbox.tell_hunger();
+                inbox.has_work(now.mono_ms, delivery)
+            });
             if more && !self.regroup.contains(&agent) {
                 self.ready.insert(agent.clone());
             }
@@ -373,7 +377,9 @@ impl Worker {
                         continue;
                     }
                     self.custody.delivered(agent, instance, message_id, attempt, now);
-                    session.send(Outbound::Delivery { id, attempt, envelope });
+                    if session.outbox.push(Outbound::Delivery { id, attempt, envelope }) {
+                        self.to_wake.push(session.clone());
+                    }
                 }
                 // Deleted meanwhile, or another server's: nothing is left to deliver.
                 (None | Some(StreamEntry { envelope: None, .. }), _) => {
@@ -433,7 +439,9 @@ impl Worker {
             match envelope {
                 Some(envelope) => {
                     self.custody.delivered(agent, &read.instance, message_id, 1, now);
-                    session.send(Outbound::Delivery { id, attempt: 1, envelope });
+                    if session.outbox.push(Outbound::Delivery { id, attempt: 1, envelope }) {
+                        self.to_wake.push(session.clone());
+                    }
                 }
                 // Not written by this server: nobody can handle it.
                 None => {

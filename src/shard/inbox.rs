@@ -195,7 +195,7 @@ pub struct Inbox {
     /// The earliest timer that the worker has set for this inbox (monotonic milliseconds).
     pub timer_ms: Option<u64>,
     slots: Vec<Slot>,
-    entries: HashMap<EntryKey, Entry>,
+    entries: HashMap<EntryKey, Entry, foldhash::fast::RandomState>,
     /// Due times of waiting entries; an item that the entry's state contradicts is stale.
     waiting: BinaryHeap<Reverse<(u64, EntryKey)>>,
     /// Entries of the shared inbox that are due, and so too for each instance's own.
@@ -222,7 +222,7 @@ impl Inbox {
             breaker: Breaker::default(),
             timer_ms: None,
             slots: Vec::new(),
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             waiting: BinaryHeap::new(),
             due_shared: VecDeque::new(),
             due_own: HashMap::new(),
@@ -572,6 +572,15 @@ impl Inbox {
             let own = slot.own_news || self.due_own.contains_key(&slot.session.instance);
             (for_anyone || own) && slot.credit(config, self.typical_bytes) > 0
         })
+    }
+
+    /// Tells the sessions whether something waits here that their acknowledgements would make room for.
+    pub fn tell_hunger(&self) {
+        let for_anyone = self.backlog != Backlog::AtMost(0) || !self.due_shared.is_empty();
+        for slot in &self.slots {
+            let own = slot.own_news || self.due_own.contains_key(&slot.session.instance);
+            slot.session.set_hungry(for_anyone || own);
+        }
     }
 
     /// One more message of `bytes` is in the shared inbox.

@@ -5,13 +5,14 @@
 //! idle server must cost nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 use super::job::{Control, Job};
+use crate::clock::{Deadline, Now};
 use crate::refusal::Refusal;
 
 /// Jobs that may wait for one worker.
@@ -40,6 +41,8 @@ pub struct Inlet {
 #[derive(Default)]
 struct Bell {
     sleeping: AtomicBool,
+    /// When the worker wakes by itself, while it sleeps (monotonic milliseconds).
+    wakes_at_ms: AtomicU64,
     closed: AtomicBool,
     thread: std::sync::OnceLock<Thread>,
     queued_bytes: AtomicUsize,
@@ -64,7 +67,7 @@ impl std::fmt::Debug for Mailbox {
 
 impl Mailbox {
     /// Hands a job to the worker, or gives it back, with the reason, when too many jobs or bytes wait
-    /// already or the worker stops.
+    /// already or the worker stops. A worker that sleeps hears of it with the next [`ring`](Self::ring).
     pub fn try_send(&self, job: Job) -> Result<(), (Box<Job>, Refusal)> {
         if self.bell.closed.load(Ordering::Relaxed) {
             return Err((Box::new(job), Refusal::SERVER_STOPPING));
@@ -82,10 +85,7 @@ impl Mailbox {
             Some(job)
         };
         match refused {
-            None => {
-                self.bell.ring();
-                Ok(())
-            }
+            None => Ok(()),
             Some(job) => {
                 let _ = self.bell.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 Err((Box::new(job), Refusal::OVERLOADED))
@@ -93,10 +93,27 @@ impl Mailbox {
         }
     }
 
+    /// Wakes the worker if it sleeps and a job waits for it.
+    pub fn ring(&self) {
+        if !self.jobs.is_empty() {
+            self.bell.ring();
+        }
+    }
+
     /// Tells the worker of a session's events or of the server's stop.
     pub fn control(&self, control: Control) {
         // A worker that is gone has ended its sessions itself.
         if self.control.send(control).is_ok() {
+            self.bell.ring();
+        }
+    }
+
+    /// Tells the worker of something that can wait for up to `patience_ms`: a worker that wakes by itself
+    /// before that is left asleep.
+    pub fn control_in_time(&self, control: Control, patience_ms: u64) {
+        if self.control.send(control).is_ok()
+            && self.bell.wakes_at_ms.load(Ordering::SeqCst) > Now::read().mono_ms + patience_ms
+        {
             self.bell.ring();
         }
     }
@@ -128,8 +145,25 @@ impl Inlet {
         let _ = self.bell.queued_bytes.fetch_sub(job.payload_bytes(), Ordering::Relaxed);
     }
 
-    /// Parks until something arrives or `timeout` has passed. May return early.
-    pub fn wait(&self, timeout: Duration) {
+    /// Looks for work until the deadline; whether there is some.
+    fn spin(&self, deadline: Deadline) -> bool {
+        while !deadline.is_past() {
+            if !self.jobs.is_empty() || !self.control.is_empty() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Looks for work for `spin_us` microseconds, then parks until something arrives or it is `until_ms`
+    /// (monotonic). May return early.
+    pub fn wait(&self, until_ms: u64, spin_us: u64) {
+        if spin_us > 0 && self.spin(Deadline::in_us(spin_us)) {
+            return;
+        }
+        let timeout = Duration::from_millis(until_ms.saturating_sub(Now::read().mono_ms).max(1));
+        self.bell.wakes_at_ms.store(until_ms, Ordering::SeqCst);
         self.bell.sleeping.store(true, Ordering::SeqCst);
         // Whoever sends after this check sees `sleeping` and unparks.
         if self.jobs.is_empty() && self.control.is_empty() {

@@ -1,7 +1,7 @@
 //! The worker loop: pinned threads that each own a Redis connection, an audit lane and the inboxes of
 //! the agents that live there.
 //!
-//! * [`job`], [`mailbox`], [`session`]: what completion-queue threads hand over, and how.
+//! * [`job`], [`mailbox`], [`session`], [`outbox`]: what completion-queue threads and workers hand over, and how.
 //! * [`directory`]: which instances are connected, here and to other servers.
 //! * [`inbox`]: one agent's sessions, credit and pending entries. Pure.
 //! * [`worker`]: the loop, timers, connection.
@@ -21,6 +21,7 @@ pub mod inbox;
 pub mod job;
 pub mod mailbox;
 mod notes;
+pub mod outbox;
 mod posts;
 pub(crate) mod presence;
 mod ready;
@@ -83,6 +84,8 @@ pub struct Shared {
     mailboxes: OnceLock<Vec<Mailbox>>,
     /// Where the audit lanes stand, and whether anything may be admitted.
     pub board: Board,
+    /// How long an idle worker looks for work before it sleeps, in microseconds.
+    pub spin_us: u64,
     /// Where Redis is.
     pub redis: Endpoint,
     /// What must hold of a commit before it is answered.
@@ -107,6 +110,7 @@ impl Shared {
                 (Arc::new(tap), feed)
             }),
             board: Board::default(),
+            spin_us: config.spin_us,
             redis: Endpoint::new(&config.redis),
             durability: config.redis.durability,
             storage_full: AtomicBool::new(false),
@@ -245,6 +249,20 @@ impl Shards {
 
     /// Hands a job to the worker behind `hash`, or refuses it at once.
     pub fn submit(&self, hash: u16, job: Job) {
+        self.queue(hash, job);
+        if let Some(mailbox) = self.by_hash(hash) {
+            mailbox.ring();
+        }
+    }
+
+    /// Wakes the workers that sleep on what was queued for them.
+    pub fn ring(&self) {
+        self.mailboxes.iter().for_each(Mailbox::ring);
+    }
+
+    /// The same as [`submit`](Self::submit), but for the doorbell: several jobs at a time are worth one
+    /// [`ring`](Self::ring).
+    pub fn queue(&self, hash: u16, job: Job) {
         if let Some(refusal) = self.shared.board.refusal() {
             return job.fail(refusal);
         }

@@ -291,7 +291,11 @@ impl Transaction<'_> {
         let now_ms = self.now.unix_us / 1000;
         let expires_ms = (post.ttl_ms > 0).then(|| now_ms.saturating_add(post.ttl_ms));
         let not_before_ms = (post.not_before_ms > now_ms).then_some(post.not_before_ms);
-        let bytes = self.append(&keys::inbox(&target), &envelope);
+        let inboxes = self.inboxes;
+        let bytes = match inboxes.get(&target) {
+            Some(inbox) => self.append(&inbox.stream, &envelope),
+            None => self.append(&keys::inbox(&target), &envelope),
+        };
         for (field, value) in [(keys::EXPIRES_FIELD, expires_ms), (keys::NOT_BEFORE_FIELD, not_before_ms)] {
             if let Some(value) = value {
                 let _ = self.batch.arg(field).arg(value);
@@ -323,10 +327,11 @@ impl Transaction<'_> {
 
     /// Adds the envelope to a stream; its size in bytes.
     fn append(&mut self, stream: &str, envelope: &Envelope<'_>) -> usize {
-        let json = envelope.to_json(self.now);
+        self.json.clear();
+        envelope.write_json(self.now, &mut self.json);
         self.effect("XADD");
-        let _ = self.batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&json);
-        json.len()
+        let _ = self.batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&self.json);
+        self.json.len()
     }
 
     pub(super) fn pend(&mut self, correlation_id: &CorrelationId, pending: &PendingRequest, ttl_ms: u64) {

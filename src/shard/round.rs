@@ -85,6 +85,14 @@ enum Failure {
 impl Worker {
     /// Decides and commits `jobs`, moves what can move, answers everybody.
     pub(super) fn round(&mut self, jobs: Vec<Job>, now: Now) {
+        self.commit(jobs, now);
+        // Each writer once, however much there is for it.
+        for session in self.to_wake.drain(..) {
+            session.outbox.wake();
+        }
+    }
+
+    fn commit(&mut self, jobs: Vec<Job>, now: Now) {
         for _ in 0..MAX_CONFLICTS {
             let refusal = match self.attempt(&jobs, now) {
                 Ok(Attempt::Committed { decided, values, assured }) => {
@@ -124,8 +132,14 @@ impl Worker {
         let mut tail = if stalled { Vec::new() } else { self.make_groups() };
 
         let Gathered { facts, letters, clears, watching } = gathered;
-        let custody = !stalled && (self.stopping || self.custody.is_due(now));
+        // What moves in this round takes acknowledged entries along: these go on record before.
+        let leaving = self.custody.has_acks() && !self.ready.is_empty();
+        let custody = !stalled && (self.stopping || leaving || self.custody.is_due(now));
         let transacts = !jobs.is_empty() || notes > 0 || custody || !letters.is_empty() || !clears.is_empty();
+        if transacts || stalled {
+            // A transaction is made anyway: acknowledgements go with it.
+            self.acking.drain(..).for_each(|agent| self.ready.insert(agent));
+        }
         let mut decided = Vec::with_capacity(jobs.len());
         let mut letter_effects = Vec::with_capacity(letters.len());
         let mut exec = None;
@@ -723,22 +737,22 @@ impl Worker {
             match (job, success) {
                 (Job::Message(MessageJob { answer, .. }), Success::Queued { accepted, target, .. }) => {
                     self.admitted(&target, now);
-                    answer.done(Accepted { receipt, ..accepted }, assured);
+                    self.to_wake.extend(answer.done(Accepted { receipt, ..accepted }, assured));
                 }
                 (Job::Message(MessageJob { answer, .. }), Success::Repeated(accepted)) => {
-                    answer.done(Accepted { receipt, ..accepted }, assured);
+                    self.to_wake.extend(answer.done(Accepted { receipt, ..accepted }, assured));
                 }
                 (
                     Job::Reply(ReplyJob { answer, .. }),
                     Success::Replied { accepted, target, instance, .. },
                 ) => {
                     self.expect_return(&target, instance, now);
-                    answer.done(Accepted { receipt, ..accepted }, assured);
+                    self.to_wake.extend(answer.done(Accepted { receipt, ..accepted }, assured));
                 }
                 (Job::Commit(job), Success::Committed { committed, version_at, parts }) => {
                     let version = version(version_at, committed.version);
                     self.committed(&job, parts, now);
-                    job.answer.done(Committed { version, ..committed }, assured);
+                    self.to_wake.extend(job.answer.done(Committed { version, ..committed }, assured));
                 }
                 (Job::Discover { answer, .. }, Success::Discovered(found)) => answer.send(Ok(found)),
                 (Job::StateGet { answer, .. }, Success::State) => {
@@ -748,9 +762,11 @@ impl Worker {
                     answer.send(fields.map(|fields| (fields, version)));
                 }
                 (Job::StateUpdate { answer, .. }, Success::Changed { version: known, version_at }) => {
-                    answer.done(version(version_at, known), assured);
+                    self.to_wake.extend(answer.done(version(version_at, known), assured));
                 }
-                (Job::StateReset { answer, .. }, Success::Done) => answer.done((), assured),
+                (Job::StateReset { answer, .. }, Success::Done) => {
+                    self.to_wake.extend(answer.done((), assured));
+                }
                 (Job::Open(session), Success::Opened) => self.opened(&session, now),
                 (job, _) => job.fail(Refusal::STORAGE_UNAVAILABLE),
             }

@@ -4,11 +4,12 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_channel::{mpsc, oneshot};
+use futures_channel::oneshot;
 
 use super::answer::Outcome;
 use super::job::Control;
 use super::mailbox::Mailbox;
+use super::outbox::Outbox;
 use crate::identity::Identity;
 use crate::ids::InstanceId;
 use crate::refusal::Refusal;
@@ -19,6 +20,9 @@ pub const MAX_REASON_BYTES: usize = 512;
 
 /// Submissions of one session whose results are not written out yet: what a client may have under way.
 pub const MAX_SUBMISSIONS: usize = 1024;
+
+/// How long an acknowledgement that nothing waits for may take to reach the worker, in milliseconds.
+const MAX_ACK_WAIT_MS: u64 = 20;
 
 /// Which of a session's two streams a delivery came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +50,16 @@ impl DeliveryId {
             None => (Place::Shared, text),
         };
         Some(Self { place, entry: EntryId::parse(entry)? })
+    }
+}
+
+impl DeliveryId {
+    /// Its text.
+    pub fn to_text(self) -> String {
+        match self.place {
+            Place::Shared => self.entry.to_text(),
+            Place::Own => format!("r{}", self.entry),
+        }
     }
 }
 
@@ -99,27 +113,23 @@ pub enum Outbound {
     End(Option<Refusal>),
 }
 
-/// The stream's side of a session: what to write, and when to give up.
-pub struct Outlet {
-    /// In this order.
-    pub queue: mpsc::UnboundedReceiver<Outbound>,
-    /// Fires when the stream was ended and its client does not take note.
-    pub cut: oneshot::Receiver<()>,
-}
-
 /// The shared part of a session.
 pub struct Session {
     /// Who it is.
     pub identity: Arc<Identity>,
     /// Which of the agent's processes.
     pub instance: InstanceId,
-    outbound: mpsc::UnboundedSender<Outbound>,
+    /// What its stream's writer has to write, in this order. Holds at most the session's credit of deliveries and
+    /// [`MAX_SUBMISSIONS`] results: workers never send beyond that.
+    pub outbox: Outbox,
     cut: Mutex<Option<oneshot::Sender<()>>>,
     notes: Mutex<Notes>,
     /// Notes that may wait: every valid one answers a delivery in flight, so twice the credit is ample
     /// and what exceeds it is forged or repeated.
     max_notes: usize,
     closed: AtomicBool,
+    /// Whether messages wait for credit that an acknowledgement would give.
+    hungry: AtomicBool,
     /// Submissions whose results are not written out yet.
     submitted: AtomicUsize,
     home: Mailbox,
@@ -139,40 +149,47 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// A session that its home worker has yet to open, and the queue that its stream writes out. The
-    /// queue holds at most the session's credit of deliveries: the worker never sends beyond it.
+    /// A session that its home worker has yet to open, and what fires when its stream was ended and its client
+    /// does not take note.
     pub fn new(
         identity: Arc<Identity>,
         instance: InstanceId,
         max_in_flight: usize,
         home: Mailbox,
-    ) -> (Arc<Self>, Outlet) {
-        let (outbound, queue) = mpsc::unbounded();
+    ) -> (Arc<Self>, oneshot::Receiver<()>) {
         let (cut_sender, cut) = oneshot::channel();
         let session = Self {
             identity,
             instance,
-            outbound,
+            outbox: Outbox::default(),
             cut: Mutex::new(Some(cut_sender)),
             notes: Mutex::default(),
             max_notes: max_in_flight * 2,
             closed: AtomicBool::new(false),
+            hungry: AtomicBool::new(false),
             submitted: AtomicUsize::new(0),
             home,
         };
-        (Arc::new(session), Outlet { queue, cut })
+        (Arc::new(session), cut)
     }
 
-    /// Called by the stream's reader.
-    pub fn note(self: &Arc<Self>, note: ClientNote) {
+    /// Called by the stream's reader with what the client says in one event.
+    pub fn note(self: &Arc<Self>, said: impl IntoIterator<Item = ClientNote>) {
         let mut notes = self.lock();
-        if notes.waiting.len() >= self.max_notes {
-            return;
-        }
-        notes.waiting.push(note);
-        if !std::mem::replace(&mut notes.announced, true) {
+        let room = self.max_notes.saturating_sub(notes.waiting.len());
+        let before = notes.waiting.len();
+        notes.waiting.extend(said.into_iter().take(room));
+        let new = notes.waiting.get(before..).unwrap_or_default();
+        let hurry = self.hungry.load(Ordering::SeqCst)
+            || new.iter().any(|note| matches!(note, ClientNote::Nack { .. }));
+        if !notes.waiting.is_empty() && !std::mem::replace(&mut notes.announced, true) {
             drop(notes);
-            self.home.control(Control::Events(self.clone()));
+            let events = Control::Events(self.clone());
+            if hurry {
+                self.home.control(events);
+            } else {
+                self.home.control_in_time(events, MAX_ACK_WAIT_MS);
+            }
         }
     }
 
@@ -193,6 +210,11 @@ impl Session {
         self.home.control(Control::Closed(self.clone()));
     }
 
+    /// Called by the worker: whether messages wait for this session's acknowledgements.
+    pub fn set_hungry(&self, hungry: bool) {
+        self.hungry.store(hungry, Ordering::SeqCst);
+    }
+
     /// Whether the stream is over.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
@@ -205,9 +227,11 @@ impl Session {
         std::mem::take(&mut notes.waiting)
     }
 
-    /// Called by the worker. A stream that is over has no reader any more; its close note says so.
+    /// Sends one thing at once. A stream that is over has no writer any more; its close note says so.
     pub fn send(&self, outbound: Outbound) {
-        let _ = self.outbound.unbounded_send(outbound);
+        if self.outbox.push(outbound) {
+            self.outbox.wake();
+        }
     }
 
     /// Gives a stream up that does not end: its client does not read.
@@ -221,8 +245,8 @@ impl Session {
 
     /// Ends the stream.
     pub fn end(&self, refusal: Option<Refusal>) {
-        self.send(Outbound::End(refusal));
-        self.outbound.close_channel();
+        let _ = self.outbox.push(Outbound::End(refusal));
+        self.outbox.close();
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {

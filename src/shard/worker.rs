@@ -22,7 +22,7 @@ use crate::audit::board::Slot;
 use crate::audit::{Action, Lane, LaneId};
 use crate::clock::Now;
 use crate::dlp::Scratch;
-use crate::ids::{AgentId, InstanceId, ServerId, hex};
+use crate::ids::{AgentId, AgentMap, InstanceId, ServerId, hex};
 use crate::policy::Breaker;
 use crate::refusal::Refusal;
 use crate::store::answers::{self, EntryId};
@@ -101,9 +101,13 @@ pub struct Worker {
     pub(super) batch: Batch,
     /// Buffers of payload scans.
     pub(super) scratch: Scratch,
-    pub(super) inboxes: HashMap<AgentId, Inbox>,
+    pub(super) inboxes: AgentMap<Inbox>,
     /// Inboxes to look at in the next rounds.
     pub(super) ready: Ready,
+    /// Inboxes with nothing to move but acknowledgements: these wait for the next transaction.
+    pub(super) acking: Vec<AgentId>,
+    /// Sessions whose writers are to be woken at the end of this round.
+    pub(super) to_wake: Vec<Arc<Session>>,
     /// Inboxes whose consumer groups must be made again.
     pub(super) regroup: HashSet<AgentId>,
     /// Inboxes whose length is to be read.
@@ -155,8 +159,10 @@ impl Worker {
             slot,
             batch: Batch::new(),
             scratch: Scratch::new(),
-            inboxes: HashMap::new(),
+            inboxes: AgentMap::default(),
             ready: Ready::default(),
+            acking: Vec::new(),
+            to_wake: Vec::new(),
             regroup: HashSet::new(),
             measure: HashSet::new(),
             dying: BTreeSet::new(),
@@ -275,7 +281,7 @@ impl Worker {
                 return;
             }
             if !self.has_work() {
-                self.inlet.wait(self.sleep_for());
+                self.inlet.wait(self.sleep_until_ms(), self.shared.spin_us);
             }
         }
     }
@@ -392,7 +398,7 @@ impl Worker {
                     let Some((message_id, attempt)) = inbox.ack(&session.instance, id) else {
                         continue;
                     };
-                    self.custody.acked(agent, &session.instance, message_id, attempt);
+                    self.custody.acked(agent, &session.instance, message_id, attempt, now);
                     succeeded += 1;
                 }
                 ClientNote::Nack { id, reason, retryable } => {
@@ -428,7 +434,13 @@ impl Worker {
         if !inbox.dead.is_empty() {
             let _ = self.dying.insert(agent.clone());
         }
-        self.ready.insert(agent.clone());
+        // There may be credit for what waits; else acknowledgements are in no hurry.
+        if inbox.has_work(now.mono_ms, &self.settings.delivery) {
+            self.ready.insert(agent.clone());
+        } else if succeeded > 0 {
+            self.acking.push(agent.clone());
+        }
+        self.schedule(agent);
         for _ in 0..succeeded {
             self.handler_succeeded(agent, now);
         }
@@ -609,16 +621,16 @@ impl Worker {
         if self.connection.is_none() {
             return false;
         }
-        let stalled = Now::read().mono_ms < self.stalled_until_ms;
-        let ready = !self.ready.is_empty() || !self.scans.is_empty();
-        let transacts = !self.notes.is_empty()
-            || !self.clears.is_empty()
-            || !self.dying.is_empty()
-            || self.custody.is_due(Now::read());
+        let now = Now::read();
+        let stalled = now.mono_ms < self.stalled_until_ms;
+        let custody = self.custody.is_due(now);
+        let ready = !self.ready.is_empty() || !self.scans.is_empty() || (custody && !self.acking.is_empty());
+        let transacts =
+            custody || !self.notes.is_empty() || !self.clears.is_empty() || !self.dying.is_empty();
         ready || (!stalled && (transacts || !self.regroup.is_empty()))
     }
 
-    fn sleep_for(&self) -> Duration {
+    fn sleep_until_ms(&self) -> u64 {
         let now_ms = Now::read().mono_ms;
         let mut until_ms = now_ms + MAX_SLEEP_MS;
         if let Some(Reverse((at_ms, _))) = self.timers.peek() {
@@ -633,7 +645,7 @@ impl Worker {
         if self.stalled_until_ms > now_ms {
             until_ms = until_ms.min(self.stalled_until_ms);
         }
-        Duration::from_millis(until_ms.saturating_sub(now_ms).max(1))
+        until_ms
     }
 
     // --- connection ------------------------------------------------------------------------------

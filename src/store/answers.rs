@@ -18,6 +18,13 @@ impl EntryId {
     /// Before every entry.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
 
+    /// Its text, without a detour over formatting: several are written for each message.
+    pub fn to_text(self) -> String {
+        let mut numbers = [itoa::Buffer::new(), itoa::Buffer::new()];
+        let [ms, seq] = &mut numbers;
+        [ms.format(self.ms), "-", seq.format(self.seq)].concat()
+    }
+
     /// Parses `ms-seq`: decimal digits without sign, padding or anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (ms, seq) = text.split_once('-')?;
@@ -38,7 +45,7 @@ impl fmt::Display for EntryId {
 
 impl ToRedisArgs for EntryId {
     fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
-        out.write_arg_fmt(self);
+        out.write_arg(self.to_text().as_bytes());
     }
 }
 

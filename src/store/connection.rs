@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use redis::{Client, Cmd, ToRedisArgs, Value};
+use redis::{Client, RedisConnectionInfo, RedisError, RedisWrite, ToRedisArgs, Value};
 
 use super::answers;
+use super::wire::Wire;
 
 /// Code of what a replica answers to a write.
 const READONLY: &str = "READONLY";
@@ -15,7 +16,7 @@ const READONLY: &str = "READONLY";
 pub enum StoreError {
     /// No connection could be made; nothing was sent.
     #[error("Redis cannot be reached: {0}")]
-    Unreachable(#[source] redis::RedisError),
+    Unreachable(#[source] RedisError),
     /// No Sentinel leads to a primary; nothing was sent.
     #[error("no Redis is the primary: {0}")]
     NoPrimary(String),
@@ -24,7 +25,7 @@ pub enum StoreError {
     Unfit(String),
     /// The connection broke while the batch was under way: its outcome is unknown.
     #[error("the connection to Redis broke: {0}")]
-    Broken(#[source] redis::RedisError),
+    Broken(#[source] RedisError),
     /// Redis answered in a shape that the command does not have.
     #[error("Redis answered {command} unexpectedly: {answer}")]
     Unexpected {
@@ -36,27 +37,126 @@ pub enum StoreError {
 }
 
 /// An open connection.
-pub struct Connection {
-    inner: redis::Connection,
+pub struct Connection(Link);
+
+enum Link {
+    /// A socket.
+    Plain(Wire),
+    /// TLS.
+    Crate(redis::Connection),
 }
 
 /// Commands that go out together, each with its answer in order.
+#[derive(Default)]
 pub struct Batch {
+    /// Finished commands, as they go out.
     bytes: Vec<u8>,
-    cmd: Cmd,
-    started: bool,
+    /// The command that was started last: its number of arguments goes before them.
+    current: Arguments,
     count: usize,
+}
+
+/// Arguments of one command, as they go out.
+#[derive(Default)]
+struct Arguments {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl RedisWrite for Arguments {
+    fn write_arg(&mut self, arg: &[u8]) {
+        push_length(&mut self.bytes, b'$', arg.len());
+        self.bytes.extend_from_slice(arg);
+        self.bytes.extend_from_slice(b"\r\n");
+        self.count += 1;
+    }
+
+    fn writer_for_next_arg(&mut self) -> impl std::io::Write + '_ {
+        Piecewise { to: self, bytes: Vec::new() }
+    }
+}
+
+/// An argument that is written in pieces: its length goes before it.
+struct Piecewise<'a> {
+    to: &'a mut Arguments,
+    bytes: Vec<u8>,
+}
+
+impl std::io::Write for Piecewise<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Piecewise<'_> {
+    fn drop(&mut self) {
+        self.to.write_arg(&self.bytes);
+    }
+}
+
+fn push_length(bytes: &mut Vec<u8>, kind: u8, length: usize) {
+    bytes.push(kind);
+    bytes.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    bytes.extend_from_slice(b"\r\n");
 }
 
 impl Connection {
     /// Connects; no step of it and no later round trip takes longer than `timeout`.
     pub(super) fn open(client: &Client, timeout: Duration) -> Result<Self, StoreError> {
+        let info = client.get_connection_info();
+        let wire =
+            Wire::connect(info.addr(), timeout).map_err(|error| StoreError::Unreachable(error.into()))?;
+        if let Some(wire) = wire {
+            let mut connection = Self(Link::Plain(wire));
+            connection.log_in(info.redis_settings())?;
+            return Ok(connection);
+        }
         let inner = client.get_connection_with_timeout(timeout).map_err(StoreError::Unreachable)?;
         inner
             .set_read_timeout(Some(timeout))
             .and_then(|()| inner.set_write_timeout(Some(timeout)))
             .map_err(StoreError::Unreachable)?;
-        Ok(Self { inner })
+        Ok(Self(Link::Crate(inner)))
+    }
+
+    /// What the URL says beside the address.
+    fn log_in(&mut self, settings: &RedisConnectionInfo) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        if let Some(password) = settings.password() {
+            batch.command("AUTH");
+            if let Some(username) = settings.username() {
+                batch.arg(username);
+            }
+            batch.arg(password);
+        }
+        if settings.db() != 0 {
+            batch.command("SELECT");
+            batch.arg(settings.db());
+        }
+        for answer in self.run(&mut batch)? {
+            if let Value::ServerError(error) = answer {
+                return Err(StoreError::Unreachable(error.into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), RedisError> {
+        match &mut self.0 {
+            Link::Plain(wire) => wire.send(bytes).map_err(RedisError::from),
+            Link::Crate(inner) => inner.send_packed_command(bytes),
+        }
+    }
+
+    fn receive(&mut self) -> Result<Value, RedisError> {
+        match &mut self.0 {
+            Link::Plain(wire) => wire.receive().map_err(RedisError::from),
+            Link::Crate(inner) => inner.recv_response(),
+        }
     }
 
     /// Sends the batch and reads all its answers. A command that Redis refuses is an answer
@@ -68,11 +168,11 @@ impl Connection {
         if count == 0 {
             return Ok(Vec::new());
         }
-        self.inner.send_packed_command(&batch.bytes).map_err(StoreError::Broken)?;
+        self.send(&batch.bytes).map_err(StoreError::Broken)?;
         batch.clear();
         let mut answers = Vec::with_capacity(count);
         for _ in 0..count {
-            answers.push(self.inner.recv_response().map_err(StoreError::Broken)?);
+            answers.push(self.receive().map_err(StoreError::Broken)?);
         }
         if answers.iter().any(|answer| answers::error_code(answer) == Some(READONLY)) {
             // It was the primary before: another connection may lead to the one that is now.
@@ -98,31 +198,24 @@ impl Connection {
     }
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
-        Self { bytes: Vec::new(), cmd: Cmd::new(), started: false, count: 0 }
+        Self::default()
     }
 
     /// Starts the next command and returns the place of its answer.
     pub fn command(&mut self, name: &str) -> usize {
         self.finish_command();
         let place = self.count;
-        let _ = self.cmd.arg(name);
-        self.started = true;
+        self.current.write_arg(name.as_bytes());
         self.count += 1;
         place
     }
 
     /// Adds an argument to the command that was started last.
     pub fn arg<T: ToRedisArgs>(&mut self, value: T) -> &mut Self {
-        let _ = self.cmd.arg(value);
+        value.write_redis_args(&mut self.current);
         self
     }
 
@@ -139,16 +232,17 @@ impl Batch {
     /// Drops every command.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.cmd.clear();
-        self.started = false;
+        self.current.bytes.clear();
+        self.current.count = 0;
         self.count = 0;
     }
 
     fn finish_command(&mut self) {
-        if self.started {
-            self.cmd.write_packed_command(&mut self.bytes);
-            self.cmd.clear();
-            self.started = false;
+        let Arguments { bytes, count } = &mut self.current;
+        if *count > 0 {
+            push_length(&mut self.bytes, b'*', *count);
+            self.bytes.append(bytes);
+            *count = 0;
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod overview;
 pub mod servers;
 pub mod trail;
 pub mod walk;
+mod wire;
 
 pub use connection::{Batch, Connection, StoreError};
 pub use endpoint::Endpoint;
