@@ -141,7 +141,7 @@ fn table(rows: &Rows) -> String {
 }
 
 /// A backlog of this many times what is in flight, or of this part of a second's messages, is no longer what is
-/// under way: receivers are slower than senders, and end-to-end latency says how long it went on.
+/// under way: messages arrive more slowly than they are sent, and end-to-end latency says how long that went on.
 const LAG: f64 = 3.0;
 const LAG_S: f64 = 0.1;
 
@@ -159,8 +159,9 @@ fn warnings(all: &[Series]) -> Vec<String> {
     for series in all {
         let name = format!("{}, {}", series.row.traits().name, loop_text(series.kind));
         if lags(series) {
+            let hint = if series.row.appendfsync().is_some() { "; try a larger --read-count" } else { "" };
             warnings.push(format!(
-                "{name}: receivers are slower than senders; end to end measures the backlog that grew"
+                "{name}: messages arrived more slowly than they were sent: end to end shows a backlog that grew{hint}"
             ));
         }
         let undelivered = undelivered(series);
