@@ -18,6 +18,8 @@ const USER_HZ: f64 = 100.0;
 const END_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a program may take to say its version.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 /// How much of a program's log is shown when it fails, in bytes.
 const SHOWN_LOG_BYTES: usize = 2000;
 
@@ -151,12 +153,20 @@ pub(crate) fn cpu_s(pid: u32) -> Result<f64, AnyError> {
 }
 
 /// What `program ARG` says in its first line.
-pub(crate) fn first_line(program: &Path, arg: &str) -> Result<String, AnyError> {
-    let output =
-        Command::new(program).arg(arg).output().map_err(|error| format!("{}: {error}", program.display()))?;
+pub(crate) async fn first_line(program: &Path, arg: &str) -> Result<String, AnyError> {
+    let output = tokio::process::Command::new(program)
+        .arg(arg)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(ANSWER_PATIENCE, output)
+        .await
+        .map_err(|_| format!("{} {arg} says nothing for {ANSWER_PATIENCE:?}", program.display()))?
+        .map_err(|error| format!("{}: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     match text.lines().next() {
         Some(line) if output.status.success() => Ok(line.trim().to_owned()),
-        _ => Err(format!("{} {arg}: {}, and no word", program.display(), output.status).into()),
+        _ => Err(format!("{} {arg}: {}, and no version", program.display(), output.status).into()),
     }
 }

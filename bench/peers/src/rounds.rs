@@ -24,7 +24,7 @@ pub(crate) struct Series {
 
 /// The whole run.
 pub(crate) async fn run(args: &RunArgs) -> Result<(), AnyError> {
-    let mut setting = setting(args)?;
+    let mut setting = setting(args).await?;
     let mut folder = Folder::new()?;
     let mut all: Vec<Series> = Vec::new();
     for kind in args.loops() {
@@ -91,14 +91,12 @@ async fn measure(
 }
 
 /// What the result is a result of.
-fn setting(args: &RunArgs) -> Result<Map<String, Value>, AnyError> {
-    let version = |wanted: bool, program: &Path| {
-        if wanted { process::first_line(program, "--version").map(Value::from) } else { Ok(Value::Null) }
-    };
+async fn setting(args: &RunArgs) -> Result<Map<String, Value>, AnyError> {
     let any = |is: fn(&Row) -> bool| args.rows.iter().any(is);
+    let nats = version(any(|row| row.sync_interval().is_some()), &args.nats_server).await?;
+    let redis = version(any(|row| row.appendfsync().is_some()), &args.redis_server).await?;
     let setting = json!({
-        "nats_server": version(any(|row| row.sync_interval().is_some()), &args.nats_server)?,
-        "redis_server": version(any(|row| row.appendfsync().is_some()), &args.redis_server)?,
+        "nats_server": nats, "redis_server": redis,
         "cores": std::thread::available_parallelism()?.get(),
         "file_system": file_system(&std::env::temp_dir())?,
         "pairs": args.pairs, "payload_bytes": args.payload, "rounds": args.rounds,
@@ -110,6 +108,10 @@ fn setting(args: &RunArgs) -> Result<Map<String, Value>, AnyError> {
         Value::Object(setting) => Ok(setting),
         _ => Err("the setting is no object".into()),
     }
+}
+
+async fn version(wanted: bool, program: &Path) -> Result<Value, AnyError> {
+    if wanted { process::first_line(program, "--version").await.map(Value::from) } else { Ok(Value::Null) }
 }
 
 /// Type of the file system that `dir` is on: an fsync in memory costs nothing.
