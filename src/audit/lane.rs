@@ -82,6 +82,8 @@ pub struct Lane {
     id: LaneId,
     /// What the store has confirmed.
     confirmed: Head,
+    /// What it will not lose, as far as the durability asked for goes; never more than `confirmed`.
+    assured: Head,
     tree: Frontier,
     /// `tree` plus the records that wait in `block`.
     pending: Frontier,
@@ -117,6 +119,7 @@ impl Lane {
         Self {
             id,
             confirmed: Head { seq: 0, hash: root },
+            assured: Head { seq: 0, hash: root },
             pending: tree.clone(),
             tree,
             root,
@@ -204,8 +207,19 @@ impl Lane {
         (self.confirmed.seq + 1, &self.block)
     }
 
-    /// The store has the waiting block.
+    /// What the store has confirmed and will not lose: what may be signed.
+    pub fn assured(&self) -> Head {
+        self.assured
+    }
+
+    /// The store has the waiting block, as durably as was asked for.
     pub fn confirm(&mut self) {
+        self.confirm_unassured();
+        self.assured = self.confirmed;
+    }
+
+    /// The store has the waiting block, and may lose it yet.
+    pub fn confirm_unassured(&mut self) {
         if self.pending.size() == self.confirmed.seq {
             return;
         }
@@ -227,14 +241,13 @@ impl Lane {
     }
 
     /// For the successor's first record: this lane ends at the first head, or, where the outcome of the
-    /// last transaction is unknown, at the second.
+    /// last transaction is unknown or the store may lose some, at a later one up to the last.
     pub fn closing_note(&self) -> String {
-        let mut note = format!("after {} at {}", self.id, head_text(&self.confirmed));
-        if self.pending.size() != self.confirmed.seq {
-            note.push_str(" or ");
-            note.push_str(&head_text(&Head { seq: self.pending.size(), hash: self.pending.root() }));
-        }
-        note
+        let pending = Head { seq: self.pending.size(), hash: self.pending.root() };
+        let mut heads = vec![self.assured, self.confirmed, pending];
+        heads.dedup_by_key(|head| head.seq);
+        let heads: Vec<String> = heads.iter().map(head_text).collect();
+        format!("after {} at {}", self.id, heads.join(" or "))
     }
 }
 

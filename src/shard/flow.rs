@@ -38,6 +38,13 @@ pub(super) enum Tail {
     Length { agent: AgentId },
 }
 
+impl Tail {
+    /// Whether messages are handed on.
+    pub(super) fn moves(&self) -> bool {
+        matches!(self, Self::Claimed { .. } | Self::Read { .. })
+    }
+}
+
 /// The messages that a job sent.
 pub(super) fn parts(success: &Success) -> &[Success] {
     match success {
@@ -192,6 +199,12 @@ impl Worker {
             if self.regroup.contains(&agent) {
                 continue;
             }
+            // What is handed on may not be lost afterwards; see `withhold`.
+            if self.unassured {
+                self.ready.insert(agent.clone());
+                self.schedule(&agent);
+                continue;
+            }
             for claim in inbox.due(now.mono_ms, &self.settings.delivery, has_peers) {
                 let Some(slot) = inbox.slot(&claim.instance) else {
                     continue;
@@ -273,6 +286,21 @@ impl Worker {
             }
             self.schedule(&agent);
         }
+    }
+
+    /// What was read or claimed is not as durable as configured yet: another Redis may know nothing of it, so
+    /// nobody gets it until it is, and all inboxes are looked over. What is left to be done of `tail`.
+    pub(super) fn withhold(&mut self, tail: Vec<(usize, Tail)>, now: Now) -> Vec<(usize, Tail)> {
+        let (withheld, rest): (Vec<_>, Vec<_>) = tail.into_iter().partition(|(_, step)| step.moves());
+        for (_, step) in withheld {
+            if let Tail::Claimed { agent, .. } | Tail::Read { agent, .. } = step {
+                if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                    inbox.claims_lost(now.mono_ms);
+                }
+                self.ready.insert(agent);
+            }
+        }
+        rest
     }
 
     /// The connection broke: acknowledgements are sent again. Claims are undone with the connection, and

@@ -186,12 +186,15 @@ impl Worker {
         self.expect_deliveries(&decided);
         self.tell_peers(&decided);
         self.add_tail(now, &mut tail);
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && !self.unassured {
             return Ok(Attempt::Committed { decided, values: Vec::new(), assured: true });
         }
         let fence_at = servers::watch_fence(&mut self.batch, &self.shared.server);
-        // Last, so that nothing stands behind it; and only where something was committed.
-        let waited = exec.is_some().then(|| self.assurance.wait(&mut self.batch)).flatten();
+        // Last, so that nothing stands behind it; only where something was committed, or is handed on that
+        // another connection may have committed just now.
+        let moves = tail.iter().any(|(_, step)| step.moves());
+        let waits = exec.is_some() || moves || self.unassured;
+        let waited = waits.then(|| self.assurance.wait(&mut self.batch)).flatten();
 
         let mut answers = match self.run_batch() {
             Ok(answers) => answers,
@@ -238,13 +241,20 @@ impl Worker {
                 let (first_seq, bytes) = self.lane.waiting();
                 tap.offer(self.lane.id(), first_seq, bytes);
             }
-            self.lane.confirm();
-            self.slot.publish(self.lane.id(), self.lane.confirmed());
+            if assured {
+                self.lane.confirm();
+                self.slot.publish(self.lane.id(), self.lane.assured());
+            } else {
+                self.lane.confirm_unassured();
+            }
             drop(self.notes.drain(..notes));
             self.custody.clear();
             self.learn_counts(&counts, &values, now);
             self.settle_letters(letters, &letter_effects, &values, now);
             self.settle_clears(clears, now);
+        }
+        if !assured {
+            tail = self.withhold(tail, now);
         }
         self.apply_tail(tail, answers, now);
         Ok(Attempt::Committed { decided, values, assured })
@@ -256,10 +266,12 @@ impl Worker {
             return;
         }
         if assured {
+            self.suspect_all();
             log::warn!("worker {}: commits are as durable as configured again", self.index);
         } else {
             log::error!(
-                "worker {}: commits are in Redis, and not as durable as configured ({:?}): callers are told                  commit_unknown",
+                "worker {}: commits are in Redis, and not as durable as configured ({:?}): callers are told \
+                 commit_unknown, and nothing is delivered",
                 self.index,
                 self.shared.durability
             );

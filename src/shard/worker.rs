@@ -693,24 +693,31 @@ impl Worker {
         // The first connection has no predecessor; any later one states how the last lane ended.
         let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
         lane.open(now, &predecessor, self.settings.policy.version());
-        open_lane(&mut connection, &mut self.batch, &mut lane, &self.shared.server, now)?;
-        self.slot.publish(lane.id(), lane.confirmed());
+        open_lane(&mut connection, &mut self.batch, &mut lane, &self.shared.server, assurance, now)?;
+        if lane.assured().seq > 0 {
+            self.slot.publish(lane.id(), lane.assured());
+        }
         let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
         self.adopt_agents(&mut connection, &agents, now)?;
         self.lane = lane;
         self.connection = Some(connection);
         self.assurance = assurance;
         self.retry_wait_ms = RECONNECT_FIRST_MS;
+        let connected = self.inboxes.iter().filter(|(_, inbox)| !inbox.slots().is_empty());
+        self.regroup.extend(connected.map(|(agent, _)| agent.clone()));
+        self.suspect_all();
+        Ok(())
+    }
+
+    /// Of no inbox is it certain any more what Redis has for it.
+    pub(super) fn suspect_all(&mut self) {
         for (agent, inbox) in &mut self.inboxes {
             inbox.suspect();
-            if inbox.slots().is_empty() {
-                continue;
+            if !inbox.slots().is_empty() {
+                self.ready.insert(agent.clone());
+                self.scans.extend(scans_of(inbox));
             }
-            let _ = self.regroup.insert(agent.clone());
-            self.ready.insert(agent.clone());
-            self.scans.extend(scans_of(inbox));
         }
-        Ok(())
     }
 
     /// Registers this worker's agents and learns their inboxes' lengths and their absent instances.
@@ -872,6 +879,7 @@ fn open_lane(
     batch: &mut Batch,
     lane: &mut Lane,
     server: &ServerId,
+    assurance: Assurance,
     now: Now,
 ) -> Result<(), StoreError> {
     let description = serde_json::json!({
@@ -888,10 +896,15 @@ fn open_lane(
     }
     let exec_at = batch.command("EXEC");
     let _ = servers::watch_fence(batch, server);
+    let waited = assurance.wait(batch);
     let answers = connection.run(batch)?;
     match answers.get(exec_at) {
         Some(Value::Array(effects)) if effects.iter().all(|e| answers::error_code(e).is_none()) => {
-            lane.confirm();
+            if waited.is_none_or(|at| assurance.holds(answers.get(at).unwrap_or_default())) {
+                lane.confirm();
+            } else {
+                lane.confirm_unassured();
+            }
             Ok(())
         }
         other => {
