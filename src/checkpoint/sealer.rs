@@ -1,6 +1,6 @@
 //! Makes a checkpoint of what stands on the board, and writes it: to the anchor, on disk, then to Redis.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
@@ -97,8 +97,7 @@ impl Sealer {
             }
         }
         let heads = shared.board.take();
-        let own: BTreeSet<LaneId> = heads.open.iter().map(|open| open.lane.clone()).collect();
-        let mut uncovered = start::existing(&mut connection, &own)?;
+        let mut uncovered = start::existing(&mut connection, shards.boot())?;
         uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
 
         Ok(Self {

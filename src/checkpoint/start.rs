@@ -1,7 +1,9 @@
 //! What a start finds in Redis: whether it is what the anchor says it was, and which lanes are there, which
 //! the boot's first checkpoint covers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
 
 use crate::audit::checkpoint::{Checkpoint, LaneHead};
 use crate::audit::lane::Head;
@@ -72,11 +74,12 @@ pub(super) fn compare(
 /// The lanes that Redis holds and this boot does not write.
 pub(super) fn existing(
     connection: &mut Connection,
-    own: &BTreeSet<LaneId>,
+    boot: Uuid,
 ) -> Result<BTreeMap<LaneId, Head>, StoreError> {
+    let boot = boot.simple().to_string();
     let mut heads = BTreeMap::new();
     for lane in trail::lanes(connection)?.existing {
-        if own.contains(&lane) {
+        if lane.boot() == boot {
             continue;
         }
         let newest = trail::newest_blocks(connection, &lane, 1)?.pop();

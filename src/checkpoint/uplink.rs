@@ -1,14 +1,15 @@
 //! Brings checkpoints from the anchor to Redis, in order, and catches up with what Redis missed. Without an
 //! anchor they wait in memory.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::anchor::{Anchor, AnchorError};
 use crate::audit::{Checkpoint, note};
-use crate::store::{Connection, Endpoint, StoreError, checkpoints};
+use crate::store::checkpoints::{self, Newest};
+use crate::store::{Connection, Endpoint, StoreError};
 
 /// Checkpoints brought in one step.
 const STEP: usize = 256;
@@ -51,6 +52,8 @@ pub(super) struct Uplink {
     archived: bool,
     /// A connection broke: the next checkpoint may be there already.
     uncertain: bool,
+    /// The last one that Redis took.
+    taken: Option<String>,
 }
 
 impl Uplink {
@@ -64,6 +67,7 @@ impl Uplink {
             waiting: VecDeque::new(),
             archived,
             uncertain: false,
+            taken: None,
         }
     }
 
@@ -92,12 +96,15 @@ impl Uplink {
     }
 
     /// Brings what Redis has not.
-    pub(super) fn bring(&mut self, anchor: Option<&mut Anchor>) -> Result<(), UplinkError> {
+    pub(super) fn bring(&mut self, mut anchor: Option<&mut Anchor>) -> Result<(), UplinkError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 let mut connection = self.endpoint.open()?;
                 checkpoints::take_turn(&mut connection, self.boot)?;
+                if let Some(anchor) = &mut anchor {
+                    self.look_again(&mut connection, anchor)?;
+                }
                 connection
             }
         };
@@ -126,6 +133,25 @@ impl Uplink {
         Ok(())
     }
 
+    /// Another Redis may have taken over, which lacks what the last one took: it is brought again.
+    fn look_again(&mut self, connection: &mut Connection, anchor: &mut Anchor) -> Result<(), UplinkError> {
+        let Some(taken) = &self.taken else {
+            return Ok(());
+        };
+        match checkpoints::newest_where(connection, |note| self.is_own(note))? {
+            Newest::Found(note) if note == *taken => {}
+            Newest::Found(note) => {
+                // The newest may also be one whose answer was lost.
+                if let Some(behind) = anchor.behind(&HashSet::from([note]))? {
+                    self.sent_to = behind;
+                }
+            }
+            Newest::None => self.sent_to = self.others_to,
+            Newest::TooFarBack => {}
+        }
+        Ok(())
+    }
+
     fn is_own(&self, note: &str) -> bool {
         let text = note::text_of(note).ok();
         let checkpoint = text.and_then(|text| Checkpoint::parse(text).ok());
@@ -140,15 +166,20 @@ impl Uplink {
     ) -> Result<(), UplinkError> {
         for _ in 0..MAX_TURNS {
             if self.uncertain && checkpoints::recent(connection)?.contains(note) {
-                self.uncertain = false;
+                self.took(note);
                 return Ok(());
             }
             self.uncertain = true;
             if checkpoints::append(connection, self.boot, note, max_len.filter(|_| !self.archived))? {
-                self.uncertain = false;
+                self.took(note);
                 return Ok(());
             }
         }
         Err(UplinkError::Disturbed)
+    }
+
+    fn took(&mut self, note: &str) {
+        self.uncertain = false;
+        self.taken = Some(note.to_owned());
     }
 }

@@ -17,7 +17,7 @@ use crate::store::dead_letters::{Failure, MAX_HISTORY};
 use crate::store::keys;
 
 /// Entries asked for in one read.
-const READ_BATCH: usize = 64;
+const READ_BATCH: usize = 256;
 /// Envelope bytes that one session may hold without acknowledging them; at least one message passes.
 const SESSION_WINDOW_BYTES: usize = 16 * 1024 * 1024;
 /// Pending entries that are tracked at once; a scan of Redis' list pauses above it.

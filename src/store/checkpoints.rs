@@ -13,6 +13,20 @@ use super::keys;
 pub const NOTE_FIELD: &str = "n";
 /// How many of the newest are looked at for one that may be there.
 const RECENT: &str = "256";
+const RECENT_COUNT: usize = 256;
+/// How many are looked through for one at most.
+const LOOK_BACK: usize = 64 * RECENT_COUNT;
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Newest {
+    /// The note.
+    Found(String),
+    /// There is none.
+    None,
+    /// None among those that were looked at.
+    TooFarBack,
+}
 
 /// How long a run's turn is remembered after its last checkpoint.
 const TURN_MS: u64 = 3_600_000;
@@ -69,6 +83,23 @@ pub fn newest(connection: &mut Connection) -> Result<Option<String>, StoreError>
 pub fn recent(connection: &mut Connection) -> Result<HashSet<String>, StoreError> {
     let answer = connection.command("XREVRANGE", &[keys::CHECKPOINTS, "+", "-", "COUNT", RECENT])?;
     Ok(parse(answer)?.into_iter().map(|(_, note)| note).collect())
+}
+
+/// The newest checkpoint that `is_it` holds for, among the newest 16,384.
+pub fn newest_where(connection: &mut Connection, is_it: impl Fn(&str) -> bool) -> Result<Newest, StoreError> {
+    let mut to = "+".to_owned();
+    for _ in 0..LOOK_BACK / RECENT_COUNT {
+        let answer = connection.command("XREVRANGE", &[keys::CHECKPOINTS, &to, "-", "COUNT", RECENT])?;
+        let page = parse(answer)?;
+        let Some((last, _)) = page.last() else {
+            return Ok(Newest::None);
+        };
+        to = format!("({last}");
+        if let Some((_, note)) = page.into_iter().find(|(_, note)| is_it(note)) {
+            return Ok(Newest::Found(note));
+        }
+    }
+    Ok(Newest::TooFarBack)
 }
 
 /// The next checkpoints after the entry `after`, oldest first; at most `count`.
