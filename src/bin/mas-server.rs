@@ -16,8 +16,7 @@ use mas::runner::{Fsync, ManagedRedis, RunnerError};
 use mas::server::Server;
 use mas::store::Endpoint;
 
-/// For the C core too: it takes the place of `malloc`. A message costs about a hundred allocations, most of them
-/// gRPC's, which glibc's allocator makes a fifth of all the work.
+/// Of the server's own allocations. The C core keeps `malloc`: to take its place breaks under preloaded libraries.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -2,6 +2,10 @@
 //! both can be silenced. Needs root and iproute2.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Networks of eight addresses that are tried for one that is free.
+const NETWORKS: u32 = 256;
 
 /// Which of a server's links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +42,20 @@ fn run(program: &str, args: &str) -> Result<(), String> {
 impl Network {
     /// Makes it, or says why that is not possible here.
     pub fn make() -> Result<Self, String> {
-        let pid = std::process::id();
-        let network =
-            Self { name: format!("mas{pid}"), base: ((pid >> 5 & 0xff) as u8, ((pid & 0x1f) * 8) as u8) };
-        run("ip", &format!("netns add {}", network.name))?;
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let (pid, number) = (std::process::id(), MADE.fetch_add(1, Ordering::SeqCst));
+        let in_use =
+            Command::new("ip").args(["-o", "addr"]).output().map_err(|error| format!("ip: {error}"))?;
+        let in_use = String::from_utf8_lossy(&in_use.stdout).into_owned();
+        let is_free = |base: &(u8, u8)| !in_use.contains(&format!(" 10.213.{}.{}/", base.0, base.1 + 1));
+        let first = pid.wrapping_mul(8) + number;
+        let base = (first..first + NETWORKS)
+            .map(|index| ((index >> 5 & 0xff) as u8, ((index & 0x1f) * 8) as u8))
+            .find(is_free)
+            .ok_or("no network is free")?;
+        let name = format!("mas{pid}n{number}");
+        run("ip", &format!("netns add {name}"))?;
+        let network = Self { name, base };
         for link in [Link::Redis, Link::Agents] {
             let (outer, inner) = (network.outer(link), network.inner(link));
             run("ip", &format!("link add {outer} type veth peer name {inner} netns {}", network.name))?;
