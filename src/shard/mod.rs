@@ -13,10 +13,12 @@
 //!   `notes`: what happened by itself.
 
 pub mod answer;
+mod connect;
 mod custody;
 mod decide;
 pub mod directory;
 mod flow;
+mod gather;
 pub mod inbox;
 pub mod job;
 pub mod mailbox;
@@ -27,6 +29,8 @@ pub(crate) mod presence;
 mod ready;
 mod round;
 pub mod session;
+mod settle;
+mod timers;
 pub mod worker;
 
 pub use notes::OperatorEvent;
