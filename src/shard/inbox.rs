@@ -2,6 +2,9 @@
 //! for another delivery. Pure state: no store, no clock. Redis' pending entries list is the truth across
 //! restarts; this is the truth while the worker lives, and nobody else writes it.
 
+mod handout;
+mod recovery;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +15,7 @@ use super::session::{DeliveryId, Place, Session};
 use crate::config::Delivery;
 use crate::ids::{AgentId, InstanceId};
 use crate::policy::Breaker;
-use crate::store::answers::{EntryId, PendingEntry};
+use crate::store::answers::EntryId;
 use crate::store::dead_letters::{Failure, MAX_HISTORY};
 use crate::store::keys;
 
@@ -408,181 +411,6 @@ impl Inbox {
         Nacked::Dead(attempts)
     }
 
-    /// When the next waiting entry is due.
-    pub fn next_due_ms(&self) -> Option<u64> {
-        self.waiting.peek().map(|Reverse((due_ms, _))| *due_ms)
-    }
-
-    /// Takes the entries that are due and can go to a connected instance with credit; what had
-    /// `max_attempts` deliveries goes to the dead letters instead.
-    /// `has_peers`: another server may have claimed them meanwhile; only what it has not is taken.
-    pub fn due(&mut self, now_ms: u64, config: &Delivery, has_peers: bool) -> Vec<Claim> {
-        self.ripen(now_ms);
-        let mut claims = Vec::new();
-        let mut budget = config.reclaim_batch_size;
-        let owners: Vec<InstanceId> = self.slots.iter().map(|slot| slot.session.instance.clone()).collect();
-        for owner in owners {
-            let Some(mut queue) = self.due_own.remove(&owner) else {
-                continue;
-            };
-            while budget > 0 && self.slot(&owner).is_some_and(|slot| slot.credit(config, 1) > 0) {
-                let Some(entry) = queue.pop_front() else {
-                    break;
-                };
-                let key = EntryKey { owner: Some(owner.clone()), entry };
-                budget -= usize::from(self.claim(&key, &owner, config, (now_ms, has_peers), &mut claims));
-            }
-            if !queue.is_empty() {
-                let _ = self.due_own.insert(owner, queue);
-            }
-        }
-        while budget > 0 && !self.due_shared.is_empty() {
-            let Some(receiver) = self.receiver(config) else {
-                break;
-            };
-            let Some(entry) = self.due_shared.pop_front() else {
-                break;
-            };
-            let key = EntryKey { owner: None, entry };
-            budget -= usize::from(self.claim(&key, &receiver, config, (now_ms, has_peers), &mut claims));
-        }
-        claims
-    }
-
-    /// Moves what has waited long enough from the clock to the queues.
-    pub fn ripen(&mut self, now_ms: u64) {
-        while self.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms) {
-            let Some(Reverse((due_ms, key))) = self.waiting.pop() else {
-                return;
-            };
-            if let Some(entry) = self.entries.get_mut(&key)
-                && matches!(entry.state, State::Waiting { due_ms: due, .. } if due == due_ms)
-            {
-                entry.state = State::Due;
-                self.push_due(key);
-            }
-        }
-    }
-
-    /// Assigns a due entry to `receiver`, or to the dead letters; false when it is not due any more.
-    fn claim(
-        &mut self,
-        key: &EntryKey,
-        receiver: &InstanceId,
-        config: &Delivery,
-        (now_ms, has_peers): (u64, bool),
-        claims: &mut Vec<Claim>,
-    ) -> bool {
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state == State::Due) else {
-            return false;
-        };
-        if entry.attempts >= config.max_attempts {
-            entry.state = State::Leaving;
-            self.dead.push(DeadLetter {
-                key: key.clone(),
-                holder: entry.holder.clone(),
-                attempts: entry.attempts,
-                reason: MAX_ATTEMPTS_REASON.to_owned(),
-                history: std::mem::take(&mut entry.failures),
-            });
-            return true;
-        }
-        // Its holder comes back to it here: no other server touches what is its.
-        let returns = entry.holder == *receiver;
-        let idle_ms = now_ms.saturating_sub(entry.delivered_ms + CLOCK_SLACK_MS);
-        let min_idle_ms = if has_peers && !returns { idle_ms } else { 0 };
-        entry.state = State::Claiming;
-        entry.attempts += 1;
-        entry.holder = receiver.clone();
-        if let Some(slot) = self.slot_mut(receiver) {
-            slot.in_flight += 1;
-        }
-        let place = key.delivery_id().place;
-        let alike = |claim: &&mut Claim| {
-            claim.instance == *receiver && claim.place == place && claim.min_idle_ms == min_idle_ms
-        };
-        match claims.iter_mut().find(alike) {
-            Some(claim) => claim.entries.push(key.entry),
-            None => {
-                let (instance, entries) = (receiver.clone(), vec![key.entry]);
-                claims.push(Claim { instance, place, entries, min_idle_ms });
-            }
-        }
-        true
-    }
-
-    /// Whose turn it is among the instances with credit.
-    fn receiver(&mut self, config: &Delivery) -> Option<InstanceId> {
-        let count = self.slots.len();
-        for step in 0..count {
-            let at = (self.turn + step) % count;
-            if let Some(slot) = self.slots.get(at).filter(|slot| slot.credit(config, 1) > 0) {
-                let instance = slot.session.instance.clone();
-                self.turn = at + 1;
-                return Some(instance);
-            }
-        }
-        None
-    }
-
-    /// Reads that would bring new entries to sessions with credit, shared fairly.
-    pub fn reads(&mut self, config: &Delivery) -> Vec<Read> {
-        let mut reads = Vec::new();
-        let count = self.slots.len();
-        let mut left = match self.backlog {
-            Backlog::AtMost(n) => n,
-            Backlog::Unknown => usize::MAX,
-        };
-        let start = self.turn;
-        let mut served = 0;
-        for step in 0..count {
-            let typical_bytes = self.typical_bytes;
-            let at = (start + step) % count;
-            let Some(slot) = self.slots.get_mut(at) else {
-                break;
-            };
-            let mut credit = slot.credit(config, typical_bytes);
-            if slot.own_news && credit > 0 {
-                let own = credit.min(READ_BATCH);
-                credit -= own;
-                reads.push(Read { instance: slot.session.instance.clone(), place: Place::Own, count: own });
-            }
-            let share = left.div_ceil(count - step).min(READ_BATCH).min(credit);
-            if share > 0 {
-                left -= share;
-                served = step + 1;
-                reads.push(Read {
-                    instance: slot.session.instance.clone(),
-                    place: Place::Shared,
-                    count: share,
-                });
-            }
-        }
-        if count > 0 {
-            self.turn = (start + served) % count;
-        }
-        reads
-    }
-
-    /// Whether anything could be delivered now: unread or due entries, and a session with credit.
-    pub fn has_work(&self, now_ms: u64, config: &Delivery) -> bool {
-        let ripe = self.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms);
-        let for_anyone = ripe || self.backlog != Backlog::AtMost(0) || !self.due_shared.is_empty();
-        self.slots.iter().any(|slot| {
-            let own = slot.own_news || self.due_own.contains_key(&slot.session.instance);
-            (for_anyone || own) && slot.credit(config, self.typical_bytes) > 0
-        })
-    }
-
-    /// Tells the sessions whether something waits here that their acknowledgements would make room for.
-    pub fn tell_hunger(&self) {
-        let for_anyone = self.backlog != Backlog::AtMost(0) || !self.due_shared.is_empty();
-        for slot in &self.slots {
-            let own = slot.own_news || self.due_own.contains_key(&slot.session.instance);
-            slot.session.set_hungry(for_anyone || own);
-        }
-    }
-
     /// One more message of `bytes` is in the shared inbox.
     pub fn added(&mut self, bytes: usize) {
         self.len += 1;
@@ -719,94 +547,6 @@ impl Inbox {
     /// `count` messages fewer are in the shared inbox.
     pub fn shrunk(&mut self, count: u64) {
         self.len = self.len.saturating_sub(count);
-    }
-
-    /// Entries that are tracked.
-    pub fn tracked(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// The instance that holds a line of Redis' pending entries list, if its consumer is one of ours.
-    pub fn holder_of(&self, line: &PendingEntry) -> Option<InstanceId> {
-        let name = line.consumer.strip_prefix(self.agent.as_str())?.strip_prefix('-')?;
-        InstanceId::parse(name)
-    }
-
-    /// Takes up a line of Redis' pending entries list that is not tracked yet: an entry that a lost
-    /// session, or an earlier server, left behind.
-    pub fn adopt(&mut self, owner: Option<&InstanceId>, line: &PendingEntry, now_ms: u64, config: &Delivery) {
-        let key = EntryKey { owner: owner.cloned(), entry: line.id };
-        if self.entries.contains_key(&key) {
-            return;
-        }
-        let Some(holder) = self.holder_of(line) else {
-            log::warn!(
-                "{}: pending entry {} of foreign consumer {:?} left alone",
-                self.stream,
-                line.id,
-                line.consumer
-            );
-            return;
-        };
-        let (due_ms, attempts) = if self.slot(&holder).is_some() {
-            // Read for a connected instance, but the answer never arrived: not delivered yet.
-            (now_ms, line.deliveries.saturating_sub(1))
-        } else {
-            (now_ms + config.reclaim_idle_ms.saturating_sub(line.idle_ms), line.deliveries)
-        };
-        let state = State::Waiting { due_ms, lost: true };
-        let delivered_ms = now_ms.saturating_sub(line.idle_ms);
-        let (message_id, failures) = (Uuid::nil(), Vec::new());
-        let _ = self.entries.insert(
-            key.clone(),
-            Entry { state, attempts, holder, bytes: 0, delivered_ms, message_id, failures },
-        );
-        self.waiting.push(Reverse((due_ms, key)));
-    }
-
-    /// Redis lost the group of one stream (`owner`: an instance's own): nothing of it that was tracked can
-    /// be acknowledged or claimed, and all of it will be read again.
-    pub fn forget(&mut self, owner: Option<&InstanceId>) {
-        let lost: Vec<EntryKey> =
-            self.entries.keys().filter(|key| key.owner.as_ref() == owner).cloned().collect();
-        for key in lost {
-            let Some(entry) = self.entries.remove(&key) else {
-                continue;
-            };
-            if matches!(entry.state, State::InFlight | State::Claiming)
-                && let Some(slot) = self.slot_mut(&entry.holder)
-            {
-                slot.in_flight = slot.in_flight.saturating_sub(1);
-                slot.bytes = slot.bytes.saturating_sub(entry.bytes);
-            }
-        }
-        self.acked.retain(|key| key.owner.as_ref() != owner);
-        self.dead.retain(|letter| letter.key.owner.as_ref() != owner);
-        match owner {
-            None => self.backlog = Backlog::Unknown,
-            Some(instance) => self.own_news(instance),
-        }
-    }
-
-    /// After a reconnect answers may have been lost, and another server may have put something here:
-    /// everything may hold news.
-    pub fn suspect(&mut self) {
-        self.backlog = Backlog::Unknown;
-        for slot in &mut self.slots {
-            slot.own_news = true;
-        }
-    }
-
-    /// Nothing of a gone instance is left in Redis.
-    pub fn cleared(&mut self, instance: &InstanceId) {
-        drop(self.due_own.remove(instance));
-    }
-
-    /// Replies for this instance may be unread.
-    pub fn own_news(&mut self, instance: &InstanceId) {
-        if let Some(slot) = self.slot_mut(instance) {
-            slot.own_news = true;
-        }
     }
 }
 

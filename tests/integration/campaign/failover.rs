@@ -54,7 +54,7 @@ impl Trio {
              durability: {{mode: replicated, replicas: 2, timeout_ms: 500}}, \
              sentinel: {{master: primary, addrs: ['127.0.0.1:{sentinel_port}']}}"
         ));
-        let trio = Self { world, primary, replicas, sentinel_port, _sentinel: sentinel };
+        let mut trio = Self { world, primary, replicas, sentinel_port, _sentinel: sentinel };
         trio.until_in_step();
         trio
     }
@@ -64,35 +64,46 @@ impl Trio {
         redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection()?)
     }
 
-    fn until_in_step(&self) {
+    /// Waits until one of the three is the primary and both others follow it, whatever the Sentinel decides on
+    /// a busy machine meanwhile. The primary is the world's Redis then.
+    fn until_in_step(&mut self) {
         until("both replicas are in step, and the Sentinel knows them", || {
-            let in_step = self.world.redis.query::<String>(&["INFO", "replication"]);
+            let Ok((_, port)) = self.ask::<(String, u16)>(&["get-master-addr-by-name", "primary"]) else {
+                return false;
+            };
+            if let Some((redis, own)) = self.replicas.iter_mut().find(|(_, own)| *own == port) {
+                std::mem::swap(&mut self.world.redis, redis);
+                std::mem::swap(&mut self.primary, own);
+            }
+            if !self.world.redis.is_running() || !info(&self.world.redis).contains("role:master") {
+                return false;
+            }
+            for (redis, own) in &mut self.replicas {
+                if !redis.is_running() {
+                    follow(redis, *own, self.primary);
+                } else if !info(redis).contains(&format!("master_port:{}\r", self.primary)) {
+                    let _: String = redis.query(&["REPLICAOF", "127.0.0.1", &self.primary.to_string()]);
+                }
+            }
             let known: Vec<redis::Value> = self.ask(&["replicas", "primary"]).unwrap_or_default();
-            in_step.matches("state=online").count() == 2 && known.len() >= 2
+            info(&self.world.redis).matches("state=online").count() == 2 && known.len() >= 2
         });
     }
 
     /// kill -9 of the primary; the Sentinel promotes a replica, and what was killed comes back as one.
     fn fail_over(&mut self) {
+        let before = self.primary;
         self.world.redis.kill();
-        let mut promoted = None;
-        until("a replica is promoted", || {
-            let Ok((_, port)) = self.ask::<(String, u16)>(&["get-master-addr-by-name", "primary"]) else {
-                return false;
-            };
-            promoted = self.replicas.iter().position(|(_, own)| *own == port);
-            promoted.is_some_and(|at| {
-                let info = self.replicas[at].0.query::<String>(&["INFO", "replication"]);
-                info.contains("role:master")
-            })
+        until("another is the primary", || {
+            self.ask::<(String, u16)>(&["get-master-addr-by-name", "primary"])
+                .is_ok_and(|(_, port)| port != before)
         });
-        let (redis, port) = &mut self.replicas[promoted.unwrap()];
-        std::mem::swap(&mut self.world.redis, redis);
-        std::mem::swap(&mut self.primary, port);
-        let old = *port;
-        follow(redis, old, self.primary);
         self.until_in_step();
     }
+}
+
+fn info(redis: &Redis) -> String {
+    redis.query(&["INFO", "replication"])
 }
 
 /// Starts it, again or for the first time, as a replica.

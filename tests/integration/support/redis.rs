@@ -49,6 +49,10 @@ impl Redis {
         self.process.as_ref().expect("Redis runs").pid()
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| !process.has_ended())
+    }
+
     /// Starts it again on the same data if it has ended; whether it had.
     pub fn revive(&mut self) -> bool {
         let ended = self.process.as_mut().is_none_or(Process::has_ended);
