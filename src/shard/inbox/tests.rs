@@ -1,6 +1,7 @@
 use super::*;
 use crate::identity::Identity;
 use crate::shard::mailbox::mailbox;
+use crate::store::answers::PendingEntry;
 use proptest::prelude::*;
 
 const MAX_ATTEMPTS: u32 = 3;
