@@ -257,5 +257,8 @@ impl Sealer {
                 "the last checkpoints are in the anchor, and not in Redis; the next start brings them"
             );
         }
+        if let Err(error) = self.uplink.close() {
+            log::warn!("the turn of writing checkpoints could not be given up: {error}");
+        }
     }
 }

@@ -178,6 +178,15 @@ impl Uplink {
         Err(UplinkError::Disturbed)
     }
 
+    /// Nothing more is brought.
+    pub(super) fn close(mut self) -> Result<(), UplinkError> {
+        // Without a connection it runs out by itself.
+        match &mut self.connection {
+            Some(connection) => Ok(checkpoints::leave_turn(connection, self.boot)?),
+            None => Ok(()),
+        }
+    }
+
     fn took(&mut self, note: &str) {
         self.uncertain = false;
         self.taken = Some(note.to_owned());

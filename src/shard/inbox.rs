@@ -19,6 +19,8 @@ use crate::store::answers::EntryId;
 use crate::store::dead_letters::{Failure, MAX_HISTORY};
 use crate::store::keys;
 
+/// Entries asked for in one read for each of several sessions, while it is not known how many there are.
+const UNKNOWN_SHARE: usize = 32;
 /// Entries asked for in one read.
 const READ_BATCH: usize = 256;
 /// Envelope bytes that one session may hold without acknowledging them; at least one message passes.

@@ -69,8 +69,13 @@ pub fn append(
     }
 }
 
+/// The run writes no more.
+pub fn leave_turn(connection: &mut Connection, boot: Uuid) -> Result<(), StoreError> {
+    connection.command("DEL", &[&turn(boot)]).map(drop)
+}
+
 fn turn(boot: Uuid) -> String {
-    keys::once(&format!("checkpoints:{}", boot.simple()))
+    keys::checkpoint_turn(&boot.simple().to_string())
 }
 
 /// The newest checkpoint.

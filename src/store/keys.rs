@@ -26,6 +26,11 @@ pub const LANE_PREFIX: &str = "audit:lane:";
 /// Signed checkpoints over the lanes' heads: a stream.
 pub const CHECKPOINTS: &str = "audit:checkpoints";
 
+/// Which connection of a server run writes its checkpoints: changed with each, and watched.
+pub fn checkpoint_turn(boot: &str) -> String {
+    format!("mas.turn:{boot}")
+}
+
 /// Prefix of the delivery streams.
 pub const INBOX_PREFIX: &str = "agent.stream:";
 

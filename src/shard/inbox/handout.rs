@@ -1,7 +1,8 @@
 //! What may be handed on now, and to whom: claims of what is due, reads of what nobody has.
 
 use super::{
-    Backlog, CLOCK_SLACK_MS, Claim, DeadLetter, EntryKey, Inbox, MAX_ATTEMPTS_REASON, READ_BATCH, Read, State,
+    Backlog, CLOCK_SLACK_MS, Claim, DeadLetter, EntryKey, Inbox, MAX_ATTEMPTS_REASON, READ_BATCH, Read,
+    State, UNKNOWN_SHARE,
 };
 use std::cmp::Reverse;
 
@@ -133,6 +134,8 @@ impl Inbox {
         let count = self.slots.len();
         let mut left = match self.backlog {
             Backlog::AtMost(n) => n,
+            // Whatever there is, several share it.
+            Backlog::Unknown if count > 1 => UNKNOWN_SHARE * count,
             Backlog::Unknown => usize::MAX,
         };
         let start = self.turn;
