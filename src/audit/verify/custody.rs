@@ -12,8 +12,9 @@ use super::damage::{DamageKind, Damages, Place};
 use crate::audit::lane::LaneId;
 use crate::audit::record::{Action, Decision, REPETITION_RULE, View};
 
-/// Finished messages that are remembered: an acknowledgement may stand twice around a lost connection.
-const MAX_FINISHED: usize = 1 << 19;
+/// Finished messages that are remembered: an acknowledgement may stand twice around a lost connection, and what a server
+/// whose clock was stepped wrote is read far from its place. About 120 MB.
+const MAX_FINISHED: usize = 1 << 21;
 
 #[derive(Debug)]
 enum Life {
