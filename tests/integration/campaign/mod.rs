@@ -71,9 +71,8 @@ fn promises_hold_whatever_breaks() {
     assert!(history.accepted_count() > 100, "hardly anything was sent");
 }
 
-/// Not a test: the campaign starts it as the agents' process.
+/// Not a test by itself: the campaign starts it as the agents' process.
 #[test]
-#[ignore = "started by the campaign"]
 fn agents_in_a_process() {
     process::live();
 }

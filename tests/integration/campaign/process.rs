@@ -68,13 +68,7 @@ impl AgentProcess {
 
 fn spawn(certs: &Path, addrs: &str, history: &Arc<History>) -> (Process, JoinHandle<()>, Receiver<()>) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([
-        "campaign::agents_in_a_process",
-        "--exact",
-        "--ignored",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
+    command.args(["campaign::agents_in_a_process", "--exact", "--nocapture", "--test-threads=1"]);
     command.env(CERTS, certs).env(ADDRS, addrs).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut process = Process::start(&mut command);
     let stdout = BufReader::new(process.child().stdout.take().unwrap());
