@@ -26,12 +26,18 @@ fn sees(expected: &[&str], sabotage: impl FnOnce(&mut Arena)) {
     }
 }
 
-/// An entry of `stream` that still waits, while the receivers are away.
-fn waiting(arena: &Arena, stream: &str) -> Entry {
+/// An entry for `agent` that nobody was handed, while the receivers are away.
+fn waiting(arena: &Arena, agent: &str) -> Entry {
     arena.place.close();
     arena.place.lose_sessions();
-    until("a message waits", || arena.world.redis.len(stream) > 3);
-    arena.world.redis.entries(stream).pop().unwrap()
+    let redis = &arena.world.redis;
+    let connected = || -> Vec<String> { redis.query(&["HVALS", &format!("agent.instances:{agent}")]) };
+    until("the receivers leave", || !connected().iter().any(|value| value.starts_with("s:")));
+    // What is there now may have been handed out before; what comes from now on was not.
+    let stream = format!("agent.stream:{agent}");
+    let before = redis.len(&stream);
+    until("a message waits", || redis.len(&stream) > before);
+    redis.entries(&stream).pop().unwrap()
 }
 
 /// An entry that passes through `stream`.
@@ -51,7 +57,7 @@ fn add(redis: &Redis, stream: &str, envelope: &str) {
 #[test]
 fn the_checker_sees_a_lost_message() {
     sees(&["accepted, and nowhere"], |arena| {
-        let (id, _) = waiting(arena, "agent.stream:r0");
+        let (id, _) = waiting(arena, "r0");
         let _: i64 = arena.world.redis.query(&["XDEL", "agent.stream:r0", &id]);
         arena.place.open();
     });
@@ -60,7 +66,7 @@ fn the_checker_sees_a_lost_message() {
 #[test]
 fn the_checker_sees_a_message_at_the_wrong_agent() {
     sees(&["at another agent"], |arena| {
-        let (_, fields) = waiting(arena, "agent.stream:r0");
+        let (_, fields) = waiting(arena, "r0");
         add(&arena.world.redis, "agent.stream:r1", &fields[0].1);
         arena.place.open();
     });
@@ -119,7 +125,7 @@ fn the_checker_sees_too_many_attempts() {
             server.kill();
         }
         arena.revive();
-        let (id, _) = waiting(arena, "agent.stream:r0");
+        let (id, _) = waiting(arena, "r0");
         let redis = &arena.world.redis;
         let _: redis::Value =
             redis.query(&["XREADGROUP", "GROUP", "agents", "r0-gone", "STREAMS", "agent.stream:r0", ">"]);
@@ -143,7 +149,7 @@ fn the_checker_sees_too_many_attempts() {
 fn the_checker_sees_a_decision_that_is_not_on_record() {
     sees(&["accepted, and not on record", "the trail is damaged"], |arena| {
         let redis = &arena.world.redis;
-        let (id, fields) = waiting(arena, "agent.stream:r0");
+        let (id, fields) = waiting(arena, "r0");
         drop(id);
         let envelope: serde_json::Value = serde_json::from_str(&fields[0].1).unwrap();
         let message_id = envelope["message_id"].as_str().unwrap();
