@@ -183,6 +183,7 @@ fn mas_yaml(agents: &Agents, setup: Setup, redis_url: &str) -> Result<String, An
          tls_server_cert_path: certs/server.pem\n\
          tls_server_key_path: certs/server.key\n\
          limits: {{max_streams_per_connection: 100000, max_queue_len: 10000000}}\n\
+         delivery: {{max_in_flight: 1000}}\n\
          gateway:\n  \
            redis: {{url: '{redis_url}', durability: {{mode: {mode}}}}}\n  \
            features: {{dlp: true, rbac: true, circuit_breaker: true}}\n  \

@@ -16,8 +16,10 @@ use super::data_dir::{self, file_error, log_tail};
 use super::{RunnerError, StopSignal};
 use crate::config::{Durability, MANAGED_SOCKET};
 
-/// How long it may take until it answers: it reads all its data first.
+/// How long it may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to read its data, some 100 MB of it a second.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How long it may take to write its data and end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one question to it may take.
@@ -27,6 +29,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 const PROGRAM: &str = "redis-server";
 const LOG_FILE: &str = "redis.log";
+/// Its append-only file is not rewritten before it is this long. Nearly all that passes through leaves again, so
+/// Redis' own 64 MB are rewritten every other second under load, which takes a core each time; the file is read
+/// at a start, at some 100 MB a second.
+const MIN_REWRITE_SIZE: &str = "512mb";
 
 /// A running private Redis. Dropping it stops it.
 pub struct ManagedRedis {
@@ -78,14 +84,14 @@ impl ManagedRedis {
         let data_dir = std::path::absolute(data_dir).map_err(file_error(data_dir, "is no path"))?;
         data_dir::prepare(&data_dir)?;
         let mut redis = Self { _lock: data_dir::lock(&data_dir)?, data_dir, process: Process::None };
-        let deadline = Instant::now() + START_TIMEOUT;
-        if redis.adopt(deadline, stop)? {
+        let began = Instant::now();
+        if redis.adopt(began, stop)? {
             let pid = shown(redis.pid());
             log::warn!("redis left by an earlier run adopted, pid {pid}");
             return Ok(redis);
         }
         let log_start = redis.spawn(fsync)?;
-        redis.wait_until_it_answers(deadline, stop, log_start)?;
+        redis.wait_until_it_answers(began, stop, log_start)?;
         log::info!("redis started, pid {}", shown(redis.pid()));
         Ok(redis)
     }
@@ -150,7 +156,7 @@ impl ManagedRedis {
     }
 
     /// Takes over the process that owns the socket, if there is one.
-    fn adopt(&mut self, deadline: Instant, stop: &StopSignal) -> Result<bool, RunnerError> {
+    fn adopt(&mut self, began: Instant, stop: &StopSignal) -> Result<bool, RunnerError> {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.probe() {
@@ -160,10 +166,13 @@ impl ManagedRedis {
                     return Ok(true);
                 }
                 // It lives and owns the data: a second one beside it would destroy them.
-                Probe::Busy(problem) if Instant::now() >= deadline => {
+                Probe::Busy(problem) if began.elapsed() >= START_TIMEOUT => {
                     return Err(self.error(format!("left by an earlier run; {problem}")));
                 }
-                Probe::Busy(_) => {}
+                Probe::Loading if began.elapsed() >= LOAD_TIMEOUT => {
+                    return Err(self.error("left by an earlier run; still reads its data"));
+                }
+                Probe::Busy(_) | Probe::Loading => {}
                 Probe::Unusable(problem) => return Err(self.error(problem)),
             }
             if stop.wait(pause) {
@@ -191,6 +200,7 @@ impl ManagedRedis {
             .arg("--dir")
             .arg(&self.data_dir)
             .args(["--appendonly", "yes", "--appendfsync", fsync.as_str()])
+            .args(["--auto-aof-rewrite-min-size", MIN_REWRITE_SIZE])
             .args(["--save", ""])
             .args(["--maxmemory-policy", "noeviction"])
             .args(["--daemonize", "no"])
@@ -214,7 +224,7 @@ impl ManagedRedis {
 
     fn wait_until_it_answers(
         &mut self,
-        deadline: Instant,
+        began: Instant,
         stop: &StopSignal,
         log_start: u64,
     ) -> Result<(), RunnerError> {
@@ -229,14 +239,15 @@ impl ManagedRedis {
                     log: log_tail(&self.log(), log_start),
                 });
             }
-            let problem = match self.probe() {
+            let (problem, patience) = match self.probe() {
                 Probe::Answers => return Ok(()),
-                Probe::Absent => "does not listen yet".to_owned(),
-                Probe::Busy(problem) => problem,
+                Probe::Absent => ("does not listen yet".to_owned(), START_TIMEOUT),
+                Probe::Busy(problem) => (problem, START_TIMEOUT),
+                Probe::Loading => ("still reads its data".to_owned(), LOAD_TIMEOUT),
                 Probe::Unusable(problem) => return Err(self.error(problem)),
             };
-            if Instant::now() >= deadline {
-                return Err(self.error(format!("not ready within {START_TIMEOUT:?}; {problem}")));
+            if began.elapsed() >= patience {
+                return Err(self.error(format!("not ready within {patience:?}; {problem}")));
             }
             if stop.wait(pause) {
                 return Err(RunnerError::Stopped);
@@ -264,11 +275,8 @@ impl ManagedRedis {
             Ok(pong) if pong == "PONG" => Probe::Answers,
             Ok(other) => Probe::Unusable(format!("answers PING with {other:?}")),
             Err(error) if error.is_connection_refusal() => Probe::Absent,
-            Err(error)
-                if error.is_timeout()
-                    || error.is_connection_dropped()
-                    || error.kind() == ServerErrorKind::BusyLoading.into() =>
-            {
+            Err(error) if error.kind() == ServerErrorKind::BusyLoading.into() => Probe::Loading,
+            Err(error) if error.is_timeout() || error.is_connection_dropped() => {
                 Probe::Busy(error.to_string())
             }
             Err(error) => Probe::Unusable(error.to_string()),
@@ -336,6 +344,8 @@ enum Probe {
     Absent,
     /// Ready.
     Answers,
+    /// It reads its data.
+    Loading,
     /// Somebody listens, but is not ready.
     Busy(String),
     /// Waiting does not help.

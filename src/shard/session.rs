@@ -138,8 +138,18 @@ pub struct Session {
 #[derive(Default)]
 struct Notes {
     waiting: Vec<ClientNote>,
-    /// Whether the worker has been told.
-    announced: bool,
+    announced: Announced,
+}
+
+/// Whether the worker has been told of the notes that wait.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Announced {
+    #[default]
+    No,
+    /// It looks within [`MAX_ACK_WAIT_MS`].
+    InTime,
+    /// It was woken.
+    Now,
 }
 
 impl std::fmt::Debug for Session {
@@ -182,7 +192,10 @@ impl Session {
         let new = notes.waiting.get(before..).unwrap_or_default();
         let hurry = self.hungry.load(Ordering::SeqCst)
             || new.iter().any(|note| matches!(note, ClientNote::Nack { .. }));
-        if !notes.waiting.is_empty() && !std::mem::replace(&mut notes.announced, true) {
+        let announce = if hurry { Announced::Now } else { Announced::InTime };
+        // What was to be looked at in time may have become urgent meanwhile.
+        if !notes.waiting.is_empty() && notes.announced < announce {
+            notes.announced = announce;
             drop(notes);
             let events = Control::Events(self.clone());
             if hurry {
@@ -211,8 +224,17 @@ impl Session {
     }
 
     /// Called by the worker: whether messages wait for this session's acknowledgements.
-    pub fn set_hungry(&self, hungry: bool) {
-        self.hungry.store(hungry, Ordering::SeqCst);
+    pub fn set_hungry(self: &Arc<Self>, hungry: bool) {
+        if self.hungry.swap(hungry, Ordering::SeqCst) || !hungry {
+            return;
+        }
+        // Acknowledgements that came before were in no hurry.
+        let mut notes = self.lock();
+        if notes.announced == Announced::InTime {
+            notes.announced = Announced::Now;
+            drop(notes);
+            self.home.control(Control::Events(self.clone()));
+        }
     }
 
     /// Whether the stream is over.
@@ -223,7 +245,7 @@ impl Session {
     /// Called by the worker: what the client has said since the last call.
     pub fn take_notes(&self) -> Vec<ClientNote> {
         let mut notes = self.lock();
-        notes.announced = false;
+        notes.announced = Announced::No;
         std::mem::take(&mut notes.waiting)
     }
 

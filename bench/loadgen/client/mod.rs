@@ -32,6 +32,9 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(60);
 const MAX_OPENING: usize = 32;
 /// How often things that are waited for are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// Shortest sleep of the open loop's clock: what falls due meanwhile is sent together, and its latency counts
+/// from when it was due.
+const MIN_NAP_US: u64 = 250;
 /// Longest sleep of the open loop's clock: how late the end is seen.
 const MAX_NAP_US: u64 = 1000;
 /// How long the end of a run waits for what is under way.
@@ -191,27 +194,37 @@ fn drain(recorder: &Recorder, plan: &ClientPlan) {
 fn keep_time(senders: &[&Arc<Session>], rate: f64, common: &Common, schedule: Schedule) {
     let recorder = &common.recorder;
     let mut number = 0u64;
+    // What is due by now, by sender.
+    let mut due: Vec<Vec<u64>> = vec![Vec::new(); senders.len()];
     loop {
-        let due_us = schedule.start_us + (number as f64 * 1e6 / rate) as u64;
-        if due_us >= schedule.until_us {
-            return;
-        }
         let now_us = now_us();
-        if due_us > now_us {
-            std::thread::sleep(Duration::from_micros((due_us - now_us).min(MAX_NAP_US)));
-            continue;
+        let mut next_us;
+        loop {
+            next_us = schedule.start_us + (number as f64 * 1e6 / rate) as u64;
+            if next_us > now_us || next_us >= schedule.until_us {
+                break;
+            }
+            let sender = number as usize % senders.len().max(1);
+            number += 1;
+            if let Some(due) = due.get_mut(sender) {
+                due.push(next_us);
+            }
         }
-        let Some(session) = senders.get(number as usize % senders.len().max(1)) else {
+        for (session, due) in senders.iter().zip(&mut due).filter(|(_, due)| !due.is_empty()) {
+            let submissions = session.offer().map_or(0, |offer| offer.max_submissions);
+            let bound =
+                if common.path() == Path::Stream { submissions.min(MAX_UNDER_WAY) } else { MAX_UNDER_WAY };
+            let room = bound.saturating_sub(session.under_way());
+            for _ in room..due.len() {
+                recorder.problem("not sent: too many under way");
+            }
+            due.truncate(room);
+            session.start_all(due);
+            due.clear();
+        }
+        if next_us >= schedule.until_us {
             return;
-        };
-        number += 1;
-        let submissions = session.offer().map_or(0, |offer| offer.max_submissions);
-        let bound =
-            if common.path() == Path::Stream { submissions.min(MAX_UNDER_WAY) } else { MAX_UNDER_WAY };
-        if session.under_way() >= bound {
-            recorder.problem("not sent: too many under way");
-            continue;
         }
-        session.start(due_us, false);
+        std::thread::sleep(Duration::from_micros((next_us - now_us).clamp(MIN_NAP_US, MAX_NAP_US)));
     }
 }

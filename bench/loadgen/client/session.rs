@@ -27,6 +27,8 @@ use crate::plan::{Path, Pattern, SessionPlan};
 
 /// Submissions and acknowledgements in one event.
 pub(crate) const MAX_EVENT_ITEMS: usize = 256;
+/// Submissions handed to the writer at once.
+pub(crate) const MAX_BURST: usize = 64;
 /// Type of every message.
 const MESSAGE_TYPE: &str = "load";
 /// How long a request may be answered: longer than any run's drain.
@@ -68,6 +70,8 @@ impl Common {
 enum Out {
     Ack(String),
     Submission(Submission),
+    /// At most [`MAX_BURST`] of them.
+    Burst(Vec<Submission>),
 }
 
 /// A message whose story is not over.
@@ -146,11 +150,29 @@ impl Session {
     pub(crate) fn start(self: &Arc<Self>, since_us: u64, goes_on: bool) {
         match self.common.path() {
             Path::Stream => self.submit(since_us, goes_on),
-            Path::Unary => {
-                let session = self.clone();
-                self.client.spawn(async move { session.call(since_us, goes_on).await });
+            Path::Unary => self.spawn_call(since_us, goes_on),
+        }
+    }
+
+    /// Sends what was due at these instants, none of which the next one follows. On the stream the writer wakes
+    /// once for [`MAX_BURST`] of them, as an agent's would that has several things to say.
+    pub(crate) fn start_all(self: &Arc<Self>, due_us: &[u64]) {
+        if self.common.path() == Path::Unary {
+            return due_us.iter().for_each(|since_us| self.spawn_call(*since_us, false));
+        }
+        for part in due_us.chunks(MAX_BURST) {
+            let burst: Vec<Submission> =
+                part.iter().map(|since_us| self.submission(*since_us, false)).collect();
+            let references: Vec<u64> = burst.iter().map(|submission| submission.reference).collect();
+            if self.queue.unbounded_send(Out::Burst(burst)).is_err() {
+                references.iter().for_each(|reference| self.unsent(*reference));
             }
         }
+    }
+
+    fn spawn_call(self: &Arc<Self>, since_us: u64, goes_on: bool) {
+        let session = self.clone();
+        self.client.spawn(async move { session.call(since_us, goes_on).await });
     }
 
     fn pending(&self) -> MutexGuard<'_, HashMap<u64, Pending>> {
@@ -185,7 +207,20 @@ impl Session {
 
     // --- on the stream ---------------------------------------------------------------------------
 
-    fn submit(self: &Arc<Self>, since_us: u64, goes_on: bool) {
+    fn submit(&self, since_us: u64, goes_on: bool) {
+        let submission = self.submission(since_us, goes_on);
+        let reference = submission.reference;
+        if self.queue.unbounded_send(Out::Submission(submission)).is_err() {
+            self.unsent(reference);
+        }
+    }
+
+    fn unsent(&self, reference: u64) {
+        let _ = self.pending().remove(&reference);
+        self.common.recorder.failed("the stream is over");
+    }
+
+    fn submission(&self, since_us: u64, goes_on: bool) -> Submission {
         let (reference, data_json) = self.register(since_us, goes_on);
         let call = match self.common.pattern {
             Pattern::Request => Call::Request(self.request_of(data_json)),
@@ -197,11 +232,7 @@ impl Session {
                 Call::Send(self.send_of(data_json))
             }
         };
-        let submission = Submission { reference, call: Some(call), ..Submission::default() };
-        if self.queue.unbounded_send(Out::Submission(submission)).is_err() {
-            let _ = self.pending().remove(&reference);
-            self.common.recorder.failed("the stream is over");
-        }
+        Submission { reference, call: Some(call), ..Submission::default() }
     }
 
     fn result(self: &Arc<Self>, result: SubmissionResult) {
@@ -475,8 +506,9 @@ impl Session {
                 match item {
                     Out::Ack(id) => acks.push(id),
                     Out::Submission(submission) => submissions.push(submission),
+                    Out::Burst(burst) => submissions.extend(burst),
                 }
-                let full = acks.len() + submissions.len() >= MAX_EVENT_ITEMS;
+                let full = acks.len() + submissions.len() > MAX_EVENT_ITEMS - MAX_BURST;
                 next = if full { None } else { items.try_recv().ok() };
             }
             let mut events = Vec::new();
