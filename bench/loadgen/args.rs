@@ -8,7 +8,7 @@ use crate::AnyError;
 use crate::agents::Names;
 use crate::fleet::MAX_PROCESSES;
 use crate::payload::{MIN_BYTES, MIN_FINDING_BYTES};
-use crate::plan::{Content, Path, Pattern};
+use crate::plan::{Content, Generation, Path, Pattern};
 
 /// Longest run, so that a forgotten one ends.
 const MAX_SECONDS: u64 = 3600;
@@ -145,6 +145,9 @@ pub(crate) struct TargetArgs {
     /// The name in the server's certificate, where it is not the host of ADDR.
     #[arg(long, requires = "target")]
     pub(crate) server_name: Option<String>,
+    /// The clients whose service path it has: 0.4 for the Python server.
+    #[arg(long, value_enum, default_value = "0.5", requires = "target")]
+    pub(crate) generation: Generation,
     /// Process id of that server, if it runs here: to account for its CPU.
     #[arg(long, requires = "target")]
     pub(crate) server_pid: Option<u32>,

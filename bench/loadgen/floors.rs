@@ -10,7 +10,7 @@ use crate::agents::{Agents, Names};
 use crate::echo::EchoServer;
 use crate::fleet::{Fleet, Outcome, Watched};
 use crate::latency::Latencies;
-use crate::plan::{ClientPlan, Content, Path, Pattern, Schedule};
+use crate::plan::{ClientPlan, Content, Generation, Path, Pattern, Schedule};
 use crate::redis_floor::{RedisLoad, RedisOutcome, measure};
 use crate::world::{Folder, Redis, make_certs};
 
@@ -80,6 +80,7 @@ impl Floors {
             addr: self.echo.addr.clone(),
             certs: self.folder.path().join("certs"),
             server_name: None,
+            generation: Generation::default(),
             pattern: Pattern::Echo,
             path,
             sessions,

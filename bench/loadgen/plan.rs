@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mas::protocol::{MAS_V1, Methods, RUNTIME_V1};
 use serde::{Deserialize, Serialize};
 
 /// How messages are sent.
@@ -51,6 +52,28 @@ impl Pattern {
     }
 }
 
+/// Which clients' service path is called; methods and messages are the same.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+pub(crate) enum Generation {
+    /// `mas.v1.MasService`.
+    #[value(name = "0.4")]
+    V04,
+    /// `mas.runtime.v1.RuntimeService`.
+    #[default]
+    #[value(name = "0.5")]
+    V05,
+}
+
+impl Generation {
+    /// Its methods.
+    pub(crate) fn methods(self) -> &'static Methods {
+        match self {
+            Self::V04 => &MAS_V1,
+            Self::V05 => &RUNTIME_V1,
+        }
+    }
+}
+
 /// One session to open.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct SessionPlan {
@@ -84,6 +107,7 @@ pub(crate) struct ClientPlan {
     pub(crate) certs: PathBuf,
     /// The name in the server's certificate, where it is not the host of the address.
     pub(crate) server_name: Option<String>,
+    pub(crate) generation: Generation,
     pub(crate) pattern: Pattern,
     pub(crate) path: Path,
     pub(crate) sessions: Vec<SessionPlan>,

@@ -3,7 +3,7 @@
 use crate::AnyError;
 use crate::agents::Agents;
 use crate::fleet::{Fleet, Outcome};
-use crate::plan::{ClientPlan, Content, Path, Pattern, Schedule, SessionPlan};
+use crate::plan::{ClientPlan, Content, Generation, Path, Pattern, Schedule, SessionPlan};
 use crate::world::{Setup, World};
 
 /// One load.
@@ -66,6 +66,7 @@ impl Product {
             addr: self.world.addr.clone(),
             certs: self.world.certs(),
             server_name: None,
+            generation: Generation::default(),
             pattern: Pattern::Send,
             path,
             sessions,

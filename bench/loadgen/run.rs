@@ -95,6 +95,7 @@ impl<'a> Bench<'a> {
                 addr: self.site.addr.clone(),
                 certs: self.site.certs.clone(),
                 server_name: self.site.server_name.clone(),
+                generation: args.target.generation,
                 pattern: args.pattern,
                 path: args.path,
                 sessions,

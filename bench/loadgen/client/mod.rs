@@ -84,6 +84,7 @@ fn open(plan: &ClientPlan) -> Result<(Arc<Common>, Vec<Arc<Session>>), AnyError>
     let content = plan.content;
     let common = Arc::new(Common {
         pattern: plan.pattern,
+        methods: plan.generation.methods(),
         path: OnceLock::new(),
         payloads: Payloads::new(content.payload_bytes, content.findings, content.seed),
         recorder: Recorder::new(plan.rate.is_some())?,

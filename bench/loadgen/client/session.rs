@@ -15,8 +15,8 @@ use mas::protocol::server_event::Event as ServerKind;
 use mas::protocol::submission::Call;
 use mas::protocol::submission_result::Outcome;
 use mas::protocol::{
-    Ack, Acks, ClientEvent, Commit, Delivery, GetStateRequest, Hello, RUNTIME_V1, ReplyRequest,
-    RequestRequest, SendRequest, ServerEvent, Submission, SubmissionResult, Submit, UpdateStateRequest,
+    Ack, Acks, ClientEvent, Commit, Delivery, GetStateRequest, Hello, Methods, ReplyRequest, RequestRequest,
+    SendRequest, ServerEvent, Submission, SubmissionResult, Submit, UpdateStateRequest,
 };
 
 use super::recorder::Recorder;
@@ -43,6 +43,7 @@ const ACKS: &str = "acks";
 /// What all sessions of a process share.
 pub(crate) struct Common {
     pub(crate) pattern: Pattern,
+    pub(crate) methods: &'static Methods,
     /// How messages are sent; settled when every session is open.
     pub(crate) path: OnceLock<Path>,
     pub(crate) payloads: Payloads,
@@ -105,7 +106,8 @@ impl Session {
         index: usize,
         client: Client,
     ) -> Result<Arc<Self>, AnyError> {
-        let (sink, stream) = client.duplex_streaming(&RUNTIME_V1.transport.client, CallOption::default())?;
+        let (sink, stream) =
+            client.duplex_streaming(&common.methods.transport.client, CallOption::default())?;
         let (queue, items) = unbounded::<Out>();
         let session = Arc::new(Self {
             common: common.clone(),
@@ -307,8 +309,11 @@ impl Session {
         let client = &self.client;
         let outcome = match self.common.pattern {
             Pattern::Request => {
-                match client.unary_call_async(&RUNTIME_V1.request.client, &self.request_of(data_json), option)
-                {
+                match client.unary_call_async(
+                    &self.common.methods.request.client,
+                    &self.request_of(data_json),
+                    option,
+                ) {
                     Ok(response) => response.await.map(drop),
                     Err(error) => Err(error),
                 }
@@ -316,7 +321,7 @@ impl Session {
             // Every other call reads what the one before it wrote.
             Pattern::State if number % 2 == 1 => {
                 match client.unary_call_async(
-                    &RUNTIME_V1.get_state.client,
+                    &self.common.methods.get_state.client,
                     &GetStateRequest::default(),
                     option,
                 ) {
@@ -327,13 +332,17 @@ impl Session {
             Pattern::State => {
                 let updates = [(STATE_FIELD.to_owned(), data_json)].into();
                 let request = UpdateStateRequest { updates, ..UpdateStateRequest::default() };
-                match client.unary_call_async(&RUNTIME_V1.update_state.client, &request, option) {
+                match client.unary_call_async(&self.common.methods.update_state.client, &request, option) {
                     Ok(response) => response.await.map(drop),
                     Err(error) => Err(error),
                 }
             }
             Pattern::Send | Pattern::FanIn | Pattern::FanOut | Pattern::Echo => {
-                match client.unary_call_async(&RUNTIME_V1.send.client, &self.send_of(data_json), option) {
+                match client.unary_call_async(
+                    &self.common.methods.send.client,
+                    &self.send_of(data_json),
+                    option,
+                ) {
                     Ok(response) => response.await.map(drop),
                     Err(error) => Err(error),
                 }
@@ -461,7 +470,7 @@ impl Session {
                 let session = self.clone();
                 self.client.spawn(async move {
                     let call = session.client.unary_call_async(
-                        &RUNTIME_V1.reply.client,
+                        &session.common.methods.reply.client,
                         &reply,
                         CallOption::default(),
                     );

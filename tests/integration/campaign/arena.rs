@@ -4,10 +4,10 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::actors::{Member, Place, Random};
+use super::crew;
 use super::disk::{Clock, Disk};
 use super::history::History;
 use super::network::{Link, Network};
@@ -148,7 +148,6 @@ impl Arena {
     pub fn run(&mut self, meanwhile: impl FnOnce(&mut Self)) -> Arc<History> {
         let history = Arc::new(History::default());
         self.history = Arc::clone(&history);
-        let (sending, over) = (AtomicBool::new(true), AtomicBool::new(false));
         let senders = SENDERS.iter().map(|agent| (*agent, "i0"));
         let receivers = RECEIVERS.iter().flat_map(|agent| ["i0", "i1"].map(|instance| (*agent, instance)));
         let members: Vec<Member> = senders
@@ -160,27 +159,15 @@ impl Arena {
             })
             .collect();
         self.agents = Some(AgentProcess::start(&self.world.certs(), &self.place, Arc::clone(&history)));
-        std::thread::scope(|scope| {
-            for member in &members {
-                scope.spawn(|| member.keep_session(&history, &over));
-            }
-            let senders: Vec<_> = members
-                .iter()
-                .filter(|member| member.agent.starts_with('s'))
-                .map(|member| scope.spawn(|| member.keep_sending(&history, &sending)))
-                .collect();
+        crew::work(&members, &history, |crew| {
             meanwhile(self);
-            sending.store(false, Ordering::SeqCst);
+            crew.stop_sending();
             let mut agents = self.agents.take().unwrap();
             agents.stop_sending();
-            for sender in senders {
-                sender.join().unwrap();
-            }
             let give_up = Instant::now() + DRAIN;
             while !drained(&self.world.redis) && Instant::now() < give_up {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
-            over.store(true, Ordering::SeqCst);
             agents.end();
         });
         history

@@ -2,14 +2,13 @@
 //! Sentinel, `replicated` to both, and primaries that are killed under load.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::actors::{Member, Place};
 use super::arena::{AGENTS, SETTINGS, drained};
-use super::checker;
 use super::faults::wait;
 use super::history::History;
+use super::{checker, crew};
 use crate::endpoints::sentinel;
 use crate::support::{Process, Redis, World, free_port, until};
 
@@ -129,30 +128,17 @@ fn promises_hold_over_failovers() {
             })
             .collect();
     let history = Arc::new(History::default());
-    let (sending, over) = (AtomicBool::new(true), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        for member in &members {
-            scope.spawn(|| member.keep_session(&history, &over));
-        }
-        let senders: Vec<_> = members
-            .iter()
-            .filter(|member| member.agent.starts_with('s'))
-            .map(|member| scope.spawn(|| member.keep_sending(&history, &sending)))
-            .collect();
+    crew::work(&members, &history, |crew| {
         for _ in 0..failovers {
             wait(BETWEEN);
             trio.fail_over();
         }
         wait(BETWEEN);
-        sending.store(false, Ordering::SeqCst);
-        for sender in senders {
-            sender.join().unwrap();
-        }
+        crew.stop_sending();
         let give_up = Instant::now() + DRAIN;
         while !drained(&trio.world.redis) && Instant::now() < give_up {
             wait(Duration::from_millis(20));
         }
-        over.store(true, Ordering::SeqCst);
     });
     println!("{failovers} failovers: {}", history.summary());
     let violations = checker::check(&history, &trio.world);

@@ -8,6 +8,7 @@
 mod actors;
 mod arena;
 mod checker;
+mod crew;
 mod disk;
 mod failover;
 mod faults;

@@ -4,7 +4,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::actors::{CALL_PATIENCE, Member, Place};
+use super::crew;
 use super::history::History;
 use crate::support::{PATIENCE, Process};
 
@@ -97,7 +97,6 @@ pub fn live() {
     let addrs: Vec<&str> = addrs.split(',').collect();
     let place = Place::new([addrs[0], addrs[1]]);
     let history = History::told();
-    let (sending, over) = (AtomicBool::new(true), AtomicBool::new(false));
     let members: Vec<Member> = INHABITANTS
         .iter()
         .enumerate()
@@ -106,25 +105,13 @@ pub fn live() {
             Member::new(Path::new(&certs), &place, agent, instance, seed)
         })
         .collect();
-    std::thread::scope(|scope| {
-        for member in &members {
-            scope.spawn(|| member.keep_session(&history, &over));
-        }
-        let senders: Vec<_> = members
-            .iter()
-            .filter(|member| member.agent.starts_with('s'))
-            .map(|member| scope.spawn(|| member.keep_sending(&history, &sending)))
-            .collect();
+    crew::work(&members, &history, |crew| {
         let _ = std::io::stdin().lines().next();
-        sending.store(false, Ordering::SeqCst);
-        for sender in senders {
-            sender.join().unwrap();
-        }
+        crew.stop_sending();
         println!("{IS_QUIET}");
         // Nothing more is said: this is the end.
         while std::io::stdin().lines().next().is_some() {
             std::thread::park_timeout(Duration::from_millis(5));
         }
-        over.store(true, Ordering::SeqCst);
     });
 }

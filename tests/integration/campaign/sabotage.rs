@@ -31,8 +31,16 @@ fn waiting(arena: &Arena, agent: &str) -> Entry {
     arena.place.close();
     arena.place.lose_sessions();
     let redis = &arena.world.redis;
-    let connected = || -> Vec<String> { redis.query(&["HVALS", &format!("agent.instances:{agent}")]) };
-    until("the receivers leave", || !connected().iter().any(|value| value.starts_with("s:")));
+    // A server that was killed may still be named; it has no lease any more.
+    let connected = |value: &String| {
+        value
+            .strip_prefix("s:")
+            .is_some_and(|server| redis.query::<i64>(&["EXISTS", &format!("mas.server:{server}")]) == 1)
+    };
+    until("the receivers leave", || {
+        let values: Vec<String> = redis.query(&["HVALS", &format!("agent.instances:{agent}")]);
+        !values.iter().any(connected)
+    });
     // What is there now may have been handed out before; what comes from now on was not.
     let stream = format!("agent.stream:{agent}");
     let before = redis.len(&stream);
