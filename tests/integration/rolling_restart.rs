@@ -20,14 +20,6 @@ const SENDERS: [&str; 4] = ["s0", "s1", "s2", "s3"];
 const RECEIVERS: [&str; 2] = ["r0", "r1"];
 /// What a session may hold: `delivery.max_in_flight`.
 const CREDIT: usize = 200;
-const AGENTS: &str = "\
-permissions:
-  - {type: allow_broadcast, sender: s0, receivers: [r0, r1]}
-  - {type: allow_broadcast, sender: s1, receivers: [r0, r1]}
-  - {type: allow_broadcast, sender: s2, receivers: [r0, r1]}
-  - {type: allow_broadcast, sender: s3, receivers: [r0, r1]}
-agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_id: r0}, {agent_id: r1}]
-";
 
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq, Hash, Clone)]
 struct Mark {
@@ -65,7 +57,7 @@ fn send(agent: &Agent, sender: usize, lane: usize, over: &AtomicBool) -> usize {
 #[test]
 fn a_rolling_restart_under_load_loses_nothing() {
     let span = std::env::var("MAS_TEST_SECONDS").map_or(SECONDS, |seconds| seconds.parse().unwrap());
-    let world = World::with(AGENTS, "delivery: {reclaim_idle_ms: 500}\n");
+    let world = World::with(World::FOUR_TO_TWO, "delivery: {reclaim_idle_ms: 500}\n");
     let mut servers = [world.server(), world.server()];
     let seen: Arc<Mutex<HashMap<Mark, usize>>> = Arc::default();
     let receivers: Vec<Agent> = (0..2)

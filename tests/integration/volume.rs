@@ -18,15 +18,6 @@ const KILL_AFTER: usize = 5_000;
 /// What a session may hold: `delivery.max_in_flight`.
 const CREDIT: usize = 200;
 
-const AGENTS: &str = "\
-permissions:
-  - {type: allow_broadcast, sender: s0, receivers: [r0, r1]}
-  - {type: allow_broadcast, sender: s1, receivers: [r0, r1]}
-  - {type: allow_broadcast, sender: s2, receivers: [r0, r1]}
-  - {type: allow_broadcast, sender: s3, receivers: [r0, r1]}
-agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_id: r0}, {agent_id: r1}]
-";
-
 /// Environment of the receiving process: its server's address and its certificate files.
 const CHILD: [&str; 4] = ["MAS_TEST_ADDR", "MAS_TEST_CA", "MAS_TEST_CERT", "MAS_TEST_KEY"];
 
@@ -153,7 +144,7 @@ fn settle(world: &World, seen: &Mutex<Seen>, accepted: usize) -> Result<(), Stri
 #[test]
 fn a_hundred_thousand_messages_arrive_though_a_receiver_is_killed() {
     let settings = "delivery: {reclaim_idle_ms: 500}\nlimits: {max_streams_per_connection: 200}\n";
-    let world = World::with(AGENTS, settings);
+    let world = World::with(World::FOUR_TO_TWO, settings);
     let server = world.server();
     let seen = Mutex::new(Seen::default());
     let over = AtomicBool::new(false);

@@ -56,6 +56,15 @@ impl World {
     pub const SERVER: &str = env!("CARGO_BIN_EXE_mas-server");
     /// The agents and permissions of [`World::new`].
     pub const PAIR: YamlAgents = PAIR;
+    /// Four agents, `s0` to `s3`, each of which may send to both of two others, `r0` and `r1`.
+    pub const FOUR_TO_TWO: YamlAgents = "\
+permissions:
+  - {type: allow_broadcast, sender: s0, receivers: [r0, r1]}
+  - {type: allow_broadcast, sender: s1, receivers: [r0, r1]}
+  - {type: allow_broadcast, sender: s2, receivers: [r0, r1]}
+  - {type: allow_broadcast, sender: s3, receivers: [r0, r1]}
+agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_id: r0}, {agent_id: r1}]
+";
 
     pub fn new() -> Self {
         Self::with(PAIR, "delivery: {reclaim_idle_ms: 300}\n")
