@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-pub use builder::{Builder, Credentials};
+pub use builder::{Builder, Credentials, keep_alive};
 pub use commit::{Commit, Committed};
 pub use error::{AgentError, HandlerError};
 pub use message::Message;

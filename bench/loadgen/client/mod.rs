@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use grpcio::{ChannelBuilder, ChannelCredentialsBuilder, Client, EnvBuilder, Environment};
-use mas::agent::Credentials;
+use mas::agent::{Credentials, keep_alive};
 use mas::certs::{agent_files, ca_file};
 use mas::ids::AgentId;
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ fn connect(
         .root_cert(credentials.ca)
         .cert(credentials.cert, credentials.key)
         .build();
-    let mut channel = ChannelBuilder::new(environment.clone())
+    let mut channel = keep_alive(ChannelBuilder::new(environment.clone()))
         // A connection carries its agent's identity: none is shared.
         .use_local_subchannel_pool(true)
         .set_credentials(tls);

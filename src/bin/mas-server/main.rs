@@ -1,6 +1,8 @@
 //! The server process.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+
+mod memory;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,10 +17,6 @@ use mas::config::{Config, MAX_SPIN_US};
 use mas::runner::{Fsync, ManagedRedis, RunnerError};
 use mas::server::Server;
 use mas::store::Endpoint;
-
-/// Of the server's own allocations. The C core keeps `malloc`: to take its place breaks under preloaded libraries.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Routes, authorizes and records messages between agents.
 #[derive(Debug, Parser)]
@@ -48,6 +46,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.log_format);
     logging::abort_on_panic();
+    memory::spare_in_openssl();
     run(&args).into()
 }
 
