@@ -26,7 +26,7 @@ const HANDLER_THREADS: usize = 4;
 const MAX_HANDLER_THREADS: usize = 1024;
 /// A silent connection is pinged after this, and given up when no answer comes in time. Sooner than the server would
 /// (20 s): what it reads puts its own timer off, and answering a ping costs it half of what sending one does.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(18);
+const KEEPALIVE_TIME: Duration = Duration::from_secs(19);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between attempts to reach the server.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);

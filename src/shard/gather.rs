@@ -18,7 +18,7 @@ use crate::store::{StoreError, Value, keys};
 /// Lines of a pending entries list read in one round, per scan.
 const SCAN_PAGE: usize = 256;
 /// Scans made in one round.
-const MAX_SCANS: usize = 16;
+const MAX_SCANS: usize = 64;
 /// Dead letters written in one round.
 const MAX_LETTERS: usize = 64;
 /// Gone instances cleared in one round.

@@ -2,16 +2,36 @@
 //! may sleep.
 
 use std::cmp::Reverse;
+use std::collections::VecDeque;
 
 use super::connect::scans_of;
 use super::inbox::Inbox;
-use super::worker::{EXPIRY_CHECK_MS, SWEEP_MS, Worker};
+use super::worker::{EXPIRY_CHECK_MS, Worker};
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};
 use crate::refusal::Refusal;
 
 /// Longest sleep; a safety net, every event rings the doorbell.
 const MAX_SLEEP_MS: u64 = 60_000;
+
+/// How often the inbox of a connected agent is looked over for anything missed.
+const SWEEP_MS: u64 = 30_000;
+/// Inboxes that one step of the sweep looks over. Small, so that the traffic beside it does not notice; the steps are
+/// spread over the whole time.
+const SWEEP_STEP: usize = 32;
+
+/// The safety net: in turn, every inbox that somebody is connected to.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    left: VecDeque<AgentId>,
+    step_ms: u64,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self { left: VecDeque::new(), step_ms: SWEEP_MS }
+    }
+}
 
 /// A due time's business.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +42,7 @@ pub(super) enum Timer {
     Expiry,
     /// A stream that was ended and may still hang.
     Cut(u64),
-    /// The safety net.
+    /// The sweep's next step.
     Sweep,
 }
 
@@ -68,7 +88,7 @@ impl Worker {
                 }
                 Timer::Sweep => {
                     self.sweep();
-                    self.set_timer(now.mono_ms + SWEEP_MS, Timer::Sweep);
+                    self.set_sweep(now);
                 }
             }
         }
@@ -116,16 +136,36 @@ impl Worker {
         }
     }
 
-    pub(super) fn sweep(&mut self) {
-        for (agent, inbox) in &mut self.inboxes {
-            if inbox.slots().is_empty() {
-                continue;
-            }
-            inbox.suspect();
-            self.scans.extend(scans_of(inbox));
-            let _ = self.measure.insert(agent.clone());
-            self.ready.insert(agent.clone());
+    /// Has the sweep go on.
+    pub(super) fn set_sweep(&mut self, now: Now) {
+        self.set_timer(now.mono_ms + self.sweep.step_ms, Timer::Sweep);
+    }
+
+    fn sweep(&mut self) {
+        if self.sweep.left.is_empty() {
+            let open = self.inboxes.values().filter(|inbox| !inbox.slots().is_empty());
+            self.sweep.left.extend(open.map(|inbox| inbox.agent.clone()));
+            let steps = self.sweep.left.len().div_ceil(SWEEP_STEP).max(1);
+            self.sweep.step_ms = SWEEP_MS / steps as u64;
         }
+        let step: Vec<AgentId> = self.sweep.left.drain(..self.sweep.left.len().min(SWEEP_STEP)).collect();
+        for agent in step {
+            self.look_at(&agent);
+        }
+    }
+
+    /// Has what Redis holds of an inbox read anew, if somebody is connected to it.
+    pub(super) fn look_at(&mut self, agent: &AgentId) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        if inbox.slots().is_empty() {
+            return;
+        }
+        inbox.suspect();
+        self.scans.extend(scans_of(inbox));
+        let _ = self.measure.insert(agent.clone());
+        self.ready.insert(agent.clone());
     }
 
     pub(super) fn has_work(&self) -> bool {

@@ -16,7 +16,7 @@ use super::mailbox::Inlet;
 use super::notes::{Note, OperatorEvent};
 use super::ready::Ready;
 use super::session::{ClientNote, Session};
-use super::timers::Timer;
+use super::timers::{Sweep, Timer};
 use super::{Settings, Shared};
 use crate::audit::board::Slot;
 use crate::audit::{Action, Lane, LaneId};
@@ -35,8 +35,6 @@ const MAX_BATCH_JOBS: usize = 256;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// First wait before another connection attempt; doubles up to the last.
 pub(super) const RECONNECT_FIRST_MS: u64 = 20;
-/// How often the inboxes of connected agents are looked over for anything missed.
-pub(super) const SWEEP_MS: u64 = 30_000;
 /// How long a stop tries to commit what is left.
 const STOP_PATIENCE_MS: u64 = 5_000;
 /// How often the certificates of open sessions are looked at.
@@ -104,6 +102,7 @@ pub struct Worker {
     pub(super) custody: Custody,
     pub(super) stalled_until_ms: u64,
     pub(super) timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    pub(super) sweep: Sweep,
     pub(super) watches_expiry: bool,
     /// Streams that were ended, until they are cut.
     pub(super) ended: HashMap<u64, Arc<Session>>,
@@ -154,6 +153,7 @@ impl Worker {
             custody: Custody::default(),
             stalled_until_ms: 0,
             timers: BinaryHeap::new(),
+            sweep: Sweep::default(),
             watches_expiry: false,
             ended: HashMap::new(),
             next_ended: 0,
@@ -245,7 +245,7 @@ impl Worker {
     /// The loop; returns after a stop.
     pub fn run(mut self) {
         self.inlet.attach();
-        self.set_timer(Now::read().mono_ms + SWEEP_MS, Timer::Sweep);
+        self.set_sweep(Now::read());
         loop {
             let now = Now::read();
             self.take_control(now);
@@ -359,7 +359,9 @@ impl Worker {
                 Err(error) => return self.disconnect(&error, now),
             }
         }
-        self.sweep();
+        for agent in &agents {
+            self.look_at(agent);
+        }
     }
 
     pub(super) fn client_notes(&mut self, session: &Arc<Session>, now: Now) {

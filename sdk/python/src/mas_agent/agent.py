@@ -35,7 +35,7 @@ PlainT = TypeVar("PlainT", bound=Plain)
 
 # A silent connection is pinged after this, and is given up when no answer comes in time; milliseconds. Sooner than the
 # server would (20 s), for which answering a ping is cheaper than sending one.
-KEEPALIVE_TIME_MS = 18_000
+KEEPALIVE_TIME_MS = 19_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 # gRPC's own waits before it connects again, milliseconds; its default of two minutes is too long here.
 CONNECT_FIRST_MS = 50
