@@ -5,6 +5,7 @@ mod answer;
 mod caller;
 mod convert;
 mod submit;
+mod task;
 mod tls;
 mod transport;
 mod unary;

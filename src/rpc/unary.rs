@@ -1,12 +1,12 @@
 //! The unary calls: identity, shapes, session, then a job for a worker. The answer comes from there.
 
-use futures_channel::oneshot;
-use grpcio::{Metadata, RpcContext, UnarySink};
+use grpcio::{Metadata, RpcContext, UnarySink, UnarySinkResult};
 use protobuf::Message;
 
 use super::answer::{detailed, retry_after};
 use super::caller::Stranger;
 use super::status;
+use super::task::Task;
 use super::{Gateway, convert};
 use crate::audit::Action;
 use crate::envelope::Trace;
@@ -31,34 +31,51 @@ struct About {
 }
 
 /// Where a unary call's outcome goes.
-type Waiting<T> = oneshot::Sender<Result<T, Declined>>;
+type Waiting<T> = Box<dyn FnOnce(Result<T, Declined>) + Send>;
 
-/// Sends the worker's answer out. The sink's future must run to its end: dropping it cancels the call.
-fn respond<T, R>(
-    ctx: &RpcContext<'_>,
-    mut sink: UnarySink<R>,
-    answer: oneshot::Receiver<Result<T, Declined>>,
-    convert: impl FnOnce(T) -> R + Send + 'static,
-) where
-    T: Send + 'static,
-    R: Send + 'static,
-{
-    ctx.spawn(async move {
-        let sent = match answer.await {
-            Ok(Ok(success)) => sink.success(convert(success)).await,
-            Ok(Err(declined)) => {
+/// A call that waits for its answer. Its own allocation is the job's: nothing runs for it until then.
+struct Unanswered<T, R: Send + 'static> {
+    sink: Option<UnarySink<R>>,
+    convert: fn(T) -> R,
+}
+
+impl<T, R: Send + 'static> Unanswered<T, R> {
+    /// Answers from the thread that calls it; what the C core then has to tell is dealt with on the call's completion
+    /// queue. The sink's future must run to its end: dropping it cancels the call.
+    fn answer(mut self, result: Result<T, Declined>) {
+        let Some(mut sink) = self.sink.take() else { return };
+        let sent = match result {
+            Ok(success) => sink.success((self.convert)(success)),
+            Err(declined) => {
                 if let Some(headers) = retry_after(declined.refusal) {
                     sink.set_headers(headers);
                 }
-                sink.fail(detailed(&declined)).await
+                sink.fail(detailed(&declined))
             }
-            // The worker stopped with the job in its mailbox.
-            Err(oneshot::Canceled) => sink.fail(status(Refusal::SERVER_STOPPING)).await,
         };
-        if let Err(error) = sent {
-            log::debug!("an answer did not reach its caller: {error}");
+        Task::start(finish(sent));
+    }
+}
+
+impl<T, R: Send + 'static> Drop for Unanswered<T, R> {
+    fn drop(&mut self) {
+        // The worker stopped with the job in its mailbox.
+        if let Some(sink) = self.sink.take() {
+            Task::start(finish(sink.fail(status(Refusal::SERVER_STOPPING))));
         }
-    });
+    }
+}
+
+async fn finish(sent: UnarySinkResult) {
+    if let Err(error) = sent.await {
+        log::debug!("an answer did not reach its caller: {error}");
+    }
+}
+
+/// What the worker answers a call with.
+fn respond<T: Send + 'static, R: Send + 'static>(sink: UnarySink<R>, convert: fn(T) -> R) -> Waiting<T> {
+    let unanswered = Unanswered { sink: Some(sink), convert };
+    Box::new(move |result| unanswered.answer(result))
 }
 
 impl Gateway {
@@ -146,7 +163,7 @@ impl Gateway {
         about: &About,
         answer: Waiting<T>,
     ) {
-        let answer = Box::new(move |declined| drop(answer.send(Err(declined))));
+        let answer = Box::new(move |declined| answer(Err(declined)));
         self.refuse(action, stranger, &about.instance, &about.target, &about.message_type, answer);
     }
 }
@@ -171,8 +188,7 @@ pub(super) fn send(
     request: Untrusted<SendRequest>,
     sink: UnarySink<SendResponse>,
 ) {
-    let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, convert::send_response);
+    let answer = respond(sink, convert::send_response);
     let about = |content: &SendRequest| About {
         instance: content.instance_id.clone(),
         target: content.target_id.clone(),
@@ -187,8 +203,7 @@ pub(super) fn request(
     request: Untrusted<RequestRequest>,
     sink: UnarySink<RequestResponse>,
 ) {
-    let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, convert::request_response);
+    let answer = respond(sink, convert::request_response);
     let about = |content: &RequestRequest| About {
         instance: content.instance_id.clone(),
         target: content.target_id.clone(),
@@ -203,7 +218,7 @@ fn message<Q>(
     ctx: &RpcContext<'_>,
     request: Untrusted<Q>,
     action: Action,
-    answer: oneshot::Sender<Result<Accepted, Declined>>,
+    answer: Waiting<Accepted>,
     about: impl Fn(&Q) -> About,
     convert: impl FnOnce(Q) -> Result<Post, Refusal>,
 ) {
@@ -231,8 +246,7 @@ pub(super) fn reply(
     request: Untrusted<ReplyRequest>,
     sink: UnarySink<ReplyResponse>,
 ) {
-    let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, convert::reply_response);
+    let answer = respond(sink, convert::reply_response);
     let about = |content: &ReplyRequest| About {
         instance: content.instance_id.clone(),
         target: String::new(),
@@ -263,8 +277,7 @@ pub(super) fn discover(
     request: Untrusted<DiscoverRequest>,
     sink: UnarySink<DiscoverResponse>,
 ) {
-    let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |found: Vec<crate::shard::job::Discovered>| DiscoverResponse {
+    let answer = respond(sink, |found: Vec<crate::shard::job::Discovered>| DiscoverResponse {
         agents: found
             .into_iter()
             .map(|agent| AgentRecord {
@@ -290,8 +303,7 @@ pub(super) fn get_state(
     request: Untrusted<GetStateRequest>,
     sink: UnarySink<GetStateResponse>,
 ) {
-    let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |(fields, version): (Vec<(String, String)>, u64)| GetStateResponse {
+    let answer = respond(sink, |(fields, version): (Vec<(String, String)>, u64)| GetStateResponse {
         state: fields.into_iter().collect(),
         version,
         ..GetStateResponse::default()
@@ -308,8 +320,7 @@ pub(super) fn update_state(
     request: Untrusted<UpdateStateRequest>,
     sink: UnarySink<UpdateStateResponse>,
 ) {
-    let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |version| UpdateStateResponse {
+    let answer = respond(sink, |version| UpdateStateResponse {
         version,
         ..UpdateStateResponse::default()
     });
@@ -330,8 +341,7 @@ pub(super) fn reset_state(
     request: Untrusted<ResetStateRequest>,
     sink: UnarySink<ResetStateResponse>,
 ) {
-    let (answer, receiver) = oneshot::channel();
-    respond(&ctx, sink, receiver, |()| ResetStateResponse::default());
+    let answer = respond(sink, |()| ResetStateResponse::default());
     owned(gateway, &ctx, request, Action::StateReset, answer, |caller, _, answer| Job::StateReset {
         caller,
         answer,

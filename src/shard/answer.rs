@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_channel::oneshot;
-
 use super::job::{Accepted, Committed, Declined, Kind};
 use super::session::{Outbound, Session};
 use crate::refusal::Refusal;
@@ -11,7 +9,7 @@ use crate::refusal::Refusal;
 /// Where a job's outcome goes.
 pub enum Answer<T> {
     /// To a unary call.
-    Call(oneshot::Sender<Result<T, Declined>>),
+    Call(Box<dyn FnOnce(Result<T, Declined>) + Send>),
     /// To the session that submitted it.
     Stream {
         /// Which.
@@ -53,8 +51,8 @@ impl<T> Answer<T> {
     #[must_use]
     pub fn put(self, result: Result<T, Declined>) -> Option<Arc<Session>> {
         match self {
-            Self::Call(sender) => {
-                let _ = sender.send(result);
+            Self::Call(answer) => {
+                answer(result);
                 None
             }
             Self::Stream { session, reference, name } => {
