@@ -4,8 +4,8 @@
 mod answer;
 mod caller;
 mod convert;
+mod sending;
 mod submit;
-mod task;
 mod tls;
 mod transport;
 mod unary;

@@ -1,12 +1,12 @@
 //! The unary calls: identity, shapes, session, then a job for a worker. The answer comes from there.
 
-use grpcio::{Metadata, RpcContext, UnarySink, UnarySinkResult};
+use grpcio::{Metadata, RpcContext, UnarySink};
 use protobuf::Message;
 
 use super::answer::{detailed, retry_after};
 use super::caller::Stranger;
+use super::sending::Sending;
 use super::status;
-use super::task::Task;
 use super::{Gateway, convert};
 use crate::audit::Action;
 use crate::envelope::Trace;
@@ -33,15 +33,15 @@ struct About {
 /// Where a unary call's outcome goes.
 type Waiting<T> = Box<dyn FnOnce(Result<T, Declined>) + Send>;
 
-/// A call that waits for its answer. Its own allocation is the job's: nothing runs for it until then.
+/// A call that waits for its answer; no task runs for it meanwhile.
 struct Unanswered<T, R: Send + 'static> {
     sink: Option<UnarySink<R>>,
     convert: fn(T) -> R,
 }
 
 impl<T, R: Send + 'static> Unanswered<T, R> {
-    /// Answers from the thread that calls it; what the C core then has to tell is dealt with on the call's completion
-    /// queue. The sink's future must run to its end: dropping it cancels the call.
+    /// Called by the worker, and sent from its thread. The sink's future must run to its end: dropping it cancels the
+    /// call.
     fn answer(mut self, result: Result<T, Declined>) {
         let Some(mut sink) = self.sink.take() else { return };
         let sent = match result {
@@ -53,7 +53,7 @@ impl<T, R: Send + 'static> Unanswered<T, R> {
                 sink.fail(detailed(&declined))
             }
         };
-        Task::start(finish(sent));
+        Sending::start(sent);
     }
 }
 
@@ -61,14 +61,8 @@ impl<T, R: Send + 'static> Drop for Unanswered<T, R> {
     fn drop(&mut self) {
         // The worker stopped with the job in its mailbox.
         if let Some(sink) = self.sink.take() {
-            Task::start(finish(sink.fail(status(Refusal::SERVER_STOPPING))));
+            Sending::start(sink.fail(status(Refusal::SERVER_STOPPING)));
         }
-    }
-}
-
-async fn finish(sent: UnarySinkResult) {
-    if let Err(error) = sent.await {
-        log::debug!("an answer did not reach its caller: {error}");
     }
 }
 
@@ -320,10 +314,7 @@ pub(super) fn update_state(
     request: Untrusted<UpdateStateRequest>,
     sink: UnarySink<UpdateStateResponse>,
 ) {
-    let answer = respond(sink, |version| UpdateStateResponse {
-        version,
-        ..UpdateStateResponse::default()
-    });
+    let answer = respond(sink, |version| UpdateStateResponse { version, ..UpdateStateResponse::default() });
     owned(gateway, &ctx, request, Action::StateUpdate, answer, |caller, content, answer| Job::StateUpdate {
         caller,
         change: StateChange {
