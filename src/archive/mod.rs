@@ -9,6 +9,7 @@
 //! archived, and so not removed.
 
 mod index;
+mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -16,7 +17,7 @@ use std::io::{self, BufReader, BufWriter};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,13 +35,18 @@ use crate::shard::{OperatorEvent, Shards};
 use crate::store::answers::EntryId;
 use crate::store::{Batch, Connection, StoreError, checkpoints, trail};
 use index::{Entry, Index, LaneTree};
+use pace::Pace;
 
 /// How often the thread looks whether there is too much …
 const LOOK: Duration = Duration::from_millis(500);
-/// … and for how many times the time that a look took it rests, at least.
+/// … and for how many times the time that looking took, archiving apart, it rests, at least.
 const REST_FACTOR: u32 = 20;
 /// With an archive, Redis may hold this many times `max_records` before nothing is admitted any more.
 const ARCHIVE_SLACK: u64 = 2;
+/// Records that one command removes: Redis does nothing else meanwhile.
+const TRIM_STEP: u64 = 10_000;
+/// Items of a segment that are read back before the thread may rest.
+const READ_STEP: usize = 64;
 /// Records at which a segment is closed with the next checkpoint.
 const SEGMENT_RECORDS: u64 = 250_000;
 /// Checkpoints at which a segment is closed.
@@ -147,12 +153,19 @@ impl Archive {
     }
 
     /// Removes from Redis what is archived, also what a crash left there.
-    fn trim(&self, connection: &mut Connection) -> Result<(), StoreError> {
+    fn trim(&self, connection: &mut Connection, pace: &mut Pace) -> Result<(), StoreError> {
         // In this order: a lane that begins in between is not taken for one that nobody writes.
         let existing = trail::lanes(connection)?.existing;
         let written: BTreeSet<LaneId> = trail::written(connection)?.into_iter().collect();
         for lane in &existing {
             if let Some(tree) = self.index.lanes.get(lane) {
+                let oldest = trail::oldest_block(connection, lane)?.map(|block| block.first_seq);
+                let mut up_to = oldest.unwrap_or(tree.size());
+                while up_to + TRIM_STEP < tree.size() {
+                    up_to += TRIM_STEP;
+                    trail::trim(connection, lane, up_to, false)?;
+                    pace.step();
+                }
                 trail::trim(connection, lane, tree.size(), !written.contains(lane))?;
             }
         }
@@ -177,6 +190,7 @@ impl Retention {
         if config.archive_dir.is_none() && config.max_records == 0 {
             return Ok(None);
         }
+        let (stop, stopped) = channel();
         let mut worker = Worker {
             dir: config.archive_dir.clone(),
             archive: None,
@@ -185,13 +199,13 @@ impl Retention {
             shards,
             connection: None,
             full: false,
+            looking: Duration::ZERO,
+            pace: Pace::new(stopped),
         };
-        let (stop, stopped) = channel();
         let run = move || {
             let mut failing = false;
             let mut rest = LOOK;
-            while stopped.recv_timeout(rest) == Err(RecvTimeoutError::Timeout) {
-                let began = Instant::now();
+            while !worker.pace.rest(rest) {
                 match worker.look() {
                     Ok(()) if std::mem::take(&mut failing) => log::warn!("the trail is archived again"),
                     Ok(()) => {}
@@ -202,7 +216,7 @@ impl Retention {
                         }
                     }
                 }
-                rest = LOOK.max(began.elapsed() * REST_FACTOR);
+                rest = LOOK.max(worker.looking * REST_FACTOR);
             }
         };
         let thread = std::thread::Builder::new().name("retention".to_owned()).spawn(run)?;
@@ -229,6 +243,9 @@ struct Worker {
     shards: Arc<Shards>,
     connection: Option<Connection>,
     full: bool,
+    /// How long it took to see what there is.
+    looking: Duration,
+    pace: Pace,
 }
 
 /// What one segment is to take out of Redis.
@@ -245,7 +262,9 @@ impl Worker {
             Some(connection) => connection,
             None => self.shards.shared().redis.open()?,
         };
+        let began = Instant::now();
         let mut live = live_records(&mut connection)?;
+        self.looking = began.elapsed();
         let archived = self.archive_what_is_too_much(&mut connection, &mut live);
         self.admit(live);
         archived?;
@@ -266,13 +285,13 @@ impl Worker {
             let Some(archive) = &self.archive else {
                 return Ok(());
             };
-            archive.trim(connection)?;
+            archive.trim(connection, &mut self.pace)?;
             *live = live_records(connection)?;
         }
         loop {
             let sealed = checkpoints::count(connection)?;
             let many = self.max_records > 0 && *live > self.max_records;
-            if !many && sealed <= MAX_LIVE_CHECKPOINTS {
+            if self.pace.is_stopped() || !many && sealed <= MAX_LIVE_CHECKPOINTS {
                 return Ok(());
             }
             let kept = self.max_records / KEPT_SHARE;
@@ -282,10 +301,14 @@ impl Worker {
                     .saturating_sub(MAX_LIVE_CHECKPOINTS / KEPT_SHARE)
                     .min(SEGMENT_CHECKPOINTS),
             };
+            // Halfway to where nothing is admitted.
+            self.pace.hurry = many && *live > self.max_records / 2 * (1 + ARCHIVE_SLACK);
             if !self.archive_segment(connection, goal)? {
                 return Ok(());
             }
             *live = live_records(connection)?;
+            // Between two segments, too, for a long way may lie before it.
+            self.admit(*live);
         }
     }
 
@@ -335,6 +358,7 @@ impl Worker {
             listed,
             records: 0,
             newest: None,
+            pace: &mut self.pace,
         };
         segment.fill(&history, goal)?;
         let Segment { writer, trees, touched, records, newest, .. } = segment;
@@ -347,7 +371,7 @@ impl Worker {
         let (out, end) = writer.finish().map_err(failed("write"))?;
         let file = out.into_inner().map_err(|error| failed("write")(error.into_error()))?;
         file.sync_all().map_err(failed("sync"))?;
-        read_back(&temporary, &end)?;
+        read_back(&temporary, &end, &mut self.pace)?;
         std::fs::rename(&temporary, &path).map_err(ArchiveError::io("write", &path))?;
         let folder = File::open(&archive.dir).and_then(|folder| folder.sync_all());
         folder.map_err(ArchiveError::io("sync", &archive.dir))?;
@@ -361,7 +385,7 @@ impl Worker {
             lanes,
         })?;
 
-        archive.trim(connection)?;
+        archive.trim(connection, &mut self.pace)?;
         log::info!("{}: {records} records were archived", path.display());
         self.shards.record(OperatorEvent {
             action: Action::Archived,
@@ -387,6 +411,7 @@ struct Segment<'a> {
     records: u64,
     /// The newest checkpoint in it.
     newest: Option<EntryId>,
+    pace: &'a mut Pace,
 }
 
 impl Segment<'_> {
@@ -475,6 +500,7 @@ impl Segment<'_> {
                     .map_err(ArchiveError::io("write", self.path))?;
                 self.records += parts.len() as u64;
             }
+            self.pace.step();
         }
         if let Some(up_to) = up_to
             && tree.size() < up_to
@@ -518,11 +544,17 @@ fn create(path: &Path) -> Result<File, ArchiveError> {
 }
 
 /// The file must be whole, and the one that was written, before anything is removed for it.
-fn read_back(path: &Path, end: &End) -> Result<(), ArchiveError> {
+fn read_back(path: &Path, end: &End, pace: &mut Pace) -> Result<(), ArchiveError> {
     let wrong = |source| ArchiveError::ReadBack { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(ArchiveError::io("read", path))?;
     let mut reader = SegmentReader::new(BufReader::new(file)).map_err(wrong)?;
-    while reader.next_item().map_err(wrong)?.is_some() {}
+    let mut read = 0_usize;
+    while reader.next_item().map_err(wrong)?.is_some() {
+        read += 1;
+        if read.is_multiple_of(READ_STEP) {
+            pace.step();
+        }
+    }
     if reader.end() == Some(end) {
         return Ok(());
     }

@@ -1,8 +1,11 @@
 //! Nothing grows: messages and sessions come and go, and what is left is what is configured to be kept.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mas::protocol::{SendRequest, Submission, submission, submission_result::Outcome};
+
+use nix::sys::signal::Signal;
 
 use crate::support::{Client, Server, Session, World, until};
 
@@ -15,6 +18,10 @@ const BATCH: usize = 100;
 const OPEN: usize = 20;
 /// Records of the trail that stay in Redis.
 const MAX_RECORDS: usize = 20_000;
+/// Messages whose records take a moment to archive.
+const LONG_TRAIL: usize = 40_000;
+/// How long a server is stopped in that moment.
+const STOPPED: Duration = Duration::from_millis(1_500);
 /// What a server's memory may grow by once it has seen a tenth of everything, in KiB: allocators keep some.
 const RSS_SLACK_KIB: u64 = 24 * 1024;
 
@@ -75,27 +82,27 @@ fn kept(world: &World) -> BTreeMap<String, usize> {
     kept
 }
 
+/// Whether Redis holds little more of the trail than it may: what came since the last look is not archived yet.
+fn is_bounded(world: &World) -> bool {
+    let lanes: Vec<String> =
+        world.redis.keys().into_iter().filter(|key| key.starts_with("audit:lane:")).collect();
+    let records = lanes.iter().map(|lane| {
+        let ids = world.redis.entries_ids(lane);
+        match (ids.first(), ids.last()) {
+            (Some(first), Some(last)) => (last - first) as usize,
+            _ => 0,
+        }
+    });
+    records.sum::<usize>() <= MAX_RECORDS + MAX_RECORDS / 2
+}
+
 fn settled(world: &World) -> BTreeMap<String, usize> {
     until("the inboxes are empty and gone instances are forgotten", || {
         let empty = ["alpha", "beta"].iter().all(|a| world.redis.len(&format!("agent.stream:{a}")) == 0);
         let instances: usize = world.redis.query(&["HLEN", "agent.instances:beta"]);
         empty && instances <= 1
     });
-    until("the trail is within its bound", || {
-        let lanes: Vec<String> =
-            world.redis.keys().into_iter().filter(|key| key.starts_with("audit:lane:")).collect();
-        let records: usize = lanes
-            .iter()
-            .map(|lane| {
-                let ids = world.redis.entries_ids(lane);
-                match (ids.first(), ids.last()) {
-                    (Some(first), Some(last)) => (last - first) as usize,
-                    _ => 0,
-                }
-            })
-            .sum();
-        records <= MAX_RECORDS + MAX_RECORDS / 2
-    });
+    until("the trail is within its bound", || is_bounded(world));
     kept(world)
 }
 
@@ -115,7 +122,7 @@ fn what_comes_and_goes_leaves_nothing_behind() {
     let others = (world.client(&server, "alpha"), world.client(&server, "beta"));
     let mut number = 0;
     let drain = |a: &Session| {
-        while a.next_within(std::time::Duration::from_millis(100)).map(|d| a.ack(&d.id)).is_some() {}
+        while a.next_within(Duration::from_millis(100)).map(|d| a.ack(&d.id)).is_some() {}
     };
     send_all(&a, &b, messages / 10);
     come_and_go(&others, &mut number, sessions / 10);
@@ -143,6 +150,43 @@ fn what_comes_and_goes_leaves_nothing_behind() {
         assert!(*size <= bound, "{key}: {size} bytes, {} before", before[key]);
     }
     assert!(rss_after <= rss_before + RSS_SLACK_KIB, "{rss_before} KiB before, {rss_after} KiB after");
+    drop((a, b));
+    world.assert_intact();
+}
+
+#[test]
+fn an_archive_that_took_long_is_looked_at_again_at_once() {
+    let rates = "rate_limit: {per_minute: 100000000, per_hour: 1000000000}";
+    let mut world = World::new();
+    world.set_gateway(rates);
+    let mut server = world.server();
+    let (a, b) = (world.client(&server, "alpha").session("a"), world.client(&server, "beta").stream());
+    b.hello_batched("b");
+    send_all(&a, &b, LONG_TRAIL);
+    drop((a, b));
+    server.stop();
+
+    world.set_gateway(&format!(
+        "{rates}, audit: {{max_records: {MAX_RECORDS}, archive_dir: archive, checkpoint_interval_ms: 200}}"
+    ));
+    let server = world.server();
+    let is_writing = || {
+        let files = std::fs::read_dir(world.path().join("archive")).into_iter().flatten();
+        files.flatten().any(|file| file.file_name().to_string_lossy().ends_with(".tmp"))
+    };
+    until("a segment is being written", is_writing);
+    server.signal(Signal::SIGSTOP);
+    assert!(is_writing(), "stopped in the middle of it");
+    std::thread::park_timeout(STOPPED);
+    server.signal(Signal::SIGCONT);
+    until("what was too much is archived", || is_bounded(&world));
+
+    // More than fits beside what stayed, and less than is refused. Twenty times as long as the archive took would be longer
+    // than anybody waits.
+    let (a, b) = (world.client(&server, "alpha").session("a"), world.client(&server, "beta").stream());
+    b.hello_batched("b");
+    send_all(&a, &b, MAX_RECORDS + MAX_RECORDS / 4);
+    until("what came then is archived as well", || is_bounded(&world));
     drop((a, b));
     world.assert_intact();
 }
