@@ -157,8 +157,10 @@ fn what_comes_and_goes_leaves_nothing_behind() {
 #[test]
 fn an_archive_that_took_long_is_looked_at_again_at_once() {
     let rates = "rate_limit: {per_minute: 100000000, per_hour: 1000000000}";
+    // A segment ends with a checkpoint: many of them, so that it takes little more than it must.
+    let audit = "checkpoint_interval_ms: 50";
     let mut world = World::new();
-    world.set_gateway(rates);
+    world.set_gateway(&format!("{rates}, audit: {{{audit}}}"));
     let mut server = world.server();
     let (a, b) = (world.client(&server, "alpha").session("a"), world.client(&server, "beta").stream());
     b.hello_batched("b");
@@ -167,7 +169,7 @@ fn an_archive_that_took_long_is_looked_at_again_at_once() {
     server.stop();
 
     world.set_gateway(&format!(
-        "{rates}, audit: {{max_records: {MAX_RECORDS}, archive_dir: archive, checkpoint_interval_ms: 200}}"
+        "{rates}, audit: {{{audit}, max_records: {MAX_RECORDS}, archive_dir: archive}}"
     ));
     let server = world.server();
     let is_writing = || {
