@@ -202,7 +202,7 @@ pub(crate) struct IdleArgs {
     pub(crate) processes: u16,
     #[command(flatten)]
     pub(crate) content: ContentArgs,
-    /// Seconds of each measurement; the server pings idle connections every 20, which a shorter one may miss.
+    /// Seconds of each measurement; an idle agent pings every 19, which a shorter one may miss.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     pub(crate) seconds: u64,
     /// Worker threads of the server.

@@ -302,7 +302,7 @@ impl Worker {
                     .min(SEGMENT_CHECKPOINTS),
             };
             // Halfway to where nothing is admitted.
-            self.pace.hurry = many && *live > self.max_records / 2 * (1 + ARCHIVE_SLACK);
+            self.pace.hurry = many && *live > (self.max_records / 2).saturating_mul(1 + ARCHIVE_SLACK);
             if !self.archive_segment(connection, goal)? {
                 return Ok(());
             }

@@ -146,7 +146,8 @@ impl Worker {
             let open = self.inboxes.values().filter(|inbox| !inbox.slots().is_empty());
             self.sweep.left.extend(open.map(|inbox| inbox.agent.clone()));
             let steps = self.sweep.left.len().div_ceil(SWEEP_STEP).max(1);
-            self.sweep.step_ms = SWEEP_MS / steps as u64;
+            // Never without a pause, however many there are.
+            self.sweep.step_ms = (SWEEP_MS / steps as u64).max(1);
         }
         let step: Vec<AgentId> = self.sweep.left.drain(..self.sweep.left.len().min(SWEEP_STEP)).collect();
         for agent in step {

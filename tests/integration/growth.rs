@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mas::protocol::{SendRequest, Submission, submission, submission_result::Outcome};
-
 use nix::sys::signal::Signal;
 
 use crate::support::{Client, Server, Session, World, until};

@@ -2,7 +2,7 @@
 //! safe form.
 //!
 //! The server's own allocations and OpenSSL's are mimalloc's. The C core keeps `malloc`: to take its place breaks
-//! under preloaded libraries. An idle connection costs 24 KiB less than with `malloc` and buffers that are kept
+//! under preloaded libraries. An idle connection costs 25 KiB less than with `malloc` and buffers that are kept
 //! (`bench/README.md`).
 
 #![allow(unsafe_code)]
