@@ -110,6 +110,8 @@ refusals! {
     IDEMPOTENCY_KEY_REUSED = InvalidArgument, "idempotency_key_reused";
     /// `not_before_ms` is too far ahead.
     INVALID_NOT_BEFORE = InvalidArgument, "invalid_not_before";
+    /// A state's `ttl_ms` is longer than a year.
+    INVALID_TTL = InvalidArgument, "invalid_ttl";
     /// A commit names a delivery that the session does not hold: it may be with another instance.
     DELIVERY_NOT_HELD = FailedPrecondition, "delivery_not_held";
     /// Another message of the same commit was refused.

@@ -169,7 +169,7 @@ async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batche
             let event = match item {
                 Outbound::Welcome => Some(ServerEventKind::Welcome(welcome(session))),
                 Outbound::Delivery { id, attempt, envelope } => {
-                    bytes += envelope.len();
+                    let size = envelope.len();
                     let delivery = Delivery {
                         delivery_id: id.to_text(),
                         envelope_json: envelope,
@@ -177,11 +177,12 @@ async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batche
                         ..Delivery::default()
                     };
                     if batches {
+                        // What does not fit goes into the next event, so that only a single delivery can be larger.
+                        let full =
+                            (bytes + size > MAX_BATCH_BYTES).then(|| batch_of(&mut deliveries)).flatten();
+                        bytes = if full.is_some() { size } else { bytes + size };
                         deliveries.push(delivery);
-                        (bytes >= MAX_BATCH_BYTES).then(|| {
-                            bytes = 0;
-                            batch(std::mem::take(&mut deliveries))
-                        })
+                        full
                     } else {
                         Some(ServerEventKind::Delivery(delivery))
                     }

@@ -54,6 +54,14 @@ impl Worker {
     pub(super) fn establish(&mut self, now: Now) -> Result<(), StoreError> {
         let mut connection = self.shared.redis.open()?;
         let assurance = fitness::assurance(&mut connection, self.shared.durability)?;
+        // A server that was fenced while it had no connection must not even open a lane: the look at the fence comes
+        // first, and guards the transaction that opens the lane.
+        self.batch.clear();
+        let fence_at = servers::watch_fence(&mut self.batch, &self.shared.server);
+        let answers = connection.run(&mut self.batch)?;
+        if let Some(answer) = answers.get(fence_at) {
+            self.check_fence(answer);
+        }
         self.connects += 1;
         let mut lane = Lane::new(LaneId::new(self.boot, self.index, self.connects));
         // The first connection has no predecessor; any later one states how the last lane ended.

@@ -21,6 +21,9 @@ use crate::store::keys;
 
 /// Messages that one commit may hold.
 const MAX_COMMIT_MESSAGES: usize = 64;
+/// Longest time to live of a state, in milliseconds: a year. Redis refuses what it cannot add to its clock, and does
+/// so after the other commands of the transaction have been carried out.
+const MAX_STATE_TTL_MS: u64 = 366 * 86_400_000;
 
 /// What was decided on a message, ready for the record.
 pub(super) struct Judged {
@@ -600,6 +603,9 @@ impl Transaction<'_> {
     pub(super) fn check_state(&self, agent: &AgentId, change: &StateChange) -> Result<(), Refusal> {
         if change.is_empty() {
             return Ok(());
+        }
+        if change.ttl_ms > MAX_STATE_TTL_MS {
+            return Err(Refusal::INVALID_TTL);
         }
         let Some(state) = self.facts.states.get(agent) else {
             return Err(Refusal::STORAGE_UNAVAILABLE);

@@ -6,10 +6,14 @@
 //! wakes up; its process then ends.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use redis::Value;
 
 use super::answers::{self, text};
@@ -39,7 +43,7 @@ const FENCED: &str = "fenced";
 struct Holder {
     /// Its process id, of meaning within `space`.
     pid: u32,
-    /// The host's boot and the process id namespace.
+    /// The host's boot and the process id namespace; empty where either could not be read.
     space: String,
 }
 
@@ -289,22 +293,43 @@ impl Drop for Keeper {
     }
 }
 
-/// Names the place in which a process id has its meaning.
+/// Length of a boot id: a UUID with hyphens.
+const BOOT_ID_CHARS: usize = 36;
+
+/// Names the place in which a process id has its meaning: this boot of this host, and the process id namespace.
 fn space() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-    format!("{} {}", boot.trim(), namespace.display())
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok();
+    space_of(boot.as_deref(), namespace.as_deref())
 }
 
-/// Whether the holder's process is certainly gone.
+/// Empty unless both are known: the first namespace of every host has the same number, and a service manager or
+/// a container may hide the boot id, so one without the other would make two hosts look like one.
+fn space_of(boot: Option<&str>, namespace: Option<&Path>) -> String {
+    match (boot.map(str::trim), namespace) {
+        (Some(boot), Some(namespace)) if boot.len() == BOOT_ID_CHARS => {
+            format!("{boot} {}", namespace.display())
+        }
+        _ => String::new(),
+    }
+}
+
+/// Whether the holder's process is certainly gone. Anything less than certain leaves it to the lease.
 fn is_gone(holder: &Holder, own: &Holder) -> bool {
-    if holder.space != own.space {
+    if own.space.is_empty() || holder.space != own.space {
         return false;
     }
-    match std::fs::read_to_string(format!("/proc/{}/stat", holder.pid)) {
+    let Ok(pid) = i32::try_from(holder.pid) else {
+        return false;
+    };
+    // Asked of the kernel: /proc may hide the processes of other users (hidepid, ProtectProc).
+    match kill(Pid::from_raw(pid), None) {
+        Err(Errno::ESRCH) => true,
         // A zombie holds nothing any more.
-        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
-        Err(_) => true,
+        Ok(()) | Err(_) => match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+            Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')),
+            Err(_) => false,
+        },
     }
 }
 
@@ -322,5 +347,21 @@ mod tests {
         assert!(child.wait().unwrap().success());
         assert!(is_gone(&Holder { pid, ..own.clone() }, &own));
         assert!(!is_gone(&Holder { pid, space: "elsewhere".to_owned() }, &own));
+    }
+
+    #[test]
+    fn where_the_host_cannot_be_told_only_the_lease_says_who_is_gone() {
+        let namespace = Some(Path::new("pid:[4026531836]"));
+        let boot = "0f6a2d3e-1111-4222-8333-444455556666";
+        assert_eq!(space_of(Some(&format!("{boot}\n")), namespace), format!("{boot} pid:[4026531836]"));
+        // Hidden, masked by an empty file, or no namespace to be read.
+        for space in [space_of(None, namespace), space_of(Some("\n"), namespace), space_of(Some(boot), None)]
+        {
+            assert_eq!(space, "");
+            // Another host's server with a process id that nobody has here.
+            let (own, other) =
+                (Holder { pid: 1, space: space.clone() }, Holder { pid: i32::MAX as u32, space });
+            assert!(!is_gone(&other, &own));
+        }
     }
 }
