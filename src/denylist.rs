@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 
 use crate::audit::Action;
+use crate::audit::OperatorEvent;
 use crate::certs::{CertsError, Revocations};
 use crate::ids::hex;
-use crate::shard::{OperatorEvent, Shards};
+use crate::shard::Shards;
 
 /// How often the file is looked at.
 const LOOK: Duration = Duration::from_millis(500);

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::audit::Action;
+use crate::audit::OperatorEvent;
 use crate::certs::CertsError;
 use crate::checkpoint::{Checkpointer, Seal, SealError};
 use crate::config::Config;
 use crate::denylist::DenyList;
 use crate::ids::hex;
 use crate::rpc::{ListenError, Listener};
-use crate::shard::{OperatorEvent, Shards, Shared};
+use crate::shard::Shards;
+use crate::shard::desk::shared::Shared;
 use crate::sink::{Sink, SinkError};
 use crate::store::news::{News, Subscription};
 use crate::store::servers::{Keeper, Membership};

@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use super::calls::Calls;
 use super::error::HandlerError;
-use super::message::Message;
+use super::message::{CurrentDelivery, Message};
 use super::stream::Outbox;
+use crate::envelope::message_id_of;
 
 /// Deliveries whose end is remembered, so that a redelivery after a lost acknowledgement is not handled
 /// again by this process.
@@ -30,12 +31,19 @@ pub(super) struct Delivery {
     pub envelope_json: String,
 }
 
+impl Delivery {
+    /// Names its message: two deliveries of it have ids of their own.
+    fn message(&self) -> String {
+        message_id_of(&self.envelope_json).map_or_else(|| self.id.clone(), |id| id.to_string())
+    }
+}
+
 #[derive(Default)]
 struct Work {
-    waiting: VecDeque<Delivery>,
-    /// Ids that wait or run.
-    taken: HashSet<String>,
-    /// Ids that were handled, oldest first, and the same for looking up.
+    waiting: VecDeque<(Delivery, CurrentDelivery)>,
+    /// Messages that wait or run, and the id of the newest delivery of each: the one that counts.
+    taken: HashMap<String, CurrentDelivery>,
+    /// Messages that were handled, oldest first, and the same for looking up.
     done: VecDeque<String>,
     is_done: HashSet<String>,
     running: usize,
@@ -82,17 +90,20 @@ pub(super) enum Taken {
 impl Intake {
     pub(super) fn take(&self, delivery: Delivery) -> Taken {
         let mut work = self.board.lock();
-        if work.is_done.contains(&delivery.id) {
+        let message = delivery.message();
+        if work.is_done.contains(&message) {
             return Taken::Done;
         }
-        if work.taken.contains(&delivery.id) {
+        if let Some(current) = work.taken.get(&message) {
+            current.set(delivery.id);
             return Taken::Running;
         }
         if work.stopping {
             return Taken::Declined;
         }
-        let _ = work.taken.insert(delivery.id.clone());
-        work.waiting.push_back(delivery);
+        let current = CurrentDelivery::new(delivery.id.clone());
+        drop(work.taken.insert(message, current.clone()));
+        work.waiting.push_back((delivery, current));
         self.board.changed.notify_one();
         Taken::Queued
     }
@@ -158,31 +169,32 @@ struct Worker {
 
 impl Worker {
     fn run(&self) {
-        while let Some(delivery) = self.next() {
-            let outcome = self.handle(&delivery);
+        while let Some((delivery, current)) = self.next() {
+            let outcome = self.handle(&delivery, &current);
+            let message = delivery.message();
             let mut work = self.board.lock();
             work.running -= 1;
-            let _ = work.taken.remove(&delivery.id);
+            drop(work.taken.remove(&message));
             if outcome.is_ok() {
                 if work.done.len() == REMEMBERED
                     && let Some(oldest) = work.done.pop_front()
                 {
                     let _ = work.is_done.remove(&oldest);
                 }
-                work.done.push_back(delivery.id.clone());
-                let _ = work.is_done.insert(delivery.id.clone());
+                work.done.push_back(message.clone());
+                let _ = work.is_done.insert(message);
             }
             drop(work);
             match outcome {
-                Ok(()) => self.outbox.ack(delivery.id),
-                Err(HandlerError::Retry(reason)) => self.outbox.nack(delivery.id, reason, true),
-                Err(HandlerError::Reject(reason)) => self.outbox.nack(delivery.id, reason, false),
+                Ok(()) => self.outbox.ack(current.get()),
+                Err(HandlerError::Retry(reason)) => self.outbox.nack(current.get(), reason, true),
+                Err(HandlerError::Reject(reason)) => self.outbox.nack(current.get(), reason, false),
             }
             self.board.changed.notify_all();
         }
     }
 
-    fn next(&self) -> Option<Delivery> {
+    fn next(&self) -> Option<(Delivery, CurrentDelivery)> {
         let mut work = self.board.lock();
         loop {
             if work.closed {
@@ -196,8 +208,8 @@ impl Worker {
         }
     }
 
-    fn handle(&self, delivery: &Delivery) -> Result<(), HandlerError> {
-        let message = Message::parse(&delivery.id, &delivery.envelope_json, &self.calls)
+    fn handle(&self, delivery: &Delivery, current: &CurrentDelivery) -> Result<(), HandlerError> {
+        let message = Message::parse(current.clone(), &delivery.envelope_json, &self.calls)
             .map_err(|error| HandlerError::reject(format!("handler_error:envelope:{error}")))?;
         let handler = self.handlers.by_type.get(message.message_type()).or(self.handlers.fallback.as_ref());
         let Some(handler) = handler else {

@@ -1,6 +1,6 @@
 //! A received message.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,10 +29,28 @@ struct Meta {
     sender_instance_id: Option<String>,
 }
 
+/// The delivery by which a message is acknowledged. While its handler runs, a lost session may bring another one.
+#[derive(Debug, Clone)]
+pub(super) struct CurrentDelivery(Arc<Mutex<String>>);
+
+impl CurrentDelivery {
+    pub(super) fn new(id: String) -> Self {
+        Self(Arc::new(Mutex::new(id)))
+    }
+
+    pub(super) fn set(&self, id: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
+    }
+
+    pub(super) fn get(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A received message, with the means to answer it.
 pub struct Message {
     wire: Wire,
-    delivery_id: String,
+    delivery: CurrentDelivery,
     calls: Arc<Calls>,
 }
 
@@ -44,12 +62,12 @@ impl std::fmt::Debug for Message {
 
 impl Message {
     pub(super) fn parse(
-        delivery_id: &str,
+        delivery: CurrentDelivery,
         envelope_json: &str,
         calls: &Arc<Calls>,
     ) -> Result<Self, serde_json::Error> {
         let wire = serde_json::from_str(envelope_json)?;
-        Ok(Self { wire, delivery_id: delivery_id.to_owned(), calls: calls.clone() })
+        Ok(Self { wire, delivery, calls: calls.clone() })
     }
 
     /// Who sent it; proven by the sender's certificate.
@@ -104,7 +122,7 @@ impl Message {
     /// Begins what this handler wants to happen as a whole: its acknowledgement, changes of the state,
     /// messages. A handler whose commit succeeded returns `Ok` as usual.
     pub fn commit(&self) -> Commit<'_> {
-        Commit::new(&self.calls, &self.delivery_id, self.correlation_id())
+        Commit::new(&self.calls, &self.delivery.get(), self.correlation_id())
     }
 
     /// Answers a request; exactly one reply is accepted. Returns the reply's message id.

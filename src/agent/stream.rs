@@ -11,7 +11,7 @@ use grpcio::{CallOption, ClientDuplexSender, RpcStatusCode, WriteFlags};
 use super::calls::Calls;
 use super::error::code_name;
 use super::handlers::{Delivery, Intake, Taken};
-use super::message::Message;
+use super::message::{CurrentDelivery, Message};
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::server_event::Event as ServerEventKind;
 use crate::protocol::{Ack, ClientEvent, Hello, Nack, RUNTIME_V1, ServerEvent};
@@ -171,7 +171,8 @@ impl Reader {
     fn delivery(&self, delivery: crate::protocol::Delivery) {
         let id = delivery.delivery_id;
         // Replies go to their waiting request, not through the handlers.
-        if let Ok(message) = Message::parse(&id, &delivery.envelope_json, &self.calls)
+        if let Ok(message) =
+            Message::parse(CurrentDelivery::new(id.clone()), &delivery.envelope_json, &self.calls)
             && message.is_reply()
         {
             self.calls.replied(message);

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::audit::OperatorEvent;
 use crate::audit::checkpoint::{Checkpoint, CheckpointError, LaneHead};
 use crate::audit::merkle::{Frontier, leaf_hash};
 use crate::audit::segment::{End, Header, SegmentError, SegmentReader, SegmentWriter};
@@ -31,7 +32,7 @@ use crate::audit::{Action, KeyHistory, LaneId, lane, note};
 use crate::checkpoint::key_files::{KeyError, KeyFiles};
 use crate::clock::Now;
 use crate::config;
-use crate::shard::{OperatorEvent, Shards};
+use crate::shard::Shards;
 use crate::store::answers::EntryId;
 use crate::store::{Batch, Connection, StoreError, checkpoints, trail};
 use index::{Entry, Index, LaneTree};

@@ -8,6 +8,7 @@
 //! * [`note`], [`keys`]: the form of signatures; which key signed when.
 //! * [`proof`]: receipts, and the path from a record to a signed checkpoint.
 //! * [`segment`]: the file format of exports and archives.
+//! * [`operator`]: events of the server itself.
 //! * [`tap`], [`json`]: what the copy in a file is made of.
 //! * [`verify`]: reads lanes back and finds what was altered.
 //!
@@ -21,6 +22,7 @@ pub mod keys;
 pub mod lane;
 pub mod merkle;
 pub mod note;
+pub mod operator;
 pub mod proof;
 pub mod record;
 pub mod segment;
@@ -31,5 +33,6 @@ pub use board::Board;
 pub use checkpoint::Checkpoint;
 pub use keys::KeyHistory;
 pub use lane::{Block, Lane, LaneId};
+pub use operator::OperatorEvent;
 pub use record::{Action, Decision, Fields, Record, View};
 pub use tap::Tap;

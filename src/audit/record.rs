@@ -113,6 +113,8 @@ coded! {
         Archived = 29, "archived";
         /// Redis does not hold what the anchor outside it says it held.
         TrailDiffers = 30, "trail_differs";
+        /// Messages are not in their inbox any more, and no server took them out.
+        Vanished = 31, "vanished";
     }
 }
 

@@ -8,13 +8,14 @@ use super::key_files::{KeyError, KeyFiles, Keys, Stamp};
 use super::start;
 use super::uplink::Uplink;
 use super::{Seal, SealError};
+use crate::audit::OperatorEvent;
 use crate::audit::checkpoint::{Checkpoint, LaneHead, MAX_LANES, text_hash};
 use crate::audit::lane::Head;
 use crate::audit::merkle::Hash;
 use crate::audit::{Action, LaneId};
 use crate::clock::Now;
 use crate::config;
-use crate::shard::{OperatorEvent, Shards};
+use crate::shard::Shards;
 use crate::store::checkpoints;
 
 /// Checkpoints that may fail in a row before nothing is admitted any more.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use crate::audit::OperatorEvent;
 use crate::audit::checkpoint::{Checkpoint, LaneHead};
 use crate::audit::lane::Head;
 use crate::audit::{Action, LaneId};
-use crate::shard::OperatorEvent;
 use crate::store::{Connection, StoreError, trail};
 
 /// What the newest checkpoint of the anchor says, and Redis does not hold.

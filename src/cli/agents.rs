@@ -10,8 +10,8 @@ use super::exit::Exit;
 use super::operator::{self, Source, Trouble};
 use super::text::{plain, table, time_text};
 use crate::ids::{AgentId, ServerId};
-use crate::shard::presence::{self, Owner};
 use crate::store::overview::{self, AgentView};
+use crate::store::owners::{self, Owner};
 
 /// Characters of a server's id in a table: those that differ between servers.
 const SERVER_CHARS: usize = 8;
@@ -70,7 +70,7 @@ fn show(args: &AgentsArgs) -> Result<Exit, Trouble> {
 
 /// `i0@1a2b3c4d`: on that server; `i1!`: on one that is gone; instances that left are not shown.
 fn instances_text(view: &AgentView, servers: &BTreeSet<ServerId>) -> String {
-    let mut shown: Vec<String> = presence::instances(&view.instances)
+    let mut shown: Vec<String> = owners::instances(view.instances.clone())
         .into_iter()
         .filter_map(|(instance, owner)| match owner {
             Owner::Server(server) if servers.contains(&server) => {
@@ -87,7 +87,7 @@ fn instances_text(view: &AgentView, servers: &BTreeSet<ServerId>) -> String {
 }
 
 fn view_json(view: &AgentView, servers: &BTreeSet<ServerId>) -> Json {
-    let mut known = presence::instances(&view.instances);
+    let mut known = owners::instances(view.instances.clone());
     known.sort_by(|(a, _), (b, _)| a.cmp(b));
     let instances: Vec<Json> = known
         .into_iter()

@@ -273,7 +273,32 @@ impl Policy {
     }
 }
 
+/// A message that counts against its sender's rate; the count is taken back when this is dropped, unless it is kept.
+#[derive(Debug)]
+#[must_use = "the count is taken back when this is dropped"]
+pub struct Counted(Option<Arc<Mutex<Sent>>>);
+
+impl Counted {
+    /// The message was sent: the count stays.
+    pub fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(sent) = &self.0 {
+            sent.lock().unwrap_or_else(PoisonError::into_inner).take_back();
+        }
+    }
+}
+
 impl Card {
+    /// Holds the count of one message that [`Policy::check`] has counted for this agent.
+    pub fn counted(&self) -> Counted {
+        Counted(Some(self.sent.clone()))
+    }
+
     /// What the agent has sent, for the shortest time.
     pub fn sent(&self) -> std::sync::MutexGuard<'_, Sent> {
         // Nothing in the critical sections can panic halfway.

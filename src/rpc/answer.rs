@@ -10,7 +10,7 @@ use protobuf::well_known_types::duration::Duration;
 use super::{code, status};
 use crate::protocol::{self, RetryInfo, Status};
 use crate::refusal::Refusal;
-use crate::shard::job::{Declined, Receipt};
+use crate::shard::desk::outcome::{Declined, Receipt};
 
 /// A receipt as the wire has it.
 pub(super) fn receipt(receipt: Option<Receipt>) -> Option<protocol::Receipt> {

@@ -9,7 +9,7 @@ use grpcio::RpcContext;
 use crate::clock::Now;
 use crate::identity::Identity;
 use crate::refusal::Refusal;
-use crate::shard::Shared;
+use crate::shard::desk::shared::Shared;
 
 /// Certificates whose reading is remembered; the memory starts anew when it is full.
 const MAX_CACHED: usize = 4096;

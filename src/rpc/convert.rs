@@ -12,8 +12,8 @@ use crate::protocol::{
     SendResponse, SubmissionResult,
 };
 use crate::refusal::Refusal;
-use crate::shard::answer::Outcome;
-use crate::shard::job::{Accepted, Committed, Declined, Kind, Outgoing, Post, Response};
+use crate::shard::desk::job::{Outgoing, Post, Response};
+use crate::shard::desk::outcome::{Accepted, CommitResult, Declined, MessageKind, Outcome};
 
 /// How long a request may be answered when it does not say, in seconds.
 const DEFAULT_REQUEST_TTL_S: u64 = 60;
@@ -140,7 +140,7 @@ fn text(message_id: uuid::Uuid) -> String {
 pub(super) fn result(reference: u64, outcome: Outcome) -> SubmissionResult {
     let outcome = match outcome {
         Outcome::Accepted(kind, accepted) => accepted_as(kind, accepted),
-        Outcome::Committed(Committed { messages, kinds, version }) => {
+        Outcome::Committed(CommitResult { messages, kinds, version }) => {
             let results = messages
                 .into_iter()
                 .zip(kinds)
@@ -164,11 +164,11 @@ pub(super) fn result(reference: u64, outcome: Outcome) -> SubmissionResult {
     SubmissionResult { reference, outcome: Some(outcome), ..SubmissionResult::default() }
 }
 
-fn accepted_as(kind: Kind, accepted: Accepted) -> Wire {
+fn accepted_as(kind: MessageKind, accepted: Accepted) -> Wire {
     match kind {
-        Kind::Sent => Wire::Send(send_response(accepted)),
-        Kind::Requested => Wire::Request(request_response(accepted)),
-        Kind::Replied => Wire::Reply(reply_response(accepted)),
+        MessageKind::Sent => Wire::Send(send_response(accepted)),
+        MessageKind::Requested => Wire::Request(request_response(accepted)),
+        MessageKind::Replied => Wire::Reply(reply_response(accepted)),
     }
 }
 

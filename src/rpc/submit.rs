@@ -7,11 +7,14 @@ use crate::audit::Action;
 use crate::protocol::submission::Call;
 use crate::protocol::{Commit, Submission};
 use crate::refusal::Refusal;
-use crate::shard::answer::{Answer, Outcome};
-use crate::shard::job::{
-    Accepted, Caller, CommitJob, Job, Kind, MessageJob, Outgoing, RefusedJob, ReplyJob, StateChange,
+use crate::shard::desk::answer::Answer;
+use crate::shard::desk::delivery::DeliveryId;
+use crate::shard::desk::job::{
+    Caller, CommitJob, Job, MessageJob, Outgoing, RefusedJob, ReplyJob, StateChange,
 };
-use crate::shard::session::{DeliveryId, Outbound, Session};
+use crate::shard::desk::outbox::Outbound;
+use crate::shard::desk::outcome::{Accepted, MessageKind, Outcome};
+use crate::shard::desk::session::Session;
 
 /// Puts one submission into the mailbox of the worker that decides it; ringing is the caller's.
 pub(super) fn submit(gateway: &Gateway, session: &Arc<Session>, submission: Submission) {
@@ -20,7 +23,9 @@ pub(super) fn submit(gateway: &Gateway, session: &Arc<Session>, submission: Subm
         Some(Call::Send(content)) => {
             let about = (content.target_id.clone(), content.message_type.clone());
             match convert::send(content) {
-                Ok(post) => post_job(gateway, session, reference, post, |a| Outcome::Accepted(Kind::Sent, a)),
+                Ok(post) => {
+                    post_job(gateway, session, reference, post, |a| Outcome::Accepted(MessageKind::Sent, a))
+                }
                 Err(refusal) => refuse(gateway, session, reference, Action::Send, about, refusal),
             }
         }
@@ -28,7 +33,9 @@ pub(super) fn submit(gateway: &Gateway, session: &Arc<Session>, submission: Subm
             let about = (content.target_id.clone(), content.message_type.clone());
             match convert::request(content) {
                 Ok(post) => {
-                    post_job(gateway, session, reference, post, |a| Outcome::Accepted(Kind::Requested, a));
+                    post_job(gateway, session, reference, post, |a| {
+                        Outcome::Accepted(MessageKind::Requested, a)
+                    });
                 }
                 Err(refusal) => refuse(gateway, session, reference, Action::Request, about, refusal),
             }
@@ -39,8 +46,9 @@ pub(super) fn submit(gateway: &Gateway, session: &Arc<Session>, submission: Subm
                 Ok(response) => {
                     // To the requester's worker: it owns the inbox that the reply goes to.
                     let hash = response.correlation_id.route_hash();
-                    let answer =
-                        answer(session, reference, |accepted| Outcome::Accepted(Kind::Replied, accepted));
+                    let answer = answer(session, reference, |accepted| {
+                        Outcome::Accepted(MessageKind::Replied, accepted)
+                    });
                     let (caller, instance) = (caller(session), session.instance.clone());
                     let job = ReplyJob { caller, instance, response, trace: None, answer };
                     gateway.shards.queue(hash, Job::Reply(job));
@@ -65,7 +73,7 @@ fn post_job(
     gateway: &Gateway,
     session: &Arc<Session>,
     reference: u64,
-    post: crate::shard::job::Post,
+    post: crate::shard::desk::job::Post,
     name: fn(Accepted) -> Outcome,
 ) {
     let hash = convert::route(&session.identity.agent, &post.target);

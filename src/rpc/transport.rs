@@ -20,8 +20,11 @@ use crate::protocol::{
     ClientEvent, Deliveries, Delivery, Hello, Results, ServerEvent, SubmissionResult, Untrusted, Welcome,
 };
 use crate::refusal::Refusal;
-use crate::shard::job::{Declined, Job};
-use crate::shard::session::{ClientNote, DeliveryId, MAX_REASON_BYTES, MAX_SUBMISSIONS, Outbound, Session};
+use crate::shard::desk::delivery::DeliveryId;
+use crate::shard::desk::job::Job;
+use crate::shard::desk::outbox::Outbound;
+use crate::shard::desk::outcome::Declined;
+use crate::shard::desk::session::{MAX_REASON_BYTES, MAX_SUBMISSIONS, Session, Settlement};
 
 pub(super) fn serve(
     gateway: &Gateway,
@@ -70,7 +73,7 @@ async fn session(
     };
     let hash = identity.agent.route_hash();
     let max_in_flight = shared.settings().delivery.max_in_flight;
-    let (session, cut) = Session::new(identity, instance, max_in_flight, home.clone());
+    let (session, cut) = Session::new(identity, instance, max_in_flight, home.line().clone());
     gateway.shards.submit(hash, Job::Open(session.clone()));
     let reading = read(&gateway, &session, stream);
     let writing = async {
@@ -115,7 +118,7 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
         match event {
             ClientEventKind::Ack(ack) => {
                 if let Some(id) = DeliveryId::parse(&ack.delivery_id) {
-                    session.note([ClientNote::Ack(id)]);
+                    session.settle([Settlement::Ack(id)]);
                 }
             }
             ClientEventKind::Nack(nack) => {
@@ -126,16 +129,16 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
                         end -= 1;
                     }
                     reason.truncate(end);
-                    session.note([ClientNote::Nack { id, reason, retryable: nack.retryable }]);
+                    session.settle([Settlement::Nack { id, reason, retryable: nack.retryable }]);
                 }
             }
             ClientEventKind::Acks(acks) => {
                 let ids = acks.delivery_ids.iter().filter_map(|id| DeliveryId::parse(id));
-                session.note(ids.map(ClientNote::Ack));
+                session.settle(ids.map(Settlement::Ack));
             }
             ClientEventKind::Submit(submit) => {
                 for submission in submit.submissions {
-                    if session.is_closed() {
+                    if session.is_closed() || session.is_ended() {
                         break;
                     }
                     if !session.submit() {

@@ -17,10 +17,9 @@ use crate::protocol::{
     SendResponse, Untrusted, UpdateStateRequest, UpdateStateResponse,
 };
 use crate::refusal::Refusal;
-use crate::shard::answer::Answer;
-use crate::shard::job::{
-    Accepted, Caller, Declined, Job, MessageJob, Post, RefusedJob, ReplyJob, StateChange,
-};
+use crate::shard::desk::answer::Answer;
+use crate::shard::desk::job::{Caller, Job, MessageJob, Post, RefusedJob, ReplyJob, StateChange};
+use crate::shard::desk::outcome::{Accepted, Declined};
 
 /// What a call is about, for the record of its refusal.
 #[derive(Default)]
@@ -271,7 +270,7 @@ pub(super) fn discover(
     request: Untrusted<DiscoverRequest>,
     sink: UnarySink<DiscoverResponse>,
 ) {
-    let answer = respond(sink, |found: Vec<crate::shard::job::Discovered>| DiscoverResponse {
+    let answer = respond(sink, |found: Vec<crate::shard::desk::outcome::Discovered>| DiscoverResponse {
         agents: found
             .into_iter()
             .map(|agent| AgentRecord {

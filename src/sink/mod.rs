@@ -19,7 +19,7 @@ use crate::audit::record::View;
 use crate::audit::tap::Committed;
 use crate::audit::{Board, LaneId, Tap};
 use crate::config;
-use crate::shard::Shared;
+use crate::shard::desk::shared::Shared;
 use crate::store::{Connection, Endpoint, StoreError, trail};
 use file::RotatingFile;
 

@@ -3,6 +3,7 @@
 
 pub mod answers;
 pub mod checkpoints;
+pub mod claims;
 pub mod connection;
 pub mod dead_letters;
 pub mod endpoint;
@@ -11,6 +12,8 @@ pub mod fitness;
 pub mod keys;
 pub mod news;
 pub mod overview;
+pub mod owners;
+pub mod pipeline;
 pub mod servers;
 pub mod trail;
 pub mod walk;

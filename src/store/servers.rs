@@ -22,6 +22,7 @@ use super::endpoint::Endpoint;
 use super::fitness::{self, Memory};
 use super::keys;
 use super::news::News;
+use super::pipeline::Asked;
 use crate::ids::ServerId;
 
 /// How long a server is believed to live without renewing its lease.
@@ -54,22 +55,31 @@ pub enum Fence {
     Intact,
     /// Another server has declared it void.
     Fenced,
+    /// There is no such key: Redis has lost its data. The next renewal makes it again.
+    Missing,
 }
 
-/// Adds the look at the fence: what follows in a later transaction is refused if it changes. The place
-/// of the answer.
-pub fn watch_fence(batch: &mut Batch, server: &ServerId) -> usize {
+/// Adds the look at the fence: what follows in a later transaction is refused if it changes.
+pub fn watch_fence(batch: &mut Batch, server: &ServerId) -> Asked<Fence> {
     let key = keys::fence(server);
     let _ = batch.command("WATCH");
     let _ = batch.arg(&key);
-    let at = batch.command("GET");
+    let asked = batch.ask("GET", fence);
     let _ = batch.arg(&key);
-    at
+    asked
 }
 
-/// Reads that answer. A key that is gone (a Redis that lost its data) is made again by the next renewal.
-pub fn fence(answer: &Value) -> Fence {
-    if text(answer) == Some(FENCED) { Fence::Fenced } else { Fence::Intact }
+fn fence(answer: Value) -> Fence {
+    match text(&answer) {
+        Some(FENCED) => Fence::Fenced,
+        Some(_) => Fence::Intact,
+        None => Fence::Missing,
+    }
+}
+
+/// Adds the arguments of the SET that declares a server void, for a transaction that takes over its instances.
+pub fn set_fenced(batch: &mut Batch, server: &ServerId) {
+    let _ = batch.arg(keys::fence(server)).arg(FENCED).arg("PX").arg(FENCED_FOR.as_millis() as u64);
 }
 
 /// Whether any server runs: its lease lives.
@@ -258,7 +268,7 @@ impl Membership {
         let mut batch = Batch::new();
         let _ = batch.command("MULTI");
         let _ = batch.command("SET");
-        let _ = batch.arg(keys::fence(id)).arg(FENCED).arg("PX").arg(FENCED_FOR.as_millis() as u64);
+        set_fenced(&mut batch, id);
         let _ = batch.command("DEL");
         let _ = batch.arg(keys::server_lease(id));
         let _ = batch.command("HDEL");

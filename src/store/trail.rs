@@ -49,6 +49,12 @@ pub struct Lanes {
 /// Adds the command that appends a block to its lane.
 pub fn append(batch: &mut Batch, block: Block<'_>) -> usize {
     let place = batch.command("XADD");
+    block_arguments(batch, block);
+    place
+}
+
+/// Adds the arguments of the XADD that appends a block. Its command was started by the caller.
+pub fn block_arguments(batch: &mut Batch, block: Block<'_>) {
     let _ = batch
         .arg(keys::lane(block.lane))
         .arg(format!("{}-0", block.first_seq))
@@ -56,7 +62,6 @@ pub fn append(batch: &mut Batch, block: Block<'_>) -> usize {
         .arg(block.bytes)
         .arg(HASH_FIELD)
         .arg(block.hash.as_slice());
-    place
 }
 
 /// Adds the command that enters a lane into the registry.

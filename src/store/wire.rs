@@ -80,7 +80,8 @@ impl Wire {
             return Err(malformed());
         };
         match kind {
-            b'+' if rest == b"OK" => Ok(Value::Okay),
+            // Each command of a transaction is answered by QUEUED first: no string for each of them.
+            b'+' if rest == b"OK" || rest == b"QUEUED" => Ok(Value::Okay),
             b'+' => Ok(Value::SimpleString(String::from_utf8_lossy(rest).into_owned())),
             b':' => number(rest).map(Value::Int),
             b'$' => match number(rest)? {

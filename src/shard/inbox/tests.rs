@@ -1,6 +1,7 @@
+use super::handout::{Claim, Expected};
+use super::settle::{Nacked, NotClaimed};
 use super::*;
-use crate::identity::Identity;
-use crate::shard::mailbox::mailbox;
+use crate::shard::desk::delivery::Source;
 use crate::store::answers::PendingEntry;
 use proptest::prelude::*;
 
@@ -21,48 +22,67 @@ fn instance(n: usize) -> InstanceId {
     InstanceId::parse(&format!("i{n}")).unwrap()
 }
 
-fn session(n: usize) -> Arc<Session> {
-    let identity = Arc::new(Identity {
-        agent: AgentId::parse("a").unwrap(),
-        fingerprint: [0; 32],
-        serial: crate::certs::Serial::of(&[1]),
-        not_before_s: 0,
-        not_after_s: i64::MAX,
-    });
-    Session::new(identity, instance(n), 4, mailbox().0).0
+/// Connects instance `n`; its session.
+fn open(inbox: &mut Inbox, n: usize) -> SessionKey {
+    let session = SessionKey::next();
+    inbox.open(&instance(n), session, &config());
+    session
 }
 
 fn inbox() -> Inbox {
     Inbox::new(AgentId::parse("a").unwrap(), 100)
 }
 
+/// The delivery of entry `n` that has this token.
+fn delivery(n: u64, token: u64) -> DeliveryId {
+    DeliveryId { source: Source::Shared, entry: EntryId { ms: n, seq: 0 }, token }
+}
+
+/// The first delivery of entry `n`.
 fn id(n: u64) -> DeliveryId {
-    DeliveryId { place: Place::Shared, entry: EntryId { ms: n, seq: 0 } }
+    delivery(n, 1)
 }
 
 fn deliver(inbox: &mut Inbox, n: usize, entry: u64) {
-    inbox.added(100);
-    inbox.delivered_new(&instance(n), Place::Shared, id(entry).entry, Uuid::nil(), 100, 0);
+    inbox.added(1, 100);
+    inbox.delivered_new(&instance(n), id(entry), Uuid::nil(), 100);
+}
+
+/// What would be claimed now.
+fn due(inbox: &mut Inbox, now_ms: u64) -> Vec<Claim> {
+    inbox.promote(now_ms, &config());
+    inbox.handout(&config(), Expected::default(), false).claims
+}
+
+fn reads(inbox: &mut Inbox) -> Vec<handout::Read> {
+    let handout = inbox.handout(&config(), Expected::default(), true);
+    inbox.set_turn(handout.turn);
+    handout.reads
+}
+
+fn claim(n: usize, holder: usize, entry: u64, attempt: u32) -> Claim {
+    let entries = vec![(id(entry).entry, attempt)];
+    Claim { instance: instance(n), source: Source::Shared, holder: instance(holder), entries }
 }
 
 #[test]
 fn an_ack_counts_once_and_only_from_the_holder() {
     let mut inbox = inbox();
-    inbox.open(session(0));
-    inbox.open(session(1));
+    let _ = open(&mut inbox, 0);
+    let _ = open(&mut inbox, 1);
     deliver(&mut inbox, 0, 1);
     assert!(inbox.ack(&instance(1), id(1)).is_none(), "foreign");
     assert!(inbox.ack(&instance(0), id(2)).is_none(), "forged");
     assert!(inbox.ack(&instance(0), id(1)).is_some());
     assert!(inbox.ack(&instance(0), id(1)).is_none(), "repeated");
-    assert_eq!(inbox.acked.len(), 1);
+    assert_eq!(inbox.leaving.len(), 1);
 }
 
 #[test]
 fn credit_bounds_what_a_session_is_given() {
     let mut inbox = inbox();
-    inbox.open(session(0));
-    inbox.read_answered(&instance(0), Place::Own, 1, 0);
+    let _ = open(&mut inbox, 0);
+    inbox.read_answered(&instance(0), Source::Own, 1, 0);
     for entry in 0..10 {
         deliver(&mut inbox, 0, entry);
         inbox.backlog = Backlog::AtMost(5);
@@ -70,9 +90,9 @@ fn credit_bounds_what_a_session_is_given() {
             break;
         }
     }
-    assert_eq!(inbox.reads(&config()), []);
+    assert_eq!(reads(&mut inbox), []);
     assert!(inbox.ack(&instance(0), id(2)).is_some());
-    let reads = inbox.reads(&config());
+    let reads = reads(&mut inbox);
     assert_eq!(reads.len(), 1);
     assert_eq!(reads[0].count, 1);
 }
@@ -80,13 +100,13 @@ fn credit_bounds_what_a_session_is_given() {
 #[test]
 fn a_burst_is_shared_between_instances() {
     let mut inbox = inbox();
-    inbox.open(session(0));
-    inbox.open(session(1));
+    let _ = open(&mut inbox, 0);
+    let _ = open(&mut inbox, 1);
     for n in 0..2 {
-        inbox.read_answered(&instance(n), Place::Own, 1, 0);
+        inbox.read_answered(&instance(n), Source::Own, 1, 0);
     }
     inbox.backlog = Backlog::AtMost(6);
-    let reads = inbox.reads(&config());
+    let reads = reads(&mut inbox);
     let counts: Vec<usize> = reads.iter().map(|read| read.count).collect();
     assert_eq!(counts, [3, 3]);
 }
@@ -94,15 +114,15 @@ fn a_burst_is_shared_between_instances() {
 #[test]
 fn single_messages_go_round() {
     let mut inbox = inbox();
-    inbox.open(session(0));
-    inbox.open(session(1));
+    let _ = open(&mut inbox, 0);
+    let _ = open(&mut inbox, 1);
     for n in 0..2 {
-        inbox.read_answered(&instance(n), Place::Own, 1, 0);
+        inbox.read_answered(&instance(n), Source::Own, 1, 0);
     }
     let mut turns = Vec::new();
     for _ in 0..4 {
         inbox.backlog = Backlog::AtMost(1);
-        let reads = inbox.reads(&config());
+        let reads = reads(&mut inbox);
         assert_eq!(reads.len(), 1);
         turns.push(reads[0].instance.clone());
     }
@@ -113,59 +133,57 @@ fn single_messages_go_round() {
 #[test]
 fn a_lost_sessions_message_waits_for_its_return_then_moves() {
     let mut inbox = inbox();
-    let lost = session(0);
-    inbox.open(lost.clone());
-    inbox.open(session(1));
+    let lost = open(&mut inbox, 0);
+    let _ = open(&mut inbox, 1);
     deliver(&mut inbox, 0, 1);
-    assert!(inbox.close(&lost, RECLAIM_MS));
-    assert_eq!(inbox.due(RECLAIM_MS - 1, &config(), false), []);
-    let claims = inbox.due(RECLAIM_MS, &config(), false);
-    assert_eq!(
-        claims,
-        [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(1).entry], min_idle_ms: 0 }]
-    );
+    assert!(inbox.close(lost, RECLAIM_MS).is_some());
+    assert_eq!(due(&mut inbox, RECLAIM_MS - 1), []);
+    let claims = due(&mut inbox, RECLAIM_MS);
+    assert_eq!(claims, [claim(1, 0, 1, 2)]);
 }
 
 #[test]
 fn the_same_instance_gets_its_own_back_at_once() {
     let mut inbox = inbox();
-    let lost = session(0);
-    inbox.open(lost.clone());
-    inbox.open(session(1));
+    let lost = open(&mut inbox, 0);
     deliver(&mut inbox, 0, 1);
-    assert!(inbox.close(&lost, RECLAIM_MS));
-    inbox.open(session(0));
-    let claims = inbox.due(5, &config(), false);
-    assert_eq!(claims.len(), 1);
-    assert_eq!(inbox.due(5 + RECLAIM_MS, &config(), false), [], "claimed once only");
+    assert!(inbox.close(lost, RECLAIM_MS).is_some());
+    let _ = open(&mut inbox, 0);
+    let claims = due(&mut inbox, 5);
+    assert_eq!(claims, [claim(0, 0, 1, 2)]);
+    assert_eq!(inbox.delivered_again(&instance(0), delivery(1, 2), Uuid::nil(), 100), 2);
+    assert_eq!(due(&mut inbox, 5 + RECLAIM_MS), [], "claimed once only");
 }
 
 #[test]
 fn a_session_that_holds_a_message_keeps_it_however_long() {
     let mut inbox = inbox();
-    inbox.open(session(0));
-    inbox.open(session(1));
+    let _ = open(&mut inbox, 0);
+    let _ = open(&mut inbox, 1);
     deliver(&mut inbox, 0, 1);
-    assert_eq!(inbox.due(RECLAIM_MS * 1000, &config(), false), []);
+    assert_eq!(due(&mut inbox, RECLAIM_MS * 1000), []);
 }
 
 #[test]
 fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
     let mut inbox = inbox();
-    inbox.open(session(0));
+    let _ = open(&mut inbox, 0);
     deliver(&mut inbox, 0, 1);
     let mut now_ms = 0;
     for attempt in 1..MAX_ATTEMPTS {
-        let nacked = inbox.nack(&instance(0), id(1), "later", true, now_ms, &config());
-        assert_eq!(nacked, Nacked::Retried(attempt));
+        let current = delivery(1, attempt.into());
+        let nacked = inbox.nack(&instance(0), current, ("later", true), now_ms, &config());
+        assert_eq!(nacked, Nacked::Retried(Held { message_id: Uuid::nil(), attempt }));
         let wait_ms = config().backoff_ms(attempt);
-        assert_eq!(inbox.due(now_ms + wait_ms - 1, &config(), false), []);
+        assert_eq!(due(&mut inbox, now_ms + wait_ms - 1), []);
         now_ms += wait_ms;
-        assert_eq!(inbox.due(now_ms, &config(), false).len(), 1);
-        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, Uuid::nil(), 100, 0);
+        assert_eq!(due(&mut inbox, now_ms), [claim(0, 0, 1, attempt + 1)]);
+        let next = delivery(1, u64::from(attempt) + 1);
+        assert_eq!(inbox.delivered_again(&instance(0), next, Uuid::nil(), 100), attempt + 1);
     }
-    let nacked = inbox.nack(&instance(0), id(1), "never", true, now_ms, &config());
-    assert_eq!(nacked, Nacked::Dead(MAX_ATTEMPTS));
+    let last = delivery(1, MAX_ATTEMPTS.into());
+    let nacked = inbox.nack(&instance(0), last, ("never", true), now_ms, &config());
+    assert_eq!(nacked, Nacked::Dead(Held { message_id: Uuid::nil(), attempt: MAX_ATTEMPTS }));
     assert_eq!(inbox.dead.len(), 1);
     assert_eq!(inbox.dead[0].reason, "never");
 }
@@ -174,71 +192,164 @@ fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
 fn a_message_that_kills_its_handler_each_time_dies_too() {
     let mut inbox = inbox();
     let mut now_ms = 0;
-    let mut current = session(0);
-    inbox.open(current.clone());
+    let mut current = open(&mut inbox, 0);
     deliver(&mut inbox, 0, 1);
-    for _ in 1..MAX_ATTEMPTS {
-        assert!(inbox.close(&current, now_ms + RECLAIM_MS));
+    for attempt in 1..MAX_ATTEMPTS {
+        assert!(inbox.close(current, now_ms + RECLAIM_MS).is_some());
         now_ms += 1;
-        current = session(0);
-        inbox.open(current.clone());
-        assert_eq!(inbox.due(now_ms, &config(), false).len(), 1);
-        inbox.delivered_again(&instance(0), Place::Shared, id(1).entry, Uuid::nil(), 100, 0);
+        current = open(&mut inbox, 0);
+        assert_eq!(due(&mut inbox, now_ms).len(), 1);
+        let next = delivery(1, u64::from(attempt) + 1);
+        assert_eq!(inbox.delivered_again(&instance(0), next, Uuid::nil(), 100), attempt + 1);
     }
-    assert!(inbox.close(&current, now_ms + RECLAIM_MS));
-    inbox.open(session(0));
-    assert_eq!(inbox.due(now_ms, &config(), false), []);
+    assert!(inbox.close(current, now_ms + RECLAIM_MS).is_some());
+    let _ = open(&mut inbox, 0);
+    assert_eq!(due(&mut inbox, now_ms), []);
     assert_eq!(inbox.dead.len(), 1);
     assert_eq!(inbox.dead[0].reason, "max_attempts");
 }
 
 #[test]
-fn a_claim_lost_with_the_connection_is_made_again() {
+fn a_plan_that_comes_to_nothing_leaves_everything_as_it_was() {
     let mut inbox = inbox();
-    inbox.open(session(0));
+    let _ = open(&mut inbox, 0);
     deliver(&mut inbox, 0, 1);
-    assert_eq!(inbox.nack(&instance(0), id(1), "", true, 0, &config()), Nacked::Retried(1));
-    assert_eq!(inbox.due(10, &config(), false).len(), 1);
-    inbox.claims_lost(20);
-    assert_eq!(inbox.due(20, &config(), false).len(), 1);
+    assert!(matches!(inbox.nack(&instance(0), id(1), ("", true), 0, &config()), Nacked::Retried(_)));
+    for _ in 0..3 {
+        assert_eq!(due(&mut inbox, 10), [claim(0, 0, 1, 2)]);
+    }
+    // Redis refused it: due again later.
+    let key = EntryKey { owner: None, entry: id(1).entry };
+    inbox.not_claimed(&key, NotClaimed::Refused { retry_at_ms: 50 });
+    assert_eq!(due(&mut inbox, 49), []);
+    assert_eq!(due(&mut inbox, 50), [claim(0, 0, 1, 2)]);
+    // Another server has it.
+    inbox.not_claimed(&key, NotClaimed::Settled);
+    assert_eq!(due(&mut inbox, 50), []);
+    assert_eq!(inbox.tracked(), 0);
+}
+
+#[test]
+fn a_settlement_of_an_earlier_delivery_changes_nothing_of_a_later_one() {
+    let mut inbox = inbox();
+    let lost = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    assert!(inbox.close(lost, RECLAIM_MS).is_some());
+    let _ = open(&mut inbox, 0);
+    assert_eq!(due(&mut inbox, 1).len(), 1);
+    assert_eq!(inbox.delivered_again(&instance(0), delivery(1, 2), Uuid::nil(), 100), 2);
+    assert!(inbox.ack(&instance(0), id(1)).is_none());
+    assert_eq!(inbox.nack(&instance(0), id(1), ("late", false), 1, &config()), Nacked::Unknown);
+    assert_eq!(inbox.held(&instance(0), id(1)), None);
+    assert!(inbox.dead.is_empty());
+    assert!(inbox.ack(&instance(0), delivery(1, 2)).is_some());
 }
 
 #[test]
 fn a_reply_waits_for_its_instance_and_blocks_nobody() {
     let mut inbox = inbox();
-    let lost = session(0);
-    inbox.open(lost.clone());
-    inbox.open(session(1));
-    inbox.delivered_new(&instance(0), Place::Own, EntryId { ms: 1, seq: 0 }, Uuid::nil(), 10, 0);
+    let lost = open(&mut inbox, 0);
+    let _ = open(&mut inbox, 1);
+    let reply = DeliveryId { source: Source::Own, entry: EntryId { ms: 1, seq: 0 }, token: 1 };
+    inbox.delivered_new(&instance(0), reply, Uuid::nil(), 10);
     deliver(&mut inbox, 0, 2);
-    assert!(inbox.close(&lost, RECLAIM_MS));
-    let claims = inbox.due(RECLAIM_MS, &config(), false);
-    assert_eq!(
-        claims,
-        [Claim { instance: instance(1), place: Place::Shared, entries: vec![id(2).entry], min_idle_ms: 0 }]
-    );
+    assert!(inbox.close(lost, RECLAIM_MS).is_some());
+    assert_eq!(due(&mut inbox, RECLAIM_MS), [claim(1, 0, 2, 2)]);
+}
+
+fn line(entry: u64, consumer: &str, idle_ms: u64) -> PendingEntry {
+    PendingEntry { id: id(entry).entry, consumer: consumer.to_owned(), idle_ms, deliveries: 1 }
+}
+
+fn entries(claims: &[Claim]) -> Vec<(u64, u32)> {
+    let entries = claims.iter().flat_map(|claim| &claim.entries);
+    let mut entries: Vec<(u64, u32)> = entries.map(|(entry, attempt)| (entry.ms, *attempt)).collect();
+    entries.sort_unstable();
+    entries
 }
 
 #[test]
-fn what_an_earlier_server_left_pending_is_taken_up() {
+fn entries_that_an_earlier_server_left_pending_are_adopted() {
     let mut inbox = inbox();
-    inbox.open(session(1));
-    let line = |entry: u64, consumer: &str, idle_ms| PendingEntry {
-        id: id(entry).entry,
-        consumer: consumer.to_owned(),
-        idle_ms,
-        deliveries: 1,
-    };
-    inbox.adopt(None, &line(1, "a-i0", RECLAIM_MS), 0, &config());
-    inbox.adopt(None, &line(2, "a-i0", RECLAIM_MS - 100), 0, &config());
-    inbox.adopt(None, &line(3, "a-i1", 0), 0, &config());
-    inbox.adopt(None, &line(4, "other", 99_999), 0, &config());
-    let entries =
-        |claims: Vec<Claim>| claims.into_iter().flat_map(|c| c.entries).map(|e| e.ms).collect::<Vec<_>>();
-    let mut now = entries(inbox.due(0, &config(), false));
-    now.sort_unstable();
-    assert_eq!(now, [1, 3]);
-    assert_eq!(entries(inbox.due(100, &config(), false)), [2]);
+    let _ = open(&mut inbox, 1);
+    let scan = inbox.begin_scan();
+    for line in [
+        line(1, "a-i0", RECLAIM_MS),
+        line(2, "a-i0", RECLAIM_MS - 100),
+        line(3, "a-i1", 0),
+        line(4, "other", 99_999),
+    ] {
+        inbox.adopt(None, &line, scan, 0, &config());
+    }
+    assert_eq!(inbox.end_scan(None, scan), 0);
+    assert_eq!(entries(&due(&mut inbox, 0)), [(1, 2), (3, 2)]);
+    assert_eq!(entries(&due(&mut inbox, 100)), [(1, 2), (2, 2), (3, 2)]);
+}
+
+#[test]
+fn an_instance_that_was_seen_to_leave_has_the_whole_time_to_return() {
+    let mut inbox = inbox();
+    let _ = open(&mut inbox, 1);
+    let _ = inbox.gone.insert(instance(0), Gone { since_ms: Some(500), clear_at_ms: 9000 });
+    let scan = inbox.begin_scan();
+    // Its handler had the message long before.
+    inbox.adopt(None, &line(1, "a-i0", RECLAIM_MS * 50), scan, 500, &config());
+    assert_eq!(due(&mut inbox, 500 + RECLAIM_MS - 1), []);
+    assert_eq!(due(&mut inbox, 500 + RECLAIM_MS).len(), 1);
+}
+
+#[test]
+fn a_read_whose_answer_was_lost_was_no_delivery() {
+    let mut inbox = inbox();
+    let _ = open(&mut inbox, 0);
+    inbox.mark_unverified();
+    let scan = inbox.begin_scan();
+    inbox.adopt(None, &line(1, "a-i0", 5), scan, 0, &config());
+    let _ = inbox.end_scan(None, scan);
+    assert!(inbox.verified);
+    assert_eq!(entries(&due(&mut inbox, 0)), [(1, 1)]);
+}
+
+#[test]
+fn a_delivery_that_redis_does_not_list_is_settled_and_gives_its_credit_back() {
+    let mut inbox = inbox();
+    let _ = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    deliver(&mut inbox, 0, 2);
+    inbox.mark_unverified();
+    let scan = inbox.begin_scan();
+    inbox.adopt(None, &line(2, "a-i0", 5), scan, 0, &config());
+    // Read while the scan was under way.
+    deliver(&mut inbox, 0, 3);
+    assert_eq!(inbox.end_scan(None, scan), 1);
+    assert_eq!(inbox.held(&instance(0), id(1)), None);
+    assert!(inbox.held(&instance(0), id(2)).is_some() && inbox.held(&instance(0), id(3)).is_some());
+    assert_eq!(inbox.consumer(&instance(0)).unwrap().in_flight, 2);
+}
+
+#[test]
+fn a_message_whose_time_has_not_come_was_not_delivered() {
+    let mut inbox = inbox();
+    let _ = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    inbox.postponed(&instance(0), id(1), 70);
+    assert_eq!(inbox.recounts.len(), 1);
+    assert_eq!(inbox.count_of(&inbox.recounts[0]), Some((&instance(0), 0)));
+    assert_eq!(due(&mut inbox, 69), []);
+    assert_eq!(due(&mut inbox, 70), [claim(0, 0, 1, 1)]);
+}
+
+#[test]
+fn nothing_that_waits_is_remembered_where_nobody_is_connected() {
+    let mut inbox = inbox();
+    let lost = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    deliver(&mut inbox, 0, 2);
+    assert!(inbox.ack(&instance(0), id(2)).is_some());
+    assert!(inbox.close(lost, RECLAIM_MS).is_some());
+    inbox.forget_waiting();
+    assert_eq!(inbox.tracked(), 1, "acknowledged, and still in Redis");
+    assert_eq!(inbox.next_due_ms(), None);
 }
 
 /// One step of a random life.
@@ -272,16 +383,26 @@ proptest! {
     fn no_message_is_forgotten_and_no_credit_leaks(steps in proptest::collection::vec(step(), 1..120)) {
         let config = config();
         let mut inbox = inbox();
-        let mut sessions: HashMap<usize, Arc<Session>> = HashMap::new();
+        let mut sessions: HashMap<usize, SessionKey> = HashMap::new();
         let mut holder: HashMap<u64, usize> = HashMap::new();
+        // Each delivery has an id of its own.
+        let mut tokens: HashMap<u64, u64> = HashMap::new();
         let mut acked = std::collections::BTreeSet::new();
         let (mut now_ms, mut next_entry) = (0u64, 0u64);
 
-        fn settle(inbox: &mut Inbox, config: &Delivery, now_ms: u64, holder: &mut HashMap<u64, usize>) {
-            for claim in inbox.due(now_ms, config, false) {
+        fn settle(
+            inbox: &mut Inbox,
+            now_ms: u64,
+            holder: &mut HashMap<u64, usize>,
+            tokens: &mut HashMap<u64, u64>,
+        ) {
+            for claim in due(inbox, now_ms) {
                 let n: usize = claim.instance.as_str()[1..].parse().unwrap();
-                for entry in claim.entries {
-                    inbox.delivered_again(&claim.instance, claim.place, entry, Uuid::nil(), 100, 0);
+                for (entry, _) in claim.entries {
+                    let token = tokens.entry(entry.ms).or_insert(1);
+                    *token += 1;
+                    let id = delivery(entry.ms, *token);
+                    let _ = inbox.delivered_again(&claim.instance, id, Uuid::nil(), 100);
                     assert!(holder.insert(entry.ms, n).is_none(), "entry {} is with two", entry.ms);
                 }
             }
@@ -291,32 +412,34 @@ proptest! {
             match step {
                 Step::Open(n) => {
                     if let std::collections::hash_map::Entry::Vacant(slot) = sessions.entry(n) {
-                        inbox.open(slot.insert(session(n)).clone());
+                        let _ = slot.insert(open(&mut inbox, n));
                     }
                 }
                 Step::Close(n) => {
                     if let Some(session) = sessions.remove(&n) {
-                        prop_assert!(inbox.close(&session, now_ms + RECLAIM_MS));
+                        prop_assert!(inbox.close(session, now_ms + RECLAIM_MS).is_some());
                         holder.retain(|_, h| *h != n);
                     }
                 }
                 Step::Read => {
-                    inbox.added(100);
-                    let reads = inbox.reads(&config);
-                    for read in reads {
+                    inbox.added(1, 100);
+                    for read in reads(&mut inbox) {
                         let n: usize = read.instance.as_str()[1..].parse().unwrap();
-                        let got = usize::from(read.place == Place::Shared && read.count > 0);
+                        let got = usize::from(read.source == Source::Shared && read.count > 0);
                         for _ in 0..got {
-                            inbox.delivered_new(&read.instance, read.place, id(next_entry).entry, Uuid::nil(), 100, 0);
+                            inbox.delivered_new(&read.instance, id(next_entry), Uuid::nil(), 100);
                             prop_assert!(holder.insert(next_entry, n).is_none());
                             next_entry += 1;
                         }
-                        inbox.read_answered(&read.instance, read.place, read.count, got);
+                        inbox.read_answered(&read.instance, read.source, read.count, got);
                     }
                 }
                 Step::Ack(n, entry) => {
                     let known = holder.get(&entry) == Some(&n);
-                    prop_assert_eq!(inbox.ack(&instance(n), id(entry)).is_some(), known);
+                    let current = delivery(entry, tokens.get(&entry).copied().unwrap_or(1));
+                    // An id of an earlier, or of no delivery.
+                    prop_assert!(inbox.ack(&instance(n), delivery(entry, current.token - 1)).is_none());
+                    prop_assert_eq!(inbox.ack(&instance(n), current).is_some(), known);
                     if known {
                         let _ = holder.remove(&entry);
                         let _ = acked.insert(entry);
@@ -324,7 +447,8 @@ proptest! {
                 }
                 Step::Nack(n, entry, retryable) => {
                     let known = holder.get(&entry) == Some(&n);
-                    let nacked = inbox.nack(&instance(n), id(entry), "r", retryable, now_ms, &config);
+                    let current = delivery(entry, tokens.get(&entry).copied().unwrap_or(1));
+                    let nacked = inbox.nack(&instance(n), current, ("r", retryable), now_ms, &config);
                     prop_assert_eq!(nacked != Nacked::Unknown, known);
                     if known {
                         let _ = holder.remove(&entry);
@@ -333,16 +457,14 @@ proptest! {
                 Step::Time(ms) => now_ms += ms,
                 Step::ConnectionLost => {
                     // Claims that were under way never reached anybody.
-                    for claim in inbox.due(now_ms, &config, false) {
-                        let _ = claim;
-                    }
-                    inbox.claims_lost(now_ms);
+                    let _ = due(&mut inbox, now_ms);
+                    inbox.mark_unverified();
                 }
             }
-            settle(&mut inbox, &config, now_ms, &mut holder);
+            settle(&mut inbox, now_ms, &mut holder, &mut tokens);
             for n in sessions.keys() {
                 let held = holder.values().filter(|h| *h == n).count();
-                let slot = inbox.slot(&instance(*n)).unwrap();
+                let slot = inbox.consumer(&instance(*n)).unwrap();
                 prop_assert_eq!(slot.in_flight, held, "credit of i{}", n);
                 prop_assert!(held <= config.max_in_flight);
             }
@@ -350,14 +472,15 @@ proptest! {
 
         // Calm: one instance that acknowledges everything.
         if !sessions.contains_key(&9) {
-            inbox.open(session(9));
+            let _ = open(&mut inbox, 9);
         }
         for _ in 0..200 {
             now_ms += RECLAIM_MS;
-            settle(&mut inbox, &config, now_ms, &mut holder);
+            settle(&mut inbox, now_ms, &mut holder, &mut tokens);
             let all: Vec<(u64, usize)> = holder.drain().collect();
             for (entry, n) in all {
-                prop_assert!(inbox.ack(&instance(n), id(entry)).is_some());
+                let current = delivery(entry, tokens.get(&entry).copied().unwrap_or(1));
+                prop_assert!(inbox.ack(&instance(n), current).is_some());
                 let _ = acked.insert(entry);
             }
         }

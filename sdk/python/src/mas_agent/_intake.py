@@ -44,7 +44,7 @@ class Intake:
         self._handlers = handlers
         self._fallback = fallback
         self._slots = asyncio.Semaphore(concurrency)
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, tuple[Message, asyncio.Task[None]]] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
         self._stopping = False
         self._link: Link
@@ -58,17 +58,19 @@ class Intake:
     def take(self, delivery: pb.Delivery) -> None:
         """A delivery has arrived."""
         delivery_id = delivery.delivery_id
-        if delivery_id in self._done:
-            # Only the acknowledgement was lost.
-            self._ack(delivery_id)
-            return
-        if delivery_id in self._running:
-            return
         try:
             message = Message._read(delivery, self._calls)
         except (ValueError, KeyError) as error:
             log.error("an envelope that cannot be read: %s", error)
             self._nack(delivery_id, f"invalid_envelope:{type(error).__name__}", False)
+            return
+        if message.id in self._done:
+            # Only the acknowledgement was lost.
+            self._ack(delivery_id)
+            return
+        if message.id in self._running:
+            # Its handler acknowledges by the newest delivery: no other counts any more.
+            self._running[message.id][0]._delivery_id = delivery_id
             return
         if message.is_reply:
             # Replies go to their request, not through the handlers.
@@ -77,13 +79,13 @@ class Intake:
         elif not self._stopping:
             # While stopping the server keeps it for the next session.
             task = asyncio.create_task(self._handle(message), name=f"mas-agent {message.type}")
-            self._running[delivery_id] = task
+            self._running[message.id] = (message, task)
 
     async def drain(self, timeout: float) -> None:
         """Lets handlers finish, until ``timeout``; then they are cancelled and their messages stay with the
         server."""
         self._stopping = True
-        tasks = set(self._running.values()) - {asyncio.current_task()}
+        tasks = {task for _, task in self._running.values()} - {asyncio.current_task()}
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=timeout)
@@ -94,19 +96,17 @@ class Intake:
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _handle(self, message: Message) -> None:
-        delivery_id = message._delivery_id
         try:
             async with self._slots:
                 await self._run(message)
         finally:
-            self._running.pop(delivery_id, None)
+            self._running.pop(message.id, None)
 
     async def _run(self, message: Message) -> None:
-        delivery_id = message._delivery_id
         handler = self._handlers.get(message.type, self._fallback)
         if handler is None:
             log.warning("no handler for %r from %s", message.type, message.sender)
-            self._nack(delivery_id, f"no_handler:{message.type}", False)
+            self._nack(message._delivery_id, f"no_handler:{message.type}", False)
             return
         try:
             if handler.model is None:
@@ -118,14 +118,14 @@ class Intake:
         except Exception as error:
             self._failed(message, error, handler)
             return
-        self._finish(delivery_id)
+        self._finish(message.id)
         if not message._settled:
-            self._ack(delivery_id)
+            self._ack(message._delivery_id)
 
     def _failed(self, message: Message, error: Exception, handler: Handler) -> None:
         if message._settled:
             # It was committed: it is handled, whatever came after.
-            self._finish(message._delivery_id)
+            self._finish(message.id)
             log.error("%s %s: failed after its commit", message.type, message.id, exc_info=error)
             return
         retryable = isinstance(error, (Retry, *PASSING, *handler.retry_on)) and not isinstance(error, Reject)
@@ -136,8 +136,8 @@ class Intake:
             log.error("%s %s from %s failed", message.type, message.id, message.sender, exc_info=error)
         self._nack(message._delivery_id, reason, retryable)
 
-    def _finish(self, delivery_id: str) -> None:
-        self._done[delivery_id] = None
+    def _finish(self, message_id: str) -> None:
+        self._done[message_id] = None
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
 

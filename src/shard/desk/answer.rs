@@ -1,0 +1,58 @@
+//! Where a job's outcome goes: back to a unary call, or onto the session's stream.
+
+use std::sync::Arc;
+
+use super::outbox::Outbound;
+use super::outcome::{Declined, Outcome};
+use super::session::Session;
+use crate::refusal::Refusal;
+
+/// Where a job's outcome goes.
+pub enum Answer<T> {
+    /// To a unary call.
+    Call(Box<dyn FnOnce(Result<T, Declined>) + Send>),
+    /// To the session that submitted it.
+    Stream {
+        /// Which.
+        session: Arc<Session>,
+        /// The client's name for it.
+        reference: u64,
+        /// What the result is called on the stream.
+        name: fn(T) -> Outcome,
+    },
+}
+
+impl<T> Answer<T> {
+    /// Tells of a change that happened: that it lasts only where that is `assured`. See [`put`](Self::put).
+    #[must_use]
+    pub fn done(self, done: T, assured: bool) -> Option<Arc<Session>> {
+        self.put(if assured { Ok(done) } else { Err(Refusal::COMMIT_UNKNOWN.into()) })
+    }
+
+    /// Tells whoever asked.
+    pub fn send(self, result: Result<T, Declined>) {
+        if let Some(session) = self.put(result) {
+            session.outbox.wake();
+        }
+    }
+
+    /// Tells whoever asked; a caller that is gone needs no answer. The session that comes back still has to be
+    /// woken: a worker does that once for all that it has for it.
+    #[must_use]
+    pub fn put(self, result: Result<T, Declined>) -> Option<Arc<Session>> {
+        match self {
+            Self::Call(answer) => {
+                answer(result);
+                None
+            }
+            Self::Stream { session, reference, name } => {
+                let outcome = match result {
+                    Ok(success) => name(success),
+                    Err(declined) => Outcome::Declined(declined),
+                };
+                let unannounced = session.outbox.push(Outbound::Result { reference, outcome });
+                unannounced.then_some(session)
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Messages to a worker that are not work: they are taken whatever its load is.
+
+use std::sync::Arc;
+
+use super::session_key::SessionKey;
+use super::settings::Settings;
+use crate::audit::OperatorEvent;
+use crate::ids::{AgentId, InstanceId, ServerId};
+
+/// Which session of which agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionName {
+    /// The agent: its home worker has the session.
+    pub agent: AgentId,
+    /// The session.
+    pub key: SessionKey,
+}
+
+/// A message to a worker.
+pub enum Control {
+    /// The session has acks or nacks for the worker to take.
+    Settlements(SessionName),
+    /// The session's stream ended.
+    Closed(SessionName),
+    /// An agent's inbox holds something that another server put there.
+    News(AgentId),
+    /// An instance of this agent has a session on that server now.
+    OpenedElsewhere(AgentId, ServerId),
+    /// An instance of the agent left another server.
+    Left(AgentId, InstanceId),
+    /// An instance of the agent was on a server that is gone.
+    Orphaned(AgentId, InstanceId, ServerId),
+    /// An agent's circuit opened, or closed, on another server.
+    Circuit(AgentId, bool),
+    /// A handler of the agent failed on another server.
+    Failed(AgentId),
+    /// News of other servers may have been missed: read from Redis again what they tell.
+    Resync,
+    /// Another deny-list is in force: look at the sessions' certificates now.
+    CheckCertificates,
+    /// Decide by these settings from now on.
+    Reload(Arc<Settings>),
+    /// Put this on record with the next commit.
+    Record(OperatorEvent),
+    /// Finish what was accepted, end all sessions, stop.
+    Stop,
+}

@@ -1,0 +1,24 @@
+//! What completion-queue threads and workers share: jobs and their outcomes, sessions, mailboxes, the directory, the
+//! settings in force. Knows no worker and no inbox.
+//!
+//! * [`job`], [`outcome`], [`answer`]: work, its result, and the way back to the caller.
+//! * [`mailbox`], [`control`]: the way to a worker.
+//! * [`session`], [`outbox`], [`delivery`]: one agent process' stream.
+//! * [`directory`]: the connected instances, on this server and on others.
+//! * [`settings`], [`shared`]: the configuration in force, and everything else that all threads see.
+
+pub mod answer;
+pub mod control;
+pub mod delivery;
+pub mod directory;
+pub mod job;
+pub mod mailbox;
+pub mod outbox;
+pub mod outcome;
+pub mod session;
+pub mod session_key;
+pub mod settings;
+pub mod shared;
+
+/// The sending side of a worker's mailbox.
+pub type WorkerMailbox = mailbox::Mailbox<job::Job, control::Control>;

@@ -1,0 +1,147 @@
+//! Everything that all threads of one server see.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use crossbeam_channel::Receiver;
+
+use super::WorkerMailbox;
+use super::control::Control;
+use super::directory::Directory;
+use super::settings::Settings;
+use crate::audit::tap::Committed;
+use crate::audit::{Board, Tap};
+use crate::certs::Revocations;
+use crate::config::{Config, Durability};
+use crate::ids::{AgentId, ServerId};
+use crate::store::Endpoint;
+
+/// What every worker and every completion-queue thread of one server shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Replaced as a whole by a reload.
+    settings: RwLock<Arc<Settings>>,
+    /// Certificates that are no good any more.
+    revoked: RwLock<Arc<Revocations>>,
+    /// Who is connected.
+    pub directory: Directory,
+    /// This run of this server.
+    pub server: ServerId,
+    /// Other servers on this Redis.
+    peers: AtomicUsize,
+    /// Where committed records are handed to their copy in a file, and what runs out there; absent: no copy.
+    pub tap: Option<(Arc<Tap>, Receiver<Committed>)>,
+    /// Targets whose circuits are not closed: what the home worker knows, for commits made elsewhere.
+    circuits: RwLock<HashSet<AgentId>>,
+    /// How each worker is reached; set once they run.
+    mailboxes: OnceLock<Vec<WorkerMailbox>>,
+    /// Where the audit lanes stand, and whether anything may be admitted.
+    pub board: Board,
+    /// How long an idle worker looks for work before it sleeps, in microseconds.
+    pub spin_us: u64,
+    /// Where Redis is.
+    pub redis: Endpoint,
+    /// What must hold of a commit before it is answered.
+    pub durability: Durability,
+    /// Whether Redis has too little room for more.
+    storage_full: AtomicBool,
+}
+
+impl Shared {
+    /// The shared part of a server that runs `config`.
+    pub fn new(config: &Config, server: ServerId, peers: usize) -> Self {
+        Self {
+            server,
+            peers: AtomicUsize::new(peers),
+            circuits: RwLock::default(),
+            mailboxes: OnceLock::new(),
+            settings: RwLock::new(Arc::new(Settings::new(config, None))),
+            revoked: RwLock::default(),
+            directory: Directory::default(),
+            tap: config.audit.file_path.is_some().then(|| {
+                let (tap, feed) = Tap::new();
+                (Arc::new(tap), feed)
+            }),
+            board: Board::default(),
+            spin_us: config.spin_us,
+            redis: Endpoint::new(&config.redis),
+            durability: config.redis.durability,
+            storage_full: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a target's circuit is known not to be closed.
+    pub fn is_circuit_open(&self, agent: &str) -> bool {
+        self.circuits.read().unwrap_or_else(PoisonError::into_inner).contains(agent)
+    }
+
+    /// A target's circuit opened, or closed.
+    pub fn set_circuit(&self, agent: &AgentId, open: bool) {
+        let mut circuits = self.circuits.write().unwrap_or_else(PoisonError::into_inner);
+        if open {
+            let _ = circuits.insert(agent.clone());
+        } else {
+            let _ = circuits.remove(agent);
+        }
+    }
+
+    /// Tells an agent's home worker.
+    pub fn tell(&self, agent: &AgentId, control: Control) {
+        let mailboxes = self.mailboxes.get().map_or(&[][..], Vec::as_slice);
+        let home = usize::from(agent.route_hash()) % mailboxes.len().max(1);
+        if let Some(mailbox) = mailboxes.get(home) {
+            mailbox.line().tell(control);
+        }
+    }
+
+    /// Sets the way to each worker, once: a start that fails before is tried again.
+    pub fn set_mailboxes(&self, mailboxes: Vec<WorkerMailbox>) {
+        let _ = self.mailboxes.set(mailboxes);
+    }
+
+    /// Another server has joined; the membership's next look sets the exact number.
+    pub fn peer_joined(&self) {
+        let _ = self.peers.fetch_max(1, Ordering::Relaxed);
+    }
+
+    /// This many other servers are on this Redis.
+    pub fn set_peers(&self, count: usize) {
+        self.peers.store(count, Ordering::Relaxed);
+    }
+
+    /// Whether Redis has too little room for more.
+    pub fn is_storage_full(&self) -> bool {
+        self.storage_full.load(Ordering::Relaxed)
+    }
+
+    /// Redis has too little room for more, or has room again.
+    pub fn set_storage_full(&self, full: bool) {
+        self.storage_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Puts other settings in force.
+    pub fn set_settings(&self, settings: Arc<Settings>) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Whether other servers are on this Redis.
+    pub fn has_peers(&self) -> bool {
+        self.peers.load(Ordering::Relaxed) > 0
+    }
+
+    /// The deny-list in force.
+    pub fn revoked(&self) -> Arc<Revocations> {
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another deny-list in force: for new calls at once, for open sessions within a second.
+    pub fn set_revoked(&self, list: Revocations) {
+        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,97 @@
+//! One entry of an inbox's stream, as its home worker tracks it.
+
+use uuid::Uuid;
+
+use crate::ids::InstanceId;
+use crate::shard::desk::delivery::Source;
+use crate::store::answers::EntryId;
+use crate::store::dead_letters::{Failure, MAX_HISTORY};
+
+/// Bytes of each reason that an entry remembers.
+const MAX_FAILURE_BYTES: usize = 256;
+
+/// Where an entry lives: in the shared inbox, or in one instance's own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryKey {
+    /// The instance whose own inbox it is in; `None`: the shared one.
+    pub owner: Option<InstanceId>,
+    /// The entry.
+    pub entry: EntryId,
+}
+
+impl EntryKey {
+    /// The entry that an instance names.
+    pub fn of(instance: &InstanceId, source: Source, entry: EntryId) -> Self {
+        let owner = match source {
+            Source::Shared => None,
+            Source::Own => Some(instance.clone()),
+        };
+        Self { owner, entry }
+    }
+
+    /// The inbox it is in, as its holder sees it.
+    pub fn source(&self) -> Source {
+        if self.owner.is_some() { Source::Own } else { Source::Shared }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// With its holder, who has a session, by the delivery of this token.
+    InFlight { token: u64 },
+    /// For another delivery, not before `due_ms`. `lost`: because its holder's session ended.
+    Waiting { due_ms: u64, lost: bool },
+    /// For another delivery as soon as somebody can take it.
+    Due,
+    /// Acknowledged or a dead letter, not yet removed from Redis.
+    Leaving,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub state: State,
+    /// Deliveries so far, counted by the servers.
+    pub attempts: u32,
+    /// The instance that holds it in Redis' pending entries list.
+    pub holder: InstanceId,
+    pub bytes: usize,
+    /// Which message it is; nil before this worker has seen it.
+    pub message_id: Uuid,
+    /// How its deliveries failed, as far as this worker has seen it; the last [`MAX_HISTORY`].
+    pub failures: Vec<Failure>,
+    /// The last scan of the pending entries list that showed it, or that was under way when it was delivered.
+    pub seen: u32,
+}
+
+impl Entry {
+    pub(super) fn failed(&mut self, reason: &str) {
+        let mut end = reason.len().min(MAX_FAILURE_BYTES);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        if self.failures.len() == MAX_HISTORY {
+            drop(self.failures.remove(0));
+        }
+        let reason = reason.get(..end).unwrap_or_default().to_owned();
+        self.failures.push(Failure { attempt: self.attempts, reason });
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        matches!(self.state, State::InFlight { .. })
+    }
+}
+
+/// An entry on its way to the dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Which.
+    pub key: EntryKey,
+    /// Who held it last.
+    pub holder: InstanceId,
+    /// Deliveries it had.
+    pub attempts: u32,
+    /// Why.
+    pub reason: String,
+    /// How its last deliveries failed, as far as is known.
+    pub history: Vec<Failure>,
+}

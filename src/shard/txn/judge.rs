@@ -1,0 +1,146 @@
+//! The verdict on a message or a reply: payload checks, the policy pipeline, room in the inbox. Judging changes
+//! nothing but counts of the rate limit, which are taken back with the verdict that is dropped.
+
+use super::facts::Remembered;
+use super::message::Sender;
+use super::reply::Addressee;
+use super::transaction::Transaction;
+use crate::audit::Decision;
+use crate::ids::AgentId;
+use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
+use crate::refusal::Refusal;
+use crate::shard::desk::job::{Post, Response};
+
+/// What was decided on a message, ready for the record.
+pub(super) struct Judged {
+    pub decision: Decision,
+    pub rule: RuleName,
+    pub refusal: Option<Refusal>,
+    pub findings: String,
+    pub redacted: Option<String>,
+    /// Its count against its sender's rate.
+    pub counted: Option<Counted>,
+}
+
+impl Judged {
+    fn new(policy: &Policy, verdict: Verdict, sender: Option<&AgentId>) -> Self {
+        let counted = sender.filter(|_| verdict.counted).and_then(|sender| policy.agent(sender.as_str()));
+        Self {
+            decision: verdict.decision,
+            rule: verdict.rule.name(),
+            refusal: verdict.refusal(),
+            counted: counted.map(|card| card.counted()),
+            findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
+            redacted: verdict.findings.and_then(|scan| scan.redacted),
+        }
+    }
+
+    /// Refused before the pipeline, or behind it.
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self { decision: Decision::Refused, refusal: Some(refusal), ..Self::allowed(RuleName::default()) }
+    }
+
+    /// Allowed without the pipeline, by this rule.
+    pub(super) fn allowed(rule: RuleName) -> Self {
+        Self {
+            decision: Decision::Allowed,
+            rule,
+            refusal: None,
+            counted: None,
+            findings: String::new(),
+            redacted: None,
+        }
+    }
+}
+
+impl Transaction<'_> {
+    /// The first message with this idempotency key, if this is not the first.
+    pub(super) fn remembered(&self, sender: &AgentId, post: &Post) -> Result<Option<Remembered>, Refusal> {
+        let Some(key) = &post.idempotency_key else {
+            return Ok(None);
+        };
+        match self.facts.remembered.get(&(sender.clone(), key.clone())) {
+            Some(Some(first)) if first.digest == Remembered::digest_of(post) => Ok(Some(first.clone())),
+            Some(Some(_)) => Err(Refusal::IDEMPOTENCY_KEY_REUSED),
+            Some(None) | None => Ok(None),
+        }
+    }
+
+    /// Judges a message.
+    pub(super) fn judge_post(&mut self, sender: Sender<'_>, post: &Post) -> Judged {
+        let settings = self.settings;
+        if let Err(refusal) = check_payload(&settings.limits, &post.message_type, &post.data_json) {
+            return Judged::refused(refusal);
+        }
+        let inbox = self.inboxes.get(post.target.as_str());
+        // Open, as far as this round is concerned, where another worker or server makes the trials.
+        let elsewhere = self.facts.trials_elsewhere.contains(post.target.as_str())
+            || (inbox.is_none() && self.shared.is_circuit_open(&post.target));
+        let waiting = elsewhere.then(|| Breaker::reopened(self.now.mono_ms));
+        let breaker =
+            waiting.as_ref().or(self.trials.get(post.target.as_str())).or(inbox.map(|inbox| &inbox.breaker));
+        let message = Message {
+            sender: sender.agent(),
+            target: &post.target,
+            message_type: &post.message_type,
+            data_json: &post.data_json,
+        };
+        let verdict = settings.policy.check(message, breaker, self.now, self.scratch);
+        let mut judged = Judged::new(&settings.policy, verdict, Some(sender.agent()));
+        if judged.refusal.is_some() {
+            return judged;
+        }
+        if let Err(refusal) = self.check_room(&post.target) {
+            (judged.decision, judged.refusal) = (Decision::Refused, Some(refusal));
+            return judged;
+        }
+        // In half-open the next message of this round has to wait for this trial.
+        if let (Some(config), Some(breaker), Some(inbox)) = (settings.policy.breaker(), breaker, inbox)
+            && breaker.circuit(config, self.now.mono_ms) == Circuit::HalfOpen
+        {
+            let mut breaker = breaker.clone();
+            breaker.admitted(config, self.now.mono_ms);
+            let _ = self.trials.insert(inbox.agent.clone(), breaker);
+        }
+        judged
+    }
+
+    /// Whether the target's inbox takes one more.
+    fn check_room(&self, target: &str) -> Result<(), Refusal> {
+        let len = match self.inboxes.get(target) {
+            Some(inbox) => inbox.len,
+            // Another worker's inbox: its length was read for this round.
+            None => self.facts.lengths.get(target).copied().unwrap_or(0),
+        };
+        if len + self.added_to(target) >= self.settings.limits.max_queue_len {
+            return Err(Refusal::QUEUE_FULL);
+        }
+        let offline = || AgentId::parse(target).is_none_or(|agent| !self.shared.directory.is_active(&agent));
+        if !self.settings.delivery.queue_offline && offline() {
+            return Err(Refusal::TARGET_OFFLINE);
+        }
+        Ok(())
+    }
+
+    /// Judges a reply: its request is its permission.
+    pub(super) fn judge_reply(
+        &mut self,
+        addressee: &Result<Addressee, Refusal>,
+        response: &Response,
+    ) -> Judged {
+        match addressee {
+            Ok(_) => {
+                let policy = &self.settings.policy;
+                let verdict = policy.check_reply(&response.message_type, &response.data_json, self.scratch);
+                Judged::new(policy, verdict, None)
+            }
+            Err(refusal) => {
+                let mut judged = Judged::refused(*refusal);
+                if *refusal == Refusal::REPLY_SENDER_MISMATCH {
+                    judged.decision = Decision::AuthzDenied;
+                }
+                judged
+            }
+        }
+    }
+}

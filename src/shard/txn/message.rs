@@ -1,0 +1,170 @@
+//! A message: judged, recorded, and added to its target's inbox.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::facts::{PendingRequest, Remembered};
+use super::judge::Judged;
+use super::transaction::{Ruling, Success, Transaction, cut};
+use crate::audit::record::REPETITION_RULE;
+use crate::audit::{Action, Fields};
+use crate::envelope::{Envelope, Trace, new_message_id};
+use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::refusal::Refusal;
+use crate::shard::desk::job::{Caller, MessageJob, Post};
+use crate::shard::desk::outcome::Accepted;
+use crate::store::keys;
+
+/// Who sends: the parts that every message of a job shares.
+#[derive(Clone, Copy)]
+pub(super) struct Sender<'a> {
+    pub caller: &'a Caller,
+    pub instance: &'a InstanceId,
+    pub trace: Option<&'a Trace>,
+}
+
+impl Sender<'_> {
+    pub(super) fn agent(&self) -> &AgentId {
+        &self.caller.identity.agent
+    }
+}
+
+impl Transaction<'_> {
+    pub(super) fn message(&mut self, job: &MessageJob) -> Ruling {
+        let sender = Sender { caller: &job.caller, instance: &job.instance, trace: job.trace.as_ref() };
+        match self.remembered(sender.agent(), &job.post) {
+            Ok(None) => {}
+            Ok(Some(remembered)) => return self.repeat(sender, &job.post, &remembered),
+            Err(refusal) => {
+                let judged = Judged::refused(refusal);
+                self.record_post(sender, &job.post, &judged, new_message_id(), None);
+                return Err(refusal);
+            }
+        }
+        let judged = self.judge_post(sender, &job.post);
+        self.post(sender, &job.post, judged)
+    }
+
+    /// A repetition: the first one's answer, and no effect.
+    pub(super) fn repeat(&mut self, sender: Sender<'_>, post: &Post, first: &Remembered) -> Ruling {
+        let judged = Judged::allowed(REPETITION_RULE.into());
+        self.record_post(sender, post, &judged, first.message_id, first.correlation_id);
+        Ok(Success::Repeated(Accepted {
+            message_id: first.message_id,
+            correlation_id: first.correlation_id,
+            receipt: None,
+        }))
+    }
+
+    pub(super) fn record_post(
+        &mut self,
+        sender: Sender<'_>,
+        post: &Post,
+        judged: &Judged,
+        message_id: Uuid,
+        correlation_id: Option<CorrelationId>,
+    ) {
+        let action = if post.request_ttl_s.is_some() { Action::Request } else { Action::Send };
+        self.record_counted(
+            action,
+            judged.decision,
+            &Fields {
+                agent: sender.agent().as_str(),
+                instance: sender.instance.as_str(),
+                fingerprint: &sender.caller.identity.fingerprint,
+                message_id: Some(message_id),
+                message_type: cut(&post.message_type),
+                target: cut(&post.target),
+                correlation_id,
+                payload_digest: &payload_digest(&post.data_json),
+                payload_len: post.data_json.len() as u32,
+                rule: &judged.rule,
+                reason: judged.refusal.map_or("", |r| r.detail),
+                findings: &judged.findings,
+                ..Fields::default()
+            },
+        );
+    }
+
+    /// Records the decision on a message and carries it out.
+    pub(super) fn post(&mut self, sender: Sender<'_>, post: &Post, judged: Judged) -> Ruling {
+        let message_id = new_message_id();
+        let correlation_id = post.request_ttl_s.map(|_| CorrelationId::new(sender.agent()));
+        let mut judged = judged;
+        if let Some(counted) = judged.counted.take() {
+            self.count(sender.agent(), counted);
+        }
+        self.record_post(sender, post, &judged, message_id, correlation_id);
+        if let Some(refusal) = judged.refusal {
+            return Err(refusal);
+        }
+        let Some(card) = self.settings.policy.agent(&post.target) else {
+            return Err(Refusal::NOT_AUTHORIZED);
+        };
+        let target = card.id.clone();
+        let envelope = Envelope {
+            sender: sender.agent(),
+            sender_instance: sender.instance,
+            target: &target,
+            message_type: &post.message_type,
+            data_json: judged.redacted.as_deref().unwrap_or(&post.data_json),
+            message_id,
+            correlation_id,
+            expects_reply: correlation_id.is_some(),
+            reply_to_instance: None,
+            trace: sender.trace,
+        };
+        let now_ms = self.now.unix_us / 1000;
+        let expires_ms = (post.ttl_ms > 0).then(|| now_ms.saturating_add(post.ttl_ms));
+        let not_before_ms = (post.not_before_ms > now_ms).then_some(post.not_before_ms);
+        let inboxes = self.inboxes;
+        let bytes = match inboxes.get(&target) {
+            Some(inbox) => self.append(&inbox.stream, &envelope),
+            None => self.append(&keys::inbox(&target), &envelope),
+        };
+        for (field, value) in [(keys::EXPIRES_FIELD, expires_ms), (keys::NOT_BEFORE_FIELD, not_before_ms)] {
+            if let Some(value) = value {
+                let _ = self.multi.args().arg(field).arg(value);
+            }
+        }
+        let added = self.adds_to(&target);
+        added.messages += 1;
+        added.max_bytes = added.max_bytes.max(bytes);
+        if let (Some(correlation_id), Some(ttl_s)) = (correlation_id, post.request_ttl_s) {
+            let pending = PendingRequest {
+                sender_id: sender.agent().to_string(),
+                sender_instance_id: sender.instance.to_string(),
+                target_id: target.to_string(),
+                message_id: message_id.to_string(),
+            };
+            self.pend(&correlation_id, &pending, ttl_s * 1000);
+        }
+        if let Some(key) = &post.idempotency_key {
+            let remembered = Remembered { message_id, correlation_id, digest: Remembered::digest_of(post) };
+            let window_ms = self.settings.delivery.idempotency_window_s * 1000;
+            let key_of_redis = keys::idempotency(sender.agent(), key);
+            let _ = self.effect("SET").arg(key_of_redis).arg(remembered.to_text()).arg("PX").arg(window_ms);
+            let _ = self.facts.remembered.insert((sender.agent().clone(), key.clone()), Some(remembered));
+        }
+        let accepted = Accepted { message_id, correlation_id, receipt: None };
+        Ok(Success::Queued { accepted, target })
+    }
+
+    /// Adds the envelope to a stream; its size in bytes.
+    pub(super) fn append(&mut self, stream: &str, envelope: &Envelope<'_>) -> usize {
+        self.json.clear();
+        envelope.write_json(self.now, &mut self.json);
+        let _ = self.multi.effect("XADD").arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&self.json);
+        self.json.len()
+    }
+
+    pub(super) fn pend(&mut self, correlation_id: &CorrelationId, pending: &PendingRequest, ttl_ms: u64) {
+        // A struct of strings always serializes.
+        let text = serde_json::to_string(pending).unwrap_or_default();
+        let _ = self.effect("SET").arg(keys::pending_request(correlation_id)).arg(text).arg("PX").arg(ttl_ms);
+    }
+}
+
+pub(super) fn payload_digest(data_json: &str) -> [u8; 32] {
+    Sha256::digest(data_json.as_bytes()).into()
+}

@@ -1,0 +1,130 @@
+//! An agent's state: read, changed, reset.
+
+use super::facts::StateFact;
+use super::transaction::{Ruling, Success, Transaction};
+use crate::audit::{Action, Decision, Fields};
+use crate::ids::AgentId;
+use crate::refusal::Refusal;
+use crate::shard::desk::job::{Caller, StateChange};
+use crate::store::pipeline::Effect;
+use crate::store::{Value, answers, keys};
+
+/// Longest time to live of a state, in milliseconds: a year. Redis refuses what it cannot add to its clock, and does
+/// so after the other commands of the transaction have been carried out.
+const MAX_STATE_TTL_MS: u64 = 366 * 86_400_000;
+
+fn number(value: Value) -> Option<u64> {
+    answers::int(&value)
+}
+
+impl Transaction<'_> {
+    /// Reads the caller's state.
+    pub(super) fn state_get(&mut self, caller: &Caller) -> Ruling {
+        let agent = &caller.identity.agent;
+        let fields = self.multi.ask("HGETALL", answers::pairs);
+        let _ = self.multi.args().arg(keys::state(agent));
+        let version = self.multi.ask("GET", number);
+        let _ = self.multi.args().arg(keys::state_version(agent));
+        self.state_record(caller, Action::StateGet, None, 0);
+        Ok(Success::State { fields, version })
+    }
+
+    /// Removes the caller's state.
+    pub(super) fn state_reset(&mut self, caller: &Caller) -> Ruling {
+        let agent = &caller.identity.agent;
+        let _ = self.effect("DEL").arg(keys::state(agent));
+        let _ = self.effect("INCR").arg(keys::state_version(agent));
+        if let Some(state) = self.facts.states.get_mut(agent) {
+            *state = StateFact { version: state.version + 1, ..StateFact::default() };
+        }
+        self.state_record(caller, Action::StateReset, None, 0);
+        Ok(Success::Done)
+    }
+
+    /// Changes the caller's state.
+    pub(super) fn state_update(&mut self, caller: &Caller, change: &StateChange) -> Ruling {
+        let agent = &caller.identity.agent;
+        let checked = self.check_state(agent, change);
+        let written: usize = change.updates.iter().map(|(field, value)| field.len() + value.len()).sum();
+        self.state_record(caller, Action::StateUpdate, checked.err(), written);
+        checked?;
+        let (version, told) = self.change_state(agent, change);
+        Ok(Success::Changed { version, told })
+    }
+
+    fn state_record(&mut self, caller: &Caller, action: Action, refusal: Option<Refusal>, bytes: usize) {
+        let (decision, reason) = match refusal {
+            None => (Decision::Allowed, ""),
+            Some(refusal) => (Decision::Refused, refusal.detail),
+        };
+        self.record(
+            action,
+            decision,
+            &Fields {
+                agent: caller.identity.agent.as_str(),
+                fingerprint: &caller.identity.fingerprint,
+                payload_len: bytes as u32,
+                reason,
+                ..Fields::default()
+            },
+        );
+    }
+
+    /// Whether a change of an agent's state may be made.
+    pub(super) fn check_state(&self, agent: &AgentId, change: &StateChange) -> Result<(), Refusal> {
+        if change.is_empty() {
+            return Ok(());
+        }
+        if change.ttl_ms > MAX_STATE_TTL_MS {
+            return Err(Refusal::INVALID_TTL);
+        }
+        let Some(state) = self.facts.states.get(agent) else {
+            return Err(Refusal::STORAGE_UNAVAILABLE);
+        };
+        if change.expected_version.is_some_and(|expected| expected != state.version) {
+            return Err(Refusal::VERSION_MISMATCH);
+        }
+        let limits = &self.settings.limits;
+        let mut sizes = state.sizes.clone();
+        for (field, value) in &change.updates {
+            let _ = sizes.insert(field.clone(), value.len());
+        }
+        let bytes: usize = sizes.iter().map(|(field, size)| field.len() + size).sum();
+        if sizes.len() > limits.max_state_fields || bytes > limits.max_state_bytes {
+            return Err(Refusal::STATE_TOO_LARGE);
+        }
+        Ok(())
+    }
+
+    /// Makes a change that was checked: the version after it, and the handle of what Redis says of it; 0 and none
+    /// for a change of nothing.
+    pub(super) fn change_state(
+        &mut self,
+        agent: &AgentId,
+        change: &StateChange,
+    ) -> (u64, Option<Effect<Option<u64>>>) {
+        if change.is_empty() {
+            return (0, None);
+        }
+        let version = self.facts.states.get(agent).map_or(0, |state| state.version);
+        if change.updates.is_empty() {
+            return (version, None);
+        }
+        let hash = self.effect("HSET").arg(keys::state(agent));
+        for (field, value) in &change.updates {
+            let _ = hash.arg(field).arg(value);
+        }
+        if change.ttl_ms > 0 {
+            let _ = self.effect("PEXPIRE").arg(keys::state(agent)).arg(change.ttl_ms);
+        }
+        let told = self.multi.ask("INCR", number);
+        let _ = self.multi.args().arg(keys::state_version(agent));
+        if let Some(state) = self.facts.states.get_mut(agent) {
+            state.version = version + 1;
+            for (field, value) in &change.updates {
+                let _ = state.sizes.insert(field.clone(), value.len());
+            }
+        }
+        (version + 1, Some(told))
+    }
+}

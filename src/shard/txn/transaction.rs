@@ -1,0 +1,229 @@
+//! One transaction in the making.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::facts::{Facts, PendingRequest};
+use crate::audit::{Action, Decision, Fields, Lane};
+use crate::certs::Revocations;
+use crate::clock::Now;
+use crate::dlp::Scratch;
+use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
+use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId};
+use crate::policy::{Breaker, Counted};
+use crate::refusal::Refusal;
+use crate::shard::desk::delivery::DeliveryId;
+use crate::shard::desk::outcome::{Accepted, CommitResult, Discovered, Receipt};
+use crate::shard::desk::settings::Settings;
+use crate::shard::desk::shared::Shared;
+use crate::shard::inbox::Inbox;
+use crate::store::news::News;
+use crate::store::pipeline::{Effect, Multi};
+use crate::store::{Batch, answers, keys};
+
+/// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
+const RATE_TTL_S: u64 = 3720;
+
+/// A decision that awaits its commit.
+pub(crate) struct Decided {
+    /// What the caller will be told.
+    pub ruling: Ruling,
+    /// The messages that it has counted against their sender's rate.
+    pub counted: Vec<Counted>,
+    /// Where a decision on a message is on record.
+    pub receipt: Option<Receipt>,
+    /// Which effects of the transaction carry it out.
+    pub effects: Range<usize>,
+}
+
+/// Allowed, and what that yields once it is committed; or refused.
+pub(crate) type Ruling = Result<Success, Refusal>;
+
+/// What an allowed job yields once it is committed.
+pub(crate) enum Success {
+    /// A message was queued for the agent.
+    Queued { accepted: Accepted, target: AgentId },
+    /// A reply was queued for the instance; the request is not pending any more.
+    Replied {
+        accepted: Accepted,
+        target: AgentId,
+        instance: InstanceId,
+        correlation_id: CorrelationId,
+        pending: PendingRequest,
+        ttl_ms: u64,
+    },
+    /// A repetition of a message that was accepted before.
+    Repeated(Accepted),
+    /// A handler's work is done; its messages are the parts.
+    Committed { result: CommitResult, version: Option<Effect<Option<u64>>>, parts: Vec<Success> },
+    /// The state was changed; its version as foreseen, and as Redis says it.
+    Changed { version: u64, told: Option<Effect<Option<u64>>> },
+    /// The agents to show.
+    Discovered(Vec<Discovered>),
+    /// The state's fields and its version.
+    State { fields: Effect<Option<Vec<(String, String)>>>, version: Effect<Option<u64>> },
+    /// Done.
+    Done,
+    /// The session may open.
+    Opened,
+}
+
+impl Success {
+    /// The messages that a job sent.
+    pub(crate) fn parts(&self) -> &[Self] {
+        match self {
+            Self::Committed { parts, .. } => parts,
+            other => std::slice::from_ref(other),
+        }
+    }
+}
+
+/// What a transaction adds to one inbox.
+#[derive(Debug, Default)]
+pub(crate) struct Added {
+    /// Messages to the shared inbox.
+    pub messages: usize,
+    /// The largest of them, in bytes.
+    pub max_bytes: usize,
+    /// Instances whose own inboxes get replies.
+    pub replies: Vec<InstanceId>,
+}
+
+/// Whose messages were counted, and what all servers together have counted.
+pub(crate) type Counts = Vec<(AgentId, Effect<Option<u64>>)>;
+
+/// One transaction in the making.
+pub(crate) struct Transaction<'a> {
+    pub shared: &'a Shared,
+    pub settings: &'a Settings,
+    pub now: Now,
+    pub lane: &'a mut Lane,
+    pub multi: Multi<'a>,
+    pub inboxes: &'a AgentMap<Inbox>,
+    pub facts: Facts,
+    /// What it adds to inboxes.
+    pub added: AgentMap<Added>,
+    pub(super) revoked: Arc<Revocations>,
+    /// Requests that replies of this round have answered.
+    pub(super) consumed: HashSet<CorrelationId>,
+    /// Deliveries that commits of this round have acknowledged.
+    pub(super) committed: HashSet<(AgentId, InstanceId, DeliveryId)>,
+    /// Sessions that this round opens.
+    pub(super) opening: Vec<(AgentId, InstanceId)>,
+    /// Breakers that admitted a trial in this round.
+    pub(super) trials: AgentMap<Breaker>,
+    /// How many messages were counted in this round, by sender.
+    senders: BTreeMap<AgentId, u32>,
+    /// The counts of the current job.
+    pub(super) counted: Vec<Counted>,
+    /// Where the current job's decision is on record.
+    pub(super) receipt: Option<Receipt>,
+    pub(super) scratch: &'a mut Scratch,
+    /// The envelope that was written last.
+    pub(super) json: String,
+}
+
+/// What a transaction reads and writes.
+pub(crate) struct Inputs<'a> {
+    pub shared: &'a Shared,
+    pub settings: &'a Settings,
+    pub inboxes: &'a AgentMap<Inbox>,
+    pub lane: &'a mut Lane,
+    pub batch: &'a mut Batch,
+    pub scratch: &'a mut Scratch,
+    /// Whether the commands go out one by one.
+    pub bare: bool,
+}
+
+impl<'a> Transaction<'a> {
+    /// Begins a transaction in the batch.
+    pub(crate) fn begin(inputs: Inputs<'a>, facts: Facts, now: Now) -> Self {
+        let Inputs { shared, settings, inboxes, lane, batch, scratch, bare } = inputs;
+        Self {
+            shared,
+            settings,
+            now,
+            lane,
+            multi: if bare { Multi::begin_bare(batch) } else { Multi::begin(batch) },
+            inboxes,
+            facts,
+            added: AgentMap::default(),
+            revoked: shared.revoked(),
+            consumed: HashSet::new(),
+            committed: HashSet::new(),
+            opening: Vec::new(),
+            trials: AgentMap::default(),
+            senders: BTreeMap::new(),
+            counted: Vec::new(),
+            receipt: None,
+            scratch,
+            json: String::new(),
+        }
+    }
+
+    /// Starts the next effect; its arguments follow.
+    pub(crate) fn effect(&mut self, command: &str) -> &mut Batch {
+        self.multi.effect(command)
+    }
+
+    /// Tells the other servers, if this happens.
+    pub(crate) fn publish(&mut self, news: &News) {
+        let _ = self.effect("PUBLISH").arg(keys::NEWS).arg(news.to_text());
+    }
+
+    /// Adds a record of the policy in force.
+    pub(crate) fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+        let fields = Fields { policy_version: self.settings.policy.version(), ..*fields };
+        let _ = self.lane.append(self.now, action, decision, &fields);
+    }
+
+    /// Records a decision on a message; its receipt goes to who asked.
+    pub(crate) fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+        let policy = &self.settings.policy;
+        let fields = Fields { policy_version: policy.version(), ..*fields };
+        let place = self.lane.append_counted(self.now, action, decision, &fields);
+        self.receipt =
+            Some(Receipt { lane: self.lane.id().clone(), place, policy_version: *policy.version() });
+    }
+
+    /// A message counts against its sender's rate.
+    pub(super) fn count(&mut self, sender: &AgentId, counted: Counted) {
+        *self.senders.entry(sender.clone()).or_default() += 1;
+        self.counted.push(counted);
+    }
+
+    /// The transaction adds something to this agent's inboxes.
+    pub(super) fn adds_to(&mut self, agent: &AgentId) -> &mut Added {
+        self.added.entry(agent.clone()).or_default()
+    }
+
+    /// Messages that this transaction adds to the target's shared inbox.
+    pub(super) fn added_to(&self, target: &str) -> u64 {
+        self.added.get(target).map_or(0, |added| added.messages as u64)
+    }
+
+    /// Adds what the senders of this round have sent to the counts that all servers share, so that
+    /// neither a restart nor another server forgets it.
+    pub(crate) fn store_counts(&mut self) -> Counts {
+        let minute = self.now.unix_s() / 60;
+        let mut stored = Vec::with_capacity(self.senders.len());
+        for (sender, count) in std::mem::take(&mut self.senders) {
+            let key = keys::rate(&sender);
+            let total = self.multi.ask("HINCRBY", |value| answers::int(&value));
+            let _ = self.multi.args().arg(&key).arg(minute).arg(count);
+            let _ = self.effect("EXPIRE").arg(&key).arg(RATE_TTL_S);
+            stored.push((sender, total));
+        }
+        stored
+    }
+}
+
+/// Text of a stranger as it goes on record: bounded.
+pub(super) fn cut(text: &str) -> &str {
+    let mut end = text.len().min(MAX_MESSAGE_TYPE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}

@@ -1,0 +1,210 @@
+//! Answers of what moved: entries that left, entries that were read or claimed and go to their sessions. Hot path.
+
+use super::super::Worker;
+use super::super::link::STALL_MS;
+use super::tail::Answered;
+use crate::clock::Now;
+use crate::config::Delivery;
+use crate::envelope::message_id_of;
+use crate::ids::{AgentId, InstanceId};
+use crate::shard::desk::delivery::{DeliveryId, Source};
+use crate::shard::desk::outbox::Outbound;
+use crate::shard::inbox::Inbox;
+use crate::shard::inbox::entry::EntryKey;
+use crate::shard::inbox::handout::{Claim, Read};
+use crate::shard::inbox::settle::NotClaimed;
+use crate::store::answers::StreamEntry;
+use crate::store::claims::Claimed;
+
+/// Why a message dies whose time to live is over.
+const EXPIRED_REASON: &str = "expired";
+/// Why an entry dies that no server has written.
+const NO_ENVELOPE_REASON: &str = "no_envelope";
+
+/// Takes a delivery back whose time has not come, or is over: it waits, or goes to the dead letters.
+fn untimely(
+    inbox: &mut Inbox,
+    instance: &InstanceId,
+    id: DeliveryId,
+    entry: &StreamEntry,
+    now: Now,
+    config: &Delivery,
+) -> bool {
+    let unix_ms = now.unix_us / 1000;
+    if entry.expires_ms.is_some_and(|at_ms| at_ms <= unix_ms) {
+        let _ = inbox.nack(instance, id, (EXPIRED_REASON, false), now.mono_ms, config);
+        return true;
+    }
+    match entry.not_before_ms {
+        Some(at_ms) if at_ms > unix_ms => {
+            inbox.postponed(instance, id, now.mono_ms + (at_ms - unix_ms));
+            true
+        }
+        _ => false,
+    }
+}
+
+impl Worker {
+    /// Acknowledged entries left their streams, or Redis refused that.
+    pub(super) fn left(&mut self, agent: &AgentId, keys: &[EntryKey], answered: Answered<u64>, now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        match answered {
+            Ok(_) => {
+                inbox.leaving.retain(|key| !keys.contains(key));
+                inbox.left(keys);
+            }
+            Err(code) => {
+                // Still to be acknowledged: Redis may be out of disk for a while.
+                log::error!("{}: Redis refused an acknowledgement: {code}", inbox.stream);
+                self.look_again(agent, now.mono_ms + STALL_MS);
+            }
+        }
+    }
+
+    /// Redis' number of messages in an inbox; those that are missing were removed by somebody else.
+    pub(super) fn measured(&mut self, agent: &AgentId, len: Option<u64>) {
+        let _ = self.agenda.measure.remove(agent);
+        let (Some(inbox), Some(len)) = (self.inboxes.get_mut(agent), len) else {
+            return;
+        };
+        let expected = inbox.len;
+        inbox.measured(len);
+        // With other servers, these have taken them out.
+        let missing = expected.saturating_sub(inbox.len);
+        if missing > 0 && inbox.is_exact && !self.shared.has_peers() {
+            let reason = format!("{missing} messages of {} were removed by somebody else", inbox.stream);
+            log::error!("agent {agent}: {reason}");
+            self.ledger.push(crate::shard::txn::event::Event::Vanished {
+                agent: agent.clone(),
+                instance: String::new(),
+                reason,
+            });
+        }
+        if let Some(inbox) = self.inboxes.get_mut(agent) {
+            inbox.is_exact = true;
+        }
+    }
+
+    /// Entries were claimed, or not.
+    pub(super) fn claimed(
+        &mut self,
+        agent: &AgentId,
+        claim: &Claim,
+        claimed: Answered<Vec<Claimed>>,
+        now: Now,
+    ) {
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(code) if code == "NOGROUP" => {
+                let owner = (claim.source == Source::Own).then_some(&claim.instance);
+                return self.group_lost(agent, owner);
+            }
+            Err(code) => {
+                log::error!("agent {agent}: Redis refused a claim: {code}");
+                // Each is due again later.
+                Vec::new()
+            }
+        };
+        let retry_at_ms = now.mono_ms + STALL_MS;
+        let mut claimed = claimed.into_iter();
+        for (entry, _) in &claim.entries {
+            let key = EntryKey::of(&claim.instance, claim.source, *entry);
+            let not_claimed = match claimed.next() {
+                Some(Claimed::Taken(found)) => {
+                    self.delivered_again(agent, claim, found, now);
+                    continue;
+                }
+                Some(Claimed::NotHeld) => NotClaimed::Settled,
+                Some(Claimed::Vanished) => {
+                    self.vanished(agent, &claim.holder, &format!("entry {entry}"));
+                    NotClaimed::Vanished
+                }
+                None => NotClaimed::Refused { retry_at_ms },
+            };
+            if let Some(inbox) = self.inboxes.get_mut(agent) {
+                inbox.not_claimed(&key, not_claimed);
+            }
+            // Another server may have handed it on, and lost it since.
+            if not_claimed == NotClaimed::Settled {
+                self.agenda.scan_from_start(agent, key.owner);
+            }
+        }
+    }
+
+    fn delivered_again(&mut self, agent: &AgentId, claim: &Claim, found: StreamEntry, now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        let Some(session) = inbox.consumer(&claim.instance).map(|consumer| consumer.session) else {
+            return;
+        };
+        let id = DeliveryId::fresh(claim.source, found.id);
+        let message_id = found.envelope.as_deref().and_then(message_id_of).unwrap_or_default();
+        let bytes = found.envelope.as_ref().map_or(0, String::len);
+        let attempt = inbox.delivered_again(&claim.instance, id, message_id, bytes);
+        if untimely(inbox, &claim.instance, id, &found, now, &self.settings.delivery) {
+            return;
+        }
+        match found.envelope {
+            Some(envelope) => {
+                self.ledger.custody.delivered(agent, &claim.instance, message_id, attempt, now);
+                self.deliver(session, Outbound::Delivery { id, attempt, envelope });
+            }
+            None => {
+                let (reason, now_ms) = ((NO_ENVELOPE_REASON, false), now.mono_ms);
+                let _ = inbox.nack(&claim.instance, id, reason, now_ms, &self.settings.delivery);
+            }
+        }
+    }
+
+    /// New entries were read, or not.
+    pub(super) fn delivered(
+        &mut self,
+        agent: &AgentId,
+        read: &Read,
+        entries: Answered<Vec<StreamEntry>>,
+        now: Now,
+    ) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(code) if code == "NOGROUP" => {
+                let owner = (read.source == Source::Own).then_some(&read.instance);
+                return self.group_lost(agent, owner);
+            }
+            Err(code) => {
+                log::error!("{}: Redis refused a read: {code}", inbox.stream);
+                inbox.read_answered(&read.instance, read.source, 1, 0);
+                return;
+            }
+        };
+        inbox.read_answered(&read.instance, read.source, read.count, entries.len());
+        let Some(session) = inbox.consumer(&read.instance).map(|consumer| consumer.session) else {
+            return;
+        };
+        for found in entries {
+            let message_id = found.envelope.as_deref().and_then(message_id_of).unwrap_or_default();
+            let bytes = found.envelope.as_ref().map_or(0, String::len);
+            let id = DeliveryId::fresh(read.source, found.id);
+            inbox.delivered_new(&read.instance, id, message_id, bytes);
+            if untimely(inbox, &read.instance, id, &found, now, &self.settings.delivery) {
+                continue;
+            }
+            match found.envelope {
+                Some(envelope) => {
+                    self.ledger.custody.delivered(agent, &read.instance, message_id, 1, now);
+                    self.sessions.deliver(session, Outbound::Delivery { id, attempt: 1, envelope });
+                }
+                // Not written by a server: nobody can handle it.
+                None => {
+                    let (reason, now_ms) = ((NO_ENVELOPE_REASON, false), now.mono_ms);
+                    let _ = inbox.nack(&read.instance, id, reason, now_ms, &self.settings.delivery);
+                }
+            }
+        }
+    }
+}

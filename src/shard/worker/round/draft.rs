@@ -1,0 +1,191 @@
+//! The round's transaction, written and not sent: records, effects of every decision, and what moves behind them.
+//! Nothing in memory changes here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::super::Worker;
+use super::gather::{FoundLetter, Gathered, Page, Remains};
+use super::plan::{Letter, Plan};
+use super::tail::{self, Step};
+use crate::clock::Now;
+use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::shard::desk::shared::Shared;
+use crate::shard::inbox::entry::{DeadLetter, EntryKey};
+use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, Transaction};
+use crate::store::news::News;
+use crate::store::pipeline::Exec;
+use crate::store::{keys, trail};
+
+/// Entries read in one round, over all inboxes; what is left is read in the next.
+const MAX_ROUND_READS: usize = 1024;
+/// Why a reply dies whose instance never came back.
+const INSTANCE_GONE_REASON: &str = "instance_gone";
+
+/// A round that is written and not sent.
+pub(super) struct Drafted {
+    pub plan: Plan,
+    /// The decisions on the plan's jobs.
+    pub decided: Vec<Decided>,
+    /// What it adds to inboxes, this worker's and others'.
+    pub added: crate::ids::AgentMap<Added>,
+    pub counts: Counts,
+    /// Dead letters and the effects that store them.
+    pub letters: Vec<(FoundLetter, Range<usize>)>,
+    pub remains: Vec<Remains>,
+    pub pages: Vec<Page>,
+    /// What moves.
+    pub steps: Vec<Step>,
+    /// Whether its commands go out one by one.
+    pub bare: bool,
+    /// The transaction, if there is one.
+    pub exec: Option<Exec>,
+    /// The effect that appends the lane's block.
+    pub block: Option<Range<usize>>,
+}
+
+impl Worker {
+    /// Decides the plan's jobs and writes the round's commands; `None` where there is nothing to send.
+    pub(super) fn draft(&mut self, gathered: Gathered, now: Now) -> Option<Drafted> {
+        let Gathered { plan, facts, letters, remains, pages, watching } = gathered;
+        self.link.batch.clear();
+        let is_full = self.ledger.custody.is_full();
+        let unassured = self.link.is_unassured();
+        // While Redis refuses transactions, what needs no memory goes out by itself.
+        let bare = plan.jobs.is_empty() && now.mono_ms < self.link.stalled_until_ms();
+        let link = &mut self.link;
+        let mut transaction = Transaction::begin(
+            Inputs {
+                bare,
+                shared: &self.shared,
+                settings: &self.settings,
+                inboxes: &self.inboxes,
+                lane: &mut link.lane,
+                batch: &mut link.batch,
+                scratch: &mut self.scratch,
+            },
+            facts,
+            now,
+        );
+        let has_business = !plan.jobs.is_empty()
+            || plan.events > 0
+            || plan.custody
+            || !letters.is_empty()
+            || !remains.is_empty();
+        if has_business {
+            self.ledger.record_custody(transaction.lane, now);
+        }
+        for event in self.ledger.events().iter().take(plan.events) {
+            transaction.event(event);
+        }
+        let letters = write_letters(&mut transaction, letters, &plan, &remains);
+        for ((agent, instance), remains) in plan.clears.iter().zip(&remains) {
+            if remains.ours && remains.unread.is_empty() {
+                transaction.clear_instance(agent, instance, remains.consumer_free);
+            }
+        }
+        let decided: Vec<Decided> = plan.jobs.iter().map(|job| transaction.decide(job)).collect();
+        let counts = transaction.store_counts();
+        tell_peers(&mut transaction);
+        let block = write_block(&mut transaction);
+        let mut steps = Vec::new();
+        tail::make_groups(&mut transaction, &plan.groups, &mut steps);
+        if plan.moves {
+            let moving = tail::Moving {
+                measure: &self.agenda.measure,
+                without_group: &self.agenda.regroup,
+                hands_out: !unassured,
+                reads: if is_full || unassured { 0 } else { MAX_ROUND_READS },
+            };
+            moving.write(&mut transaction, &plan.moving, &mut steps);
+        }
+        let Transaction { multi, added, .. } = transaction;
+        let exec = if multi.is_empty() {
+            // Nothing to do after all.
+            link.batch.clear();
+            if watching {
+                let _ = link.batch.command("UNWATCH");
+            }
+            None
+        } else {
+            Some(multi.exec())
+        };
+        if exec.is_none() && link.batch.is_empty() && !unassured {
+            // Only what was read has to be settled.
+            let drafted =
+                Drafted { plan, decided, added, counts, letters, remains, pages, steps, bare, exec, block };
+            self.settle_unsent(drafted, now);
+            return None;
+        }
+        Some(Drafted { plan, decided, added, counts, letters, remains, pages, steps, bare, exec, block })
+    }
+}
+
+/// Writes dead letters: the plan's, and unread replies of gone instances.
+fn write_letters(
+    transaction: &mut Transaction<'_>,
+    found: Vec<FoundLetter>,
+    plan: &Plan,
+    remains: &[Remains],
+) -> Vec<(FoundLetter, Range<usize>)> {
+    let unread = plan.clears.iter().zip(remains).filter(|(_, remains)| remains.ours);
+    let unread = unread.flat_map(|((agent, instance), remains)| unread_replies(agent, instance, remains));
+    let mut letters = Vec::new();
+    for found in found.into_iter().chain(unread) {
+        let first = transaction.multi.len();
+        if found.ours {
+            let Letter { agent, stream, letter } = &found.letter;
+            transaction.dead_letter(agent, stream, letter, found.envelope.as_deref());
+        }
+        letters.push((found, first..transaction.multi.len()));
+    }
+    letters
+}
+
+fn unread_replies<'r>(
+    agent: &'r AgentId,
+    instance: &'r InstanceId,
+    remains: &'r Remains,
+) -> impl Iterator<Item = FoundLetter> + use<'r> {
+    remains.unread.iter().map(move |entry| FoundLetter {
+        letter: Letter {
+            agent: agent.clone(),
+            stream: keys::instance_inbox(agent, instance),
+            letter: DeadLetter {
+                key: EntryKey { owner: Some(instance.clone()), entry: entry.id },
+                holder: instance.clone(),
+                attempts: 0,
+                reason: INSTANCE_GONE_REASON.to_owned(),
+                history: Vec::new(),
+            },
+        },
+        envelope: entry.envelope.clone(),
+        ours: true,
+    })
+}
+
+/// Adds the lane's block, in the same transaction as the effects that it describes.
+fn write_block(transaction: &mut Transaction<'_>) -> Option<Range<usize>> {
+    let at = transaction.multi.len();
+    let block = transaction.lane.block()?;
+    trail::block_arguments(transaction.multi.effect("XADD"), block);
+    Some(at..at + 1)
+}
+
+/// Tells servers with sessions of an agent that this transaction adds something for it.
+fn tell_peers(transaction: &mut Transaction<'_>) {
+    if transaction.added.is_empty() {
+        return;
+    }
+    let shared: &Shared = transaction.shared;
+    let mut news: BTreeMap<ServerId, BTreeSet<AgentId>> = BTreeMap::new();
+    for agent in transaction.added.keys() {
+        for server in shared.directory.servers_of(agent) {
+            let _ = news.entry(server).or_default().insert(agent.clone());
+        }
+    }
+    for (server, agents) in news {
+        let news = News::Inboxes(agents.into_iter().collect());
+        let _ = transaction.effect("PUBLISH").arg(keys::news_for(&server)).arg(news.to_text());
+    }
+}

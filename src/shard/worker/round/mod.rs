@@ -1,0 +1,140 @@
+//! One round trip, as a value that goes through states; each step takes the one before:
+//!
+//! [`Plan`](plan::Plan) → [`Gathered`](gather::Gathered) → [`Drafted`](draft::Drafted) → [`Outcome`] → settled.
+//!
+//! Planning takes things off the agenda; gathering reads what decisions depend on; drafting decides and writes the
+//! commands, and changes nothing in memory; committing sends them. Settling alone changes memory. A round that does
+//! not happen gives back what it took. Hot path.
+
+mod answer;
+mod deliver;
+mod draft;
+mod gather;
+mod plan;
+mod settle;
+mod tail;
+
+use super::Worker;
+use crate::clock::Now;
+use crate::refusal::Refusal;
+use crate::shard::desk::job::Job;
+use crate::store::StoreError;
+use crate::store::pipeline::{Answers, Effects, Executed};
+use draft::Drafted;
+use plan::Plan;
+
+/// Attempts at one job whose watched facts change between reading and committing.
+const MAX_CONFLICTS: usize = 16;
+
+/// What became of a round.
+enum Outcome {
+    /// It was carried out. `effects`: of its transaction, if it had one.
+    Committed { drafted: Drafted, effects: Effects, assured: bool },
+    /// A watched key had changed: nothing was carried out.
+    Conflict(Plan),
+    /// Redis refused the transaction as a whole.
+    Refused(Plan),
+    /// Nothing was sent that could have been carried out.
+    Before(Plan, StoreError),
+    /// The connection broke while it was under way.
+    Unknown(Plan, StoreError),
+}
+
+impl Worker {
+    /// Decides and commits `jobs`, moves what can move, answers everybody.
+    pub(super) fn round(&mut self, jobs: Vec<Job>, now: Now) {
+        if now.mono_ms < self.link.stalled_until_ms() && !jobs.is_empty() {
+            // Redis refused the last transaction: what may still pass must not share its fate.
+            self.rounds(jobs, now, false);
+            self.rounds(Vec::new(), now, true);
+        } else {
+            self.rounds(jobs, now, true);
+        }
+        // Each writer once, however much there is for it.
+        self.sessions.wake();
+    }
+
+    /// Commits the jobs in their order. Where a watched key has changed they are split, down to the one whose key it
+    /// is, so that the others are decided again once or twice and never refused for its sake.
+    fn rounds(&mut self, jobs: Vec<Job>, now: Now, moves: bool) {
+        let mut left = vec![jobs];
+        let mut conflicts = 0;
+        while let Some(jobs) = left.pop() {
+            if !self.link.is_up() {
+                jobs.into_iter().for_each(|job| job.fail(Refusal::STORAGE_UNAVAILABLE));
+                continue;
+            }
+            let Some(mut again) = self.attempt(jobs, now, moves) else {
+                conflicts = 0;
+                continue;
+            };
+            match again.len() {
+                0 => {}
+                1 if conflicts < MAX_CONFLICTS => {
+                    conflicts += 1;
+                    left.push(again);
+                }
+                1 => {
+                    log::warn!("worker {}: a watched key kept changing; its job is refused", self.index);
+                    again.into_iter().for_each(|job| job.fail(Refusal::STORAGE_UNAVAILABLE));
+                    conflicts = 0;
+                }
+                count => {
+                    left.push(again.split_off(count / 2));
+                    left.push(again);
+                }
+            }
+        }
+    }
+
+    /// One round trip. The jobs, where a watched key had changed.
+    fn attempt(&mut self, jobs: Vec<Job>, now: Now, moves: bool) -> Option<Vec<Job>> {
+        let plan = self.plan(jobs, now, moves);
+        let outcome = match self.gather(plan) {
+            Ok(gathered) => match self.draft(gathered, now) {
+                Some(drafted) => self.commit(drafted),
+                None => return None,
+            },
+            Err((plan, error)) => Outcome::Before(plan, error),
+        };
+        self.settle(outcome, now)
+    }
+
+    /// Sends what was drafted.
+    fn commit(&mut self, mut drafted: Drafted) -> Outcome {
+        let waits = drafted.exec.is_some() || self.link.is_unassured();
+        let (mut answers, assured) = match self.link.finish(waits) {
+            Ok(answers) => answers,
+            Err(error) => return Outcome::Unknown(drafted.plan, error),
+        };
+        let Some(exec) = drafted.exec.take() else {
+            return Outcome::Committed { drafted, effects: Effects::default(), assured };
+        };
+        let executed = answers.executed(exec);
+        if !drafted.bare {
+            self.link.note_executed(&executed, &answers);
+        }
+        match executed {
+            Executed::Done(effects) => self.check_block(drafted, effects, assured),
+            Executed::Conflict => Outcome::Conflict(drafted.plan),
+            Executed::Refused => Outcome::Refused(drafted.plan),
+        }
+    }
+
+    /// The lane's block must be there: else the lane's key is not this worker's any more, and nothing is sure.
+    fn check_block(&mut self, drafted: Drafted, effects: Effects, assured: bool) -> Outcome {
+        let refused = drafted.block.clone().and_then(|block| effects.refused(&block).map(str::to_owned));
+        match refused {
+            Some(answer) => {
+                let command = "appending to the audit lane";
+                Outcome::Unknown(drafted.plan, StoreError::Unexpected { command, answer })
+            }
+            None => Outcome::Committed { drafted, effects, assured },
+        }
+    }
+
+    /// Sends a batch that changes nothing.
+    fn read_batch(&mut self) -> Result<Answers, StoreError> {
+        self.link.run()
+    }
+}

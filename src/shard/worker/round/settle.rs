@@ -1,0 +1,324 @@
+//! The one place where a round changes memory: what Redis has answered is taken over, or what the round took is given
+//! back.
+
+use super::super::Worker;
+use super::super::agenda::Scan;
+use super::Outcome;
+use super::draft::Drafted;
+use super::gather::{FoundLetter, Page, Remains, SCAN_PAGE};
+use super::plan::{Letter, Plan};
+use super::tail::Step;
+use crate::clock::Now;
+use crate::ids::{AgentId, InstanceId};
+use crate::refusal::Refusal;
+use crate::shard::desk::job::Job;
+use crate::shard::inbox::{Gone, MAX_ATTEMPTS_REASON, MAX_TRACKED_ENTRIES};
+use crate::shard::txn::event::Event;
+use crate::shard::txn::transaction::Counts;
+use crate::store::pipeline::Effects;
+
+/// Wait before a gone instance is looked at again whose replies are on their way to the dead letters, in milliseconds.
+const CLEAR_RETRY_MS: u64 = 250;
+
+impl Worker {
+    /// Takes over the outcome of a round. The jobs to decide again, where a watched key had changed.
+    pub(super) fn settle(&mut self, outcome: Outcome, now: Now) -> Option<Vec<Job>> {
+        match outcome {
+            Outcome::Committed { drafted, effects, assured } => {
+                self.settle_committed(drafted, effects, assured, now);
+                None
+            }
+            Outcome::Conflict(plan) => {
+                self.link.lane.discard();
+                Some(self.give_back(plan))
+            }
+            Outcome::Refused(plan) => {
+                self.link.lane.discard();
+                self.link.stall(now);
+                self.fail(plan, Refusal::STORAGE_UNAVAILABLE);
+                None
+            }
+            Outcome::Before(plan, error) => {
+                self.link.lane.discard();
+                self.lose_link(&error, now);
+                self.fail(plan, Refusal::STORAGE_UNAVAILABLE);
+                None
+            }
+            Outcome::Unknown(plan, error) => {
+                self.lose_link(&error, now);
+                // Sessions that may be entered as open here, and are not.
+                for session in plan.jobs.iter().filter_map(Job::as_open) {
+                    let (agent, instance) = (session.identity.agent.clone(), session.instance.clone());
+                    self.ledger.push(Event::Unopened { agent, instance });
+                }
+                self.fail(plan, Refusal::COMMIT_UNKNOWN);
+                None
+            }
+        }
+    }
+
+    fn fail(&mut self, plan: Plan, refusal: Refusal) {
+        for job in self.give_back(plan) {
+            job.fail(refusal);
+        }
+    }
+
+    /// A round of scans alone, whose transaction would have been empty.
+    pub(super) fn settle_unsent(&mut self, drafted: Drafted, now: Now) {
+        self.settle_pages(drafted.plan.scans, drafted.pages, now);
+        self.settle_steps(drafted.steps, &mut Effects::default(), true, now);
+        for agent in drafted.plan.moving.iter() {
+            self.settle_moving(agent, now);
+        }
+    }
+
+    fn settle_committed(&mut self, drafted: Drafted, mut effects: Effects, assured: bool, now: Now) {
+        let Drafted { plan, decided, added, counts, letters, remains, pages, steps, block, .. } = drafted;
+        if self.link.note_assurance(assured) {
+            self.compare_all();
+        }
+        // First: what was read before the transaction is compared with what was known then.
+        self.settle_pages(plan.scans, pages, now);
+        if block.is_some() {
+            self.link.confirm(assured);
+            self.ledger.recorded(plan.events);
+        }
+        self.learn_counts(counts, &mut effects, now);
+        for (agent, added) in added {
+            if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                inbox.added(added.messages, added.max_bytes);
+                added.replies.iter().for_each(|instance| inbox.own_news(instance));
+                if !plan.moves {
+                    // It was not read in the same round.
+                    self.agenda.ready.insert(agent.clone());
+                }
+                if self.shared.has_peers() {
+                    // Others add to this inbox too.
+                    let _ = self.agenda.measure.insert(agent);
+                }
+            }
+        }
+        self.answer(plan.jobs, decided, &mut effects, assured, now);
+        self.settle_letters(letters, &effects, now);
+        self.settle_remains(plan.clears, remains, now);
+        self.settle_steps(steps, &mut effects, assured, now);
+        for agent in plan.moving.iter() {
+            self.settle_moving(agent, now);
+        }
+    }
+
+    /// Compares every inbox with Redis: reads may have been withheld.
+    fn compare_all(&mut self) {
+        let agents: Vec<AgentId> = self.inboxes.keys().cloned().collect();
+        for agent in agents {
+            if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                inbox.mark_unverified();
+            }
+            self.compare(&agent);
+        }
+    }
+
+    /// Counts of other servers for the senders of this round count here too.
+    fn learn_counts(&self, counts: Counts, effects: &mut Effects, now: Now) {
+        for (sender, total) in counts {
+            let total = effects.take(total).and_then(|total| u32::try_from(total).ok());
+            if let (Some(card), Some(total)) = (self.settings.policy.agent(sender.as_str()), total) {
+                card.sent().learn(total, now.unix_s());
+            }
+        }
+    }
+
+    fn settle_pages(&mut self, scans: Vec<Scan>, pages: Vec<Page>, now: Now) {
+        for (scan, page) in scans.into_iter().zip(pages) {
+            match page {
+                Page::Lines(lines) => self.settle_page(scan, &lines, now),
+                Page::NoGroup => self.group_lost(&scan.agent, scan.owner.as_ref()),
+                Page::Unknown => log::error!("agent {}: XPENDING has an unknown answer", scan.agent),
+            }
+        }
+    }
+
+    fn settle_page(&mut self, scan: Scan, lines: &[crate::store::answers::PendingEntry], now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(&scan.agent) else {
+            return;
+        };
+        let number = scan.after.map_or_else(|| inbox.begin_scan(), |(_, number)| number);
+        let directory = &self.shared.directory;
+        for line in lines {
+            // An entry that a session on another server holds is that server's.
+            if inbox.holder_of(line).is_some_and(|holder| directory.is_elsewhere(&scan.agent, &holder)) {
+                continue;
+            }
+            inbox.adopt(scan.owner.as_ref(), line, number, now.mono_ms, &self.settings.delivery);
+        }
+        let agent = scan.agent.clone();
+        if lines.len() < SCAN_PAGE {
+            let held = inbox.end_scan(scan.owner.as_ref(), number);
+            if held > 0 {
+                log::warn!("agent {agent}: {held} deliveries under way are settled already, as Redis says");
+            }
+        } else if inbox.tracked() < MAX_TRACKED_ENTRIES {
+            let after = lines.last().map(|line| (line.id, number));
+            self.agenda.scan(Scan { after, ..scan });
+        }
+        self.agenda.ready.insert(agent.clone());
+        self.schedule(&agent);
+    }
+
+    /// All that was known of a stream's pending entries went with its group.
+    pub(super) fn group_lost(&mut self, agent: &AgentId, owner: Option<&InstanceId>) {
+        if let Some(inbox) = self.inboxes.get_mut(agent) {
+            let stream = inbox.stream_of(owner);
+            log::warn!("agent {agent}: the consumer group of {stream} is gone; it is made again");
+            self.ledger.push(Event::Vanished {
+                agent: agent.clone(),
+                instance: owner.map_or_else(String::new, ToString::to_string),
+                reason: format!("{stream} or its group was removed; {} messages were in it", inbox.len),
+            });
+            inbox.forget(owner);
+        }
+        let _ = self.agenda.regroup.insert(agent.clone());
+    }
+
+    fn settle_letters(
+        &mut self,
+        letters: Vec<(FoundLetter, std::ops::Range<usize>)>,
+        effects: &Effects,
+        now: Now,
+    ) {
+        for (FoundLetter { letter: Letter { agent, stream, letter }, envelope, ours }, stored) in letters {
+            let Some(inbox) = self.inboxes.get_mut(&agent) else {
+                continue;
+            };
+            if !ours {
+                inbox.buried_elsewhere(&letter.key);
+            } else if let Some(error) = effects.refused(&stored) {
+                log::error!("agent {agent}: a dead letter could not be stored: {error}");
+                self.link.stall(now);
+                continue;
+            } else {
+                // It is in the dead letters: out of the inbox with it, as if it had been acknowledged. A crash in
+                // between leaves it in both, never in neither.
+                inbox.buried(&letter.key);
+                if envelope.is_none() {
+                    self.vanished(&agent, &letter.holder, &format!("{stream} {}", letter.key.entry));
+                }
+                if letter.reason == MAX_ATTEMPTS_REASON {
+                    self.handler_failed(&agent, &letter.reason, now);
+                }
+            }
+            if self.inboxes.get(&agent).is_some_and(|inbox| inbox.dead.is_empty()) {
+                let _ = self.agenda.dying.remove(&agent);
+            }
+            self.agenda.ready.insert(agent);
+        }
+    }
+
+    /// A message that was accepted is not in its inbox any more, and no server took it out.
+    pub(super) fn vanished(&mut self, agent: &AgentId, holder: &InstanceId, what: &str) {
+        log::error!("agent {agent}: {what} was removed from Redis by somebody else");
+        self.ledger.push(Event::Vanished {
+            agent: agent.clone(),
+            instance: holder.to_string(),
+            reason: format!("{what} was removed by somebody else"),
+        });
+    }
+
+    fn settle_remains(&mut self, clears: Vec<(AgentId, InstanceId)>, remains: Vec<Remains>, now: Now) {
+        let again_at_ms = now.mono_ms + self.grace_ms();
+        for ((agent, instance), Remains { ours, unread, consumer_free }) in clears.into_iter().zip(remains) {
+            let Some(inbox) = self.inboxes.get_mut(&agent) else {
+                continue;
+            };
+            let since_ms = None;
+            if !ours {
+                inbox.cleared(&instance);
+            } else if !unread.is_empty() {
+                // Once its replies are out of its inbox.
+                let clear_at_ms = now.mono_ms + CLEAR_RETRY_MS;
+                let _ = inbox.gone.insert(instance, Gone { since_ms, clear_at_ms });
+            } else if consumer_free {
+                inbox.cleared(&instance);
+            } else {
+                // Its share of the inbox waits for another instance; the consumer is needed until then.
+                let _ = inbox.gone.insert(instance, Gone { since_ms, clear_at_ms: again_at_ms });
+            }
+            self.schedule(&agent);
+        }
+    }
+
+    fn settle_steps(&mut self, steps: Vec<Step>, effects: &mut Effects, assured: bool, now: Now) {
+        let mut last: Option<AgentId> = None;
+        for step in steps {
+            let agent = match step {
+                Step::Grouped { agent, made } => {
+                    if let Err(code) = effects.take(made) {
+                        log::error!("agent {agent}: a consumer group cannot be made: {code}");
+                        let _ = self.agenda.regroup.insert(agent.clone());
+                        self.link.stall(now);
+                    }
+                    agent
+                }
+                Step::Left { agent, keys, deleted, acked } => {
+                    let answered = effects.take(deleted).and_then(|count| effects.take(acked).map(|_| count));
+                    self.left(&agent, &keys, answered, now);
+                    agent
+                }
+                Step::Recounted { agent } => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.recounts.clear();
+                    }
+                    agent
+                }
+                Step::Measured { agent, len } => {
+                    self.measured(&agent, effects.take(len));
+                    agent
+                }
+                Step::Claimed { agent, claim, claimed } => {
+                    let claimed = effects.take(claimed);
+                    if assured {
+                        self.claimed(&agent, &claim, claimed, now);
+                    }
+                    agent
+                }
+                Step::Read { agent, read, entries } => {
+                    let entries = effects.take(entries);
+                    if assured {
+                        self.delivered(&agent, &read, entries, now);
+                    }
+                    agent
+                }
+                Step::Turned { agent, turn } => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.set_turn(turn);
+                    }
+                    agent
+                }
+            };
+            // Steps of one inbox stand together.
+            if let Some(before) = last.replace(agent.clone())
+                && before != agent
+            {
+                self.settle_moving(&before, now);
+            }
+        }
+        if let Some(agent) = last {
+            self.settle_moving(&agent, now);
+        }
+    }
+
+    /// What follows for an inbox that was looked at: it may have more to move, now or later.
+    fn settle_moving(&mut self, agent: &AgentId, now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        inbox.promote(now.mono_ms, &self.settings.delivery);
+        self.sessions.tell_hunger(inbox);
+        let more = inbox.has_work(now.mono_ms, &self.settings.delivery) || !inbox.recounts.is_empty();
+        if more && !self.agenda.regroup.contains(agent) {
+            self.agenda.ready.insert(agent.clone());
+        }
+        self.note_dying(agent);
+        self.schedule(agent);
+    }
+}

@@ -1,0 +1,127 @@
+//! Taking pending entries from one consumer for another, whole or not at all for each entry.
+//!
+//! XCLAIM asks only how long an entry has been idle. That is a clock, and says nothing of who has the entry: another
+//! server may have claimed it a moment ago, or its holder may be connected to another server again. So a script in
+//! Redis looks at both, and claims what is still its holder's.
+
+use redis::Value;
+
+use super::answers::{self, EntryId, PendingEntry, StreamEntry};
+use super::connection::Batch;
+use super::keys;
+use super::owners::owned_by;
+use super::pipeline::{Effect, Multi};
+use crate::ids::{AgentId, InstanceId, ServerId};
+
+/// `KEYS`: the stream; the agent's instances. `ARGV`: group, new consumer, expected holder's consumer, the holder's
+/// instance, the claiming server's owner entry, `JUSTID` or an empty string, then an entry and its delivery count,
+/// and so on. Answers for each entry: 1 and what XCLAIM gave; 0 where it is not pending for that holder; 2 where its
+/// message is gone (it is acknowledged then: nobody can handle it).
+const SCRIPT: &str = r"
+local owner = redis.call('HGET', KEYS[2], ARGV[4])
+local elsewhere = owner and string.sub(owner, 1, 2) == 's:' and owner ~= ARGV[5]
+local found = {}
+for i = 7, #ARGV, 2 do
+  local line = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
+  if elsewhere or not line or line[2] ~= ARGV[3] then
+    found[#found + 1] = {0}
+  else
+    local command = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'RETRYCOUNT', ARGV[i + 1]}
+    if ARGV[6] ~= '' then command[#command + 1] = ARGV[6] end
+    local got = redis.call(unpack(command))[1]
+    if got then
+      found[#found + 1] = {1, got}
+    else
+      redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+      found[#found + 1] = {2}
+    end
+  end
+end
+return found
+";
+
+/// What became of the claim of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is the new consumer's.
+    Taken(StreamEntry),
+    /// It was not pending for the expected holder, or that one is connected to another server.
+    NotHeld,
+    /// It was pending, and its message is not in the stream any more.
+    Vanished,
+}
+
+/// Whose entries are claimed, and for whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Parties<'a> {
+    /// The agent.
+    pub agent: &'a AgentId,
+    /// The instance that has them.
+    pub holder: &'a InstanceId,
+    /// The name of the consumer that gets them.
+    pub consumer: &'a str,
+    /// The server that claims.
+    pub server: &'a ServerId,
+}
+
+/// Adds the claim of entries, each with the number of the delivery that follows.
+pub fn claim(
+    multi: &mut Multi<'_>,
+    stream: &str,
+    parties: Parties<'_>,
+    entries: &[(EntryId, u32)],
+) -> Effect<Result<Vec<Claimed>, String>> {
+    let effect = multi.ask("EVAL", read);
+    arguments(multi.args(), stream, parties, "", entries);
+    effect
+}
+
+/// Adds the correction of Redis' count of deliveries; the entries stay with their holder.
+pub fn recount(multi: &mut Multi<'_>, stream: &str, parties: Parties<'_>, entries: &[(EntryId, u32)]) {
+    let _ = multi.effect("EVAL");
+    arguments(multi.args(), stream, parties, "JUSTID", entries);
+}
+
+fn arguments(batch: &mut Batch, stream: &str, parties: Parties<'_>, mode: &str, entries: &[(EntryId, u32)]) {
+    let Parties { agent, holder, consumer, server } = parties;
+    let _ = batch.arg(SCRIPT).arg(2).arg(stream).arg(keys::instances(agent));
+    let _ = batch.arg(keys::GROUP).arg(consumer).arg(keys::consumer(agent, holder));
+    let _ = batch.arg(holder.as_str()).arg(owned_by(server)).arg(mode);
+    for (entry, deliveries) in entries {
+        let _ = batch.arg(*entry).arg(*deliveries);
+    }
+}
+
+/// The answers in the order of the entries, or the code of the refusal.
+fn read(value: Value) -> Result<Vec<Claimed>, String> {
+    if let Some(code) = answers::error_code(&value) {
+        // A script's error names the command's own behind its code.
+        let text = format!("{value:?}");
+        return Err(if text.contains("NOGROUP") { "NOGROUP".to_owned() } else { code.to_owned() });
+    }
+    let Value::Array(items) = value else {
+        return Err(format!("unknown answer {value:?}").chars().take(200).collect());
+    };
+    Ok(items.into_iter().map(read_one).collect())
+}
+
+fn read_one(item: Value) -> Claimed {
+    let Value::Array(parts) = item else {
+        return Claimed::NotHeld;
+    };
+    let mut parts = parts.into_iter();
+    match parts.next().as_ref().and_then(answers::int) {
+        Some(1) => {
+            let entry = parts.next().and_then(|got| answers::entries(Value::Array(vec![got])));
+            entry.and_then(|entries| entries.into_iter().next()).map_or(Claimed::Vanished, Claimed::Taken)
+        }
+        Some(2) => Claimed::Vanished,
+        _ => Claimed::NotHeld,
+    }
+}
+
+/// Reads XPENDING of one entry: its consumer.
+pub fn holder(value: Value) -> Option<String> {
+    let lines: Vec<PendingEntry> = answers::pending(&value)?;
+    lines.into_iter().next().map(|line| line.consumer)
+}
