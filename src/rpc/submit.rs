@@ -24,7 +24,7 @@ pub(super) fn submit(gateway: &Gateway, session: &Arc<Session>, submission: Subm
             let about = (content.target_id.clone(), content.message_type.clone());
             match convert::send(content) {
                 Ok(post) => {
-                    post_job(gateway, session, reference, post, |a| Outcome::Accepted(MessageKind::Sent, a))
+                    post_job(gateway, session, reference, post, |a| Outcome::Accepted(MessageKind::Sent, a));
                 }
                 Err(refusal) => refuse(gateway, session, reference, Action::Send, about, refusal),
             }

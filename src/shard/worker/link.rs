@@ -222,9 +222,9 @@ impl Link {
                 if effects.iter().all(|e| crate::store::answers::error_code(e).is_none()) =>
             {
                 if assured {
-                    lane.confirm()
+                    lane.confirm();
                 } else {
-                    lane.confirm_unassured()
+                    lane.confirm_unassured();
                 }
                 Ok(())
             }

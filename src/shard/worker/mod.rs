@@ -12,11 +12,13 @@ mod adopt;
 mod agenda;
 mod control;
 mod custody;
+mod due;
 mod ledger;
 mod link;
 mod ready;
 mod round;
 mod sessions;
+mod settlements;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,29 +1,20 @@
 //! Facts that the decisions of a round depend on: read in one round trip, which a round without them does not make, and
 //! watched, so that they hold until the round commits.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use super::super::Worker;
-use super::super::adopt::server_ids;
-use super::super::agenda::Scan;
+use super::ask::{FactQuestions, Questioner, Questions};
 use super::plan::{Letter, Plan};
 use crate::clock::Now;
-use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
+use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::policy::Circuit;
 use crate::shard::desk::job::Job;
 use crate::shard::inbox::entry::EntryKey;
-use crate::shard::txn::facts::{Facts, PendingRequest, Remembered, StateFact};
-use crate::store::answers::{self, PendingEntry, StreamEntry};
-use crate::store::owners::{self, Owner};
-use crate::store::pipeline::{Answers, Asked};
-use crate::store::{Batch, StoreError, Value, claims, keys};
-
-/// Lines of a pending entries list read in one round, per scan.
-pub(super) const SCAN_PAGE: usize = 256;
-/// How long a thing that one server has undertaken is left to it, in milliseconds.
-const DUTY_MS: u64 = 60_000;
-/// Unread replies of a gone instance that go to the dead letters in one round.
-const CLEAR_PAGE: usize = 64;
+use crate::shard::txn::facts::Facts;
+use crate::store::answers::{PendingEntry, StreamEntry};
+use crate::store::pipeline::Answers;
+use crate::store::{Batch, StoreError, keys};
 
 /// A plan, and what its decisions depend on.
 pub(super) struct Gathered {
@@ -68,23 +59,6 @@ pub(super) enum Page {
     Unknown,
 }
 
-/// The questions of one round.
-struct Questions {
-    pending: Vec<(CorrelationId, Asked<Option<PendingRequest>>, Asked<Option<u64>>)>,
-    states: Vec<(AgentId, Asked<StateSizes>, Asked<Option<u64>>)>,
-    remembered: Vec<((AgentId, String), Asked<Option<Remembered>>)>,
-    lengths: Vec<(AgentId, Asked<Option<u64>>)>,
-    holders: Vec<((AgentId, EntryKey), Asked<Option<String>>)>,
-    instances: Vec<(AgentId, Asked<Vec<(InstanceId, Owner)>>)>,
-    servers: Option<Asked<HashSet<ServerId>>>,
-    pages: Vec<Asked<Page>>,
-    letters: Vec<(Asked<Option<StreamEntry>>, Option<Asked<Option<String>>>)>,
-    remains: Vec<(Asked<bool>, Asked<Vec<StreamEntry>>, Option<Asked<Option<String>>>)>,
-    trials: Vec<(AgentId, Asked<Option<String>>)>,
-}
-
-type StateSizes = std::collections::HashMap<String, usize>;
-
 /// What a round's jobs and business name.
 struct Subjects {
     answered: Vec<CorrelationId>,
@@ -101,7 +75,7 @@ impl Subjects {
 
 impl Worker {
     /// Reads what the plan's decisions depend on.
-    pub(super) fn gather(&mut self, plan: Plan) -> Result<Gathered, (Plan, StoreError)> {
+    pub(super) fn gather(&mut self, plan: Plan) -> Result<Gathered, Box<(Plan, StoreError)>> {
         self.link.batch.clear();
         let subjects = self.subjects(&plan);
         let watching = !subjects.is_empty();
@@ -116,7 +90,7 @@ impl Worker {
         }
         match self.read_batch() {
             Ok(answers) => Ok(self.read(plan, questions, answers, watching)),
-            Err(error) => Err((plan, error)),
+            Err(error) => Err(Box::new((plan, error))),
         }
     }
 
@@ -139,102 +113,52 @@ impl Worker {
     }
 
     fn ask(&mut self, plan: &Plan, subjects: &Subjects) -> Questions {
-        let has_peers = self.shared.has_peers();
+        let trials = if self.shared.has_peers() { self.trials(&plan.jobs, Now::read()) } else { Vec::new() };
         let lengths = self.homes_elsewhere(&plan.jobs);
         let holders = self.uncertain(&plan.jobs);
-        let trials = if has_peers { self.trials(&plan.jobs, Now::read()) } else { Vec::new() };
-        let server = self.shared.server.clone();
-        let batch = &mut self.link.batch;
+        let mut ask = Questioner {
+            batch: &mut self.link.batch,
+            server: &self.shared.server,
+            has_peers: self.shared.has_peers(),
+        };
+        let facts = FactQuestions {
+            pending: subjects.answered.iter().map(|id| ask.request(id)).collect(),
+            states: subjects.states.iter().map(|agent| ask.state(agent)).collect(),
+            remembered: subjects.keyed.iter().map(|key| ask.remembered(key.clone())).collect(),
+            lengths: lengths.into_iter().map(|agent| ask.length(agent)).collect(),
+            holders: holders.into_iter().map(|entry| ask.holder(entry)).collect(),
+            instances: subjects.present.iter().map(|agent| ask.instances(agent.clone())).collect(),
+            servers: (!subjects.present.is_empty()).then(|| ask.servers()),
+            trials: trials.into_iter().map(|agent| ask.trial(agent)).collect(),
+        };
         Questions {
-            pending: subjects.answered.iter().map(|id| ask_pending(batch, id)).collect(),
-            states: subjects.states.iter().map(|agent| ask_state(batch, agent)).collect(),
-            remembered: subjects.keyed.iter().map(|key| ask_remembered(batch, key)).collect(),
-            lengths: lengths.into_iter().map(|agent| ask_length(batch, agent)).collect(),
-            holders: holders.into_iter().map(|entry| ask_holder(batch, entry)).collect(),
-            instances: subjects.present.iter().map(|agent| ask_instances(batch, agent)).collect(),
-            servers: (!subjects.present.is_empty()).then(|| {
-                let asked = batch.ask("HKEYS", server_ids);
-                let _ = batch.arg(keys::SERVERS);
-                asked
-            }),
-            pages: plan.scans.iter().map(|scan| ask_page(batch, scan)).collect(),
-            letters: plan
-                .letters
-                .iter()
-                .map(|Letter { stream, letter, .. }| {
-                    let entry = batch.ask("XRANGE", first_entry);
-                    let _ = batch.arg(stream).arg(letter.key.entry).arg(letter.key.entry);
-                    let thing = format!("{stream}:{}", letter.key.entry);
-                    (entry, has_peers.then(|| undertake(batch, &thing, &server)))
-                })
-                .collect(),
-            remains: plan
-                .clears
-                .iter()
-                .map(|(agent, instance)| {
-                    let (free, unread) = ask_remains(batch, agent, instance);
-                    let thing = keys::instance_inbox(agent, instance);
-                    (free, unread, has_peers.then(|| undertake(batch, &thing, &server)))
-                })
-                .collect(),
-            trials: trials
-                .into_iter()
-                .map(|agent| {
-                    let duty = undertake(batch, &keys::circuit(&agent), &server);
-                    (agent, duty)
-                })
-                .collect(),
+            facts,
+            pages: plan.scans.iter().map(|scan| ask.page(scan)).collect(),
+            letters: plan.letters.iter().map(|letter| ask.letter(letter)).collect(),
+            remains: plan.clears.iter().map(|(agent, instance)| ask.remains(agent, instance)).collect(),
         }
     }
 
     fn read(&self, plan: Plan, questions: Questions, mut answers: Answers, watching: bool) -> Gathered {
-        let mut facts = Facts::default();
-        let own = |duty: Option<String>| duty.as_deref() == Some(self.shared.server.as_str());
-        for (id, pending, ttl) in questions.pending {
-            let ttl_ms = answers.take(ttl).unwrap_or(0);
-            let fact = answers.take(pending).map(|pending| (pending, ttl_ms));
-            let _ = facts.pending.insert(id, fact);
-        }
-        for (agent, sizes, version) in questions.states {
-            let (sizes, version) = (answers.take(sizes), answers.take(version).unwrap_or(0));
-            let _ = facts.states.insert(agent, StateFact { sizes, version });
-        }
-        for (key, remembered) in questions.remembered {
-            let _ = facts.remembered.insert(key, answers.take(remembered));
-        }
-        for (agent, length) in questions.lengths {
-            let _ = facts.lengths.insert(agent, answers.take(length).unwrap_or(0));
-        }
-        for (entry, holder) in questions.holders {
-            let _ = facts.holders.insert(entry, answers.take(holder));
-        }
-        for (agent, instances) in questions.instances {
-            let _ = facts.presence.instances.insert(agent, answers.take(instances));
-        }
-        if let Some(servers) = questions.servers {
-            facts.presence.servers = answers.take(servers);
-        }
-        let pages = questions.pages.into_iter().map(|page| answers.take(page)).collect();
-        let mut letters = Vec::with_capacity(plan.letters.len());
-        for (letter, (entry, duty)) in plan.letters.iter().zip(questions.letters) {
-            let envelope = answers.take(entry).and_then(|entry| entry.envelope);
-            let ours = duty.is_none_or(|duty| own(answers.take(duty)));
-            let Letter { agent, stream, letter } = letter;
-            let letter = Letter { agent: agent.clone(), stream: stream.clone(), letter: letter.clone() };
-            letters.push(FoundLetter { letter, envelope, ours });
-        }
-        let mut remains = Vec::with_capacity(plan.clears.len());
-        for ((agent, instance), (free, unread, duty)) in plan.clears.iter().zip(questions.remains) {
-            let undertaken = duty.is_none_or(|duty| own(answers.take(duty)));
-            let ours = undertaken && !facts.presence.elsewhere(agent, instance, &self.shared.server);
-            let (consumer_free, unread) = (answers.take(free), answers.take(unread));
-            remains.push(Remains { ours, unread, consumer_free });
-        }
-        for (agent, duty) in questions.trials {
-            if !own(answers.take(duty)) {
-                let _ = facts.trials_elsewhere.insert(agent);
+        let Questions { pages, letters, remains, facts } = questions;
+        let server = &self.shared.server;
+        let facts = facts.read(&mut answers, server);
+        let pages = pages.into_iter().map(|page| answers.take(page)).collect();
+        let letters = plan.letters.iter().zip(letters).map(|(letter, asked)| FoundLetter {
+            letter: letter.clone(),
+            envelope: answers.take(asked.entry).and_then(|entry| entry.envelope),
+            ours: asked.duty.is_none_or(|duty| answers.take(duty).as_ref() == Some(server)),
+        });
+        let letters = letters.collect();
+        let remains = plan.clears.iter().zip(remains).map(|((agent, instance), asked)| {
+            let undertaken = asked.duty.is_none_or(|duty| answers.take(duty).as_ref() == Some(server));
+            Remains {
+                ours: undertaken && !facts.presence.elsewhere(agent, instance, server),
+                unread: answers.take(asked.unread),
+                consumer_free: answers.take(asked.consumer_free),
             }
-        }
+        });
+        let remains = remains.collect();
         Gathered { plan, facts, letters, remains, pages, watching }
     }
 
@@ -306,115 +230,4 @@ fn keyed(jobs: &[Job]) -> Vec<(AgentId, String)> {
         job.posts().filter_map(|post| Some((sender.clone(), post.idempotency_key.clone()?))).collect()
     };
     jobs.iter().flat_map(keys_of).collect()
-}
-
-fn number(answer: Value) -> Option<u64> {
-    answers::int(&answer)
-}
-
-fn string(answer: Value) -> Option<String> {
-    answers::text(&answer).map(str::to_owned)
-}
-
-fn first_entry(answer: Value) -> Option<StreamEntry> {
-    answers::entries(answer)?.into_iter().next()
-}
-
-fn ask_pending(
-    batch: &mut Batch,
-    id: &CorrelationId,
-) -> (CorrelationId, Asked<Option<PendingRequest>>, Asked<Option<u64>>) {
-    let pending = batch.ask("GET", |answer| serde_json::from_str(answers::text(&answer)?).ok());
-    let _ = batch.arg(keys::pending_request(id));
-    let ttl = batch.ask("PTTL", number);
-    let _ = batch.arg(keys::pending_request(id));
-    (*id, pending, ttl)
-}
-
-fn ask_state(batch: &mut Batch, agent: &AgentId) -> (AgentId, Asked<StateSizes>, Asked<Option<u64>>) {
-    let sizes = batch.ask("HGETALL", |answer| {
-        let fields = answers::pairs(answer).unwrap_or_default();
-        fields.into_iter().map(|(field, value)| (field, value.len())).collect()
-    });
-    let _ = batch.arg(keys::state(agent));
-    let version = batch.ask("GET", number);
-    let _ = batch.arg(keys::state_version(agent));
-    (agent.clone(), sizes, version)
-}
-
-fn ask_remembered(
-    batch: &mut Batch,
-    (sender, key): &(AgentId, String),
-) -> ((AgentId, String), Asked<Option<Remembered>>) {
-    let remembered = batch.ask("GET", |answer| Remembered::parse(answers::text(&answer)?));
-    let _ = batch.arg(keys::idempotency(sender, key));
-    ((sender.clone(), key.clone()), remembered)
-}
-
-fn ask_length(batch: &mut Batch, agent: AgentId) -> (AgentId, Asked<Option<u64>>) {
-    let length = batch.ask("XLEN", number);
-    let _ = batch.arg(keys::inbox(&agent));
-    (agent, length)
-}
-
-fn ask_holder(
-    batch: &mut Batch,
-    (agent, key): (AgentId, EntryKey),
-) -> ((AgentId, EntryKey), Asked<Option<String>>) {
-    let stream = match &key.owner {
-        Some(instance) => keys::instance_inbox(&agent, instance),
-        None => keys::inbox(&agent),
-    };
-    let holder = batch.ask("XPENDING", claims::holder);
-    let _ = batch.arg(stream).arg(keys::GROUP).arg(key.entry).arg(key.entry).arg(1);
-    ((agent, key), holder)
-}
-
-fn ask_instances(batch: &mut Batch, agent: &AgentId) -> (AgentId, Asked<Vec<(InstanceId, Owner)>>) {
-    let instances = batch.ask("HGETALL", owners::instances);
-    let _ = batch.arg(keys::instances(agent));
-    (agent.clone(), instances)
-}
-
-fn ask_page(batch: &mut Batch, scan: &Scan) -> Asked<Page> {
-    let stream = match &scan.owner {
-        Some(instance) => keys::instance_inbox(&scan.agent, instance),
-        None => keys::inbox(&scan.agent),
-    };
-    let from = scan.after.map_or_else(|| "-".to_owned(), |(entry, _)| format!("({entry}"));
-    let page = batch.ask("XPENDING", |answer| match answers::pending(&answer) {
-        Some(lines) => Page::Lines(lines),
-        None if answers::error_code(&answer) == Some("NOGROUP") => Page::NoGroup,
-        None => Page::Unknown,
-    });
-    let _ = batch.arg(stream).arg(keys::GROUP).arg(from).arg("+").arg(SCAN_PAGE);
-    page
-}
-
-fn ask_remains(
-    batch: &mut Batch,
-    agent: &AgentId,
-    instance: &InstanceId,
-) -> (Asked<bool>, Asked<Vec<StreamEntry>>) {
-    let free = batch.ask("XPENDING", |answer| match &answer {
-        Value::Array(lines) => lines.is_empty(),
-        // No stream or no group: nothing is pending.
-        other => answers::error_code(other) == Some("NOGROUP"),
-    });
-    let _ = batch.arg(keys::inbox(agent)).arg(keys::GROUP).arg("-").arg("+").arg(1);
-    let _ = batch.arg(keys::consumer(agent, instance));
-    let unread = batch.ask("XRANGE", |answer| answers::entries(answer).unwrap_or_default());
-    let _ = batch.arg(keys::instance_inbox(agent, instance)).arg("-").arg("+");
-    let _ = batch.arg("COUNT").arg(CLEAR_PAGE);
-    (free, unread)
-}
-
-/// Adds the commands by which one of several servers undertakes a thing that any could do; the answer names it.
-fn undertake(batch: &mut Batch, thing: &str, server: &ServerId) -> Asked<Option<String>> {
-    let key = keys::once(thing);
-    let _ = batch.command("SET");
-    let _ = batch.arg(&key).arg(server.as_str()).arg("NX").arg("PX").arg(DUTY_MS);
-    let holder = batch.ask("GET", string);
-    let _ = batch.arg(&key);
-    holder
 }

@@ -7,6 +7,7 @@
 //! not happen gives back what it took. Hot path.
 
 mod answer;
+mod ask;
 mod deliver;
 mod draft;
 mod gather;
@@ -29,7 +30,7 @@ const MAX_CONFLICTS: usize = 16;
 /// What became of a round.
 enum Outcome {
     /// It was carried out. `effects`: of its transaction, if it had one.
-    Committed { drafted: Drafted, effects: Effects, assured: bool },
+    Committed { drafted: Box<Drafted>, effects: Effects, assured: bool },
     /// A watched key had changed: nothing was carried out.
     Conflict(Plan),
     /// Redis refused the transaction as a whole.
@@ -95,7 +96,10 @@ impl Worker {
                 Some(drafted) => self.commit(drafted),
                 None => return None,
             },
-            Err((plan, error)) => Outcome::Before(plan, error),
+            Err(failed) => {
+                let (plan, error) = *failed;
+                Outcome::Before(plan, error)
+            }
         };
         self.settle(outcome, now)
     }
@@ -108,7 +112,8 @@ impl Worker {
             Err(error) => return Outcome::Unknown(drafted.plan, error),
         };
         let Some(exec) = drafted.exec.take() else {
-            return Outcome::Committed { drafted, effects: Effects::default(), assured };
+            let (drafted, effects) = (Box::new(drafted), Effects::default());
+            return Outcome::Committed { drafted, effects, assured };
         };
         let executed = answers.executed(exec);
         if !drafted.bare {
@@ -129,7 +134,7 @@ impl Worker {
                 let command = "appending to the audit lane";
                 Outcome::Unknown(drafted.plan, StoreError::Unexpected { command, answer })
             }
-            None => Outcome::Committed { drafted, effects, assured },
+            None => Outcome::Committed { drafted: Box::new(drafted), effects, assured },
         }
     }
 

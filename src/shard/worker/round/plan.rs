@@ -18,6 +18,7 @@ const MAX_LETTERS: usize = 64;
 const MAX_CLEARS: usize = 16;
 
 /// A dead letter to write.
+#[derive(Clone)]
 pub(super) struct Letter {
     pub agent: AgentId,
     pub stream: String,

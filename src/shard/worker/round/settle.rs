@@ -4,8 +4,9 @@
 use super::super::Worker;
 use super::super::agenda::Scan;
 use super::Outcome;
+use super::ask::SCAN_PAGE;
 use super::draft::Drafted;
-use super::gather::{FoundLetter, Page, Remains, SCAN_PAGE};
+use super::gather::{FoundLetter, Page, Remains};
 use super::plan::{Letter, Plan};
 use super::tail::Step;
 use crate::clock::Now;
@@ -25,7 +26,7 @@ impl Worker {
     pub(super) fn settle(&mut self, outcome: Outcome, now: Now) -> Option<Vec<Job>> {
         match outcome {
             Outcome::Committed { drafted, effects, assured } => {
-                self.settle_committed(drafted, effects, assured, now);
+                self.settle_committed(*drafted, effects, assured, now);
                 None
             }
             Outcome::Conflict(plan) => {
