@@ -23,6 +23,7 @@ pub mod envelope;
 pub mod identity;
 pub mod ids;
 pub mod json;
+pub mod key_files;
 pub mod policy;
 pub mod protocol;
 pub mod refusal;
