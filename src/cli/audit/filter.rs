@@ -3,7 +3,8 @@
 use clap::Args;
 use uuid::Uuid;
 
-use super::{Range, Trouble};
+use super::source::Range;
+use super::trouble::Trouble;
 use crate::audit::{Action, Decision, View};
 use crate::policy::Found;
 
