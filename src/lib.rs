@@ -16,7 +16,6 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod demo;
 pub mod denylist;
 pub mod dlp;
 pub mod envelope;
