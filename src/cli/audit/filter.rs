@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::source::Range;
 use super::trouble::Trouble;
 use crate::audit::{Action, Decision, View};
-use crate::policy::Found;
+use crate::policy::replay::Found;
 
 /// From when to when.
 #[derive(Debug, Clone, Default, Args)]
