@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use grpcio::{ChannelBuilder, ChannelCredentialsBuilder, Client, EnvBuilder};
 use serde::de::DeserializeOwned;
 
-use super::Agent;
 use super::calls::Calls;
+use super::connected::Agent;
 use super::error::{AgentError, HandlerError};
 use super::handlers::{Handler, Handlers, Pool};
 use super::message::Message;
+use super::outbox::Outbox;
 use super::receipts::Receipts;
-use super::stream::{Outbox, Stream};
+use super::stream::Stream;
 use crate::audit::proof::Receipt;
 use crate::ids::InstanceId;
 
@@ -78,6 +79,18 @@ impl Credentials {
     }
 }
 
+impl Agent {
+    /// Starts describing an agent that connects to `addr` (`host:port`).
+    pub fn builder(addr: &str, credentials: Credentials) -> Builder {
+        Builder::new(addr, credentials)
+    }
+
+    /// Describes an agent from the environment that the runner gives its processes.
+    pub fn builder_from_env() -> Result<Builder, AgentError> {
+        Builder::from_env()
+    }
+}
+
 /// An agent before it connects.
 pub struct Builder {
     addr: String,
@@ -93,7 +106,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(addr: &str, credentials: Credentials) -> Self {
+    fn new(addr: &str, credentials: Credentials) -> Self {
         Self {
             addr: addr.to_owned(),
             credentials,
@@ -108,7 +121,7 @@ impl Builder {
         }
     }
 
-    pub(super) fn from_env() -> Result<Self, AgentError> {
+    fn from_env() -> Result<Self, AgentError> {
         let var = |name: &str| std::env::var(name).map_err(|e| AgentError::Setup(format!("{name}: {e}")));
         let credentials =
             Credentials::from_files(var("MAS_TLS_CA")?, var("MAS_TLS_CERT")?, var("MAS_TLS_KEY")?)?;

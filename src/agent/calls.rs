@@ -1,18 +1,18 @@
 //! The unary calls, each bounded in time, repeated where the server says that nothing happened.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use grpcio::{CallOption, Client, Method};
 
-use super::commit::Committed;
+use super::answers::{Committed, Peer};
 use super::error::{AgentError, Failure, classify};
+use super::outbox::Outbox;
 use super::receipts::Receipts;
-use super::stream::Outbox;
+use super::received::Received;
 use super::submit::Submissions;
-use super::{Message, Peer};
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::protocol::{
@@ -155,8 +155,8 @@ pub(super) struct Calls {
 /// Requests that wait for their replies.
 #[derive(Default)]
 struct Waiting {
-    by_correlation: HashMap<String, Sender<Message>>,
-    early: VecDeque<(Instant, Message)>,
+    by_correlation: HashMap<String, Sender<Received>>,
+    early: VecDeque<(Instant, Received)>,
 }
 
 impl Calls {
@@ -280,12 +280,12 @@ impl Calls {
     }
 
     pub(super) fn request(
-        self: &Arc<Self>,
+        &self,
         target: &str,
         message_type: &str,
         data_json: &str,
         timeout: Duration,
-    ) -> Result<Message, AgentError> {
+    ) -> Result<Received, AgentError> {
         let started = Instant::now();
         let give_up = started + timeout.min(MAX_WAIT);
         let request = RequestRequest {
@@ -312,7 +312,7 @@ impl Calls {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         {
             let mut waiting = self.waiting();
-            let early = |(_, reply): &(Instant, Message)| reply.correlation_id() == Some(&correlation_id);
+            let early = |(_, reply): &(Instant, Received)| reply.correlation_id() == Some(&correlation_id);
             if let Some(at) = waiting.early.iter().position(early)
                 && let Some((_, reply)) = waiting.early.remove(at)
             {
@@ -326,14 +326,14 @@ impl Calls {
     }
 
     /// A reply arrived; its request may still be on its way back from the server.
-    pub(super) fn replied(&self, reply: Message) {
+    pub(super) fn replied(&self, reply: Received) {
         let mut waiting = self.waiting();
         let sender = reply.correlation_id().and_then(|id| waiting.by_correlation.remove(id));
         match sender {
             // The requester may have given up just now.
             Some(sender) => drop(sender.try_send(reply)),
             None => {
-                let stale = |(arrived, _): &(Instant, Message)| arrived.elapsed() > EARLY_REPLY_AGE;
+                let stale = |(arrived, _): &(Instant, Received)| arrived.elapsed() > EARLY_REPLY_AGE;
                 while waiting.early.len() == MAX_EARLY_REPLIES || waiting.early.front().is_some_and(stale) {
                     drop(waiting.early.pop_front());
                 }

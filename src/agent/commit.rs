@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use super::answers::Committed;
 use super::calls::Calls;
 use super::error::AgentError;
+use super::payload::to_json;
 use crate::protocol::submission::Call;
 use crate::protocol::{Commit as Wire, ReplyRequest, SendRequest, Submission};
 
@@ -12,15 +14,6 @@ pub struct Commit<'a> {
     calls: &'a Calls,
     wire: Wire,
     correlation_id: Option<String>,
-}
-
-/// What a commit did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed {
-    /// Ids of its messages, in their order.
-    pub message_ids: Vec<String>,
-    /// The version of the state afterwards; 0 where it was not touched.
-    pub version: u64,
 }
 
 impl<'a> Commit<'a> {
@@ -53,7 +46,7 @@ impl<'a> Commit<'a> {
         self.push(Call::Send(SendRequest {
             target_id: target.to_owned(),
             message_type: message_type.to_owned(),
-            data_json: super::to_json(data)?,
+            data_json: to_json(data)?,
             ..SendRequest::default()
         }));
         Ok(self)
@@ -64,7 +57,7 @@ impl<'a> Commit<'a> {
         self.push(Call::Reply(ReplyRequest {
             correlation_id: self.correlation_id.clone().unwrap_or_default(),
             message_type: message_type.to_owned(),
-            data_json: super::to_json(data)?,
+            data_json: to_json(data)?,
             ..ReplyRequest::default()
         }));
         Ok(self)

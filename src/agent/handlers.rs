@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use super::calls::Calls;
 use super::error::HandlerError;
-use super::message::{CurrentDelivery, Message};
-use super::stream::Outbox;
+use super::message::Message;
+use super::outbox::Outbox;
+use super::received::{CurrentDelivery, Received};
 use crate::envelope::message_id_of;
 
 /// Deliveries whose end is remembered, so that a redelivery after a lost acknowledgement is not handled
@@ -209,8 +210,9 @@ impl Worker {
     }
 
     fn handle(&self, delivery: &Delivery, current: &CurrentDelivery) -> Result<(), HandlerError> {
-        let message = Message::parse(current.clone(), &delivery.envelope_json, &self.calls)
+        let received = Received::parse(current.clone(), &delivery.envelope_json)
             .map_err(|error| HandlerError::reject(format!("handler_error:envelope:{error}")))?;
+        let message = Message::new(received, &self.calls);
         let handler = self.handlers.by_type.get(message.message_type()).or(self.handlers.fallback.as_ref());
         let Some(handler) = handler else {
             return Err(HandlerError::reject(format!("no_handler:{}", message.message_type())));

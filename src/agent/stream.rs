@@ -1,52 +1,25 @@
 //! The Transport stream of an agent: opened, read until it ends, opened again with backoff.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_channel::mpsc::{UnboundedReceiver, unbounded};
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use grpcio::{CallOption, ClientDuplexSender, RpcStatusCode, WriteFlags};
 
 use super::calls::Calls;
 use super::error::code_name;
 use super::handlers::{Delivery, Intake, Taken};
-use super::message::{CurrentDelivery, Message};
+use super::outbox::Outbox;
+use super::received::{CurrentDelivery, Received};
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::server_event::Event as ServerEventKind;
-use crate::protocol::{Ack, ClientEvent, Hello, Nack, RUNTIME_V1, ServerEvent};
+use crate::protocol::{ClientEvent, Hello, RUNTIME_V1, ServerEvent};
 
 /// Wait before connecting again; doubles up to the last, starts anew after a session that opened.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_LAST: Duration = Duration::from_secs(2);
-
-/// Where acknowledgements go: to the current stream, if there is one. What is lost with a stream is
-/// delivered again.
-#[derive(Clone, Default)]
-pub(super) struct Outbox {
-    current: Arc<Mutex<Option<UnboundedSender<ClientEvent>>>>,
-}
-
-impl Outbox {
-    fn set(&self, sender: Option<UnboundedSender<ClientEvent>>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = sender;
-    }
-
-    /// False where there is no stream.
-    pub(super) fn send(&self, event: ClientEventKind) -> bool {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let event = ClientEvent { event: Some(event), ..ClientEvent::default() };
-        current.as_ref().is_some_and(|sender| sender.unbounded_send(event).is_ok())
-    }
-
-    pub(super) fn ack(&self, delivery_id: String) {
-        let _ = self.send(ClientEventKind::Ack(Ack { delivery_id, ..Ack::default() }));
-    }
-
-    pub(super) fn nack(&self, delivery_id: String, reason: String, retryable: bool) {
-        let _ = self.send(ClientEventKind::Nack(Nack { delivery_id, reason, retryable, ..Nack::default() }));
-    }
-}
 
 /// The thread that keeps a stream open.
 pub(super) struct Stream {
@@ -171,11 +144,10 @@ impl Reader {
     fn delivery(&self, delivery: crate::protocol::Delivery) {
         let id = delivery.delivery_id;
         // Replies go to their waiting request, not through the handlers.
-        if let Ok(message) =
-            Message::parse(CurrentDelivery::new(id.clone()), &delivery.envelope_json, &self.calls)
-            && message.is_reply()
+        if let Ok(received) = Received::parse(CurrentDelivery::new(id.clone()), &delivery.envelope_json)
+            && received.is_reply()
         {
-            self.calls.replied(message);
+            self.calls.replied(received);
             self.outbox.ack(id);
             return;
         }

@@ -9,8 +9,8 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use grpcio::RpcStatusCode;
 
 use super::error::{Failure, classify_status};
+use super::outbox::Outbox;
 use super::receipts::Receipts;
-use super::stream::Outbox;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;

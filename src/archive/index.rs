@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::ArchiveError;
+use super::error::ArchiveError;
 use crate::audit::LaneId;
 use crate::audit::merkle::Frontier;
 

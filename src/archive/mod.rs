@@ -8,6 +8,7 @@
 //! Every block is hashed on its way: what does not lead to the root that a checkpoint signed is not
 //! archived, and so not removed.
 
+mod error;
 mod index;
 mod pace;
 
@@ -27,14 +28,15 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::audit::OperatorEvent;
 use crate::audit::checkpoint::{Checkpoint, CheckpointError, LaneHead};
 use crate::audit::merkle::{Frontier, leaf_hash};
-use crate::audit::segment::{End, Header, SegmentError, SegmentReader, SegmentWriter};
+use crate::audit::segment::{End, Header, SegmentReader, SegmentWriter};
 use crate::audit::{Action, KeyHistory, LaneId, lane, note};
-use crate::checkpoint::key_files::{KeyError, KeyFiles};
 use crate::clock::Now;
 use crate::config;
+use crate::key_files::KeyFiles;
 use crate::shard::Shards;
 use crate::store::answers::EntryId;
 use crate::store::{Batch, Connection, StoreError, checkpoints, trail};
+pub use error::ArchiveError;
 use index::{Entry, Index, LaneTree};
 use pace::Pace;
 
@@ -58,66 +60,6 @@ const MAX_LIVE_CHECKPOINTS: u64 = 100_000;
 const PAGE: usize = 64;
 /// After archiving, Redis holds this share of `max_records`, so that it is not done for a few records.
 const KEPT_SHARE: u64 = 2;
-
-/// Why nothing could be archived.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchiveError {
-    /// The system.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// What was to be done.
-        action: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The list of segments.
-    #[error("{}: line {line}: no entry of an archive's list", path.display())]
-    Index {
-        /// The list.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-    },
-    /// Redis.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The keys that signed the checkpoints.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// A checkpoint in Redis is not one.
-    #[error("checkpoint {id} in Redis: {source}")]
-    Checkpoint {
-        /// Its id.
-        id: EntryId,
-        /// Why not.
-        source: CheckpointError,
-    },
-    /// The trail in Redis is not what was signed.
-    #[error("lane {lane}: from record {seq} on Redis does not hold what was signed; nothing is removed")]
-    Damaged {
-        /// The lane.
-        lane: LaneId,
-        /// The first record in question.
-        seq: u64,
-    },
-    /// The file that was written reads back as something else.
-    #[error("{}: reads back wrong: {source}", path.display())]
-    ReadBack {
-        /// The segment.
-        path: PathBuf,
-        /// Why.
-        source: SegmentError,
-    },
-}
-
-impl ArchiveError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_path_buf();
-        move |source| Self::Io { action, path, source }
-    }
-}
 
 /// An archive's directory, and the right to write there.
 #[derive(Debug)]

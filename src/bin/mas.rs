@@ -87,7 +87,7 @@ fn main() -> ExitCode {
         Command::Migrate(args) => migrate::run(&args),
         Command::DemoWorker => {
             logging::start(LogFormat::Text);
-            mas::demo::run_worker()
+            mas::cli::demo::run_worker()
         }
     };
     exit.into()

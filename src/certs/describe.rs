@@ -13,7 +13,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 
-use super::{CertsError, unusable};
+use super::error::{CertsError, unusable};
+use super::files::io_error;
 use crate::ids::hex;
 
 /// Length of a SHA-256 fingerprint, in hexadecimal digits.
@@ -57,7 +58,7 @@ pub struct Serial(String);
 /// # Errors
 /// [`CertsError::Io`], or [`CertsError::Unusable`] when the file does not start with a certificate.
 pub fn describe(pem_path: &Path) -> Result<Description, CertsError> {
-    let text = std::fs::read(pem_path).map_err(super::files::io_error("read", pem_path))?;
+    let text = std::fs::read(pem_path).map_err(io_error("read", pem_path))?;
     let der = certificate_der(pem_path, &text)?;
     let cert = parse_der(pem_path, &der)?;
     let fail = |problem: &dyn fmt::Display| unusable(pem_path, problem);

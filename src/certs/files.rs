@@ -8,12 +8,19 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{CertsError, IssuedPaths, SignedPem};
+use super::error::CertsError;
+use super::paths::IssuedPaths;
 
 /// Mode of certificates and lists.
 pub(super) const PUBLIC: u32 = 0o644;
 /// Mode of private keys.
 pub(super) const PRIVATE: u32 = 0o600;
+
+/// A certificate and its private key as PEM text. Has no `Debug`, so that no key gets into a log.
+pub(super) struct SignedPem {
+    pub(super) cert: String,
+    pub(super) key: String,
+}
 
 /// Keeps other processes and threads from writing into a folder until dropped. Readers need none:
 /// files are replaced whole.

@@ -3,13 +3,17 @@
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use time::{Duration, OffsetDateTime, UtcOffset};
 
-use super::{CLOCK_SKEW, CertsError, SignedPem, common_name, random_serial};
+use super::error::CertsError;
+use super::files::SignedPem;
 
+/// How far a certificate's start lies in the past, so that a machine whose clock runs behind
+/// accepts it at once.
+pub(super) const CLOCK_SKEW: Duration = Duration::minutes(5);
 /// Longest DNS name, in bytes.
 const MAX_DNS_NAME_BYTES: usize = 253;
 /// Longest part of a DNS name between two dots, in bytes.
@@ -148,6 +152,21 @@ fn is_dns_name(text: &str) -> bool {
     // A last label of digits is a mistyped address, not a name.
     let ends_in_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     text.len() <= MAX_DNS_NAME_BYTES && !ends_in_number && name.split('.').all(is_label)
+}
+
+pub(super) fn common_name(name: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name);
+    subject
+}
+
+/// 16 random bytes; the first is made 0x40 to 0x7f, so that the number is positive and always has
+/// the same length.
+pub(super) fn random_serial() -> SerialNumber {
+    let mut bytes = uuid::Uuid::new_v4().into_bytes();
+    let [first, ..] = &mut bytes;
+    *first = (*first & 0x3f) | 0x40;
+    SerialNumber::from_slice(&bytes)
 }
 
 #[cfg(test)]

@@ -5,23 +5,29 @@
 //! them. Files are replaced whole, so a reader never sees half of one.
 
 mod describe;
+mod error;
 mod files;
 mod leaf;
+mod paths;
 mod revoked;
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SerialNumber,
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use time::{Duration, OffsetDateTime};
 
 use crate::ids::AgentId;
+use error::unusable;
+use files::SignedPem;
+use leaf::{CLOCK_SKEW, common_name, random_serial};
+use paths::ca_key_file;
 
 pub use describe::{Description, Fingerprint, Serial, describe};
+pub use error::{CertsError, MAX_DAYS};
 pub use leaf::{CustomLeaf, San};
+pub use paths::{AgentFiles, IssuedPaths, agent_files, agents_folder, ca_file, revoked_file, server_files};
 pub use revoked::{Revocations, Revoked, revoke};
 
 /// What precedes the agent id in the URI of an agent's certificate.
@@ -30,115 +36,10 @@ pub const AGENT_URI_PREFIX: &str = "spiffe://mas/agent/";
 pub const CA_DAYS: u32 = 3650;
 /// Days that an issued certificate is valid for, unless told otherwise.
 pub const LEAF_DAYS: u32 = 365;
-/// Longest validity that can be asked for, in days.
-pub const MAX_DAYS: u32 = 36_500;
-
 /// Subject of the CA. The space keeps it from ever being an agent id.
 const CA_NAME: &str = "MAS CA";
 /// Subject of the server's certificate; clients look at its SANs. No agent id either.
 const SERVER_NAME: &str = "MAS server";
-/// How far a certificate's start lies in the past, so that a machine whose clock runs behind
-/// accepts it at once.
-const CLOCK_SKEW: Duration = Duration::minutes(5);
-
-/// Why a certificate could not be made, read or revoked.
-#[derive(Debug, thiserror::Error)]
-pub enum CertsError {
-    /// A file or folder could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
-    Io {
-        /// What was tried, as a verb.
-        action: &'static str,
-        /// What it was tried on.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// There is a CA, or a part of one, where a new one should go.
-    #[error("{path} exists: a CA is never overwritten")]
-    CaExists {
-        /// The file that is in the way.
-        path: PathBuf,
-    },
-    /// A file does not hold what it should.
-    #[error("{path}: {problem}")]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A host name or address that cannot go into the server's certificate.
-    #[error("{name:?} is neither a DNS name nor an IP address")]
-    HostName {
-        /// The name as given.
-        name: String,
-    },
-    /// The server's certificate would name no host.
-    #[error("a server certificate needs at least one host name or IP address")]
-    NoHostName,
-    /// A validity that ends before it starts, or lies outside the years 1950 to 9999.
-    #[error("a certificate cannot be valid from {not_before} to {not_after}")]
-    Validity {
-        /// Start of the validity.
-        not_before: OffsetDateTime,
-        /// End of the validity.
-        not_after: OffsetDateTime,
-    },
-    /// A number of days that is zero or more than [`MAX_DAYS`].
-    #[error("a certificate cannot be valid for {days} days: expected 1 to {MAX_DAYS}")]
-    Days {
-        /// The number as given.
-        days: u32,
-    },
-    /// Generating the key or signing failed.
-    #[error("cannot issue the certificate of {subject}: {source}")]
-    Issue {
-        /// Whose certificate it would have been.
-        subject: String,
-        /// What the certificate library said.
-        source: rcgen::Error,
-    },
-}
-
-/// Where a certificate and its private key are, both PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IssuedPaths {
-    /// The certificate.
-    pub cert: PathBuf,
-    /// Its private key, mode 0600.
-    pub key: PathBuf,
-}
-
-/// Where the certificate and key of an agent are.
-pub type AgentFiles = IssuedPaths;
-
-/// Where the CA in `dir` keeps its own certificate.
-pub fn ca_file(dir: &Path) -> PathBuf {
-    dir.join("ca.pem")
-}
-
-/// Where the CA in `dir` puts the server's certificate and key.
-pub fn server_files(dir: &Path) -> IssuedPaths {
-    IssuedPaths { cert: dir.join("server.pem"), key: dir.join("server.key") }
-}
-
-/// Where the CA in `dir` puts the certificate and key of agent `id`.
-pub fn agent_files(dir: &Path, id: &AgentId) -> AgentFiles {
-    let folder = agents_folder(dir);
-    AgentFiles { cert: folder.join(format!("{id}.pem")), key: folder.join(format!("{id}.key")) }
-}
-
-/// The folder of agents' certificates below `dir`.
-pub fn agents_folder(dir: &Path) -> PathBuf {
-    dir.join("agents")
-}
-
-/// Where the list of revoked certificates and agents of the CA in `dir` is.
-pub fn revoked_file(dir: &Path) -> PathBuf {
-    dir.join("revoked.json")
-}
-
 /// The URI that names agent `id` in its certificate.
 pub fn agent_uri(id: &AgentId) -> String {
     format!("{AGENT_URI_PREFIX}{id}")
@@ -319,20 +220,6 @@ impl Authority {
     }
 }
 
-/// A certificate and its private key as PEM text. Has no `Debug`, so that no key gets into a log.
-struct SignedPem {
-    cert: String,
-    key: String,
-}
-
-fn ca_key_file(dir: &Path) -> PathBuf {
-    dir.join("ca.key")
-}
-
-fn unusable(path: &Path, problem: impl ToString) -> CertsError {
-    CertsError::Unusable { path: path.to_path_buf(), problem: problem.to_string() }
-}
-
 /// Start and end of a validity of `days` from now.
 fn validity_of(days: u32) -> Result<(OffsetDateTime, OffsetDateTime), CertsError> {
     if !(1..=MAX_DAYS).contains(&days) {
@@ -354,21 +241,6 @@ fn self_signed(not_before: OffsetDateTime, not_after: OffsetDateTime) -> Result<
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(SignedPem { cert: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
-}
-
-fn common_name(name: &str) -> DistinguishedName {
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, name);
-    subject
-}
-
-/// 16 random bytes; the first is made 0x40 to 0x7f, so that the number is positive and always has
-/// the same length.
-fn random_serial() -> SerialNumber {
-    let mut bytes = uuid::Uuid::new_v4().into_bytes();
-    let [first, ..] = &mut bytes;
-    *first = (*first & 0x3f) | 0x40;
-    SerialNumber::from_slice(&bytes)
 }
 
 #[cfg(test)]

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::anchor::Anchor;
-use super::key_files::{KeyError, KeyFiles, Keys, Stamp};
+use super::seal::{Seal, SealError};
 use super::start;
 use super::uplink::Uplink;
-use super::{Seal, SealError};
-use crate::audit::OperatorEvent;
 use crate::audit::checkpoint::{Checkpoint, LaneHead, MAX_LANES, text_hash};
 use crate::audit::lane::Head;
 use crate::audit::merkle::Hash;
-use crate::audit::{Action, LaneId};
+use crate::audit::{Action, LaneId, OperatorEvent};
 use crate::clock::Now;
 use crate::config;
+use crate::key_files::{KeyError, KeyFiles, KeyLock, Keys, Stamp};
 use crate::shard::Shards;
 use crate::store::checkpoints;
 
@@ -210,7 +209,7 @@ impl Sealer {
     }
 
     /// Takes up a key that was replaced, and puts it on record.
-    fn renew_keys(&mut self, lock: &super::key_files::KeyLock) -> Result<(), KeyError> {
+    fn renew_keys(&mut self, lock: &KeyLock) -> Result<(), KeyError> {
         let stamp = self.files.stamp();
         if stamp == self.stamp && stamp.is_some() {
             return Ok(());

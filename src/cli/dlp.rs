@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::exit::Exit;
 use crate::config::Config;
-use crate::dlp::scan_lines;
+use crate::dlp::lines::scan_lines;
 
 /// Subcommands of `mas dlp`.
 #[derive(Debug, Subcommand)]

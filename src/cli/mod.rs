@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod audit;
 pub mod certs;
+pub mod demo;
 pub mod dlp;
 pub mod dlq;
 pub mod exit;
@@ -12,5 +13,6 @@ pub mod operator;
 pub mod policy;
 pub mod policy_replay;
 pub mod run;
+mod scaffold;
 pub mod state;
 pub mod text;

@@ -24,7 +24,8 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
 use crate::ids::AgentId;
-use crate::policy::{Breaker, Circuit, Policy, Recorded};
+use crate::policy::replay::Recorded;
+use crate::policy::{Breaker, Circuit, Policy};
 use crate::refusal::Refusal;
 
 /// What was sent in the longest window before `--from` counts, too, in microseconds.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::Exit;
+use super::{demo, scaffold};
 use crate::config::Config;
-use crate::demo;
 use crate::runner::{self, RunOptions, RunnerError};
 
 /// Arguments of `mas run`.
@@ -78,7 +78,7 @@ fn failed(error: &RunnerError) -> Exit {
 fn dev_config(dir: &Path) -> Result<Config, Box<dyn std::error::Error>> {
     let path = dir.join(crate::config::FILE_NAME);
     if !path.exists() {
-        demo::prepare(dir, &path, DEV_CONFIG, &["alpha", "beta"])?;
+        scaffold::prepare(dir, &path, DEV_CONFIG, &["alpha", "beta"])?;
     }
     Ok(Config::load(&path)?)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::file::{Problem, within};
+use super::range::{Problem, within};
 
 /// Shortest and longest time between two checkpoints, in milliseconds.
 const CHECKPOINT_INTERVAL_MS: (u64, u64) = (50, 3_600_000);

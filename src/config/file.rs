@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::audit::Audit;
+use super::breaker::BreakerConfig;
+use super::range::{Problem, within};
 use super::redis;
+use super::roles::Role;
 use super::telemetry::Telemetry;
 use crate::dlp::DlpConfig;
 use crate::ids::AgentId;
-use crate::policy::{BreakerConfig, MAX_FAILURE_THRESHOLD, RateLimit};
+use crate::policy::RateLimit;
 
 /// Reads the document. The error names key path, line and what was expected.
 pub(super) fn parse(text: &str) -> Result<File, String> {
@@ -107,21 +110,6 @@ impl Default for Limits {
             max_streams_per_connection: 100,
         }
     }
-}
-
-/// What is wrong with a section: the key within it, and what was expected.
-pub(super) type Problem = (&'static str, String);
-
-pub(super) fn within<T: PartialOrd + std::fmt::Display>(
-    key: &'static str,
-    value: T,
-    low: T,
-    high: T,
-) -> Result<(), Problem> {
-    if value < low || value > high {
-        return Err((key, format!("is {value}; expected {low} to {high}")));
-    }
-    Ok(())
 }
 
 impl Limits {
@@ -223,23 +211,6 @@ impl Default for Features {
     fn default() -> Self {
         Self { dlp: true, rbac: false, circuit_breaker: true }
     }
-}
-
-pub(super) fn check_breaker(breaker: &BreakerConfig) -> Result<(), Problem> {
-    within("failure_threshold", breaker.failure_threshold, 1, MAX_FAILURE_THRESHOLD)?;
-    within("success_threshold", breaker.success_threshold, 1, 10_000)?;
-    within("timeout_seconds", breaker.timeout_seconds, 1, 86_400)?;
-    within("window_seconds", breaker.window_seconds, 1, 86_400)
-}
-
-/// A role: a name for what agents of some kind may do (`roles`).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Role {
-    /// Its name; `agents[].roles` refer to it.
-    pub name: String,
-    /// Patterns: `send:worker`, `send:worker-*`, `send:*`.
-    pub permissions: Vec<String>,
 }
 
 /// One rule of `permissions`. What no rule allows is refused; `deny` wins over every other rule.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::file::{Problem, within};
+use super::range::{Problem, within};
 
 /// Most replicas that a commit may wait for.
 const MAX_REPLICAS: u32 = 16;

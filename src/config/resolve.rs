@@ -8,15 +8,17 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::place::KeyPath;
-use super::redis::{self, Durability, WAIT_MARGIN_MS};
-use super::{
-    Agent, Config, ConfigError, MANAGED_SOCKET, MAX_AGENTS, MAX_INSTANCES, MAX_SPIN_US, Program, Redis, Tls,
+use super::error::ConfigError;
+use super::file::{self, Permission};
+use super::model::{
+    Agent, Config, MANAGED_SOCKET, MAX_AGENTS, MAX_INSTANCES, MAX_SPIN_US, Program, Redis, Tls,
 };
-use super::{Permission, Role, file};
+use super::place::KeyPath;
+use super::range::Problem;
+use super::redis::{self, Durability, WAIT_MARGIN_MS};
+use super::roles::{Pattern, Role, parse_pattern};
 use crate::dlp::Dlp;
 use crate::ids::AgentId;
-use crate::policy::{Pattern, parse_pattern};
 
 /// One round trip to Redis may take this long unless the file says otherwise, in milliseconds.
 const DEFAULT_REDIS_TIMEOUT_MS: u64 = 5000;
@@ -40,7 +42,7 @@ impl Resolver<'_> {
     }
 
     /// What a section's own check says, with the section's name.
-    fn section(&self, section: &str, checked: Result<(), file::Problem>) -> Result<(), ConfigError> {
+    fn section(&self, section: &str, checked: Result<(), Problem>) -> Result<(), ConfigError> {
         checked.map_err(|(key, problem)| self.fail(KeyPath::from(section).key(key), problem))
     }
 
@@ -56,7 +58,7 @@ impl Resolver<'_> {
         self.section("delivery", file.delivery.check())?;
         self.section("gateway.audit", file.gateway.audit.check())?;
         self.section("gateway.telemetry", file.gateway.telemetry.check())?;
-        self.section("gateway.circuit_breaker", file::check_breaker(&file.gateway.circuit_breaker))?;
+        self.section("gateway.circuit_breaker", file.gateway.circuit_breaker.check())?;
         self.section("gateway.redis.durability", file.gateway.redis.durability.check())?;
         if file.threads.is_some_and(|n| n == 0 || n > 1024) {
             return Err(self.fail("threads", "expected 1 to 1024"));

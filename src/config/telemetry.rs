@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::file::{Problem, within};
+use super::range::{Problem, within};
 
 /// Shortest and longest time between two exports of metrics, in milliseconds.
 const EXPORT_INTERVAL_MS: (u64, u64) = (100, 3_600_000);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::policy::RateLimit;
 
 const HEAD: &str = "tls_ca_path: ca.pem\ntls_server_cert_path: s.pem\ntls_server_key_path: s.key\n";
 

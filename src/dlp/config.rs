@@ -6,8 +6,8 @@ use std::sync::Arc;
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
+use super::action::Action;
 use super::kinds::Kind;
-use super::{Action, Dlp};
 
 /// Most custom rules one configuration may hold.
 pub const MAX_RULES: usize = 256;
@@ -121,50 +121,45 @@ pub(super) struct CustomRule {
     pub(super) regex: Regex,
 }
 
-impl Dlp {
-    /// Compiles the rules of a configuration.
-    pub fn compile(config: &DlpConfig) -> Result<Self, DlpConfigError> {
-        if config.rules.len() > MAX_RULES {
-            let problem = format!("{} rules, at most {MAX_RULES} are allowed", config.rules.len());
-            return Err(DlpConfigError { key: "rules".to_owned(), problem });
-        }
-        let mut custom = Vec::new();
-        for (index, rule) in config.rules.iter().enumerate() {
-            if config.rules.iter().take(index).any(|other| other.id == rule.id) {
-                return Err(field_error(index, rule, "id", "another rule has it".to_owned()));
-            }
-            let compiled = compile_rule(index, rule, &config.policy_overrides)?;
-            if rule.enabled && compiled.action != Action::Allow {
-                custom.push(compiled);
-            }
-        }
-        for kind in config.policy_overrides.keys() {
-            if Kind::from_name(kind).is_none() && !config.rules.iter().any(|rule| rule.kind == *kind) {
-                let key = format!("policy_overrides.{kind}");
-                return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no rule") });
-            }
-        }
-        if let Disabled::Types(types) = &config.disable_defaults
-            && let Some(place) = types.iter().position(|name| Kind::from_name(name).is_none())
-        {
-            let kind = types.get(place).map(String::as_str).unwrap_or_default();
-            let key = format!("disable_defaults[{place}]");
-            return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no default rule") });
-        }
-        let defaults = config.merge_strategy == MergeStrategy::Append;
-        let actions = Kind::ALL
-            .iter()
-            .map(|kind| match config.policy_overrides.get(kind.name()) {
-                _ if !defaults || config.disable_defaults.covers(*kind) => Action::Allow,
-                Some(action) => *action,
-                None => kind.default_action(),
-            })
-            .collect();
-        Self::build(actions, custom).map_err(|problem| {
-            let problem = format!("the built-in detectors could not be built: {problem}");
-            DlpConfigError { key: "disable_defaults".to_owned(), problem }
-        })
+/// The actions of the built-in kinds, by number, and the custom rules.
+pub(super) fn compile(config: &DlpConfig) -> Result<(Vec<Action>, Vec<CustomRule>), DlpConfigError> {
+    if config.rules.len() > MAX_RULES {
+        let problem = format!("{} rules, at most {MAX_RULES} are allowed", config.rules.len());
+        return Err(DlpConfigError { key: "rules".to_owned(), problem });
     }
+    let mut custom = Vec::new();
+    for (index, rule) in config.rules.iter().enumerate() {
+        if config.rules.iter().take(index).any(|other| other.id == rule.id) {
+            return Err(field_error(index, rule, "id", "another rule has it".to_owned()));
+        }
+        let compiled = compile_rule(index, rule, &config.policy_overrides)?;
+        if rule.enabled && compiled.action != Action::Allow {
+            custom.push(compiled);
+        }
+    }
+    for kind in config.policy_overrides.keys() {
+        if Kind::from_name(kind).is_none() && !config.rules.iter().any(|rule| rule.kind == *kind) {
+            let key = format!("policy_overrides.{kind}");
+            return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no rule") });
+        }
+    }
+    if let Disabled::Types(types) = &config.disable_defaults
+        && let Some(place) = types.iter().position(|name| Kind::from_name(name).is_none())
+    {
+        let kind = types.get(place).map(String::as_str).unwrap_or_default();
+        let key = format!("disable_defaults[{place}]");
+        return Err(DlpConfigError { key, problem: format!("{kind:?} is the type of no default rule") });
+    }
+    let defaults = config.merge_strategy == MergeStrategy::Append;
+    let actions = Kind::ALL
+        .iter()
+        .map(|kind| match config.policy_overrides.get(kind.name()) {
+            _ if !defaults || config.disable_defaults.covers(*kind) => Action::Allow,
+            Some(action) => *action,
+            None => kind.default_action(),
+        })
+        .collect();
+    Ok((actions, custom))
 }
 
 fn field_error(index: usize, rule: &RuleConfig, field: &'static str, problem: String) -> DlpConfigError {

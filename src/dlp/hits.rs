@@ -1,6 +1,6 @@
 //! Where detectors put what they find.
 
-use super::Action;
+use super::action::Action;
 use super::kinds::Kind;
 
 /// Most matches of one scan that are kept before they are sorted out. A payload with more of them is

@@ -1,6 +1,6 @@
 //! The built-in types of data, their names and default actions.
 
-use super::Action;
+use super::action::Action;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $action:ident, $class:ident;)*) => {

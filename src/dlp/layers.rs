@@ -1,7 +1,6 @@
 //! The one layer of encoding that is taken off: base64, hex, percent-encoding, escapes.
 
 use super::hits::{Sink, run_end};
-use super::secrets;
 
 /// Shortest run of base64 that is decoded: nine digits make twelve characters.
 pub(super) const RUN_MIN: usize = 12;
@@ -110,8 +109,7 @@ fn hex_text(source: &[u8], out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Looks at a run of base64 characters: as a token by its length, then as an encoding. Returns the part
-/// of it that `out` is the decoded text of.
+/// Looks at a run of base64 characters as an encoding. Returns the part of it that `out` is the decoded text of.
 pub(super) fn run(
     text: &[u8],
     span: (usize, usize),
@@ -119,7 +117,6 @@ pub(super) fn run(
     sink: &mut Sink<'_>,
 ) -> Option<(usize, usize)> {
     let (start, end) = span;
-    secrets::run(text, start, end, sink);
     let padded = run_end(text, end, 2, |b| b == b'=');
     let source = text.get(start..padded)?;
     let body = text.get(start..end)?;

@@ -13,18 +13,20 @@
 //! detectors do is counted, and a payload that would have them do several times what ordinary text does
 //! is given up: a scan says so, and the pipeline blocks it.
 
+mod action;
 mod anchors;
 mod checks;
 mod config;
 mod digits;
 mod document;
 mod fields;
+mod finding;
 mod fold;
 mod hits;
 mod kinds;
 mod labels;
 mod layers;
-mod lines;
+pub mod lines;
 mod outcome;
 mod passes;
 mod places;
@@ -35,29 +37,21 @@ mod siblings;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
+pub use action::Action;
 pub use config::{
     Disabled, DlpConfig, DlpConfigError, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES,
     MAX_REGEX_CACHE_BYTES, MAX_RULES, MergeStrategy, RuleConfig,
 };
-pub use lines::{MAX_LINE_BYTES, scan_lines};
+pub use finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, MESSAGE_TYPE_POINTER, Scan};
 
 use anchors::Anchors;
 use config::CustomRule;
 use document::Document;
+use finding::RuleInfo;
 use hits::{Hits, Sink};
-use kinds::Kind;
+use kinds::{Class, Kind};
 
-/// Most findings a scan lists; further ones are counted.
-pub const MAX_FINDINGS: usize = 256;
-/// The pointer of findings in the message type. It does not begin with `/`, as no RFC 6901 pointer to a
-/// member does.
-pub const MESSAGE_TYPE_POINTER: &str = "message_type";
-/// Longest text that is kept of a match for its digest, in bytes.
-pub const MAX_DIGEST_INPUT: usize = 4 * 1024;
 /// Largest payload that is scanned; a larger one is blocked unseen. The server admits far smaller ones.
 pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;
 /// What the detectors may do for one message beyond reading it: steps of about fifteen instructions, for every
@@ -67,99 +61,6 @@ const WORK: usize = 256 * 1024;
 const WORK_PER_BYTE: usize = 13;
 /// Largest buffer that is kept between scans.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
-
-/// What a match does to the message, from the mildest to the most restrictive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// Nothing; the type is not looked for.
-    #[default]
-    Allow,
-    /// The message passes and the finding is recorded.
-    Alert,
-    /// The message passes with the matched characters replaced.
-    Redact,
-    /// The message is refused.
-    Block,
-}
-
-impl Action {
-    /// The name in the configuration and in output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "allow",
-            Self::Alert => "alert",
-            Self::Redact => "redact",
-            Self::Block => "block",
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// One match. What was matched is in none of its printable forms.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The type of data.
-    pub kind: Arc<str>,
-    /// The rule: a custom rule's id, or `default.` and the type.
-    pub rule: Arc<str>,
-    /// RFC 6901 pointer to the member; for a match in a key, to the member of that key. Keys in the path
-    /// that are findings themselves are shown redacted. [`MESSAGE_TYPE_POINTER`] for the message type.
-    pub pointer: String,
-    /// Where the match begins, in characters of the decoded string (of the key, when it is in one).
-    pub start: usize,
-    /// Where it ends.
-    pub end: usize,
-    /// What the rule demands.
-    pub action: Action,
-    /// True when the match is in the key, not in the value.
-    pub in_key: bool,
-    text: Box<[u8]>,
-}
-
-impl Finding {
-    /// The matched text in a form that is the same however it was written (folded, of numbers only the
-    /// digits), cut at [`MAX_DIGEST_INPUT`]. For a keyed digest; it must not be stored or shown.
-    pub fn digest_input(&self) -> &[u8] {
-        &self.text
-    }
-}
-
-impl fmt::Debug for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Finding")
-            .field("kind", &self.kind)
-            .field("rule", &self.rule)
-            .field("pointer", &self.pointer)
-            .field("start", &self.start)
-            .field("end", &self.end)
-            .field("action", &self.action)
-            .field("in_key", &self.in_key)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The outcome of a scan.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Scan {
-    /// The most restrictive action among the matches. A match that would have to be redacted but cannot
-    /// be, because it is in the message type or there are too many, blocks.
-    pub action: Action,
-    /// The first [`MAX_FINDINGS`] matches, the most restrictive first, then in the order of the payload.
-    pub findings: Vec<Finding>,
-    /// How many more there are; at least so many when the message is blocked anyway.
-    pub further: usize,
-    /// With [`Action::Redact`]: the payload with the matched characters replaced, every other byte as it
-    /// was.
-    pub redacted: Option<String>,
-    /// True when the budget of work was used up before all of the message was looked at.
-    pub truncated: bool,
-}
 
 /// Buffers of a scan, to be used again for the next one: a scan that finds nothing then allocates
 /// nothing.
@@ -184,16 +85,6 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// A rule as findings name it.
-#[derive(Debug)]
-struct RuleInfo {
-    kind: Arc<str>,
-    id: Arc<str>,
-    action: Action,
-    class: kinds::Class,
-    built_in: Option<Kind>,
-}
-
 /// The compiled rules.
 #[derive(Debug)]
 pub struct Dlp {
@@ -206,6 +97,15 @@ pub struct Dlp {
 }
 
 impl Dlp {
+    /// Compiles the rules of a configuration.
+    pub fn compile(config: &DlpConfig) -> Result<Self, DlpConfigError> {
+        let (actions, custom) = config::compile(config)?;
+        Self::build(actions, custom).map_err(|problem| {
+            let problem = format!("the built-in detectors could not be built: {problem}");
+            DlpConfigError { key: "disable_defaults".to_owned(), problem }
+        })
+    }
+
     /// What a match of a rule, named as in findings, does; `None` where there is no such rule.
     pub fn action_of(&self, rule: &str) -> Option<Action> {
         self.rules.iter().find(|known| &*known.id == rule).map(|known| known.action)
@@ -224,7 +124,7 @@ impl Dlp {
             kind: rule.kind.clone(),
             id: rule.id.clone(),
             action: rule.action,
-            class: kinds::Class::Certain,
+            class: Class::Certain,
             built_in: None,
         });
         let rules = built_in.chain(own).collect();

@@ -3,10 +3,12 @@
 
 use std::cmp::Reverse;
 
+use super::action::Action;
 use super::document::{Document, Origin, Part, Place, Segment, Walk};
+use super::finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, MESSAGE_TYPE_POINTER, RuleInfo, Scan};
 use super::hits::{Hit, Hits};
 use super::kinds::Kind;
-use super::{Action, Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, MESSAGE_TYPE_POINTER, RuleInfo, Scan, layers};
+use super::layers;
 use crate::json;
 
 /// Most matches in escaped texts that are walked back to their characters; further ones cover the text.

@@ -8,7 +8,7 @@ use super::digits::{self, Around};
 use super::document::{Document, Origin, Part, Segment};
 use super::fields::{self, KeyClass};
 use super::hits::{Sink, at, before};
-use super::{layers, places};
+use super::{layers, places, secrets};
 
 /// Price of a segment, and of one that was decoded; of a byte of a decoded text, of one of JSON in a
 /// string, and of an unescaped one, each with what the detectors read of it.
@@ -241,7 +241,10 @@ pub(super) fn decode_layers(document: &mut Document, scratch: &mut PassScratch, 
         if sink.is_spent() {
             break;
         }
-        let found = layers::run(document.text.as_bytes(), span, &mut decoded, sink);
+        let text = document.text.as_bytes();
+        // As a token by its length, then as an encoding.
+        secrets::run(text, span.0, span.1, sink);
+        let found = layers::run(text, span, &mut decoded, sink);
         let Some(found) = found else { continue };
         let Ok(text) = std::str::from_utf8(&decoded) else { continue };
         while document.segments.get(index + 1).is_some_and(|next| next.start <= *start) {

@@ -1,7 +1,8 @@
 //! Who may send to whom. Deny by default; a deny rule wins over every allow rule; among several that
 //! allow, the first in the file is the one on record.
 
-use super::{Rule, Verdict, allowed, denied};
+use super::rule::Rule;
+use super::verdict::{Verdict, allowed, denied};
 use crate::config::Permission;
 use crate::ids::{AgentId, AgentMap};
 

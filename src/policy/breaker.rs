@@ -6,39 +6,7 @@
 
 use std::collections::VecDeque;
 
-/// When circuits open and close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BreakerConfig {
-    /// Failures that open the circuit.
-    pub failure_threshold: u32,
-    /// Successful trials that close it.
-    pub success_threshold: u32,
-    /// How long it stays open, in seconds; a fraction counts as a whole one.
-    #[serde(deserialize_with = "whole_seconds")]
-    pub timeout_seconds: u64,
-    /// Failures count together within this many seconds; a fraction counts as a whole one.
-    #[serde(deserialize_with = "whole_seconds")]
-    pub window_seconds: u64,
-}
-
-/// Older files have floats here.
-fn whole_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let seconds = <f64 as serde::Deserialize>::deserialize(deserializer)?;
-    if !(0.0..=1e9).contains(&seconds) {
-        return Err(serde::de::Error::custom(format!("{seconds} is no number of seconds")));
-    }
-    Ok(seconds.ceil() as u64)
-}
-
-impl Default for BreakerConfig {
-    fn default() -> Self {
-        Self { failure_threshold: 5, success_threshold: 2, timeout_seconds: 60, window_seconds: 300 }
-    }
-}
-
-/// Largest `failure_threshold`: bounds what a breaker remembers.
-pub const MAX_FAILURE_THRESHOLD: u32 = 10_000;
+use crate::config::BreakerConfig;
 
 /// The state that operators see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

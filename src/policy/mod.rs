@@ -8,28 +8,28 @@ mod breaker;
 mod digests;
 mod payload;
 mod rate;
-mod replay;
+pub mod replay;
 mod roles;
 mod rule;
+mod verdict;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::audit::Decision;
 use crate::clock::Now;
-use crate::config::{Config, Features};
+use crate::config::{BreakerConfig, Config, Features};
 use crate::dlp::{self, Dlp, Scan, Scratch};
 use crate::ids::{AgentId, AgentMap};
-use crate::refusal::Refusal;
 use acl::Acl;
 use digests::Digests;
 use roles::Roles;
+use verdict::{allowed, denied};
 
-pub use breaker::{Breaker, BreakerConfig, Circuit, MAX_FAILURE_THRESHOLD};
+pub use breaker::{Breaker, Circuit};
 pub use payload::check_payload;
 pub use rate::{Limited, RateLimit, Sent};
-pub use replay::{Found, Recorded};
-pub use roles::{Pattern, parse_pattern};
 pub use rule::{Rule, RuleName};
+pub use verdict::Verdict;
 
 /// A configuration compiled into what a check needs: its cost does not grow with agents or rules.
 #[derive(Debug)]
@@ -70,36 +70,6 @@ pub struct Message<'a> {
     pub message_type: &'a str,
     /// The payload, checked to be one JSON object, or empty.
     pub data_json: &'a str,
-}
-
-/// What the pipeline decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Allowed, or why not.
-    pub decision: Decision,
-    /// The rule that decided.
-    pub rule: Rule,
-    /// For a rate limit: when another message may pass, in milliseconds.
-    pub retry_after_ms: Option<u64>,
-    /// Whether the message counts against its sender's rate.
-    pub counted: bool,
-    /// What was found in the payload, if anything was.
-    pub findings: Option<Box<Scan>>,
-}
-
-impl Verdict {
-    /// What the sender is told; `None`: nothing, the message goes on.
-    pub fn refusal(&self) -> Option<Refusal> {
-        match self.decision {
-            Decision::Allowed | Decision::Alert | Decision::DlpRedacted => None,
-            Decision::RateLimited => Some(Refusal::RATE_LIMITED.retry_after(self.retry_after_ms)),
-            Decision::CircuitOpen => Some(Refusal::CIRCUIT_OPEN),
-            Decision::DlpBlocked => Some(Refusal::DLP_BLOCKED),
-            Decision::AuthzDenied | Decision::Unauthenticated | Decision::Refused | Decision::Event => {
-                Some(Refusal::NOT_AUTHORIZED)
-            }
-        }
-    }
 }
 
 impl Policy {
@@ -304,12 +274,4 @@ impl Card {
         // Nothing in the critical sections can panic halfway.
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn allowed(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: false, findings: None }
-}
-
-fn denied(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: false, findings: None }
 }

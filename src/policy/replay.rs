@@ -4,7 +4,8 @@
 //! What was found is judged by the rules of now, by rule and type. What the rules of now would find beyond
 //! that cannot be known, and is not guessed.
 
-use super::{Breaker, Policy, Rule, Verdict, allowed};
+use super::verdict::allowed;
+use super::{Breaker, Policy, Rule, Verdict};
 use crate::audit::Decision;
 use crate::clock::Now;
 use crate::dlp::{Action, MESSAGE_TYPE_POINTER};

@@ -4,32 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, Pattern, parse_pattern};
 use crate::ids::{AgentId, AgentMap};
-
-/// What a pattern allows to send to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pattern {
-    /// `send:*`.
-    All,
-    /// `send:prefix*`.
-    Prefix(String),
-    /// `send:agent`.
-    Agent(AgentId),
-}
-
-/// Reads `send:agent`, `send:prefix*` or `send:*`.
-pub fn parse_pattern(text: &str) -> Option<Pattern> {
-    let target = text.strip_prefix("send:")?;
-    if target == "*" {
-        return Some(Pattern::All);
-    }
-    match target.strip_suffix('*') {
-        // A prefix is the beginning of an agent's name.
-        Some(prefix) => AgentId::parse(prefix).map(|prefix| Pattern::Prefix(prefix.to_string())),
-        None => AgentId::parse(target).map(Pattern::Agent),
-    }
-}
 
 #[derive(Debug, Default)]
 struct Role {

@@ -15,8 +15,9 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
+use super::error::RunnerError;
 use super::forward::{FirstLine, LineSink, Stream, forward};
-use super::{RunnerError, lock};
+use super::lock::lock;
 use crate::config::Restart;
 
 /// How long a killed process may take to be gone.

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use super::RunnerError;
+use super::error::RunnerError;
 
 const LOCK_FILE: &str = "mas.lock";
 /// How much of its log an error shows.

@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 use redis::{Client, Connection, ConnectionAddr, RedisResult, ServerErrorKind};
 
 use super::data_dir::{self, file_error, log_tail};
-use super::{RunnerError, StopSignal};
+use super::error::RunnerError;
+use super::stop_signal::StopSignal;
 use crate::config::{Durability, MANAGED_SOCKET};
 
 /// How long it may take until it listens.

@@ -8,14 +8,15 @@ mod child;
 mod data_dir;
 mod error;
 mod forward;
+mod lock;
 mod managed_redis;
+mod options;
 mod plan;
 mod redis_keeper;
 mod stop_signal;
 mod supervisor;
 
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
@@ -24,16 +25,14 @@ pub use child::{Child, ChildSpec, ReadyLine};
 pub use error::RunnerError;
 pub use forward::{LineSink, Stream, std_sink};
 pub use managed_redis::{Fsync, ManagedRedis};
+pub use options::{RunOptions, SERVER_BINARY_VARIABLE, server_binary};
 pub use plan::{DEFAULT_PYTHON, PYTHON_VARIABLE};
 pub use stop_signal::StopSignal;
 pub use supervisor::{Backoff, SlotId, Supervisor};
 
+use lock::lock;
 use redis_keeper::RedisKeeper;
 
-/// Environment variable that names the server's program.
-pub const SERVER_BINARY_VARIABLE: &str = "MAS_SERVER_BIN";
-/// Name of the server's program beside this one.
-const SERVER_BINARY: &str = "mas-server";
 /// How long the server may take until it accepts connections.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a request to stop is looked for while the server starts.
@@ -44,47 +43,6 @@ const REDIS_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const AGENT_GRACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the server may take to drain.
 const SERVER_GRACE_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// What to run and how.
-pub struct RunOptions {
-    /// The configuration; the server reads its file again.
-    pub config: Config,
-    /// The server's program.
-    pub server_binary: PathBuf,
-    /// Worker threads of the server, in place of the configured number.
-    pub threads: Option<usize>,
-    /// Ends the start when asked to stop, and kills all children when asked to kill.
-    pub stop: StopSignal,
-    /// Takes the output of the children.
-    pub sink: LineSink,
-}
-
-impl RunOptions {
-    /// The defaults: the server's program from `MAS_SERVER_BIN` or beside this one, output to stdout
-    /// and stderr, and a request to stop that no signal makes.
-    pub fn new(config: Config) -> Result<Self, RunnerError> {
-        Ok(Self {
-            config,
-            server_binary: server_binary()?,
-            threads: None,
-            stop: StopSignal::new(),
-            sink: std_sink(),
-        })
-    }
-}
-
-/// The server's program: what `MAS_SERVER_BIN` names, else `mas-server` beside this program.
-pub fn server_binary() -> Result<PathBuf, RunnerError> {
-    if let Some(path) = std::env::var_os(SERVER_BINARY_VARIABLE).filter(|path| !path.is_empty()) {
-        return Ok(PathBuf::from(path));
-    }
-    let this = std::env::current_exe().map_err(|source| RunnerError::File {
-        path: PathBuf::from(SERVER_BINARY),
-        action: "cannot be looked for beside this program",
-        source,
-    })?;
-    Ok(this.with_file_name(SERVER_BINARY))
-}
 
 /// Whether every agent's entry can be run, without running anything.
 ///
@@ -221,12 +179,6 @@ impl Drop for Runner {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// The data behind a lock, also after a thread that held it panicked: every change here is complete in
-/// one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

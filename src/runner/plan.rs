@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::child::ChildSpec;
-use super::{RunOptions, RunnerError};
+use super::error::RunnerError;
+use super::options::RunOptions;
 use crate::config::{Agent, Config, Program, Restart};
 
 /// Name of the server's processes in logs; no agent's process has it, because those have an instance.

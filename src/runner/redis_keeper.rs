@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::error::RunnerError;
 use super::managed_redis::{Fsync, ManagedRedis};
+use super::stop_signal::StopSignal;
 use super::supervisor::Backoff;
-use super::{RunnerError, StopSignal};
 
 /// A managed Redis that is started again after an unexpected end.
 pub(super) struct RedisKeeper {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::{RunnerError, lock};
+use super::error::RunnerError;
+use super::lock::lock;
 
 /// A request to stop that several threads can wait for. Clones share the request.
 ///

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::child::{Child, ChildSpec, KILL_TIMEOUT, ReadyLine};
+use super::error::RunnerError;
 use super::forward::LineSink;
-use super::{RunnerError, lock};
+use super::lock::lock;
 use crate::config::Restart;
 
 /// Wait before the first restart.

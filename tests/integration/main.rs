@@ -41,6 +41,7 @@ mod server_faults;
 mod servers;
 mod sessions;
 mod state;
+mod structure;
 mod submissions;
 mod tamper;
 mod volume;

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::filter::TimeArgs;
+use super::source::{Range, Source, SourceArgs};
+use super::trouble::Trouble;
 use super::verify::{Meter, Trust, TrustArgs, optional_config};
-use super::{Range, Source, SourceArgs, Trouble};
 use crate::audit::LaneId;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::lane::split_block;

@@ -3,9 +3,10 @@
 use clap::Args;
 use uuid::Uuid;
 
-use super::{Range, Trouble};
+use super::source::Range;
+use super::trouble::Trouble;
 use crate::audit::{Action, Decision, View};
-use crate::policy::Found;
+use crate::policy::replay::Found;
 
 /// From when to when.
 #[derive(Debug, Clone, Default, Args)]

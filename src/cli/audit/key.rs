@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::audit::{Checkpoint, KeyHistory};
 use crate::checkpoint::anchor::Anchor;
-use crate::checkpoint::key_files::KeyFiles;
 use crate::cli::exit::Exit;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::key_files::KeyFiles;
 
 /// Subcommands of `mas audit key`.
 #[derive(Debug, Subcommand)]

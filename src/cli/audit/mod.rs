@@ -13,20 +13,16 @@ mod show;
 mod source;
 mod tail;
 pub(crate) mod text;
+mod trouble;
 mod verify;
 
-use std::path::PathBuf;
-
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::exit::Exit;
-use crate::audit::segment::SegmentError;
-use crate::config::Config;
-use crate::store::StoreError;
 
-pub(crate) use crate::audit::json::record_json;
+pub use source::SourceArgs;
 pub(crate) use source::{Range, Source};
-pub(crate) use text::record_line;
+pub use trouble::Trouble;
 pub(crate) use verify::verify_trail;
 
 /// Subcommands of `mas audit`.
@@ -53,69 +49,6 @@ pub enum AuditCommand {
     Key(key::KeyCommand),
 }
 
-/// Which trail.
-#[derive(Debug, Clone, Default, Args)]
-pub struct SourceArgs {
-    /// The configuration whose Redis holds the trail; else MAS_CONFIG_FILE, else mas.yaml upward.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Read this file, made by `mas audit export`, and not Redis; may be given more than once.
-    #[arg(long, value_name = "FILE")]
-    pub export: Vec<PathBuf>,
-    /// Read the archived segments in this folder, too, before what is in Redis or in the files; else those of
-    /// the configuration.
-    #[arg(long, value_name = "DIR")]
-    pub archive: Option<PathBuf>,
-}
-
-/// Why a command has failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Trouble {
-    /// Redis.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A file that is no segment, or is damaged as a file.
-    #[error("{path}: {source}", path = path.display())]
-    Segment {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: SegmentError,
-    },
-    /// A file that cannot be read or written.
-    #[error("{path}: {source}", path = path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file or an argument that is not what it should be.
-    #[error("{0}")]
-    Usage(String),
-    /// Nobody reads on: `mas audit tail | head`.
-    #[error("the output is closed")]
-    Output(#[source] std::io::Error),
-}
-
-impl Trouble {
-    /// Standard output cannot be written.
-    pub fn output(error: std::io::Error) -> Self {
-        Self::Output(error)
-    }
-
-    pub(crate) fn exit(&self) -> Exit {
-        match self {
-            Self::Store(_) | Self::File { .. } => Exit::Failed,
-            Self::Segment { source: SegmentError::Expected { .. }, .. } => Exit::NotVerified,
-            Self::Segment { source: SegmentError::Io { .. }, .. } => Exit::Failed,
-            Self::Usage(_) => Exit::Usage,
-            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
-            Self::Output(_) => Exit::Failed,
-        }
-    }
-}
-
 /// Runs one command.
 pub fn run(command: AuditCommand) -> Exit {
     let outcome = match command {
@@ -135,9 +68,4 @@ pub fn run(command: AuditCommand) -> Exit {
         }
         exit
     })
-}
-
-/// The configuration that a command is about.
-fn config(args: &SourceArgs) -> Result<Config, Trouble> {
-    Config::locate_and_load(args.config.as_deref()).map_err(|error| Trouble::Usage(error.to_string()))
 }

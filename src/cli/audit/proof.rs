@@ -12,9 +12,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::query::each_record;
+use super::show::made_after_us;
+use super::source::{Range, Source, SourceArgs};
+use super::text::record_line;
+use super::trouble::Trouble;
 use super::verify::{Trust, TrustArgs, optional_config, read_keys};
-use super::{Range, Source, SourceArgs, Trouble, record_line};
 use crate::audit::checkpoint::Checkpoint;
+use crate::audit::json::record_json;
 use crate::audit::lane::split_block;
 use crate::audit::merkle::{ProofBuilder, leaf_hash};
 use crate::audit::note;
@@ -106,7 +110,7 @@ pub(super) fn run(args: &ProofArgs) -> Result<Exit, Trouble> {
 /// Where the decision on a message stands.
 fn find(source: &mut Source, id: Uuid) -> Result<Option<(LaneId, u64)>, Trouble> {
     let mut found = None;
-    let range = Range { from_us: super::show::made_after_us(id), to_us: None, whole: false };
+    let range = Range { from_us: made_after_us(id), to_us: None, whole: false };
     each_record(source, range, &mut |lane, record| {
         let decides = matches!(record.action, Action::Send | Action::Request | Action::Reply);
         if decides && record.message_id == Some(id) {
@@ -216,7 +220,7 @@ fn write_proven(out: &mut dyn Write, proof: &Proof, proven: &Proven, as_json: bo
     if as_json {
         let line = json!({
             "proven": true, "lane": lane, "seq": sequence, "record_hash": crate::ids::hex(leaf),
-            "record": super::record_json(&LaneId::from_stored(lane), &view),
+            "record": record_json(&LaneId::from_stored(lane), &view),
             "checkpoint": {
                 "log": checkpoint.origin, "boot": checkpoint.boot.to_string(), "counter": checkpoint.counter,
                 "time_ms": checkpoint.time_ms,

@@ -6,8 +6,10 @@ use std::ops::ControlFlow;
 use clap::Args;
 
 use super::filter::{FilterArgs, TimeArgs};
+use super::source::{Range, Source, SourceArgs};
+use super::trouble::Trouble;
 use super::verify::optional_config;
-use super::{Range, Source, SourceArgs, Trouble, record_json};
+use crate::audit::json::record_json;
 use crate::audit::lane::split_block;
 use crate::audit::segment::Item;
 use crate::audit::{LaneId, View};

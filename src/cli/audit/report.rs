@@ -8,8 +8,9 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::filter::{TimeArgs, findings};
+use super::source::{Range, SourceArgs};
+use super::trouble::Trouble;
 use super::verify::{TrustArgs, report_json, verify_named, write_report};
-use super::{Range, SourceArgs, Trouble};
 use crate::audit::verify::{Plain, Report};
 use crate::audit::{Action, Decision, View};
 use crate::cli::exit::Exit;

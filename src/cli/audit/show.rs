@@ -11,8 +11,9 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::query::each_record;
+use super::source::{Range, Source, SourceArgs};
+use super::trouble::Trouble;
 use super::verify::optional_config;
-use super::{Range, Source, SourceArgs, Trouble};
 use crate::audit::verify::Plain;
 use crate::audit::{Action, Decision, LaneId, Record, View};
 use crate::cli::exit::Exit;

@@ -6,7 +6,9 @@ use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::{SourceArgs, Trouble};
+use clap::Args;
+
+use super::trouble::Trouble;
 use crate::audit::lane::split_block;
 use crate::audit::record::View;
 use crate::audit::segment::{Header, Item, SegmentKind, SegmentReader};
@@ -23,6 +25,26 @@ const ARCHIVE_NAME: (&str, &str) = ("segment-", ".jsonl");
 const STDIN: &str = "-";
 /// Bytes read from a file in one step.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Which trail.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SourceArgs {
+    /// The configuration whose Redis holds the trail; else MAS_CONFIG_FILE, else mas.yaml upward.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Read this file, made by `mas audit export`, and not Redis; may be given more than once.
+    #[arg(long, value_name = "FILE")]
+    pub export: Vec<PathBuf>,
+    /// Read the archived segments in this folder, too, before what is in Redis or in the files; else those of
+    /// the configuration.
+    #[arg(long, value_name = "DIR")]
+    pub archive: Option<PathBuf>,
+}
+
+/// The configuration that a command is about.
+pub(super) fn config(args: &SourceArgs) -> Result<Config, Trouble> {
+    Config::locate_and_load(args.config.as_deref()).map_err(|error| Trouble::Usage(error.to_string()))
+}
 
 /// A trail.
 pub(crate) enum Source {

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Source, SourceArgs, Trouble, config, record_json, record_line};
+use super::source::{Source, SourceArgs, config};
+use super::text::record_line;
+use super::trouble::Trouble;
+use crate::audit::json::record_json;
 use crate::audit::{LaneId, View, lane};
+use crate::cli::exit::Exit;
 use crate::store::{Connection, trail};
 
 /// Wait between two looks at the trail when following it.
@@ -35,16 +39,16 @@ pub struct TailArgs {
 /// One line to be, with its time.
 type Shown = (u64, String);
 
-pub(super) fn run(args: &TailArgs) -> Result<super::Exit, Trouble> {
+pub(super) fn run(args: &TailArgs) -> Result<Exit, Trouble> {
     let source = SourceArgs { config: args.config.clone(), ..SourceArgs::default() };
     let mut source = Source::open(&source, Some(&config(&source)?))?;
     match source.connection() {
         Some(connection) => tail(connection, args),
-        None => Ok(super::Exit::Done),
+        None => Ok(Exit::Done),
     }
 }
 
-fn tail(connection: &mut Connection, args: &TailArgs) -> Result<super::Exit, Trouble> {
+fn tail(connection: &mut Connection, args: &TailArgs) -> Result<Exit, Trouble> {
     let mut shown: BTreeMap<LaneId, u64> = BTreeMap::new();
     let mut lines = Vec::new();
     let count = args.lines.min(MAX_TAIL);
@@ -63,7 +67,7 @@ fn tail(connection: &mut Connection, args: &TailArgs) -> Result<super::Exit, Tro
     }
     show(&lines)?;
     if !args.follow {
-        return Ok(super::Exit::Done);
+        return Ok(Exit::Done);
     }
     loop {
         std::thread::sleep(FOLLOW_INTERVAL);

@@ -10,8 +10,8 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::source::{self, Progress};
-use super::{Range, Source, SourceArgs, Trouble, config};
+use super::source::{self, Progress, Range, Source, SourceArgs, config};
+use super::trouble::Trouble;
 use crate::audit::keys::KeyHistory;
 use crate::audit::segment::Item;
 use crate::audit::verify::{AnchorReader, Damage, Freshness, Place, Questions, Report, Standing, Verifier};

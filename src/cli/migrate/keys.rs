@@ -1,8 +1,30 @@
 //! What each key of the Python server's `mas.yaml` means here.
 
+use serde::Serialize;
 use serde_yaml::Value;
 
-use super::Outcome;
+/// What becomes of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    Same,
+    Differs,
+    NoEffect,
+    New,
+    Refused,
+}
+
+impl Outcome {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Same => "same",
+            Self::Differs => "differs",
+            Self::NoEffect => "no effect",
+            Self::New => "new here",
+            Self::Refused => "REFUSED",
+        }
+    }
+}
 
 /// Whether the value of the path is a section, whose keys are told one by one.
 pub(super) fn is_section(path: &[&str]) -> bool {

@@ -17,6 +17,7 @@ use super::exit::Exit;
 use crate::config::{Config, KeyPath, Permission};
 use crate::{rpc, runner};
 
+use keys::Outcome;
 use spellings::old_spellings;
 
 /// Environment variables of this many leading letters configured the Python server.
@@ -31,29 +32,6 @@ pub struct MigrateArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
-}
-
-/// What becomes of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Outcome {
-    Same,
-    Differs,
-    NoEffect,
-    New,
-    Refused,
-}
-
-impl Outcome {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Same => "same",
-            Self::Differs => "differs",
-            Self::NoEffect => "no effect",
-            Self::New => "new here",
-            Self::Refused => "REFUSED",
-        }
-    }
 }
 
 #[derive(Debug, Serialize)]

@@ -114,7 +114,7 @@ fn unknown_settings_are_refused() {
 fn lines_are_scanned_one_by_one() {
     let input = "{\"a\":\"123-45-6789\"}\nnonsense\n[1]\n{}\r\n{\"password\":\"hunter2\"}";
     let mut out = Vec::new();
-    scan_lines(&defaults(), input.as_bytes(), &mut out).unwrap();
+    lines::scan_lines(&defaults(), input.as_bytes(), &mut out).unwrap();
     let lines: Vec<serde_json::Value> =
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let found = serde_json::json!([{ "type": "ssn", "pointer": "/a", "start": 0, "end": 11 }]);

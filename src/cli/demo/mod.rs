@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::agent::Credentials;
-use crate::certs::{self, Authority};
+use crate::certs;
 use crate::cli::exit::Exit;
+use crate::cli::scaffold::prepare;
 use crate::config::Config;
 use crate::ids::AgentId;
 use crate::runner::{LineSink, RunOptions, Runner};
 use crate::store::Endpoint;
 
+use scenes::AnyError;
 pub use worker::run as run_worker;
-
-type AnyError = Box<dyn std::error::Error>;
 
 /// Agents of the demo: the two that talk, and one that nobody may talk to.
 const AGENTS: [&str; 3] = ["planner", "worker", "vault"];
@@ -40,20 +40,6 @@ pub fn run(dir: &Path) -> Exit {
             Exit::Failed
         }
     }
-}
-
-/// Makes certificates for `agents` and writes the configuration `text` to `config_path`.
-pub fn prepare(dir: &Path, config_path: &Path, text: &str, agents: &[&str]) -> Result<(), AnyError> {
-    std::fs::create_dir_all(dir)?;
-    let authority = Authority::open_or_create(&dir.join("certs"), certs::CA_DAYS)?;
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    drop(authority.issue_server(&names, certs::LEAF_DAYS)?);
-    for agent in agents {
-        let agent = AgentId::parse(agent).ok_or("a bundled agent's name is no agent id")?;
-        drop(authority.issue_agent(&agent, certs::LEAF_DAYS)?);
-    }
-    std::fs::write(config_path, text)?;
-    Ok(())
 }
 
 fn play(dir: &Path) -> Result<bool, AnyError> {

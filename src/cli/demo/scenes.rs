@@ -9,7 +9,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::AnyError;
 use super::worker::{Add, Report, Sum, Task};
 use crate::agent::{Agent, Credentials};
 use crate::cli::audit::verify_trail;
@@ -32,6 +31,7 @@ struct Stage<'a> {
     config_path: &'a Path,
 }
 
+pub(super) type AnyError = Box<dyn std::error::Error>;
 type Scene = fn(&mut Stage<'_>) -> Result<String, AnyError>;
 
 const SCENES: &[(&str, Scene)] = &[

@@ -1,0 +1,55 @@
+//! Why a command has failed.
+
+use std::path::PathBuf;
+
+use crate::audit::segment::SegmentError;
+use crate::cli::exit::Exit;
+use crate::store::StoreError;
+
+/// Why a command has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// Redis.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file that is no segment, or is damaged as a file.
+    #[error("{path}: {source}", path = path.display())]
+    Segment {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: SegmentError,
+    },
+    /// A file that cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file or an argument that is not what it should be.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody reads on: `mas audit tail | head`.
+    #[error("the output is closed")]
+    Output(#[source] std::io::Error),
+}
+
+impl Trouble {
+    /// Standard output cannot be written.
+    pub fn output(error: std::io::Error) -> Self {
+        Self::Output(error)
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Store(_) | Self::File { .. } => Exit::Failed,
+            Self::Segment { source: SegmentError::Expected { .. }, .. } => Exit::NotVerified,
+            Self::Segment { source: SegmentError::Io { .. }, .. } => Exit::Failed,
+            Self::Usage(_) => Exit::Usage,
+            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
+            Self::Output(_) => Exit::Failed,
+        }
+    }
+}
