@@ -5,12 +5,14 @@
 
 mod acl;
 mod breaker;
+mod counted;
 mod digests;
 mod payload;
 mod rate;
 mod replay;
 mod roles;
 mod rule;
+mod tally;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +27,7 @@ use digests::Digests;
 use roles::Roles;
 
 pub use breaker::{Breaker, BreakerConfig, Circuit, MAX_FAILURE_THRESHOLD};
+pub use counted::Counted;
 pub use payload::check_payload;
 pub use rate::{Limited, RateLimit, Sent};
 pub use replay::{Found, Recorded};
@@ -73,7 +76,7 @@ pub struct Message<'a> {
 }
 
 /// What the pipeline decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Verdict {
     /// Allowed, or why not.
     pub decision: Decision,
@@ -81,8 +84,8 @@ pub struct Verdict {
     pub rule: Rule,
     /// For a rate limit: when another message may pass, in milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// Whether the message counts against its sender's rate.
-    pub counted: bool,
+    /// The message counts against its sender's rate, unless this is dropped.
+    pub counted: Option<Counted>,
     /// What was found in the payload, if anything was.
     pub findings: Option<Box<Scan>>,
 }
@@ -183,15 +186,18 @@ impl Policy {
         let Some(sender) = self.agents.get(sender) else {
             return denied(Rule::DefaultDeny);
         };
-        if let Err(limited) = sender.sent().admit(sender.rate_limit, now.unix_s()) {
-            return Verdict {
-                decision: Decision::RateLimited,
-                rule: Rule::RateLimit(limited.window),
-                retry_after_ms: Some(limited.retry_after_ms),
-                counted: false,
-                findings: None,
-            };
-        }
+        let counted = match sender.count(now) {
+            Ok(counted) => Some(counted),
+            Err(limited) => {
+                return Verdict {
+                    decision: Decision::RateLimited,
+                    rule: Rule::RateLimit(limited.window),
+                    retry_after_ms: Some(limited.retry_after_ms),
+                    counted: None,
+                    findings: None,
+                };
+            }
+        };
         // 3. Circuit breaker of the target.
         if let (Some(config), Some(breaker)) = (self.breaker(), breaker)
             && !breaker.admits(config, now.mono_ms)
@@ -200,11 +206,11 @@ impl Policy {
                 decision: Decision::CircuitOpen,
                 rule: Rule::Circuit,
                 retry_after_ms: None,
-                counted: true,
+                counted,
                 findings: None,
             };
         }
-        Verdict { counted: true, ..verdict }
+        Verdict { counted, ..verdict }
     }
 
     /// Decides on the payload of a reply: its request is its permission.
@@ -274,6 +280,12 @@ impl Policy {
 }
 
 impl Card {
+    /// Counts one message that the agent sends, or says why not.
+    pub fn count(&self, now: Now) -> Result<Counted, Limited> {
+        let place = self.sent().admit(self.rate_limit, now)?;
+        Ok(Counted::new(self.sent.clone(), place))
+    }
+
     /// What the agent has sent, for the shortest time.
     pub fn sent(&self) -> std::sync::MutexGuard<'_, Sent> {
         // Nothing in the critical sections can panic halfway.
@@ -282,9 +294,9 @@ impl Card {
 }
 
 fn allowed(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: false, findings: None }
+    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: None, findings: None }
 }
 
 fn denied(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: false, findings: None }
+    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: None, findings: None }
 }

@@ -101,11 +101,10 @@ impl Worker {
         agents: &[AgentId],
         now: Now,
     ) -> Result<(), StoreError> {
-        const PER_AGENT: usize = 7;
-        let now_ms = (now.unix_us / 1000).to_string();
+        const PER_AGENT: usize = 8;
         for page in agents.chunks(REGISTER_PAGE) {
             for agent in page {
-                self.register(agent, &now_ms);
+                self.register(agent, now);
             }
             let mut answers = connection.run(&mut self.batch)?.into_iter();
             for agent in page {
@@ -116,7 +115,8 @@ impl Worker {
         Ok(())
     }
 
-    pub(super) fn register(&mut self, agent: &AgentId, now_ms: &str) {
+    pub(super) fn register(&mut self, agent: &AgentId, now: Now) {
+        let now_ms = (now.unix_us / 1000).to_string();
         let key = keys::agent(agent);
         let batch = &mut self.batch;
         let active = self.inboxes.get(agent).is_some_and(|inbox| !inbox.slots().is_empty());
@@ -129,7 +129,7 @@ impl Worker {
         if active || !self.shared.has_peers() {
             let _ = batch.arg("status").arg(if active { "ACTIVE" } else { "INACTIVE" });
         }
-        for (field, value) in [("status", "INACTIVE"), ("registered_at", now_ms)] {
+        for (field, value) in [("status", "INACTIVE"), ("registered_at", &now_ms)] {
             // What another server says of the agent stands.
             let _ = batch.command("HSETNX");
             let _ = batch.arg(&key).arg(field).arg(value);
@@ -140,8 +140,11 @@ impl Worker {
         let _ = batch.arg(keys::instances(agent));
         let _ = batch.command("HGET");
         let _ = batch.arg(keys::circuit(agent)).arg("state");
-        let _ = batch.command("HGETALL");
-        let _ = batch.arg(keys::rate(agent));
+        let hour = now.unix_minute() / 60;
+        for hour in [hour.saturating_sub(1), hour] {
+            let _ = batch.command("HGETALL");
+            let _ = batch.arg(keys::rate(agent, hour));
+        }
     }
 
     pub(super) fn adopt(&mut self, agent: &AgentId, answers: &[Value], now: Now) {
@@ -150,7 +153,7 @@ impl Worker {
             return;
         };
         let has_peers = self.shared.has_peers();
-        let [_, _, _, len, instances, circuit, sent] = answers else {
+        let [_, _, _, len, instances, circuit, sent @ ..] = answers else {
             return;
         };
         if let Some(code) = answers.iter().find_map(answers::error_code) {
@@ -162,7 +165,7 @@ impl Worker {
                 self.shared.set_circuit(agent, true);
             }
             if let Some(card) = self.settings.policy.agent(agent.as_str()) {
-                card.sent().restore(stored_counts(sent), now.unix_s());
+                card.sent().restore(sent.iter().flat_map(stored_counts), now);
             }
         }
         inbox.len = answers::int(len).unwrap_or(0);
@@ -190,12 +193,10 @@ pub(super) fn scans_of(inbox: &Inbox) -> impl Iterator<Item = Scan> {
     std::iter::once(None).chain(own).map(|owner| Scan { agent: inbox.agent.clone(), owner, after: None })
 }
 
-/// What was counted lately: start of a bucket and messages in it.
+/// What was counted in an hour: minutes (Unix minutes) and messages.
 fn stored_counts(value: &Value) -> Vec<(u64, u32)> {
     let pairs = answers::pairs(value.clone()).unwrap_or_default();
-    let bucket = |(minute, count): &(String, String)| {
-        Some((minute.parse::<u64>().ok()?.checked_mul(60)?, count.parse().ok()?))
-    };
+    let bucket = |(minute, count): &(String, String)| Some((minute.parse().ok()?, count.parse().ok()?));
     pairs.iter().filter_map(bucket).collect()
 }
 

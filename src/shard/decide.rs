@@ -18,7 +18,7 @@ use crate::clock::Now;
 use crate::dlp::Scratch;
 use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
 use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId};
-use crate::policy::Breaker;
+use crate::policy::{Breaker, Counted};
 use crate::refusal::Refusal;
 use crate::store::news::News;
 use crate::store::{Batch, keys};
@@ -66,8 +66,8 @@ pub(super) struct StateFact {
 pub(super) struct Decided {
     /// What the caller will be told.
     pub outcome: Result<Success, Refusal>,
-    /// Whose messages were counted, to be taken back if it does not happen.
-    pub counted: Vec<AgentId>,
+    /// Its messages count against their sender; taken back if it does not happen.
+    pub counted: Vec<Counted>,
     /// Where a decision on a message is on record.
     pub receipt: Option<Receipt>,
     /// Which effects of the transaction carry it out: first and one past the last.
@@ -123,8 +123,8 @@ pub(super) struct Transaction<'a> {
     pub(super) trials: AgentMap<Breaker>,
     /// How many messages were counted in this round, by sender.
     pub(super) senders: BTreeMap<AgentId, u32>,
-    /// Whose messages the current job has counted.
-    counted: Vec<AgentId>,
+    /// The messages that the current job has counted.
+    counted: Vec<Counted>,
     /// Where the current job's decision is on record.
     pub(super) receipt: Option<Receipt>,
     pub(super) scratch: &'a mut Scratch,
@@ -193,9 +193,9 @@ impl<'a> Transaction<'a> {
     }
 
     /// A message counts against its sender's rate.
-    pub(super) fn count(&mut self, sender: &AgentId) {
+    pub(super) fn count(&mut self, sender: &AgentId, counted: Counted) {
         *self.senders.entry(sender.clone()).or_default() += 1;
-        self.counted.push(sender.clone());
+        self.counted.push(counted);
     }
 
     /// Decides one job and records the decision.

@@ -15,8 +15,8 @@ use crate::store::dead_letters::{self, Burial};
 use crate::store::keys;
 use crate::store::news::News;
 
-/// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
-const RATE_TTL_S: u64 = 3720;
+/// How long an hour's counts are kept after the last one, in seconds: until the longest window has passed.
+const RATE_TTL_S: u64 = 7200;
 
 /// Something that happened to the server itself, or that its operator did.
 #[derive(Debug, Clone)]
@@ -190,10 +190,10 @@ impl Transaction<'_> {
     /// Adds what the senders of this round have sent to the counts that all servers share, so that
     /// neither a restart nor another server forgets it. Where the answers will stand.
     pub(super) fn store_counts(&mut self) -> Vec<(AgentId, usize)> {
-        let minute = self.now.unix_s() / 60;
+        let minute = self.now.unix_minute();
         let mut stored = Vec::with_capacity(self.senders.len());
         for (sender, count) in std::mem::take(&mut self.senders) {
-            let key = keys::rate(&sender);
+            let key = keys::rate(&sender, minute / 60);
             stored.push((sender, self.effects));
             self.effect("HINCRBY");
             let _ = self.batch.arg(&key).arg(minute).arg(count);

@@ -15,7 +15,7 @@ use crate::audit::record::REPETITION_RULE;
 use crate::audit::{Action, Decision, Fields};
 use crate::envelope::{Envelope, Trace, new_message_id};
 use crate::ids::{AgentId, CorrelationId, InstanceId};
-use crate::policy::{Breaker, Circuit, Message, Policy, RuleName, Verdict, check_payload};
+use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
 use crate::refusal::Refusal;
 use crate::store::keys;
 
@@ -32,8 +32,8 @@ pub(super) struct Judged {
     refusal: Option<Refusal>,
     findings: String,
     redacted: Option<String>,
-    /// Counted against its sender's rate.
-    counted: bool,
+    /// Counted against its sender's rate, unless this is dropped.
+    counted: Option<Counted>,
 }
 
 impl Judged {
@@ -54,7 +54,7 @@ impl Judged {
             decision: Decision::Refused,
             rule: RuleName::default(),
             refusal: Some(refusal),
-            counted: false,
+            counted: None,
             findings: String::new(),
             redacted: None,
         }
@@ -165,7 +165,7 @@ impl Transaction<'_> {
             decision: Decision::Allowed,
             rule: REPETITION_RULE.into(),
             refusal: None,
-            counted: false,
+            counted: None,
             findings: String::new(),
             redacted: None,
         };
@@ -264,11 +264,11 @@ impl Transaction<'_> {
     }
 
     /// Records the decision on a message and carries it out.
-    fn post(&mut self, sender: Sender<'_>, post: &Post, judged: Judged) -> Outcome {
+    fn post(&mut self, sender: Sender<'_>, post: &Post, mut judged: Judged) -> Outcome {
         let message_id = new_message_id();
         let correlation_id = post.request_ttl_s.map(|_| CorrelationId::new(sender.agent()));
-        if judged.counted {
-            self.count(sender.agent());
+        if let Some(counted) = judged.counted.take() {
+            self.count(sender.agent(), counted);
         }
         self.record_post(sender, post, &judged, message_id, correlation_id);
         if let Some(refusal) = judged.refusal {
@@ -481,14 +481,10 @@ impl Transaction<'_> {
         let mut parts = Vec::new();
         for (message, (mut judged, addressee)) in job.messages.iter().zip(judged) {
             if refusal.is_some() && judged.refusal.is_none() {
-                // What is not sent does not count.
-                if judged.counted
-                    && let Some(card) = self.settings.policy.agent(sender.agent().as_str())
-                {
-                    card.sent().take_back();
-                }
-                judged = Judged { decision: Decision::Refused, counted: false, ..judged };
+                judged.decision = Decision::Refused;
                 judged.refusal = Some(Refusal::COMMIT_REFUSED);
+                // What is not sent does not count.
+                judged.counted = None;
             }
             let part = match message {
                 Outgoing::Post(post) => self.post(sender, post, judged),

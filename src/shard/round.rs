@@ -8,6 +8,7 @@ use super::job::Job;
 use super::worker::{STALL_MS, Worker};
 use crate::clock::Now;
 use crate::ids::AgentId;
+use crate::policy::Counted;
 use crate::refusal::Refusal;
 use crate::store::answers::{self};
 use crate::store::{StoreError, Value, servers, trail};
@@ -151,6 +152,8 @@ impl Worker {
         let mut answers = match self.run_batch() {
             Ok(answers) => answers,
             Err(error) => {
+                // It may have happened.
+                keep_counted(&mut decided);
                 self.tail_lost(tail);
                 self.put_back(clears);
                 return Err(Failure::Unknown(error));
@@ -175,12 +178,12 @@ impl Worker {
                 Err(attempt) => {
                     self.lane.discard();
                     self.expect_no_deliveries(&decided);
-                    self.take_back(&decided);
                     self.put_back(clears);
                     self.apply_tail(tail, answers, now);
                     return Ok(attempt);
                 }
             }
+            keep_counted(&mut decided);
             if let Some(code) = block_at.and_then(|at| values.get(at)).and_then(answers::error_code) {
                 // The lane's key is not ours any more: go on in a new lane, and say that nothing is sure.
                 let answer = code.to_owned();
@@ -268,16 +271,7 @@ impl Worker {
                 self.settings.policy.agent(sender.as_str()),
                 values.get(*at).and_then(answers::int).and_then(|total| u32::try_from(total).ok()),
             ) {
-                card.sent().learn(total, now.unix_s());
-            }
-        }
-    }
-
-    /// What did not happen does not count against its sender.
-    fn take_back(&self, decided: &[Decided]) {
-        for agent in decided.iter().flat_map(|decision| &decision.counted) {
-            if let Some(card) = self.settings.policy.agent(agent.as_str()) {
-                card.sent().take_back();
+                card.sent().learn(total, now);
             }
         }
     }
@@ -285,4 +279,9 @@ impl Worker {
     fn put_back(&mut self, clears: Vec<Clear>) {
         self.clears.extend(clears.into_iter().map(|clear| (clear.agent, clear.instance)));
     }
+}
+
+/// What was decided counts against its senders; dropped, it would not.
+fn keep_counted(decided: &mut [Decided]) {
+    decided.iter_mut().flat_map(|decided| decided.counted.drain(..)).for_each(Counted::keep);
 }
