@@ -405,6 +405,8 @@ pub enum Control {
     LookOver,
     /// Decide by these settings from now on.
     Reload(Arc<Settings>),
+    /// Another deny-list is in force.
+    Revoked,
     /// Put this on record with the next commit.
     Record(OperatorEvent),
     /// Finish what was accepted, end all sessions, stop.

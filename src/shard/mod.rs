@@ -155,8 +155,7 @@ impl Shared {
         self.revoked.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts another deny-list in force: for new calls at once, for open sessions within a second.
-    pub fn set_revoked(&self, list: Revocations) {
+    fn set_revoked(&self, list: Revocations) {
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
     }
 
@@ -352,6 +351,12 @@ impl Shards {
         for mailbox in &self.mailboxes {
             mailbox.control(Control::Reload(settings.clone()));
         }
+    }
+
+    /// Puts another deny-list in force: for new calls at once, in each worker with its next round.
+    pub fn set_revoked(&self, list: Revocations) {
+        self.shared.set_revoked(list);
+        self.tell_all(|| Control::Revoked);
     }
 
     /// Lets the workers finish what they accepted, end all sessions and stop.

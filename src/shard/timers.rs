@@ -80,7 +80,10 @@ impl Worker {
             };
             match timer {
                 Timer::Inbox(agent) => self.inbox_due(agent, now),
-                Timer::Expiry => self.expire(now),
+                Timer::Expiry => {
+                    self.expire(now);
+                    self.watch_expiry(now);
+                }
                 Timer::Cut(number) => {
                     if let Some(session) = self.ended.remove(&number) {
                         session.cut();
@@ -113,13 +116,11 @@ impl Worker {
         self.ready.insert(agent);
     }
 
-    /// Ends the sessions whose certificates have run out or were revoked; looks again as long as there are sessions.
+    /// Ends the sessions whose certificates have run out or were revoked.
     pub(super) fn expire(&mut self, now: Now) {
         let mut ended = Vec::new();
         let revoked = self.shared.revoked();
-        let mut open = false;
         for slot in self.inboxes.values().flat_map(Inbox::slots) {
-            open = true;
             let identity = &slot.session.identity;
             if !identity.is_current(now) {
                 ended.push((slot.session.clone(), "certificate_expired", Refusal::INVALID_CERTIFICATE));
@@ -130,8 +131,12 @@ impl Worker {
         for (session, reason, refusal) in ended {
             self.close(&session, now, reason, Some(refusal));
         }
-        self.watches_expiry = open;
-        if open {
+    }
+
+    /// Looks at the certificates again as long as there are sessions.
+    fn watch_expiry(&mut self, now: Now) {
+        self.watches_expiry = self.inboxes.values().any(|inbox| !inbox.slots().is_empty());
+        if self.watches_expiry {
             self.set_timer(now.mono_ms + EXPIRY_CHECK_MS, Timer::Expiry);
         }
     }

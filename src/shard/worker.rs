@@ -317,6 +317,7 @@ impl Worker {
                 }
                 Control::LookOver => self.look_over(now),
                 Control::Reload(settings) => self.reload(settings, now),
+                Control::Revoked => self.expire(now),
                 Control::Record(event) => self.notes.push(Note::Operator(event)),
                 Control::Stop => {
                     self.inlet.close();
