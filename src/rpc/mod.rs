@@ -4,6 +4,7 @@
 mod answer;
 mod caller;
 mod convert;
+mod memory;
 mod sending;
 mod submit;
 mod tls;
