@@ -44,4 +44,9 @@ impl Now {
     pub fn unix_s(&self) -> u64 {
         self.unix_us / 1_000_000
     }
+
+    /// Wall clock in whole minutes since the Unix epoch.
+    pub fn unix_minute(&self) -> u64 {
+        self.unix_s() / 60
+    }
 }

@@ -1,5 +1,5 @@
 //! Watches the deny-list of certificates (`tls_revoked_path`, written by `mas certs revoke`): a change is
-//! in force within a second, a file that cannot be read changes nothing.
+//! in force within a second. A file that cannot be read or is not there any more changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,19 @@ pub struct DenyList {
 }
 
 /// What tells one state of the file from another.
-fn state(path: &Path) -> Option<(SystemTime, u64)> {
+type State = (SystemTime, u64);
+
+/// The watching thread's view of the file.
+struct Watch {
+    path: PathBuf,
+    shards: Arc<Shards>,
+    /// The file whose list is in force; `None` where it is not there any more.
+    known: Option<State>,
+    /// The file that could not be used, and why, as it was logged.
+    unusable: Option<(State, String)>,
+}
+
+fn state(path: &Path) -> Option<State> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))
 }
@@ -34,7 +46,7 @@ fn state(path: &Path) -> Option<(SystemTime, u64)> {
 fn changed(path: &Path) -> OperatorEvent {
     let digest = match std::fs::read(path) {
         Ok(bytes) => hex(&Sha256::digest(bytes)),
-        // A missing file is an empty list.
+        // It was there a moment ago.
         Err(_) => "none".to_owned(),
     };
     OperatorEvent {
@@ -45,31 +57,51 @@ fn changed(path: &Path) -> OperatorEvent {
     }
 }
 
-impl DenyList {
-    /// Reads the list, puts it in force and watches it. A missing file is an empty list.
-    pub fn watch(path: PathBuf, shards: Arc<Shards>) -> Result<Self, CertsError> {
-        let mut known = state(&path);
-        let shared = shards.shared();
-        shared.set_revoked(Revocations::load(&path)?);
-        let (stop, stopped) = channel();
-        let watch = move || {
-            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                let now = state(&path);
-                if now == known {
-                    continue;
-                }
-                match Revocations::load(&path) {
-                    Ok(list) => {
-                        known = now;
-                        shards.shared().set_revoked(list);
-                        shards.record(changed(&path));
-                        log::info!("{}: in force", path.display());
-                    }
-                    Err(error) => log::error!("the deny-list in force stays: {error}"),
+impl Watch {
+    fn look(&mut self) {
+        let now = state(&self.path);
+        if now == self.known {
+            return;
+        }
+        let Some(now) = now else {
+            // Moved away or on a volume that is not mounted: nobody meant to admit everybody again.
+            (self.known, self.unusable) = (None, None);
+            log::error!("the deny-list in force stays: {} is not there any more", self.path.display());
+            return;
+        };
+        match Revocations::find(&self.path) {
+            Ok(Some(list)) => {
+                (self.known, self.unusable) = (Some(now), None);
+                self.shards.record(changed(&self.path));
+                self.shards.set_revoked(list);
+                log::info!("{}: in force", self.path.display());
+            }
+            // Gone since: the next look finds that.
+            Ok(None) => {}
+            Err(error) => {
+                let unusable = Some((now, error.to_string()));
+                if self.unusable != unusable {
+                    log::error!("the deny-list in force stays: {error}");
+                    self.unusable = unusable;
                 }
             }
+        }
+    }
+}
+
+impl DenyList {
+    /// Reads the list, puts it in force and watches it. A file that is missing now is an empty list.
+    pub fn watch(path: PathBuf, shards: Arc<Shards>) -> Result<Self, CertsError> {
+        let known = state(&path);
+        shards.set_revoked(Revocations::load(&path)?);
+        let mut watch = Watch { path, shards, known, unusable: None };
+        let (stop, stopped) = channel();
+        let looks = move || {
+            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                watch.look();
+            }
         };
-        let thread = std::thread::Builder::new().name("deny-list".to_owned()).spawn(watch);
+        let thread = std::thread::Builder::new().name("deny-list".to_owned()).spawn(looks);
         if let Err(error) = &thread {
             log::error!("the deny-list is read, and not watched: {error}");
         }

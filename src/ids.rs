@@ -141,8 +141,8 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// Names one request until it is answered: 112 random bits behind the 16-bit route hash of the
-/// requesting agent, so that a reply finds the requester's worker without a look-up.
+/// Names one request until it is answered: the 16-bit route hash of the requesting agent, so that a reply finds the
+/// requester's worker without a look-up, and 106 random bits between the version and variant bits of a UUID.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CorrelationId([u8; 16]);
 

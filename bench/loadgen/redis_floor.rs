@@ -133,7 +133,7 @@ impl Lane {
             connection,
             batch,
             consumer: format!("r{index}-load"),
-            rate: format!("ratelimit:s{index}:minutes"),
+            rate: format!("ratelimit:s{index}:498720"),
             audit: format!("audit:lane:floor-w{index}"),
             fence: "mas.fence:floor".to_owned(),
             inbox,
@@ -174,7 +174,7 @@ impl Lane {
         pipeline.bytes.clear();
         pipeline.bytes.extend_from_slice(&self.head);
         let _ = pipeline.add(cmd("HINCRBY").arg(&self.rate).arg("29923209").arg(self.batch));
-        let _ = pipeline.add(cmd("EXPIRE").arg(&self.rate).arg("3720"));
+        let _ = pipeline.add(cmd("EXPIRE").arg(&self.rate).arg("7200"));
         let seq = format!("{}-0", self.next_seq);
         let hash = [0x5a; HASH_BYTES];
         let _ = pipeline.add(

@@ -105,7 +105,11 @@ impl World {
         };
         let verdict = self.policy.check(message, Some(&self.breaker), now, &mut self.scratch);
         let name = black_box(verdict.rule.name());
-        payload.is_ok() && verdict.refusal().is_none() && !name.is_empty()
+        let passes = payload.is_ok() && verdict.refusal().is_none() && !name.is_empty();
+        if let Some(counted) = verdict.counted {
+            counted.keep();
+        }
+        passes
     }
 
     fn run(&mut self, checks: u64, now: Now) -> Result<(), Box<dyn std::error::Error>> {

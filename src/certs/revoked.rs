@@ -61,11 +61,18 @@ impl Revocations {
     /// # Errors
     /// [`CertsError::Io`], or [`CertsError::Unusable`] naming the entry that is not valid.
     pub fn load(path: &Path) -> Result<Self, CertsError> {
-        if files::exists(path)? {
-            Self::parse(&files::read(path)?).map_err(|problem| unusable(path, problem))
-        } else {
-            Ok(Self::default())
+        Self::find(path).map(Option::unwrap_or_default)
+    }
+
+    /// Reads a list; `None` where there is no file.
+    ///
+    /// # Errors
+    /// [`CertsError::Io`], or [`CertsError::Unusable`] naming the entry that is not valid.
+    pub fn find(path: &Path) -> Result<Option<Self>, CertsError> {
+        if !files::exists(path)? {
+            return Ok(None);
         }
+        Self::parse(&files::read(path)?).map(Some).map_err(|problem| unusable(path, problem))
     }
 
     /// Whether a certificate with these marks was revoked; `agent` is whom it names, if anyone.

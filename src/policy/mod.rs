@@ -5,12 +5,14 @@
 
 mod acl;
 mod breaker;
+mod counted;
 mod digests;
 mod payload;
 mod rate;
 pub mod replay;
 mod roles;
 mod rule;
+mod tally;
 mod verdict;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +28,7 @@ use roles::Roles;
 use verdict::{allowed, denied};
 
 pub use breaker::{Breaker, Circuit};
+pub use counted::Counted;
 pub use payload::check_payload;
 pub use rate::{Limited, RateLimit, Sent};
 pub use rule::{Rule, RuleName};
@@ -153,15 +156,18 @@ impl Policy {
         let Some(sender) = self.agents.get(sender) else {
             return denied(Rule::DefaultDeny);
         };
-        if let Err(limited) = sender.sent().admit(sender.rate_limit, now.unix_s()) {
-            return Verdict {
-                decision: Decision::RateLimited,
-                rule: Rule::RateLimit(limited.window),
-                retry_after_ms: Some(limited.retry_after_ms),
-                counted: false,
-                findings: None,
-            };
-        }
+        let counted = match sender.count(now) {
+            Ok(counted) => Some(counted),
+            Err(limited) => {
+                return Verdict {
+                    decision: Decision::RateLimited,
+                    rule: Rule::RateLimit(limited.window),
+                    retry_after_ms: Some(limited.retry_after_ms),
+                    counted: None,
+                    findings: None,
+                };
+            }
+        };
         // 3. Circuit breaker of the target.
         if let (Some(config), Some(breaker)) = (self.breaker(), breaker)
             && !breaker.admits(config, now.mono_ms)
@@ -170,11 +176,11 @@ impl Policy {
                 decision: Decision::CircuitOpen,
                 rule: Rule::Circuit,
                 retry_after_ms: None,
-                counted: true,
+                counted,
                 findings: None,
             };
         }
-        Verdict { counted: true, ..verdict }
+        Verdict { counted, ..verdict }
     }
 
     /// Decides on the payload of a reply: its request is its permission.
@@ -243,30 +249,11 @@ impl Policy {
     }
 }
 
-/// A message that counts against its sender's rate; the count is taken back when this is dropped, unless it is kept.
-#[derive(Debug)]
-#[must_use = "the count is taken back when this is dropped"]
-pub struct Counted(Option<Arc<Mutex<Sent>>>);
-
-impl Counted {
-    /// The message was sent: the count stays.
-    pub fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if let Some(sent) = &self.0 {
-            sent.lock().unwrap_or_else(PoisonError::into_inner).take_back();
-        }
-    }
-}
-
 impl Card {
-    /// Holds the count of one message that [`Policy::check`] has counted for this agent.
-    pub fn counted(&self) -> Counted {
-        Counted(Some(self.sent.clone()))
+    /// Counts one message that the agent sends, or says why not.
+    pub fn count(&self, now: Now) -> Result<Counted, Limited> {
+        let place = self.sent().admit(self.rate_limit, now)?;
+        Ok(Counted::new(self.sent.clone(), place))
     }
 
     /// What the agent has sent, for the shortest time.

@@ -2,6 +2,12 @@
 //!
 //! A window of 60 buckets plus the running one never admits more than the limit in any span as long as
 //! the window; it may refuse for up to one bucket (1 s, 60 s) longer than an exact log would.
+//!
+//! The windows go by the monotonic clock. The wall clock only names the minute under which a count is stored, for
+//! other servers and for the next start: stepping it moves nothing in the windows.
+
+use super::tally::Tally;
+use crate::clock::Now;
 
 /// Buckets of a window.
 const BUCKETS: usize = 60;
@@ -12,6 +18,9 @@ const HOUR_BUCKET_S: u64 = 60;
 
 /// Places of a ring: the window's buckets and the running one.
 const RING: u64 = BUCKETS as u64 + 1;
+/// What the windows' clock shows when the monotonic clock shows 0, in seconds: nothing that is stored is older than two
+/// hours, so what was sent before the start has a time, too.
+const START_S: u64 = 2 * 3600;
 
 /// Messages per sending agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -43,19 +52,37 @@ pub struct Limited {
 pub struct Sent {
     minute: Window,
     hour: Window,
+    tally: Tally,
+}
+
+/// Where a message was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    minute_bucket: u64,
+    hour_bucket: u64,
+    wall_minute: u64,
 }
 
 impl Default for Sent {
     fn default() -> Self {
-        Self { minute: Window::new(MINUTE_BUCKET_S), hour: Window::new(HOUR_BUCKET_S) }
+        Self {
+            minute: Window::new(MINUTE_BUCKET_S),
+            hour: Window::new(HOUR_BUCKET_S),
+            tally: Tally::default(),
+        }
     }
 }
 
+/// The windows' clock.
+fn window_s(now: Now) -> u64 {
+    START_S + now.mono_ms / 1000
+}
+
 impl Sent {
-    /// Counts one message at `now_s` (Unix seconds), or says why not; what is refused is not counted.
-    pub fn admit(&mut self, limit: RateLimit, now_s: u64) -> Result<(), Limited> {
-        self.minute.advance(now_s);
-        self.hour.advance(now_s);
+    /// Counts one message, or says why not; what is refused is not counted.
+    pub(super) fn admit(&mut self, limit: RateLimit, now: Now) -> Result<Place, Limited> {
+        let now_s = window_s(now);
+        self.advance(now_s);
         for (window, limit, name) in
             [(&self.minute, limit.per_minute, "per_minute"), (&self.hour, limit.per_hour, "per_hour")]
         {
@@ -63,54 +90,64 @@ impl Sent {
                 return Err(Limited { window: name, retry_after_ms: window.room_in_s(limit, now_s) * 1000 });
             }
         }
-        self.minute.add(1);
-        self.hour.add(1);
-        Ok(())
+        self.tally.count(now.unix_minute(), now_s);
+        Ok(Place {
+            minute_bucket: self.minute.add(1),
+            hour_bucket: self.hour.add(1),
+            wall_minute: now.unix_minute(),
+        })
     }
 
-    /// Takes one counted message back: its transaction did not happen.
-    pub fn take_back(&mut self) {
-        self.minute.take_back();
-        self.hour.take_back();
+    /// Takes one counted message back: it did not happen.
+    pub(super) fn take_back(&mut self, place: Place) {
+        self.minute.take_back(place.minute_bucket);
+        self.hour.take_back(place.hour_bucket);
+        self.tally.take_back(place.wall_minute);
     }
 
-    /// Takes up what all servers together have counted in the minute of `now_s`: what others sent counts
+    /// Takes up what all servers together have counted under the wall clock's minute: what others sent counts
     /// as sent now. A server learns of the others with its next message of the same sender, so all
     /// together admit at most one round's messages more than the limit, per further server.
-    pub fn learn(&mut self, total: u32, now_s: u64) {
-        self.minute.advance(now_s);
-        self.hour.advance(now_s);
-        let known = self.hour.count_at(now_s);
-        let others = total.saturating_sub(known);
-        self.hour.add_at(now_s, others);
-        self.minute.add_at(now_s, others);
+    pub fn learn(&mut self, total: u32, now: Now) {
+        let now_s = window_s(now);
+        let others = self.tally.learn(now.unix_minute(), total, now_s);
+        self.advance(now_s);
+        let _ = self.minute.add(others);
+        let _ = self.hour.add(others);
     }
 
-    /// The hour's buckets that hold anything, as start (Unix seconds) and count.
-    #[cfg(test)]
-    fn stored(&self) -> impl Iterator<Item = (u64, u32)> {
-        self.hour.filled()
-    }
-
-    /// Takes up what was stored before a restart, once. The last bucket's messages count as sent just
-    /// before `now_s` in the minute's window too: rather too many than too few.
-    pub fn restore(&mut self, buckets: impl IntoIterator<Item = (u64, u32)>, now_s: u64) {
-        self.hour.advance(now_s);
-        self.minute.advance(now_s);
-        for (start_s, count) in buckets {
-            self.hour.add_at(start_s, count);
-            if start_s + HOUR_BUCKET_S + 60 > now_s {
-                self.minute.add(count);
+    /// Takes up what was stored before a restart, once: minutes (Unix minutes) and counts. Each counts as sent in its
+    /// minute's last second: rather too long than too short. What is stored under minutes to come does not
+    /// count: the clock was ahead.
+    pub fn restore(&mut self, stored: impl IntoIterator<Item = (u64, u32)>, now: Now) {
+        let now_s = window_s(now);
+        self.advance(now_s);
+        let mut stored: Vec<(u64, u32)> = stored.into_iter().collect();
+        stored.sort_unstable();
+        for (minute, total) in stored {
+            // Known from now on, so that nothing of it is taken for new when the clock comes to that minute.
+            let others = self.tally.learn(minute, total, now_s);
+            // Another server's clock, or this one's before a small correction, may be a little ahead.
+            if minute <= now.unix_minute() + 1 {
+                let age_s = now.unix_s().saturating_sub(minute.saturating_mul(60).saturating_add(59));
+                let sent_s = now_s.saturating_sub(age_s);
+                self.hour.add_at(sent_s, others);
+                self.minute.add_at(sent_s, others);
             }
         }
     }
+
+    fn advance(&mut self, now_s: u64) {
+        self.minute.advance(now_s);
+        self.hour.advance(now_s);
+    }
 }
 
-/// The last `BUCKETS` whole buckets and the running one.
+/// The last `BUCKETS` whole buckets and the running one. Times are those of the windows' clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Window {
     bucket_s: u64,
-    /// Number of the running bucket: Unix seconds divided by `bucket_s`.
+    /// Number of the running bucket: seconds divided by `bucket_s`.
     current: u64,
     /// Ring over bucket numbers.
     counts: [u32; BUCKETS + 1],
@@ -126,7 +163,7 @@ impl Window {
         self.counts.get_mut((bucket % RING) as usize)
     }
 
-    /// Drops what is too old. A clock that steps back finds everything as it was.
+    /// Drops what is too old. Another worker may have been here a moment later.
     fn advance(&mut self, now_s: u64) {
         let now = now_s / self.bucket_s;
         if now <= self.current {
@@ -140,24 +177,22 @@ impl Window {
         self.current = now;
     }
 
-    fn add(&mut self, count: u32) {
+    /// Counts in the running bucket; its number.
+    fn add(&mut self, count: u32) -> u64 {
         let current = self.current;
         self.add_bucket(current, count);
+        current
     }
 
-    fn add_at(&mut self, start_s: u64, count: u32) {
-        let bucket = start_s / self.bucket_s;
-        if bucket <= self.current && bucket + BUCKETS as u64 >= self.current {
+    fn add_at(&mut self, sent_s: u64, count: u32) {
+        let bucket = sent_s / self.bucket_s;
+        if self.holds(bucket) {
             self.add_bucket(bucket, count);
         }
     }
 
-    /// Messages in the bucket of a time, if it is in the window.
-    fn count_at(&self, now_s: u64) -> u32 {
-        let bucket = now_s / self.bucket_s;
-        let within = bucket <= self.current && bucket + BUCKETS as u64 >= self.current;
-        let count = self.counts.get((bucket % RING) as usize).copied();
-        count.filter(|_| within).unwrap_or(0)
+    fn holds(&self, bucket: u64) -> bool {
+        bucket <= self.current && bucket + BUCKETS as u64 >= self.current
     }
 
     fn add_bucket(&mut self, bucket: u64, count: u32) {
@@ -168,9 +203,9 @@ impl Window {
         }
     }
 
-    fn take_back(&mut self) {
-        let current = self.current;
-        if let Some(slot) = self.slot(current)
+    fn take_back(&mut self, bucket: u64) {
+        if self.holds(bucket)
+            && let Some(slot) = self.slot(bucket)
             && *slot > 0
         {
             *slot -= 1;
@@ -201,95 +236,4 @@ impl Window {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn the_limit_is_the_limit() {
-        let mut sent = Sent::default();
-        let limit = RateLimit::default();
-        for _ in 0..100 {
-            assert_eq!(sent.admit(limit, 1_000_000), Ok(()));
-        }
-        let limited = sent.admit(limit, 1_000_000).unwrap_err();
-        assert_eq!(limited, Limited { window: "per_minute", retry_after_ms: 61_000 });
-        assert!(sent.admit(limit, 1_000_060).is_err());
-        assert_eq!(sent.admit(limit, 1_000_061), Ok(()));
-    }
-
-    #[test]
-    fn the_hour_counts_too() {
-        let mut sent = Sent::default();
-        let limit = RateLimit { per_minute: 1000, per_hour: 5 };
-        for n in 0..5 {
-            assert_eq!(sent.admit(limit, 100_000 + n), Ok(()));
-        }
-        assert_eq!(sent.admit(limit, 103_000).unwrap_err().window, "per_hour");
-        assert_eq!(sent.admit(limit, 103_720), Ok(()));
-    }
-
-    #[test]
-    fn what_others_sent_counts_once() {
-        let mut sent = Sent::default();
-        let limit = RateLimit { per_minute: 10, per_hour: 100 };
-        for _ in 0..3 {
-            sent.admit(limit, 1_000_000).unwrap();
-        }
-        // Six in all: three of them elsewhere.
-        sent.learn(6, 1_000_000);
-        sent.learn(6, 1_000_000);
-        for _ in 0..4 {
-            sent.admit(limit, 1_000_001).unwrap();
-        }
-        assert!(sent.admit(limit, 1_000_001).is_err());
-    }
-
-    #[test]
-    fn what_was_sent_before_a_restart_still_counts() {
-        let mut before = Sent::default();
-        let limit = RateLimit { per_minute: 10, per_hour: 20 };
-        for n in 0..10 {
-            before.admit(limit, 1_000_000 + n).unwrap();
-        }
-        let mut after = Sent::default();
-        after.restore(before.stored(), 1_000_012);
-        assert_eq!(after.admit(limit, 1_000_012).unwrap_err().window, "per_minute");
-        let mut later = Sent::default();
-        later.restore(before.stored(), 1_000_300);
-        for _ in 0..10 {
-            later.admit(limit, 1_000_300).unwrap();
-        }
-        assert_eq!(later.admit(limit, 1_000_361).unwrap_err().window, "per_hour");
-    }
-
-    proptest! {
-        #[test]
-        fn no_minute_and_no_hour_holds_more_than_allowed(
-            gaps in proptest::collection::vec(0u64..40, 1..400), per_minute in 1u32..20, per_hour in 1u32..60
-        ) {
-            let limit = RateLimit { per_minute, per_hour };
-            let mut sent = Sent::default();
-            let mut passed: Vec<u64> = Vec::new();
-            let mut now_s = 1_000_000;
-            for gap in gaps {
-                now_s += gap;
-                match sent.admit(limit, now_s) {
-                    Ok(()) => passed.push(now_s),
-                    Err(limited) => {
-                        // Waiting as long as told is enough for this window.
-                        let mut later = sent.clone();
-                        let at = now_s + limited.retry_after_ms.div_ceil(1000);
-                        let again = later.admit(limit, at);
-                        prop_assert!(again.is_ok() || again.unwrap_err().window != limited.window);
-                    }
-                }
-            }
-            for (at, start) in passed.iter().enumerate() {
-                let within = |span: u64| passed[at..].iter().take_while(|t| **t < start + span).count();
-                prop_assert!(within(60) <= per_minute as usize);
-                prop_assert!(within(3600) <= per_hour as usize);
-            }
-        }
-    }
-}
+mod tests;

@@ -50,7 +50,10 @@ pub struct Found {
 impl Policy {
     /// Decides on a recorded message. `breaker`: the target's at that time.
     pub fn replay(&self, recorded: Recorded<'_>, breaker: Option<&Breaker>, now: Now) -> Verdict {
-        let verdict = self.admit(recorded.sender, recorded.target, breaker, now);
+        let mut verdict = self.admit(recorded.sender, recorded.target, breaker, now);
+        if let Some(counted) = verdict.counted.take() {
+            counted.keep();
+        }
         if verdict.decision != Decision::Allowed {
             return verdict;
         }

@@ -1,12 +1,13 @@
 //! What the pipeline decided.
 
+use super::counted::Counted;
 use super::rule::Rule;
 use crate::audit::Decision;
 use crate::dlp::Scan;
 use crate::refusal::Refusal;
 
 /// What the pipeline decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Verdict {
     /// Allowed, or why not.
     pub decision: Decision,
@@ -14,8 +15,8 @@ pub struct Verdict {
     pub rule: Rule,
     /// For a rate limit: when another message may pass, in milliseconds.
     pub retry_after_ms: Option<u64>,
-    /// Whether the message counts against its sender's rate.
-    pub counted: bool,
+    /// The message counts against its sender's rate, unless this is dropped.
+    pub counted: Option<Counted>,
     /// What was found in the payload, if anything was.
     pub findings: Option<Box<Scan>>,
 }
@@ -36,9 +37,9 @@ impl Verdict {
 }
 
 pub(super) fn allowed(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: false, findings: None }
+    Verdict { decision: Decision::Allowed, rule, retry_after_ms: None, counted: None, findings: None }
 }
 
 pub(super) fn denied(rule: Rule) -> Verdict {
-    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: false, findings: None }
+    Verdict { decision: Decision::AuthzDenied, rule, retry_after_ms: None, counted: None, findings: None }
 }

@@ -7,7 +7,7 @@ use protobuf::Message;
 use protobuf::well_known_types::any::Any;
 use protobuf::well_known_types::duration::Duration;
 
-use super::{code, status};
+use super::status::{code, status};
 use crate::protocol::{self, RetryInfo, Status};
 use crate::refusal::Refusal;
 use crate::shard::desk::outcome::{Declined, Receipt};

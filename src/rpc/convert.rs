@@ -2,7 +2,7 @@
 //! and for the stream.
 
 use super::answer::receipt;
-use super::code;
+use super::status::code;
 use crate::clock::Now;
 use crate::ids::{AgentId, CorrelationId};
 use crate::protocol::submission::Call;

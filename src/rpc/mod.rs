@@ -4,7 +4,11 @@
 mod answer;
 mod caller;
 mod convert;
+mod error;
+mod gateway;
+mod memory;
 mod sending;
+mod status;
 mod submit;
 mod tls;
 mod transport;
@@ -13,17 +17,16 @@ mod unary;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grpcio::{
-    ChannelBuilder, EnvBuilder, Environment, RpcStatus, RpcStatusCode, Server, ServerBuilder, Service,
-    ServiceBuilder,
-};
+use grpcio::{ChannelBuilder, EnvBuilder, Environment, Server, ServerBuilder, Service, ServiceBuilder};
 
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Config, Limits};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
-use crate::refusal::{Kind, Refusal};
 use crate::shard::Shards;
 use caller::Callers;
+use gateway::Gateway;
 use tls::{Pems, Renewal};
+
+pub use error::ListenError;
 
 /// Beside `data_json`, a request holds ids and a type: far less than this.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -41,13 +44,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_PING_STRIKES: i32 = 5;
 
-/// Everything a handler needs; cloned per completion queue.
-#[derive(Clone)]
-struct Gateway {
-    shards: Arc<Shards>,
-    callers: Arc<Callers>,
-}
-
 /// A listening server.
 pub struct Listener {
     server: Server,
@@ -56,25 +52,6 @@ pub struct Listener {
     renewal: Renewal,
     /// The address that was bound, with its real port.
     pub addr: String,
-}
-
-/// Why the server does not listen.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// A certificate or key file: names the key of the configuration, too.
-    #[error(transparent)]
-    Tls(#[from] ConfigError),
-    /// The address.
-    #[error("cannot listen on {addr}: {source}")]
-    Bind {
-        /// What was asked for.
-        addr: String,
-        /// gRPC's word.
-        source: grpcio::Error,
-    },
-    /// gRPC itself.
-    #[error("the gRPC server cannot be built: {0}")]
-    Build(#[source] grpcio::Error),
 }
 
 impl Listener {
@@ -196,21 +173,4 @@ fn service(methods: &'static Methods, gateway: &Gateway) -> Service {
             unary::reset_state(&i, ctx, request, sink);
         })
         .build()
-}
-
-/// The one place where a refusal becomes a gRPC status.
-fn code(refusal: Refusal) -> RpcStatusCode {
-    match refusal.kind {
-        Kind::Unauthenticated => RpcStatusCode::UNAUTHENTICATED,
-        Kind::InvalidArgument => RpcStatusCode::INVALID_ARGUMENT,
-        Kind::PermissionDenied => RpcStatusCode::PERMISSION_DENIED,
-        Kind::FailedPrecondition => RpcStatusCode::FAILED_PRECONDITION,
-        Kind::ResourceExhausted => RpcStatusCode::RESOURCE_EXHAUSTED,
-        Kind::Aborted => RpcStatusCode::ABORTED,
-        Kind::Unavailable => RpcStatusCode::UNAVAILABLE,
-    }
-}
-
-fn status(refusal: Refusal) -> RpcStatus {
-    RpcStatus::with_message(code(refusal), refusal.detail.to_owned())
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Gateway, convert};
+use super::convert;
+use super::gateway::Gateway;
 use crate::audit::Action;
 use crate::protocol::submission::Call;
 use crate::protocol::{Commit, Submission};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use grpcio::{CertificateRequestType, ServerCredentials, ServerCredentialsBuilder, ServerCredentialsFetcher};
 
-use super::ListenError;
+use super::error::ListenError;
 use crate::config::Config;
 
 const CLIENT_CERTIFICATE: CertificateRequestType =

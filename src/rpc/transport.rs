@@ -11,7 +11,9 @@ use futures_util::{SinkExt, TryStreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
 use super::caller::Stranger;
-use super::{Gateway, convert, status};
+use super::convert;
+use super::gateway::Gateway;
+use super::status::status;
 use crate::audit::Action;
 use crate::ids::InstanceId;
 use crate::protocol::client_event::Event as ClientEventKind;

@@ -5,9 +5,10 @@ use protobuf::Message;
 
 use super::answer::{detailed, retry_after};
 use super::caller::Stranger;
+use super::convert;
+use super::gateway::Gateway;
 use super::sending::Sending;
-use super::status;
-use super::{Gateway, convert};
+use super::status::status;
 use crate::audit::Action;
 use crate::envelope::Trace;
 use crate::ids::InstanceId;

@@ -19,6 +19,7 @@ use std::thread::JoinHandle;
 use uuid::Uuid;
 
 use crate::audit::OperatorEvent;
+use crate::certs::Revocations;
 use crate::config::Config;
 use crate::ids::{AgentId, ServerId};
 use crate::refusal::Refusal;
@@ -181,11 +182,6 @@ impl Shards {
         }
     }
 
-    /// Has every worker look at its sessions' certificates now: another deny-list is in force.
-    pub fn check_certificates(&self) {
-        self.tell_all(|| Control::CheckCertificates);
-    }
-
     fn tell_all(&self, control: impl Fn() -> Control) {
         for mailbox in &self.mailboxes {
             mailbox.line().tell(control());
@@ -197,6 +193,12 @@ impl Shards {
         let settings = Arc::new(Settings::new(config, Some(&self.shared.settings())));
         self.shared.set_settings(settings.clone());
         self.tell_all(|| Control::Reload(settings.clone()));
+    }
+
+    /// Puts another deny-list in force: for new calls at once, in each worker with its next round.
+    pub fn set_revoked(&self, list: Revocations) {
+        self.shared.set_revoked(list);
+        self.tell_all(|| Control::CheckCertificates);
     }
 
     /// Lets the workers finish what they accepted, end all sessions and stop.

@@ -105,10 +105,10 @@ pub fn circuit(agent: &AgentId) -> String {
     format!("circuit:{agent}")
 }
 
-/// What an agent has sent in the last hour, on all servers: a hash, minute (Unix minutes) → messages. The
+/// What an agent has sent in an hour (Unix hours), on all servers: a hash, minute (Unix minutes) → messages. The
 /// Python server keeps sorted sets under `:minute` and `:hour`.
-pub fn rate(agent: &AgentId) -> String {
-    format!("ratelimit:{agent}:minutes")
+pub fn rate(agent: &AgentId, hour: u64) -> String {
+    format!("ratelimit:{agent}:{hour}")
 }
 
 /// An audit lane's stream.

@@ -1,8 +1,11 @@
 //! Who may talk at all: certificates and the allowlist.
 
+use std::path::Path;
+use std::time::Duration;
+
 use mas::certs::{CustomLeaf, San};
 
-use crate::support::{Client, Ended, Refused, World};
+use crate::support::{Client, Ended, Refused, World, until};
 
 fn refused(code: &str, details: &str) -> Refused {
     Refused { code: code.to_owned(), details: details.to_owned() }
@@ -149,13 +152,13 @@ fn a_renewed_server_certificate_is_used_without_a_restart() {
     // A certificate for another name: clients that expect the old one turn away.
     world.authority.issue_server(&["renewed.example".to_owned()], 30).unwrap();
     server.signal(nix::sys::signal::Signal::SIGHUP);
-    crate::support::until("new connections meet the new certificate", || {
+    until("new connections meet the new certificate", || {
         world.client(&server, "beta").discover(&[]).is_err_and(|refusal| refusal.code == "UNAVAILABLE")
     });
     old.send("i1", "beta", "{}").unwrap();
     world.authority.issue_server(&["127.0.0.1".to_owned()], 30).unwrap();
     server.signal(nix::sys::signal::Signal::SIGHUP);
-    crate::support::until("and back", || world.client(&server, "beta").discover(&[]).is_ok());
+    until("and back", || world.client(&server, "beta").discover(&[]).is_ok());
 }
 
 #[test]
@@ -175,9 +178,93 @@ fn a_revoked_certificate_is_refused_and_its_open_session_ends() {
     drop(world.client(&server, "alpha").session("a"));
     // The whole agent.
     assert_eq!(world.mas(&["certs", "revoke", "--dir", "certs", "--agent", "beta"]).status.code(), Some(0));
-    crate::support::until("beta is refused", || {
+    until("beta is refused", || {
         beta.discover(&[]).is_err_and(|refusal| refusal.details == "certificate_revoked")
     });
     let records = world.records();
     assert!(records.iter().any(|r| r.agent == "alpha" && r.reason == "certificate_revoked"));
+}
+
+const DENY_LIST: &str = "tls_revoked_path: certs/revoked.json\n";
+
+/// Replaces the file as a whole: nobody reads half of it.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+fn is_refused(client: &Client) -> bool {
+    client.discover(&[]).is_err_and(|refusal| refusal.details == "certificate_revoked")
+}
+
+fn lines_with(world: &World, text: &str) -> usize {
+    world.logged().lines().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn a_deny_list_that_disappears_stays_in_force_and_is_read_when_it_is_back() {
+    let world = World::with(World::PAIR, DENY_LIST);
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let b = beta.session("b");
+    // Missing at the start: nobody is revoked.
+    alpha.discover(&[]).unwrap();
+    let list = world.certs().join("revoked.json");
+    replace(&list, r#"{"agents": ["alpha"]}"#);
+    until("alpha is refused", || is_refused(&alpha));
+    std::fs::rename(&list, list.with_extension("away")).unwrap();
+    until("it is said that the list is gone", || lines_with(&world, "the deny-list in force stays") == 1);
+    // Several looks later it is neither forgotten nor said again.
+    assert!(b.next_within(Duration::from_millis(1600)).is_none());
+    assert!(is_refused(&alpha));
+    std::fs::rename(list.with_extension("away"), &list).unwrap();
+    until("the list is read again", || lines_with(&world, "revoked.json: in force") == 2);
+    assert!(is_refused(&alpha));
+    // Another list, which is what a removal of an entry looks like.
+    std::fs::remove_file(&list).unwrap();
+    until("it is said again", || lines_with(&world, "the deny-list in force stays") == 2);
+    replace(&list, r#"{"agents": ["gamma"]}"#);
+    until("alpha is admitted again", || alpha.discover(&[]).is_ok());
+}
+
+#[test]
+fn a_broken_deny_list_changes_nothing_and_is_said_once() {
+    let world = World::with(World::PAIR, DENY_LIST);
+    let list = world.certs().join("revoked.json");
+    replace(&list, r#"{"agents": ["alpha"]}"#);
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let b = beta.session("b");
+    replace(&list, "{");
+    until("it is said that the list is broken", || lines_with(&world, "the deny-list in force stays") == 1);
+    assert!(b.next_within(Duration::from_millis(1600)).is_none());
+    assert_eq!(lines_with(&world, "the deny-list in force stays"), 1);
+    assert!(is_refused(&alpha));
+    // Broken in another way.
+    replace(&list, r#"{"agent": ["alpha"]}"#);
+    until("the change is said", || lines_with(&world, "the deny-list in force stays") == 2);
+    assert!(is_refused(&alpha));
+    replace(&list, "{}");
+    until("alpha is admitted again", || alpha.discover(&[]).is_ok());
+}
+
+#[test]
+fn sessions_end_as_soon_as_a_deny_list_is_in_force() {
+    let world = World::with(World::PAIR, DENY_LIST);
+    let server = world.server();
+    let list = world.certs().join("revoked.json");
+    let at_us = |action: &str, agent: &str| -> Vec<u64> {
+        let records = world.records().into_iter();
+        records.filter(|r| r.action.as_str() == action && r.agent == agent).map(|r| r.time_us).collect()
+    };
+    replace(&list, r#"{"agents": ["gamma"]}"#);
+    until("the list is in force", || at_us("revocations_changed", "").len() == 1);
+    // The file was looked at just now: the next look comes before the certificates of this session are looked at.
+    let a = world.client(&server, "alpha").session("a");
+    replace(&list, r#"{"agents": ["gamma", "alpha"]}"#);
+    assert_eq!(a.end(), Ended::refused("UNAUTHENTICATED", "certificate_revoked"));
+    until("it is on record", || at_us("session_close", "alpha").len() == 1);
+    let (changed_us, closed_us) = (at_us("revocations_changed", "")[1], at_us("session_close", "alpha")[0]);
+    assert!(closed_us < changed_us + 500_000, "after {} ms", closed_us.saturating_sub(changed_us) / 1000);
 }

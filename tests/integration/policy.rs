@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use mas::protocol::submission_result::Outcome;
+use mas::protocol::{SendRequest, submission};
 use nix::sys::signal::Signal;
 
-use crate::support::{Ended, Refused, World, until};
+use crate::campaign::disk::Clock;
+use crate::support::{Client, Ended, Refused, World, until};
 
 fn refused(code: &str, details: &str) -> Result<String, Refused> {
     Err(Refused { code: code.to_owned(), details: details.to_owned() })
@@ -60,6 +63,76 @@ fn a_restart_does_not_forget_what_was_sent() {
     let alpha = world.client(&server, "alpha");
     let _a = alpha.session("a");
     assert_eq!(alpha.send("a", "beta", "{}"), limited());
+}
+
+/// Waits until the server records by a clock that is so many steps ahead.
+#[track_caller]
+fn wait_for_clock(world: &World, beta: &Client, steps: u64) {
+    let true_us = || mas::clock::Now::read().unix_us;
+    let from_us = true_us() + steps * Clock::STEP_S * 1_000_000;
+    until("the server sees its clock", || {
+        beta.state().unwrap();
+        let recorded =
+            |us: u64| world.records().iter().any(|r| r.time_us >= us && r.time_us < us + 60_000_000);
+        recorded(from_us)
+    });
+}
+
+/// Each minute is in the key of its hour, and each key ends by itself.
+#[track_caller]
+fn assert_counts_end(world: &World) -> usize {
+    let keys: Vec<String> = world.redis.keys().into_iter().filter(|k| k.starts_with("ratelimit:")).collect();
+    for key in &keys {
+        let hour: u64 = key.rsplit(':').next().unwrap().parse().unwrap_or_else(|_| panic!("{key}"));
+        let minutes: Vec<u64> = world.redis.query(&["HKEYS", key]);
+        assert!(minutes.iter().all(|minute| minute / 60 == hour), "{key}: {minutes:?}");
+        let ttl_s: i64 = world.redis.query(&["TTL", key]);
+        assert!((1..=7200).contains(&ttl_s), "{key}: {ttl_s}");
+    }
+    keys.len()
+}
+
+#[test]
+fn a_stepped_clock_neither_lets_more_through_nor_limits_for_longer() {
+    let mut world = World::new();
+    world.set_gateway(LIMIT);
+    let clock = Clock::new(world.path()).expect("libfaketime, which scripts/setup asks for");
+    clock.set(1);
+    let mut command = std::process::Command::new(World::SERVER);
+    clock.give(&mut command);
+    let mut server = world.server_by(command, "127.0.0.1:0", &world.config_path());
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (a, _b) = (alpha.session("a"), beta.session("b"));
+    for _ in 0..5 {
+        alpha.send("a", "beta", "{}").unwrap();
+    }
+    assert_eq!(alpha.send("a", "beta", "{}"), limited());
+    // Forward: what was sent a moment ago still counts.
+    clock.set(2);
+    wait_for_clock(&world, &beta, 2);
+    beta.send("b", "alpha", "{}").unwrap();
+    assert_eq!(alpha.send("a", "beta", "{}"), limited());
+    // Corrected: it counts for a minute, and not for as long as the clock was ahead.
+    clock.set(0);
+    wait_for_clock(&world, &beta, 0);
+    beta.send("b", "alpha", "{}").unwrap();
+    let again =
+        SendRequest { target_id: "beta".to_owned(), data_json: "{}".to_owned(), ..SendRequest::default() };
+    match a.call(submission::Call::Send(again)) {
+        Outcome::Failure(failure) => {
+            assert_eq!(failure.detail, "rate_limited");
+            assert!((1..=61_000).contains(&failure.retry_after_ms), "{failure}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // An hour of alpha's and two of beta's.
+    assert!(assert_counts_end(&world) >= 3);
+    // Nothing of the hours that are to come counts after a restart.
+    server.kill();
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    alpha.send("a", "beta", "{}").unwrap();
 }
 
 const BREAKER: &str = "rate_limit: {per_minute: 100000, per_hour: 100000}, \

@@ -135,8 +135,8 @@ impl Shared {
         self.revoked.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts another deny-list in force: for new calls at once, for open sessions within a second.
-    pub fn set_revoked(&self, list: Revocations) {
+    /// Puts another deny-list in force for new calls; the workers look after open sessions.
+    pub(crate) fn set_revoked(&self, list: Revocations) {
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
     }
 

@@ -6,8 +6,7 @@ use uuid::Uuid;
 
 use super::facts::Remembered;
 use super::judge::Judged;
-use super::message::Sender;
-use super::reply::Addressee;
+use super::parties::{Addressee, Sender};
 use super::transaction::{Ruling, Success, Transaction};
 use crate::audit::{Action, Decision, Fields};
 use crate::ids::AgentId;

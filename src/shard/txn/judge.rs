@@ -2,8 +2,7 @@
 //! nothing but counts of the rate limit, which are taken back with the verdict that is dropped.
 
 use super::facts::Remembered;
-use super::message::Sender;
-use super::reply::Addressee;
+use super::parties::{Addressee, Sender};
 use super::transaction::Transaction;
 use crate::audit::Decision;
 use crate::ids::AgentId;
@@ -18,18 +17,17 @@ pub(super) struct Judged {
     pub refusal: Option<Refusal>,
     pub findings: String,
     pub redacted: Option<String>,
-    /// Its count against its sender's rate.
+    /// It counts against its sender's rate, unless this is dropped.
     pub counted: Option<Counted>,
 }
 
 impl Judged {
-    fn new(policy: &Policy, verdict: Verdict, sender: Option<&AgentId>) -> Self {
-        let counted = sender.filter(|_| verdict.counted).and_then(|sender| policy.agent(sender.as_str()));
+    fn new(policy: &Policy, verdict: Verdict) -> Self {
         Self {
             decision: verdict.decision,
             rule: verdict.rule.name(),
             refusal: verdict.refusal(),
-            counted: counted.map(|card| card.counted()),
+            counted: verdict.counted,
             findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
             redacted: verdict.findings.and_then(|scan| scan.redacted),
         }
@@ -86,7 +84,7 @@ impl Transaction<'_> {
             data_json: &post.data_json,
         };
         let verdict = settings.policy.check(message, breaker, self.now, self.scratch);
-        let mut judged = Judged::new(&settings.policy, verdict, Some(sender.agent()));
+        let mut judged = Judged::new(&settings.policy, verdict);
         if judged.refusal.is_some() {
             return judged;
         }
@@ -132,7 +130,7 @@ impl Transaction<'_> {
             Ok(_) => {
                 let policy = &self.settings.policy;
                 let verdict = policy.check_reply(&response.message_type, &response.data_json, self.scratch);
-                Judged::new(policy, verdict, None)
+                Judged::new(policy, verdict)
             }
             Err(refusal) => {
                 let mut judged = Judged::refused(*refusal);

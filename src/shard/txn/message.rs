@@ -5,29 +5,16 @@ use uuid::Uuid;
 
 use super::facts::{PendingRequest, Remembered};
 use super::judge::Judged;
+use super::parties::Sender;
 use super::transaction::{Ruling, Success, Transaction, cut};
 use crate::audit::record::REPETITION_RULE;
 use crate::audit::{Action, Fields};
-use crate::envelope::{Envelope, Trace, new_message_id};
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::envelope::{Envelope, new_message_id};
+use crate::ids::CorrelationId;
 use crate::refusal::Refusal;
-use crate::shard::desk::job::{Caller, MessageJob, Post};
+use crate::shard::desk::job::{MessageJob, Post};
 use crate::shard::desk::outcome::Accepted;
 use crate::store::keys;
-
-/// Who sends: the parts that every message of a job shares.
-#[derive(Clone, Copy)]
-pub(super) struct Sender<'a> {
-    pub caller: &'a Caller,
-    pub instance: &'a InstanceId,
-    pub trace: Option<&'a Trace>,
-}
-
-impl Sender<'_> {
-    pub(super) fn agent(&self) -> &AgentId {
-        &self.caller.identity.agent
-    }
-}
 
 impl Transaction<'_> {
     pub(super) fn message(&mut self, job: &MessageJob) -> Ruling {

@@ -14,6 +14,7 @@ pub(crate) mod event;
 pub(crate) mod facts;
 mod judge;
 mod message;
+mod parties;
 mod remains;
 mod reply;
 mod session;

@@ -1,26 +1,17 @@
 //! A reply: to the instance that asked, once.
 
-use super::facts::PendingRequest;
 use super::judge::Judged;
-use super::message::{Sender, payload_digest};
+use super::message::payload_digest;
+use super::parties::{Addressee, Sender};
 use super::transaction::{Ruling, Success, Transaction, cut};
 use crate::audit::{Action, Fields};
 use crate::envelope::{Envelope, new_message_id};
-use crate::ids::{AgentId, InstanceId};
+use crate::ids::InstanceId;
 use crate::policy::check_payload;
 use crate::refusal::Refusal;
 use crate::shard::desk::job::{ReplyJob, Response};
 use crate::shard::desk::outcome::Accepted;
 use crate::store::keys;
-
-/// Where a reply goes.
-#[derive(Debug, Clone)]
-pub(super) struct Addressee {
-    pub agent: AgentId,
-    pub instance: InstanceId,
-    pub pending: PendingRequest,
-    pub ttl_ms: u64,
-}
 
 impl Transaction<'_> {
     pub(super) fn reply(&mut self, job: &ReplyJob) -> Ruling {

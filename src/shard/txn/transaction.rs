@@ -23,7 +23,7 @@ use crate::store::pipeline::{Effect, Multi};
 use crate::store::{Batch, answers, keys};
 
 /// How long a silent agent's counts are kept, in seconds: the longest window and a bucket.
-const RATE_TTL_S: u64 = 3720;
+const RATE_TTL_S: u64 = 7200;
 
 /// A decision that awaits its commit.
 pub(crate) struct Decided {
@@ -206,10 +206,10 @@ impl<'a> Transaction<'a> {
     /// Adds what the senders of this round have sent to the counts that all servers share, so that
     /// neither a restart nor another server forgets it.
     pub(crate) fn store_counts(&mut self) -> Counts {
-        let minute = self.now.unix_s() / 60;
+        let minute = self.now.unix_minute();
         let mut stored = Vec::with_capacity(self.senders.len());
         for (sender, count) in std::mem::take(&mut self.senders) {
-            let key = keys::rate(&sender);
+            let key = keys::rate(&sender, minute / 60);
             let total = self.multi.ask("HINCRBY", |value| answers::int(&value));
             let _ = self.multi.args().arg(&key).arg(minute).arg(count);
             let _ = self.effect("EXPIRE").arg(&key).arg(RATE_TTL_S);

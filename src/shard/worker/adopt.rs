@@ -24,7 +24,7 @@ struct Asking {
     len: Asked<Option<u64>>,
     instances: Asked<Vec<(InstanceId, Owner)>>,
     circuit: Asked<Option<String>>,
-    sent: Asked<Vec<(u64, u32)>>,
+    sent: [Asked<Vec<(u64, u32)>>; 2],
 }
 
 /// What Redis says of one agent.
@@ -68,7 +68,8 @@ impl Worker {
     fn adopt(&mut self, agents: &[AgentId], now: Now) -> Result<(), StoreError> {
         for page in agents.chunks(ADOPT_PAGE) {
             self.link.batch.clear();
-            let asking: Vec<Asking> = page.iter().map(|agent| ask(&mut self.link.batch, agent)).collect();
+            let asking: Vec<Asking> =
+                page.iter().map(|agent| ask(&mut self.link.batch, agent, now)).collect();
             // After the instances: the server of an instance that was read is entered before it.
             let servers = self.link.batch.ask("HKEYS", server_ids);
             let _ = self.link.batch.arg(keys::SERVERS);
@@ -134,7 +135,7 @@ impl Worker {
                 self.shared.set_circuit(&agent, true);
             }
             if let Some(card) = self.settings.policy.agent(agent.as_str()) {
-                card.sent().restore(sent, now.unix_s());
+                card.sent().restore(sent, now);
             }
         }
         inbox.measured(len.unwrap_or(0));
@@ -202,15 +203,19 @@ impl Worker {
     }
 }
 
-fn ask(batch: &mut Batch, agent: &AgentId) -> Asking {
+fn ask(batch: &mut Batch, agent: &AgentId, now: Now) -> Asking {
     let len = batch.ask("XLEN", |answer| answers::int(&answer));
     let _ = batch.arg(keys::inbox(agent));
     let instances = batch.ask("HGETALL", owners::instances);
     let _ = batch.arg(keys::instances(agent));
     let circuit = batch.ask("HGET", |answer| answers::text(&answer).map(str::to_owned));
     let _ = batch.arg(keys::circuit(agent)).arg("state");
-    let sent = batch.ask("HGETALL", stored_counts);
-    let _ = batch.arg(keys::rate(agent));
+    let hour = now.unix_minute() / 60;
+    let sent = [hour.saturating_sub(1), hour].map(|hour| {
+        let asked = batch.ask("HGETALL", stored_counts);
+        let _ = batch.arg(keys::rate(agent, hour));
+        asked
+    });
     Asking { agent: agent.clone(), len, instances, circuit, sent }
 }
 
@@ -221,7 +226,7 @@ impl Asking {
             len: answers.take(self.len),
             instances: answers.take(self.instances),
             is_open: answers.take(self.circuit).as_deref() == Some("OPEN"),
-            sent: answers.take(self.sent),
+            sent: self.sent.into_iter().flat_map(|hour| answers.take(hour)).collect(),
         }
     }
 }
@@ -234,11 +239,9 @@ pub(super) fn server_ids(answer: Value) -> HashSet<ServerId> {
     }
 }
 
-/// What was counted lately: start of a bucket and messages in it.
+/// What was counted in an hour: minutes (Unix minutes) and messages.
 fn stored_counts(answer: Value) -> Vec<(u64, u32)> {
     let pairs = answers::pairs(answer).unwrap_or_default();
-    let bucket = |(minute, count): &(String, String)| {
-        Some((minute.parse::<u64>().ok()?.checked_mul(60)?, count.parse().ok()?))
-    };
+    let bucket = |(minute, count): &(String, String)| Some((minute.parse().ok()?, count.parse().ok()?));
     pairs.iter().filter_map(bucket).collect()
 }

@@ -137,9 +137,8 @@ impl Worker {
         self.sessions.open().filter(|session| which(session)).map(name).collect()
     }
 
-    /// Ends the sessions whose certificates have run out or were revoked; looks again as long as there are sessions.
-    pub(super) fn check_certificates(&mut self, now: Now) {
-        self.agenda.expiry_seen();
+    /// Ends the sessions whose certificates have run out or were revoked.
+    fn check_certificates(&mut self, now: Now) {
         let revoked = self.shared.revoked();
         let expired = self.names(|session| !session.identity.is_current(now));
         let withdrawn = self.names(|session| session.identity.is_revoked(&revoked));
@@ -149,6 +148,12 @@ impl Worker {
         for name in withdrawn {
             self.close(&name, now, "certificate_revoked", Some(Refusal::CERTIFICATE_REVOKED));
         }
+    }
+
+    /// The regular look at the certificates; there is another as long as there are sessions.
+    pub(super) fn certificates_due(&mut self, now: Now) {
+        self.agenda.expiry_seen();
+        self.check_certificates(now);
         if self.sessions.open().next().is_some() {
             self.agenda.watch_expiry(now.mono_ms + EXPIRY_CHECK_MS);
         }

@@ -195,7 +195,7 @@ impl Worker {
         while let Some(timer) = self.agenda.next_timer(now) {
             match timer {
                 Timer::Inbox(agent) => self.inbox_due(agent, now),
-                Timer::Expiry => self.check_certificates(now),
+                Timer::Expiry => self.certificates_due(now),
                 Timer::Cut(key) => self.sessions.cut(key),
                 Timer::Sweep => self.sweep(now),
             }

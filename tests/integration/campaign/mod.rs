@@ -9,7 +9,7 @@ mod actors;
 mod arena;
 mod checker;
 mod crew;
-mod disk;
+pub mod disk;
 mod failover;
 mod faults;
 mod history;

@@ -3,14 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::gather::Page;
 use super::plan::Letter;
 use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 use crate::shard::inbox::entry::EntryKey;
 use crate::shard::txn::facts::{Facts, PendingRequest, Remembered, StateFact};
 use crate::shard::worker::adopt::server_ids;
 use crate::shard::worker::agenda::Scan;
-use crate::store::answers::{self, StreamEntry};
+use crate::store::answers::{self, PendingEntry, StreamEntry};
 use crate::store::owners::{self, Owner};
 use crate::store::pipeline::{Answers, Asked};
 use crate::store::{Batch, Value, claims, keys};
@@ -21,6 +20,16 @@ pub(super) const SCAN_PAGE: usize = 256;
 const DUTY_MS: u64 = 60_000;
 /// Unread replies of a gone instance that go to the dead letters in one round.
 const CLEAR_PAGE: usize = 64;
+
+/// What a scan read.
+pub(super) enum Page {
+    /// These pending entries.
+    Lines(Vec<PendingEntry>),
+    /// There is no such group.
+    NoGroup,
+    /// Something else.
+    Unknown,
+}
 
 /// Subjects, each with a question about it.
 type About<S, T> = Vec<(S, Asked<T>)>;

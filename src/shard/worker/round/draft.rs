@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::super::Worker;
-use super::gather::{FoundLetter, Gathered, Page, Remains};
+use super::ask::Page;
+use super::gather::{FoundLetter, Gathered, Remains};
 use super::plan::{Letter, Plan};
 use super::tail::{self, Step};
 use crate::clock::Now;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::super::Worker;
-use super::ask::{FactQuestions, Questioner, Questions};
+use super::ask::{FactQuestions, Page, Questioner, Questions};
 use super::plan::{Letter, Plan};
 use crate::clock::Now;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
@@ -12,7 +12,7 @@ use crate::policy::Circuit;
 use crate::shard::desk::job::Job;
 use crate::shard::inbox::entry::EntryKey;
 use crate::shard::txn::facts::Facts;
-use crate::store::answers::{PendingEntry, StreamEntry};
+use crate::store::answers::StreamEntry;
 use crate::store::pipeline::Answers;
 use crate::store::{Batch, StoreError, keys};
 
@@ -47,16 +47,6 @@ pub(super) struct Remains {
     pub unread: Vec<StreamEntry>,
     /// Nothing of it is pending in the shared inbox.
     pub consumer_free: bool,
-}
-
-/// What a scan read.
-pub(super) enum Page {
-    /// These pending entries.
-    Lines(Vec<PendingEntry>),
-    /// There is no such group.
-    NoGroup,
-    /// Something else.
-    Unknown,
 }
 
 /// What a round's jobs and business name.

@@ -4,9 +4,9 @@
 use super::super::Worker;
 use super::super::agenda::Scan;
 use super::Outcome;
-use super::ask::SCAN_PAGE;
+use super::ask::{Page, SCAN_PAGE};
 use super::draft::Drafted;
-use super::gather::{FoundLetter, Page, Remains};
+use super::gather::{FoundLetter, Remains};
 use super::plan::{Letter, Plan};
 use super::tail::Step;
 use crate::clock::Now;
@@ -124,7 +124,7 @@ impl Worker {
         for (sender, total) in counts {
             let total = effects.take(total).and_then(|total| u32::try_from(total).ok());
             if let (Some(card), Some(total)) = (self.settings.policy.agent(sender.as_str()), total) {
-                card.sent().learn(total, now.unix_s());
+                card.sent().learn(total, now);
             }
         }
     }
