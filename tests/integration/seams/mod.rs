@@ -1,8 +1,15 @@
 //! What is promised where two things meet: two servers, a server and Redis, memory and Redis, two
 //! deliveries of the same message. Each test is named after its promise.
 
+mod attempts;
+mod commits;
+mod delivery;
+mod fence;
 mod instances;
+mod neighbours;
+mod replies;
 mod servers;
+mod sessions;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +22,9 @@ use crate::support::{Client, Delivered, Session, World};
 
 /// Long enough to see that nothing comes; most worlds here reclaim after 300 ms.
 const QUIET: Duration = Duration::from_millis(900);
+
+/// Longer than servers take to look at one another.
+const KNOWN: Duration = Duration::from_millis(2500);
 
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64

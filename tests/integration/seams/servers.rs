@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{instance_entry, send_numbers};
+use super::{KNOWN, instance_entry, send_numbers};
 use crate::support::{Session, World, until, within};
 
 const SETTINGS: &str = "delivery: {reclaim_idle_ms: 2000, max_in_flight: 20}\n";
@@ -45,7 +45,7 @@ fn killed_with_deliveries(heir_connects: Heir, dies: Dies, lived: Duration) {
     until("it has lived long enough", || started.elapsed() >= lived);
     if dies == Dies::ServerAndAgent {
         // The server does not hear of its client's end.
-        killed.signal(Signal::SIGSTOP);
+        killed.halt();
         drop(victim);
         killed.kill();
     } else {
@@ -73,9 +73,6 @@ fn inherits_all(world: &World, heir: &Session) {
     within(TAKEN_OVER, "the instance is nobody's", is_free);
     world.assert_intact();
 }
-
-/// Longer than servers take to look at one another.
-const KNOWN: Duration = Duration::from_millis(2500);
 
 #[test]
 fn what_a_killed_server_held_reaches_another_instance() {
@@ -105,7 +102,7 @@ fn what_a_server_held_that_another_one_found_gone_reaches_an_instance_here() {
     let alpha = world.client(&finder, "alpha");
     let _a = alpha.session("a");
     // All of the third server's life passes while this one does not look.
-    here.signal(Signal::SIGSTOP);
+    here.halt();
     let mut killed = world.server();
     let victim = world.client(&killed, "beta").session("victim");
     send_numbers(&alpha, "a", "beta", 0..30);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -99,10 +98,13 @@ impl Redis {
         self.process.as_ref().expect("Redis runs").signal(signal);
     }
 
-    /// Stops it for `span`, as a machine that is busy elsewhere does.
-    pub fn pause(&self, span: Duration) {
-        self.signal(Signal::SIGSTOP);
-        super::pass(span);
+    /// SIGSTOP, and it stands still.
+    pub fn halt(&self) {
+        self.process.as_ref().expect("Redis runs").halt();
+    }
+
+    /// Goes on after [`halt`](Self::halt).
+    pub fn proceed(&self) {
         self.signal(Signal::SIGCONT);
     }
 

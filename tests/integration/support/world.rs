@@ -329,6 +329,11 @@ impl Server {
         ticks() - before
     }
 
+    /// SIGSTOP, and every thread of it stands still.
+    pub fn halt(&self) {
+        self.process.halt();
+    }
+
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
