@@ -10,6 +10,8 @@ mod neighbours;
 mod replies;
 mod servers;
 mod sessions;
+mod store;
+mod vanished;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
