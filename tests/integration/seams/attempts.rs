@@ -71,7 +71,7 @@ fn effects_of_late_answers(again: Again<'_>) -> Vec<String> {
         }
         b.ack(&marker.id);
         within(Duration::from_secs(5), "the marker is acknowledged", || {
-            world.redis.len("agent.stream:beta") < 2
+            world.redis.len("agent.stream:beta") < 2 && world.redis.pending("agent.stream:beta").len() < 2
         });
         let held = world.redis.pending("agent.stream:beta").len();
         let letters = world.redis.len("dlq:messages");

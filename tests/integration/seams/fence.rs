@@ -10,8 +10,6 @@ use crate::support::{Client, Delivered, Server, Session, World, pass, until};
 
 /// What is done for the server while it is stopped: so long until all of it waits in its sockets.
 const QUEUED: Duration = Duration::from_millis(300);
-/// Calls that wait at the stopped server.
-const CALLS: usize = 4;
 
 /// What the server may not touch: all but leases, and checkpoints, which only sign what is there.
 fn contents(world: &World) -> BTreeMap<String, Vec<u8>> {
@@ -54,13 +52,14 @@ struct Scene {
 }
 
 impl Scene {
-    /// A server with two sessions; one holds ten deliveries. Nothing of it is under way.
-    fn new() -> Self {
-        let world = World::with(World::PAIR, "delivery: {max_in_flight: 10}\n");
-        let server = world.server();
+    /// A server with two sessions, of which one may hold `credit` messages and holds ten. Nothing of it is under way.
+    fn new(credit: usize) -> Self {
+        let world = World::with(World::PAIR, &format!("delivery: {{max_in_flight: {credit}}}\n"));
+        // One worker: another one that notices first would end the process.
+        let server = world.server_with(1, &format!("url: '{}', socket_timeout: 2", world.redis.url()));
         let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
         let (a, b) = (alpha.session("a"), beta.session("b"));
-        send_numbers(&alpha, "a", "beta", 0..20);
+        send_numbers(&alpha, "a", "beta", 0..10);
         let held = (0..10).map(|_| b.next()).collect();
         let recorded = || {
             let records = world.records();
@@ -74,11 +73,15 @@ impl Scene {
         Self { world, server, alpha, _a: a, b, held }
     }
 
-    /// Stops the server and leaves it calls to answer; has it fenced, and `meanwhile` happen; continues it.
-    fn stopped_and_fenced(mut self, meanwhile: impl FnOnce(&World, &str, &Session, &[Delivered])) {
+    /// Stops the server and leaves it `calls` to answer; has it fenced, and `meanwhile` happen; continues it.
+    fn stopped_and_fenced(
+        mut self,
+        calls: usize,
+        meanwhile: impl FnOnce(&World, &str, &Session, &[Delivered]),
+    ) {
         self.server.halt();
         let (before, after) = std::thread::scope(|scope| {
-            for n in 0..CALLS {
+            for n in 0..calls {
                 let alpha = &self.alpha;
                 scope.spawn(move || {
                     let answer = alpha.send("a", "beta", &format!("{{\"late\":{n}}}"));
@@ -110,45 +113,75 @@ fn cut_connections(world: &World) {
     }
 }
 
-#[test]
-fn a_fenced_server_whose_connections_broke_changes_nothing() {
-    Scene::new().stopped_and_fenced(|world, _, _, _| cut_connections(world));
+fn ids(held: &[Delivered]) -> Vec<String> {
+    held.iter().map(|delivered| delivered.id.clone()).collect()
+}
+
+/// What another server does that has something for beta.
+fn add_as_another_server(world: &World, id: &str) {
+    let entries = world.redis.entries("agent.stream:beta");
+    let [(field, envelope)] = entries[0].1.as_slice() else { panic!("{entries:?}") };
+    for stream in ["agent.stream:beta", "agent.stream:beta:b"] {
+        let _: String = world.redis.query(&["XADD", stream, "*", field, envelope]);
+    }
+    let _: u64 = world.redis.query(&["PUBLISH", &format!("mas.news:{id}"), "inboxes beta"]);
 }
 
 #[test]
-fn a_fenced_server_whose_connections_broke_keeps_to_itself_what_it_had_to_acknowledge() {
-    Scene::new().stopped_and_fenced(|world, _, b, held| {
-        b.ack_all(held.iter().map(|delivered| delivered.id.clone()).collect());
+fn a_fenced_server_whose_connections_broke_changes_nothing() {
+    Scene::new(10).stopped_and_fenced(4, |world, _, _, _| cut_connections(world));
+}
+
+#[test]
+fn a_fenced_server_whose_connections_broke_acknowledges_nothing() {
+    Scene::new(10).stopped_and_fenced(4, |world, _, b, held| {
+        b.ack_all(ids(held));
         cut_connections(world);
     });
 }
 
 #[test]
-fn a_fenced_server_whose_connections_hold_changes_nothing() {
-    Scene::new().stopped_and_fenced(|_, _, _, _| {});
+fn a_fenced_server_whose_connections_hold_accepts_nothing() {
+    Scene::new(10).stopped_and_fenced(4, |_, _, _, _| {});
 }
 
 #[test]
-fn a_fenced_server_with_acknowledgements_and_reads_to_do_changes_nothing() {
-    Scene::new().stopped_and_fenced(|world, id, b, held| {
-        // Acknowledged: five. Refused: five, for good. Waiting for the credit: ten, and news of one more.
-        let (acked, refused) = held.split_at(5);
-        b.ack_all(acked.iter().map(|delivered| delivered.id.clone()).collect());
-        refused.iter().for_each(|delivered| b.nack(&delivered.id, "no", false));
-        let entries = world.redis.entries("agent.stream:beta");
-        let [(field, envelope)] = entries[0].1.as_slice() else { panic!("{entries:?}") };
-        let _: String = world.redis.query(&["XADD", "agent.stream:beta", "*", field, envelope]);
+fn a_fenced_server_whose_connections_hold_acknowledges_nothing() {
+    Scene::new(10).stopped_and_fenced(0, |_, _, b, held| b.ack_all(ids(held)));
+}
+
+#[test]
+fn a_fenced_server_whose_connections_hold_buries_nothing() {
+    Scene::new(10).stopped_and_fenced(0, |_, _, b, held| {
+        held.iter().for_each(|delivered| b.nack(&delivered.id, "no", false));
+    });
+}
+
+#[test]
+fn a_fenced_server_whose_connections_hold_reads_nothing() {
+    Scene::new(100).stopped_and_fenced(0, |world, id, _, _| add_as_another_server(world, id));
+}
+
+#[test]
+fn a_fenced_server_whose_connections_hold_says_of_nobody_that_he_is_there() {
+    Scene::new(10).stopped_and_fenced(0, |world, id, _, _| {
+        // Others have seen to its sessions.
+        let _: u64 = world.redis.query(&["HSET", "agent:beta", "status", "INACTIVE"]);
         let _: u64 = world.redis.query(&["PUBLISH", &format!("mas.news:{id}"), "inboxes beta"]);
     });
 }
 
 #[test]
 fn a_fenced_server_whose_sessions_end_leaves_its_instances_to_others() {
-    Scene::new().stopped_and_fenced(|world, _, b, _| {
-        // Another server has the instance by now.
-        let other = format!("s:{}", mas::ids::ServerId::new());
-        let _: u64 = world.redis.query(&["HSET", "agent.instances:beta", "b", &other]);
-        b.half_close();
-        cut_connections(world);
-    });
+    for cut in [true, false] {
+        Scene::new(10).stopped_and_fenced(0, |world, _, b, _| {
+            // Another server has the instance by now.
+            let other = format!("s:{}", mas::ids::ServerId::new());
+            let _: u64 = world.redis.query(&["HSET", "agent.instances:beta", "b", &other]);
+            b.half_close();
+            if cut {
+                cut_connections(world);
+            }
+        });
+    }
 }

@@ -26,7 +26,7 @@ use crate::support::{Client, Delivered, Session, World};
 const QUIET: Duration = Duration::from_millis(900);
 
 /// Longer than servers take to look at one another.
-const KNOWN: Duration = Duration::from_millis(2500);
+const KNOWN: Duration = Duration::from_millis(2000);
 
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64

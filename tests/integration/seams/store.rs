@@ -21,21 +21,12 @@ const SEEN_TO: Duration = Duration::from_millis(2500);
 /// A world whose Redis hangs and whose server has found out with a call that timed out.
 fn with_a_hanging_redis(settings: &str, found_out: impl FnOnce(&World, Server, [Session; 2])) {
     let world = World::with(World::PAIR, settings);
-    let server = world.server_with(2, &format!("url: '{}', socket_timeout: {HANGS}", world.redis.url()));
+    let server = world.server_with(1, &format!("url: '{}', socket_timeout: {HANGS}", world.redis.url()));
     let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
     let (a, b) = (alpha.session("a"), beta.session("b"));
     world.redis.halt();
-    // Both workers: sends to beta, alpha's own state, and beta's.
-    for refused in std::thread::scope(|scope| {
-        let calls = [
-            scope.spawn(|| alpha.send("a", "beta", "{}").unwrap_err()),
-            scope.spawn(|| alpha.state().unwrap_err()),
-            scope.spawn(|| beta.state().unwrap_err()),
-        ];
-        calls.map(|call| call.join().unwrap())
-    }) {
-        assert_eq!(refused.code, "UNAVAILABLE");
-    }
+    let refused = alpha.send("a", "beta", "{}").unwrap_err();
+    assert_eq!(refused.code, "UNAVAILABLE");
     // By now it tries to connect again.
     pass(RETRIED);
     found_out(&world, server, [a, b]);
@@ -46,19 +37,13 @@ fn with_a_hanging_redis(settings: &str, found_out: impl FnOnce(&World, Server, [
 fn calls_are_refused_at_once_while_redis_hangs() {
     with_a_hanging_redis("", |world, server, _sessions| {
         let alpha = world.client(&server, "alpha");
-        let slow = (0..4)
-            .map(|_| {
-                pass(RETRIED);
-                let started = Instant::now();
-                let refused = alpha.send("a", "beta", "{}").unwrap_err();
-                assert_eq!(
-                    (refused.code.as_str(), refused.details.as_str()),
-                    ("UNAVAILABLE", "storage_unavailable")
-                );
-                started.elapsed()
-            })
-            .max();
-        assert!(slow < Some(Duration::from_millis(500)), "{slow:?}");
+        for _ in 0..4 {
+            pass(RETRIED);
+            let started = Instant::now();
+            let refused = alpha.send("a", "beta", "{}").unwrap_err();
+            assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+            assert_eq!(refused.details, "storage_unavailable");
+        }
     });
 }
 
@@ -165,7 +150,8 @@ fn notes_that_wait_for_redis_cost_no_cpu() {
             _ => b.nack(&delivered.id, "never", false),
         }
     }
-    drop(b);
+    // What it said before is heard before its end.
+    b.half_close();
     let used = server.cpu_ticks_during(SPAN);
     assert!(used <= FEW_TICKS, "{used} ticks in {SPAN:?}");
     let _: String = world.redis.query(&["CONFIG", "SET", "maxmemory", "0"]);

@@ -7,7 +7,7 @@ use super::send_numbers;
 use crate::support::{Server, Session, World, until, within};
 
 /// Until a server must have noticed: what it knows comes up again after `reclaim_idle_ms`, here 300.
-const NOTICED: Duration = Duration::from_secs(6);
+const NOTICED: Duration = Duration::from_secs(4);
 const INBOX: &str = "agent.stream:beta";
 
 /// Whether the trail says of the agent that something of it vanished.
