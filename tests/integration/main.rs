@@ -37,6 +37,7 @@ mod redelivery;
 mod redis_faults;
 mod requests;
 mod rolling_restart;
+mod seams;
 mod server_faults;
 mod servers;
 mod sessions;

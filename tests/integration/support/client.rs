@@ -221,7 +221,17 @@ impl Session {
 
 /// A session whose client never reads anything.
 pub struct Deaf {
-    _parts: (grpcio::ClientDuplexSender<ClientEvent>, grpcio::ClientDuplexReceiver<ServerEvent>),
+    sink: grpcio::ClientDuplexSender<ClientEvent>,
+    _stream: grpcio::ClientDuplexReceiver<ServerEvent>,
+}
+
+impl Deaf {
+    /// Submits calls; whether the stream still took them.
+    pub fn submit(&mut self, submissions: Vec<Submission>) -> bool {
+        let event = Event::Submit(Submit { submissions, ..Submit::default() });
+        let event = ClientEvent { event: Some(event), ..ClientEvent::default() };
+        futures_executor::block_on(self.sink.send((event, WriteFlags::default()))).is_ok()
+    }
 }
 
 impl Client {
@@ -235,7 +245,7 @@ impl Client {
         super::until("the deaf session is open", || {
             !self.send(instance, "nobody", "{}").is_err_and(|e| e.details == "session_not_connected")
         });
-        Deaf { _parts: (sink, stream) }
+        Deaf { sink, _stream: stream }
     }
 }
 

@@ -1,11 +1,13 @@
 //! The harness: worlds, processes, clients.
 
 mod client;
+mod gate;
 mod process;
 mod redis;
 mod world;
 
-pub use client::{Client, Ended, Polled, Refused, Session};
+pub use client::{Client, Delivered, Ended, Polled, Refused, Session};
+pub use gate::{Gate, pass};
 pub use process::Process;
 pub use redis::Redis;
 pub use world::{Blocks, Server, World};
@@ -21,6 +23,16 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let give_up = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < give_up, "waited in vain: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Waits until `holds`, or fails the test after `span`: how long a promise gives it.
+#[track_caller]
+pub fn within(span: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < span, "not within {span:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

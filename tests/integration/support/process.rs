@@ -30,6 +30,18 @@ impl Process {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
+    /// SIGSTOP, and every thread of it stands still.
+    pub fn halt(&self) {
+        self.signal(Signal::SIGSTOP);
+        super::until("the process stands still", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            tasks.flatten().all(|task| {
+                std::fs::read_to_string(task.path().join("stat"))
+                    .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+            })
+        });
+    }
+
     /// kill -9, and gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -1,7 +1,10 @@
 //! A private redis-server on a unix socket, with its append-only file in the world's folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
 
 use super::{Process, until};
 
@@ -91,8 +94,18 @@ impl Redis {
         self.resume();
     }
 
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("Redis runs").signal(signal);
+    }
+
+    /// SIGSTOP, and it stands still.
+    pub fn halt(&self) {
+        self.process.as_ref().expect("Redis runs").halt();
+    }
+
+    /// Goes on after [`halt`](Self::halt).
+    pub fn proceed(&self) {
+        self.signal(Signal::SIGCONT);
     }
 
     fn try_connect(&self) -> redis::RedisResult<redis::Connection> {
@@ -130,6 +143,21 @@ impl Redis {
             entries.first().map(|(id, _)| id.split_once('-').unwrap().0.parse::<u64>().unwrap())
         };
         end("XRANGE", "-", "+").into_iter().chain(end("XREVRANGE", "+", "-")).collect()
+    }
+
+    /// Lines of a stream's pending entries list: entry, consumer, idle milliseconds, deliveries.
+    pub fn pending(&self, stream: &str) -> Vec<(String, String, u64, u64)> {
+        self.query(&["XPENDING", stream, "agents", "-", "+", "100000"])
+    }
+
+    /// What every key holds, in Redis' own form: a stream's includes its consumers and pending entries.
+    pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let mut connection = self.connection();
+        let mut dump = |key: String| {
+            let bytes = redis::cmd("DUMP").arg(&key).query::<Option<Vec<u8>>>(&mut connection).unwrap();
+            Some((key, bytes?))
+        };
+        self.keys().into_iter().filter_map(&mut dump).collect()
     }
 
     pub fn len(&self, stream: &str) -> usize {

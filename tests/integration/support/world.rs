@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use mas::ids::AgentId;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::{Client, PATIENCE, Process, Redis};
+use super::{Client, Gate, PATIENCE, Process, Redis};
 
 /// Entries of a lane: id, then field names and bytes.
 pub type Blocks = Vec<(String, Vec<(String, Vec<u8>)>)>;
@@ -146,6 +147,27 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
 
     pub fn server_on(&self, addr: &str) -> Server {
         self.server_by(Command::new(World::SERVER), addr, &self.config_path())
+    }
+
+    /// A server with so many worker threads, and with `redis` as the inside of its `gateway.redis`.
+    pub fn server_with(&self, threads: usize, redis: &str) -> Server {
+        static CONFIGS: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("mas-{}.yaml", CONFIGS.fetch_add(1, Ordering::Relaxed));
+        let config = self.path().join(name);
+        self.write_config_as(&config, redis);
+        let mut command = Command::new(World::SERVER);
+        command.args(["--threads", &threads.to_string(), "--listen", "127.0.0.1:0", "--config"]);
+        Server::start(command.arg(config).stderr(self.log()))
+    }
+
+    /// A server that reaches Redis through `gate`.
+    pub fn server_behind(&self, gate: &Gate) -> Server {
+        self.server_with(2, &format!("url: '{}', socket_timeout: 2", gate.url()))
+    }
+
+    /// A gate to this world's Redis.
+    pub fn gate(&self, name: &str) -> Gate {
+        Gate::start(&self.path().join(name), &self.redis)
     }
 
     /// A server that `command` starts, which lacks the arguments.
@@ -305,6 +327,11 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(50));
         }
         ticks() - before
+    }
+
+    /// SIGSTOP, and every thread of it stands still.
+    pub fn halt(&self) {
+        self.process.halt();
     }
 
     pub fn signal(&self, signal: Signal) {
