@@ -44,11 +44,27 @@ pub struct Place {
     epoch: Arc<AtomicU64>,
     /// Receivers stay away.
     closed: Arc<AtomicBool>,
+    /// Receivers of this process that have a session, or open one.
+    receivers: Arc<AtomicUsize>,
+}
+
+/// A receiver that has a session or opens one.
+struct Here<'p>(&'p AtomicUsize);
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Place {
     pub fn new(addrs: [&str; 2]) -> Self {
-        Self { addrs: Arc::new(addrs.map(str::to_owned)), epoch: Arc::default(), closed: Arc::default() }
+        Self {
+            addrs: Arc::new(addrs.map(str::to_owned)),
+            epoch: Arc::default(),
+            closed: Arc::default(),
+            receivers: Arc::default(),
+        }
     }
 
     pub fn addrs(&self) -> &[String; 2] {
@@ -65,6 +81,18 @@ impl Place {
 
     pub fn open(&self) {
         self.closed.store(false, Ordering::SeqCst);
+    }
+
+    /// How many receivers of this process have a session, or open one.
+    pub fn receivers(&self) -> usize {
+        self.receivers.load(Ordering::SeqCst)
+    }
+
+    /// Lets a receiver connect, unless receivers stay away.
+    fn enter(&self) -> Option<Here<'_>> {
+        self.receivers.fetch_add(1, Ordering::SeqCst);
+        let here = Here(&self.receivers);
+        (!self.closed.load(Ordering::SeqCst)).then_some(here)
     }
 }
 
@@ -111,8 +139,9 @@ impl Member {
     pub fn keep_session(&self, history: &History, over: &AtomicBool) {
         let mut answered = HashSet::new();
         while !over.load(Ordering::SeqCst) {
-            let away = self.place.closed.load(Ordering::SeqCst) && self.agent.starts_with('r');
             let epoch = self.place.epoch.load(Ordering::SeqCst);
+            let here = self.agent.starts_with('r').then(|| self.place.enter());
+            let away = matches!(here, Some(None));
             let session = if away { None } else { self.client().try_open(&self.instance, OPEN_PATIENCE) };
             let Some(session) = session else {
                 self.home.fetch_xor(1, Ordering::SeqCst);

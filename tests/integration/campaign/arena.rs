@@ -34,12 +34,15 @@ const GATEWAY: &str = "rate_limit: {per_minute: 10000000, per_hour: 10000000}, \
 /// How long the last messages may take to arrive.
 const DRAIN: Duration = Duration::from_secs(60);
 
+/// Fields are dropped in this order: first the processes that write, then the disk that is mounted in the
+/// world's folder, which cannot be removed before.
 pub struct Arena {
-    pub world: World,
+    pub agents: Option<AgentProcess>,
     pub servers: [Server; 2],
+    pub disk: Option<Disk>,
+    pub world: World,
     pub place: Place,
     pub random: Random,
-    pub agents: Option<AgentProcess>,
     /// Of the run that is under way.
     pub history: Arc<History>,
     pub wire: Wire,
@@ -47,8 +50,6 @@ pub struct Arena {
     urls: [String; 2],
     pub clock: Option<Clock>,
     pub network: Option<Network>,
-    // Dropped before the folder it is mounted in, which is the world's.
-    pub disk: Option<Disk>,
     /// What cannot be broken here, and why.
     pub missing: Vec<String>,
 }

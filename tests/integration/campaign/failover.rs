@@ -21,13 +21,14 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// A replica that is new gets its data at once.
 const QUICK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
-/// A primary, which is the world's Redis, and its replicas, each with its port.
+/// A primary, which is the world's Redis, and its replicas, each with its port. The world, whose folder they
+/// write to, is dropped last.
 struct Trio {
-    world: World,
-    primary: u16,
     replicas: Vec<(Redis, u16)>,
-    sentinel_port: u16,
     _sentinel: Process,
+    sentinel_port: u16,
+    primary: u16,
+    world: World,
 }
 
 impl Trio {
