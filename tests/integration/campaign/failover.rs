@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actors::{Member, Place};
+use super::actors::Member;
 use super::arena::{AGENTS, SETTINGS, drained};
-use super::faults::wait;
-use super::history::History;
+use super::history::{History, now_us};
+use super::inflict::wait;
+use super::place::Place;
 use super::{checker, crew};
 use crate::endpoints::sentinel;
 use crate::support::{Process, Redis, World, free_port, until};
@@ -120,7 +121,7 @@ fn promises_hold_over_failovers() {
     let servers = [trio.world.server(), trio.world.server()];
     let place = Place::new([&servers[0].addr, &servers[1].addr]);
     let members: Vec<Member> =
-        [("s0", "i0"), ("s1", "i0"), ("s2", "i0"), ("r0", "i0"), ("r0", "i1"), ("r1", "i0")]
+        [("s0", "i0"), ("s1", "i0"), ("s2", "i0"), ("r0", "i0"), ("r0", "i1"), ("r1", "i0"), ("e0", "i0")]
             .iter()
             .enumerate()
             .map(|(n, (agent, instance))| {
@@ -132,7 +133,9 @@ fn promises_hold_over_failovers() {
     crew::work(&members, &history, |crew| {
         for _ in 0..failovers {
             wait(BETWEEN);
+            let from_us = now_us();
             trio.fail_over();
+            history.disturbed("failover", from_us);
         }
         wait(BETWEEN);
         crew.stop_sending();
@@ -140,6 +143,7 @@ fn promises_hold_over_failovers() {
         while !drained(&trio.world.redis) && Instant::now() < give_up {
             wait(Duration::from_millis(20));
         }
+        history.note(|seen| seen.ended_us = now_us());
     });
     println!("{failovers} failovers: {}", history.summary());
     let violations = checker::check(&history, &trio.world);

@@ -8,21 +8,30 @@
 mod actors;
 mod arena;
 mod checker;
+mod compound;
 mod crew;
+mod desk;
 mod disk;
 mod failover;
 mod faults;
 mod history;
+mod inflict;
 mod network;
+mod place;
 mod process;
+mod random;
 mod sabotage;
+mod sending;
+mod settled;
+mod waits;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arena::Arena;
-use faults::{Fault, wait};
+use faults::Fault;
+use inflict::wait;
 
 /// Pause between two faults, in milliseconds: from and up to.
 const PAUSE_MS: (u64, u64) = (150, 450);
@@ -65,8 +74,9 @@ fn promises_hold_whatever_breaks() {
 
     assert!(
         violations.is_empty(),
-        "seed {seed}: {} violations: {:#?}",
+        "seed {seed}: {} violations, of these kinds {:#?}: {:#?}",
         violations.len(),
+        checker::kinds(&violations),
         &violations[..violations.len().min(20)]
     );
     assert!(history.accepted_count() > 100, "hardly anything was sent");

@@ -5,7 +5,7 @@ mod process;
 mod redis;
 mod world;
 
-pub use client::{Client, Ended, Polled, Refused, Session};
+pub use client::{Client, Delivered, Ended, Polled, Refused, Session};
 pub use process::Process;
 pub use redis::Redis;
 pub use world::{Blocks, Server, World};
