@@ -6,17 +6,23 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actors::{Member, Place, Random};
+use super::actors::Member;
 use super::crew;
 use super::disk::{Clock, Disk};
-use super::history::History;
+use super::history::{History, now_us};
 use super::network::{Link, Network};
+use super::place::Place;
 use super::process::{AgentProcess, INHABITANTS};
+use super::random::Random;
 use super::wire::Wire;
 use crate::support::{Redis, Server, World, free_port};
 
 const SENDERS: [&str; 3] = ["s0", "s1", "s2"];
 const RECEIVERS: [&str; 2] = ["r0", "r1"];
+/// Gets a message for each commit of a receiver.
+const EFFECTS: &str = "e0";
+/// How long messages wait for another instance than the one that had them.
+pub const RECLAIM_IDLE: Duration = Duration::from_millis(300);
 pub const SETTINGS: &str = "\
 limits: {max_streams_per_connection: 1000}
 delivery: {reclaim_idle_ms: 300, max_attempts: 20, retry_backoff_ms: [20, 100]}
@@ -26,20 +32,26 @@ permissions:
   - {type: allow_broadcast, sender: s0, receivers: [r0, r1]}
   - {type: allow_broadcast, sender: s1, receivers: [r0, r1]}
   - {type: allow_broadcast, sender: s2, receivers: [r0, r1]}
-agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: r0}, {agent_id: r1}, {agent_id: vault}]
+  - {type: allow, sender: r0, targets: [e0]}
+  - {type: allow, sender: r1, targets: [e0]}
+agents:
+  [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: r0}, {agent_id: r1}, {agent_id: e0}, {agent_id: vault}]
 ";
 /// Handlers fail on purpose here; that is not what is tested. The anchor is on the small disk.
-const GATEWAY: &str = "rate_limit: {per_minute: 10000000, per_hour: 10000000}, \
+pub const GATEWAY: &str = "rate_limit: {per_minute: 10000000, per_hour: 10000000}, \
                        features: {circuit_breaker: false}, audit: {anchor_path: redis/anchor.jsonl}";
 /// How long the last messages may take to arrive.
 const DRAIN: Duration = Duration::from_secs(60);
 
+/// Fields are dropped in this order: first the processes that write, then the disk that is mounted in the
+/// world's folder, which cannot be removed before.
 pub struct Arena {
-    pub world: World,
+    pub agents: Option<AgentProcess>,
     pub servers: [Server; 2],
+    pub disk: Option<Disk>,
+    pub world: World,
     pub place: Place,
     pub random: Random,
-    pub agents: Option<AgentProcess>,
     /// Of the run that is under way.
     pub history: Arc<History>,
     pub wire: Wire,
@@ -47,8 +59,6 @@ pub struct Arena {
     urls: [String; 2],
     pub clock: Option<Clock>,
     pub network: Option<Network>,
-    // Dropped before the folder it is mounted in, which is the world's.
-    pub disk: Option<Disk>,
     /// What cannot be broken here, and why.
     pub missing: Vec<String>,
 }
@@ -96,7 +106,7 @@ impl Arena {
             start(&world, clock.as_ref(), network.as_ref(), 0, "127.0.0.1:0"),
             start(&world, clock.as_ref(), network.as_ref(), 1, &second),
         ];
-        for agent in SENDERS.iter().chain(&RECEIVERS) {
+        for agent in SENDERS.iter().chain(&RECEIVERS).chain([&EFFECTS]) {
             drop(world.certificate(agent));
         }
         let place = Place::new([&servers[0].addr, &servers[1].addr]);
@@ -152,6 +162,7 @@ impl Arena {
         let receivers = RECEIVERS.iter().flat_map(|agent| ["i0", "i1"].map(|instance| (*agent, instance)));
         let members: Vec<Member> = senders
             .chain(receivers)
+            .chain([(EFFECTS, "i0")])
             .filter(|member| !INHABITANTS.contains(member))
             .enumerate()
             .map(|(n, (agent, instance))| {
@@ -168,13 +179,14 @@ impl Arena {
             while !drained(&self.world.redis) && Instant::now() < give_up {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
+            history.note(|seen| seen.ended_us = now_us());
             agents.end();
         });
         history
     }
 }
 
-const CONFIGS: [&str; 2] = ["first.yaml", "second.yaml"];
+pub const CONFIGS: [&str; 2] = ["first.yaml", "second.yaml"];
 
 fn write_configs(world: &World, urls: &[String; 2]) {
     for (config, url) in CONFIGS.iter().zip(urls) {

@@ -49,7 +49,7 @@ pub fn work(members: &[Member], history: &History, meanwhile: impl FnOnce(&mut C
         }
         let senders = members
             .iter()
-            .filter(|member| member.agent.starts_with('s'))
+            .filter(|member| member.is_sender())
             .map(|member| scope.spawn(|| member.keep_sending(history, &signals.sending)))
             .collect();
         meanwhile(&mut Crew { sending: &signals.sending, senders });

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::actors::{Member, Place};
+use super::actors::Member;
 use super::arena::{AGENTS, SETTINGS, drained};
-use super::faults::wait;
-use super::history::History;
+use super::history::{History, now_us};
+use super::inflict::wait;
+use super::place::Place;
 use super::{checker, crew};
 use crate::endpoints::sentinel;
 use crate::support::{Process, Redis, World, free_port, until};
@@ -21,13 +22,14 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// A replica that is new gets its data at once.
 const QUICK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
-/// A primary, which is the world's Redis, and its replicas, each with its port.
+/// A primary, which is the world's Redis, and its replicas, each with its port. The world, whose folder they
+/// write to, is dropped last.
 struct Trio {
-    world: World,
-    primary: u16,
     replicas: Vec<(Redis, u16)>,
-    sentinel_port: u16,
     _sentinel: Process,
+    sentinel_port: u16,
+    primary: u16,
+    world: World,
 }
 
 impl Trio {
@@ -119,7 +121,7 @@ fn promises_hold_over_failovers() {
     let servers = [trio.world.server(), trio.world.server()];
     let place = Place::new([&servers[0].addr, &servers[1].addr]);
     let members: Vec<Member> =
-        [("s0", "i0"), ("s1", "i0"), ("s2", "i0"), ("r0", "i0"), ("r0", "i1"), ("r1", "i0")]
+        [("s0", "i0"), ("s1", "i0"), ("s2", "i0"), ("r0", "i0"), ("r0", "i1"), ("r1", "i0"), ("e0", "i0")]
             .iter()
             .enumerate()
             .map(|(n, (agent, instance))| {
@@ -131,7 +133,9 @@ fn promises_hold_over_failovers() {
     crew::work(&members, &history, |crew| {
         for _ in 0..failovers {
             wait(BETWEEN);
+            let from_us = now_us();
             trio.fail_over();
+            history.disturbed("failover", from_us);
         }
         wait(BETWEEN);
         crew.stop_sending();
@@ -139,6 +143,7 @@ fn promises_hold_over_failovers() {
         while !drained(&trio.world.redis) && Instant::now() < give_up {
             wait(Duration::from_millis(20));
         }
+        history.note(|seen| seen.ended_us = now_us());
     });
     println!("{failovers} failovers: {}", history.summary());
     let violations = checker::check(&history, &trio.world);

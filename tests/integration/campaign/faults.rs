@@ -1,24 +1,11 @@
 //! What can go wrong on purpose.
 
-use std::time::{Duration, Instant};
-
-use nix::sys::signal::Signal;
-
 use super::arena::Arena;
 use super::network::{Link, Way};
-use super::wire::{Blow, Point, When};
+use super::wire::{Point, When};
 
-/// Longest of the short stops and shortages, in milliseconds.
-const MAX_SHORT_MS: u64 = 1500;
 /// Long stops, in seconds: beyond a lease, and beyond every timeout.
 const LONG_S: [u64; 2] = [10, 60];
-/// Beyond a server's lease and the three looks at it.
-const LOSES_LEASE: Duration = Duration::from_secs(8);
-/// How long a chosen point is waited for.
-const POINT_PATIENCE: Duration = Duration::from_secs(6);
-/// Room that Redis is given when its memory is full: less than it has in use.
-const NO_MEMORY: &str = "1mb";
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Server(usize),
@@ -58,6 +45,18 @@ pub enum Fault {
     DiskFull,
     /// The first server's clock is stepped by hours, forwards or back.
     ClockStep,
+    /// The first server starts with a clock that is hours ahead, and is corrected while it runs.
+    ClockAheadAtStart,
+    /// The agents of a process are killed with what they hold, and never return; others come.
+    AgentsNeverReturn,
+    /// A server is killed together with agents that are connected to it, and these never return.
+    KillServerAndAgents(usize),
+    /// Redis pauses for 10 to 60 ms again and again, while sessions end.
+    RedisPauses,
+    /// Receivers move between the servers and leave work behind, and handlers are slow.
+    Moves,
+    /// Credit and limits are lowered and raised again by reloads.
+    Reload,
 }
 
 impl Fault {
@@ -79,12 +78,34 @@ impl Fault {
             Self::Partition(Link::Redis, Way::Out),
             Self::Partition(Link::Redis, Way::In),
             Self::Partition(Link::Agents, Way::Both),
+            Self::ClockAheadAtStart,
+            Self::AgentsNeverReturn,
+            Self::KillServerAndAgents(0),
+            Self::KillServerAndAgents(1),
+            Self::RedisPauses,
+            Self::Moves,
+            Self::Reload,
+            Self::At(Point::Commit, When::Before, Victim::Connection),
+            Self::At(Point::Commit, When::After, Victim::Connection),
         ];
         for point in Point::ALL {
             all.push(Self::At(point, When::Before, Victim::Server));
             all.push(Self::At(point, When::After, Victim::Server));
         }
         all
+    }
+
+    /// Whether everything that waits must be delivered afterwards, before the next fault.
+    pub fn is_followed_by_quiet(self) -> bool {
+        matches!(
+            self,
+            Self::ClockAheadAtStart
+                | Self::AgentsNeverReturn
+                | Self::KillServerAndAgents(_)
+                | Self::RedisPauses
+                | Self::Moves
+                | Self::Reload
+        )
     }
 
     pub fn name(self) -> String {
@@ -94,6 +115,7 @@ impl Fault {
             Self::StopLong(who, seconds) => format!("stop {} {seconds} s", who.name()),
             Self::At(point, when, victim) => format!("{when:?} {point:?}: {victim:?}"),
             Self::Partition(link, way) => format!("partition {link:?} {way:?}"),
+            Self::KillServerAndAgents(_) => "kill server and agents".to_owned(),
             other => format!("{other:?}"),
         }
     }
@@ -117,123 +139,31 @@ impl Arena {
             _ => Who::Agents,
         };
         match self.random.below(100) {
-            0..=19 => Fault::Kill(who),
-            20..=29 => Fault::Stop(who),
-            30 => Fault::StopLong(who, LONG_S[usize::from(self.random.below(4) == 0)]),
-            31 => Fault::TakeOver,
-            32..=64 => {
-                let point = Point::ALL[self.random.below(5) as usize];
+            0..=14 => Fault::Kill(who),
+            15..=21 => Fault::Stop(who),
+            22 => Fault::StopLong(who, LONG_S[usize::from(self.random.below(4) == 0)]),
+            23 => Fault::TakeOver,
+            24..=52 => {
+                let point = Point::ALL[self.random.below(Point::ALL.len() as u64) as usize];
                 let when = [When::Before, When::After][self.random.below(2) as usize];
                 let victims = [Victim::Server, Victim::Redis, Victim::Connection];
                 Fault::At(point, when, victims[self.random.below(3) as usize])
             }
-            65..=72 => Fault::CutConnections,
-            73..=78 => Fault::LoseSessions,
-            79..=90 => {
+            53..=58 => Fault::CutConnections,
+            59..=62 => Fault::LoseSessions,
+            63..=70 => {
                 let link = [Link::Redis, Link::Agents][self.random.below(2) as usize];
                 Fault::Partition(link, [Way::Out, Way::In, Way::Both][self.random.below(3) as usize])
             }
-            91..=93 => Fault::MemoryFull,
-            94..=96 => Fault::DiskFull,
-            _ => Fault::ClockStep,
+            71..=73 => Fault::MemoryFull,
+            74..=76 => Fault::DiskFull,
+            77..=79 => Fault::ClockStep,
+            80..=82 => Fault::ClockAheadAtStart,
+            83..=86 => Fault::AgentsNeverReturn,
+            87..=90 => Fault::KillServerAndAgents(self.random.below(2) as usize),
+            91..=94 => Fault::RedisPauses,
+            95..=97 => Fault::Moves,
+            _ => Fault::Reload,
         }
-    }
-
-    /// Inflicts it and heals it; `false` where it did not come about.
-    pub fn inflict(&mut self, fault: Fault) -> bool {
-        let happened = self.do_inflict(fault);
-        self.revive();
-        happened
-    }
-
-    fn do_inflict(&mut self, fault: Fault) -> bool {
-        match fault {
-            Fault::Kill(Who::Server(n)) => self.servers[n].kill(),
-            Fault::Kill(Who::Redis) => self.world.redis.kill(),
-            Fault::Kill(Who::Agents) => self.agents.as_mut().unwrap().kill(),
-            Fault::Stop(who) => {
-                let moment = self.moment();
-                self.stop(who, moment);
-            }
-            Fault::StopLong(who, seconds) => self.stop(who, Duration::from_secs(seconds)),
-            Fault::At(point, when, victim) => return self.strike(point, when, victim),
-            Fault::CutConnections => {
-                let _: i64 = self.world.redis.query(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-            }
-            Fault::LoseSessions => self.place.lose_sessions(),
-            Fault::TakeOver => {
-                for n in [0, 1] {
-                    self.servers[n].signal(Signal::SIGSTOP);
-                    self.place.lose_sessions();
-                    wait(LOSES_LEASE);
-                    self.servers[n].signal(Signal::SIGCONT);
-                    self.revive();
-                }
-            }
-            Fault::Partition(link, way) => {
-                let moment = self.moment();
-                let Some(network) = &self.network else { return false };
-                network.silence(link, way);
-                wait(moment);
-                network.heal(link, way);
-            }
-            Fault::MemoryFull => {
-                let _: String = self.world.redis.query(&["CONFIG", "SET", "maxmemory", NO_MEMORY]);
-                let moment = self.moment();
-                wait(moment);
-                let _: String = self.world.redis.query(&["CONFIG", "SET", "maxmemory", "0"]);
-            }
-            Fault::DiskFull => {
-                let moment = self.moment();
-                let Some(disk) = &self.disk else { return false };
-                disk.fill();
-                wait(moment);
-                disk.free();
-            }
-            Fault::ClockStep => {
-                let steps = self.random.below(4);
-                let Some(clock) = &self.clock else { return false };
-                clock.set(steps);
-            }
-        }
-        true
-    }
-
-    fn moment(&mut self) -> Duration {
-        Duration::from_millis(self.random.below(MAX_SHORT_MS))
-    }
-
-    fn stop(&mut self, who: Who, span: Duration) {
-        let signal = |arena: &Self, signal| match who {
-            Who::Server(n) => arena.servers[n].signal(signal),
-            Who::Redis => arena.world.redis.signal(signal),
-            Who::Agents => arena.agents.as_ref().unwrap().signal(signal),
-        };
-        signal(self, Signal::SIGSTOP);
-        wait(span);
-        signal(self, Signal::SIGCONT);
-    }
-
-    fn strike(&mut self, point: Point, when: When, victim: Victim) -> bool {
-        let blow = match victim {
-            Victim::Server => Blow::Kill(self.servers[0].pid()),
-            Victim::Redis => Blow::Kill(self.world.redis.pid()),
-            Victim::Connection => Blow::Cut,
-        };
-        let struck = self.wire.strike(point, when, blow, POINT_PATIENCE);
-        if struck && victim == Victim::Server {
-            self.servers[0].wait_killed();
-        }
-        if struck && victim == Victim::Redis {
-            self.world.redis.kill();
-        }
-        struck
-    }
-}
-
-pub fn wait(span: Duration) {
-    let over = Instant::now() + span;
-    while Instant::now() < over {
-        std::thread::park_timeout(Duration::from_millis(5).min(span));
     }
 }

@@ -8,24 +8,35 @@
 mod actors;
 mod arena;
 mod checker;
+mod compound;
 mod crew;
+mod desk;
 pub mod disk;
 mod failover;
 mod faults;
 mod history;
+mod inflict;
 mod network;
+mod place;
 mod process;
+mod random;
 mod sabotage;
+mod sending;
+mod settled;
+mod waits;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arena::Arena;
-use faults::{Fault, wait};
+use faults::Fault;
+use inflict::wait;
 
 /// Pause between two faults, in milliseconds: from and up to.
 const PAUSE_MS: (u64, u64) = (150, 450);
+/// A fault that took longer is named with its time.
+const LONG: Duration = Duration::from_secs(5);
 
 #[test]
 fn promises_hold_whatever_breaks() {
@@ -44,7 +55,11 @@ fn promises_hold_whatever_breaks() {
     let mut inflicted = BTreeMap::<String, [usize; 2]>::new();
     let history = arena.run(|arena| {
         for (n, fault) in faults.iter().enumerate() {
+            let began = Instant::now();
             let happened = arena.inflict(*fault);
+            if began.elapsed() > LONG {
+                println!("{}: {:.1} s", fault.name(), began.elapsed().as_secs_f64());
+            }
             inflicted.entry(fault.name()).or_default()[usize::from(!happened)] += 1;
             if n % 50 == 49 {
                 println!("{} faults", n + 1);
@@ -65,8 +80,9 @@ fn promises_hold_whatever_breaks() {
 
     assert!(
         violations.is_empty(),
-        "seed {seed}: {} violations: {:#?}",
+        "seed {seed}: {} violations, of these kinds {:#?}: {:#?}",
         violations.len(),
+        checker::kinds(&violations),
         &violations[..violations.len().min(20)]
     );
     assert!(history.accepted_count() > 100, "hardly anything was sent");

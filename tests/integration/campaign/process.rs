@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::actors::{CALL_PATIENCE, Member, Place};
+use super::actors::Member;
 use super::crew;
-use super::history::History;
+use super::history::{History, now_us};
+use super::place::Place;
+use super::sending::CALL_PATIENCE;
 use crate::support::{PATIENCE, Process};
 
 /// Who lives in the process: agent and instance.
@@ -20,12 +21,23 @@ pub const INHABITANTS: [(&str, &str); 3] = [("r1", "i0"), ("r1", "i1"), ("s2", "
 
 const CERTS: &str = "MAS_CAMPAIGN_CERTS";
 const ADDRS: &str = "MAS_CAMPAIGN_ADDRS";
+/// What the names of its instances end with.
+const SUFFIX: &str = "MAS_CAMPAIGN_SUFFIX";
+/// Orders, a line each. Nothing more is sent; everybody goes to one server; everybody goes where they like.
+const QUIET: &str = "quiet";
+const HOME: &str = "home ";
+const ANYWHERE: &str = "anywhere";
+/// Nobody ends a session without a reason; everybody may again.
+const STAY: &str = "stay";
+const ROAM: &str = "roam";
 /// What a process says when all its messages have an outcome.
 const IS_QUIET: &str = "is quiet";
 
 pub struct AgentProcess {
     certs: PathBuf,
     addrs: String,
+    /// How many came before under other names.
+    generation: usize,
     history: Arc<History>,
     process: Process,
     /// Reads what it tells.
@@ -36,8 +48,18 @@ pub struct AgentProcess {
 impl AgentProcess {
     pub fn start(certs: &Path, place: &Place, history: Arc<History>) -> Self {
         let (certs, addrs) = (certs.to_path_buf(), place.addrs().join(","));
-        let (process, ear, quiet) = spawn(&certs, &addrs, &history);
-        Self { certs, addrs, history, process, ear: Some(ear), quiet }
+        let (process, ear, quiet) = spawn(&certs, &addrs, 0, &history);
+        Self { certs, addrs, generation: 0, history, process, ear: Some(ear), quiet }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The instances of one of its agents.
+    pub fn instances(&self, agent: &str) -> Vec<String> {
+        let own = INHABITANTS.iter().filter(|(name, _)| *name == agent);
+        own.map(|(_, instance)| format!("{instance}{}", suffix(self.generation))).collect()
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -46,15 +68,37 @@ impl AgentProcess {
 
     /// kill -9, and the next one starts.
     pub fn kill(&mut self) {
+        let pid = self.process.pid();
         self.process.kill();
+        self.history.note(|seen| seen.died.push((pid, now_us())));
         self.ear.take().unwrap().join().unwrap();
-        let (process, ear, quiet) = spawn(&self.certs, &self.addrs, &self.history);
+        let (process, ear, quiet) = spawn(&self.certs, &self.addrs, self.generation, &self.history);
         (self.process, self.ear, self.quiet) = (process, Some(ear), quiet);
+    }
+
+    /// kill -9, and others come: these instances never return.
+    pub fn replace(&mut self) {
+        self.generation += 1;
+        self.kill();
+    }
+
+    fn order(&mut self, order: &str) {
+        self.process.child().stdin.as_mut().unwrap().write_all(format!("{order}\n").as_bytes()).unwrap();
+    }
+
+    /// Sends everybody to one server; `None` lets them choose again.
+    pub fn set_home(&mut self, home: Option<usize>) {
+        self.order(&home.map_or(ANYWHERE.to_owned(), |home| format!("{HOME}{home}")));
+    }
+
+    /// Lets nobody end a session without a reason, or lets all do so again.
+    pub fn set_staying(&mut self, staying: bool) {
+        self.order(if staying { STAY } else { ROAM });
     }
 
     /// No new messages; waits until the outcome of each is known.
     pub fn stop_sending(&mut self) {
-        self.process.child().stdin.as_mut().unwrap().write_all(b"quiet\n").unwrap();
+        self.order(QUIET);
         self.quiet.recv_timeout(CALL_PATIENCE + PATIENCE).expect("the agents' process becomes quiet");
     }
 
@@ -66,10 +110,20 @@ impl AgentProcess {
     }
 }
 
-fn spawn(certs: &Path, addrs: &str, history: &Arc<History>) -> (Process, JoinHandle<()>, Receiver<()>) {
+fn suffix(generation: usize) -> String {
+    if generation == 0 { String::new() } else { format!("g{generation}") }
+}
+
+fn spawn(
+    certs: &Path,
+    addrs: &str,
+    generation: usize,
+    history: &Arc<History>,
+) -> (Process, JoinHandle<()>, Receiver<()>) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["campaign::agents_in_a_process", "--exact", "--nocapture", "--test-threads=1"]);
-    command.env(CERTS, certs).env(ADDRS, addrs).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.env(CERTS, certs).env(ADDRS, addrs).env(SUFFIX, suffix(generation));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut process = Process::start(&mut command);
     let stdout = BufReader::new(process.child().stdout.take().unwrap());
     let (says, quiet): (Sender<()>, _) = channel();
@@ -94,6 +148,7 @@ pub fn live() {
     };
     // The test harness has begun a line.
     println!();
+    let suffix = std::env::var(SUFFIX).unwrap_or_default();
     let addrs: Vec<&str> = addrs.split(',').collect();
     let place = Place::new([addrs[0], addrs[1]]);
     let history = History::told();
@@ -102,16 +157,22 @@ pub fn live() {
         .enumerate()
         .map(|(n, (agent, instance))| {
             let seed = u64::from(std::process::id()) * 8 + n as u64;
-            Member::new(Path::new(&certs), &place, agent, instance, seed)
+            Member::new(Path::new(&certs), &place, agent, &format!("{instance}{suffix}"), seed)
         })
         .collect();
     crew::work(&members, &history, |crew| {
-        let _ = std::io::stdin().lines().next();
-        crew.stop_sending();
-        println!("{IS_QUIET}");
-        // Nothing more is said: this is the end.
-        while std::io::stdin().lines().next().is_some() {
-            std::thread::park_timeout(Duration::from_millis(5));
+        // When nothing more is said, this is the end.
+        for order in std::io::stdin().lines().map_while(Result::ok) {
+            if order == QUIET {
+                crew.stop_sending();
+                println!("{IS_QUIET}");
+            } else if order == STAY || order == ROAM {
+                place.set_staying(order == STAY);
+            } else if order == ANYWHERE {
+                place.set_home(None);
+            } else if let Some(home) = order.strip_prefix(HOME) {
+                place.set_home(Some(home.parse().unwrap()));
+            }
         }
     });
 }

@@ -28,12 +28,16 @@ pub enum Point {
     Ack,
     /// A message becomes a dead letter.
     DeadLetter,
+    /// A delivery is committed, with a message.
+    Commit,
 }
 
 impl Point {
-    pub const ALL: [Self; 5] = [Self::Accept, Self::Reply, Self::Deliver, Self::Ack, Self::DeadLetter];
+    pub const ALL: [Self; 6] =
+        [Self::Accept, Self::Reply, Self::Deliver, Self::Ack, Self::DeadLetter, Self::Commit];
 
-    /// What is on the wire at that point (RESP). Senders' own inboxes get replies only.
+    /// What is on the wire at that point (RESP). Senders' own inboxes get replies only, and `e0` gets what
+    /// commits send.
     fn marker(self) -> &'static [u8] {
         match self {
             Self::Accept => b"XADD\r\n$15\r\nagent.stream:r",
@@ -41,6 +45,7 @@ impl Point {
             Self::Deliver => b"XREADGROUP\r\n",
             Self::Ack => b"XACK\r\n",
             Self::DeadLetter => b"XADD\r\n$12\r\ndlq:messages\r\n",
+            Self::Commit => b"XADD\r\n$15\r\nagent.stream:e",
         }
     }
 

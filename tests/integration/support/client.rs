@@ -188,6 +188,8 @@ impl Client {
 #[derive(Debug)]
 pub enum Polled {
     Delivered(Delivered),
+    /// Of submissions.
+    Results(Vec<SubmissionResult>),
     Nothing,
     Ended,
 }
@@ -214,6 +216,7 @@ impl Session {
             None => Polled::Nothing,
             Some(Err(_)) => Polled::Ended,
             Some(Ok(ServerKind::Delivery(delivery))) => Polled::Delivered(delivery.into()),
+            Some(Ok(ServerKind::Results(results))) => Polled::Results(results.results),
             Some(Ok(other)) => panic!("unexpected event {other:?}"),
         }
     }
