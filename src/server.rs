@@ -85,7 +85,7 @@ impl Server {
             log::warn!("{}: {warning}", config.path.display());
         }
         let membership = join(config)?;
-        let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others().len()));
+        let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others()));
         let seal = Seal::open(&config.audit)?;
         let shards = Arc::new(connect(&shared, threads)?);
         let deny_list = match &config.tls.revoked {

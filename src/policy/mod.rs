@@ -9,6 +9,7 @@ mod counted;
 mod digests;
 mod payload;
 mod rate;
+mod rate_limit;
 pub mod replay;
 mod roles;
 mod rule;
@@ -30,7 +31,8 @@ use verdict::{allowed, denied};
 pub use breaker::{Breaker, Circuit};
 pub use counted::Counted;
 pub use payload::check_payload;
-pub use rate::{Limited, RateLimit, Sent};
+pub use rate::{Limited, Sent};
+pub use rate_limit::RateLimit;
 pub use rule::{Rule, RuleName};
 pub use verdict::Verdict;
 

@@ -6,6 +6,7 @@
 //! The windows go by the monotonic clock. The wall clock only names the minute under which a count is stored, for
 //! other servers and for the next start: stepping it moves nothing in the windows.
 
+use super::rate_limit::RateLimit;
 use super::tally::Tally;
 use crate::clock::Now;
 
@@ -21,22 +22,6 @@ const RING: u64 = BUCKETS as u64 + 1;
 /// What the windows' clock shows when the monotonic clock shows 0, in seconds: nothing that is stored is older than two
 /// hours, so what was sent before the start has a time, too.
 const START_S: u64 = 2 * 3600;
-
-/// Messages per sending agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RateLimit {
-    /// In any 60 seconds.
-    pub per_minute: u32,
-    /// In any 60 minutes.
-    pub per_hour: u32,
-}
-
-impl Default for RateLimit {
-    fn default() -> Self {
-        Self { per_minute: 100, per_hour: 1000 }
-    }
-}
 
 /// A refusal: which window is full, and when it will have room again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

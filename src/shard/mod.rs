@@ -145,9 +145,9 @@ impl Shards {
                     shared.tell(&agent.clone(), Control::News(agent));
                 }
             }
-            News::Joined(server) if foreign(&server) => shared.peer_joined(),
+            News::Joined(server) if foreign(&server) => shared.peers.heard(&server),
             News::Opened(agent, instance, server) if foreign(&server) => {
-                shared.directory.insert_elsewhere(&agent, &instance, &server);
+                shared.opened_elsewhere(&agent, &instance, &server);
                 shared.tell(&agent.clone(), Control::OpenedElsewhere(agent, server));
             }
             News::Closed(agent, instance, server) if foreign(&server) => {
@@ -162,8 +162,8 @@ impl Shards {
             }
             // This server's own.
             News::Joined(_) | News::Opened(..) | News::Closed(..) | News::Circuit(..) | News::Failed(..) => {}
-            News::Servers { others, came, gone } => {
-                shared.set_peers(others);
+            News::Servers { alive, came, gone } => {
+                let gone = shared.peers.looked(&alive, gone);
                 let lost = !gone.is_empty();
                 for server in gone {
                     for (agent, instances) in shared.directory.remove_server(&server) {

@@ -7,38 +7,12 @@
 use redis::Value;
 
 use super::answers::{self, EntryId, PendingEntry, StreamEntry};
+use super::claim_script::SCRIPT;
 use super::connection::Batch;
 use super::keys;
 use super::owners::owned_by;
 use super::pipeline::{Effect, Multi};
 use crate::ids::{AgentId, InstanceId, ServerId};
-
-/// `KEYS`: the stream; the agent's instances. `ARGV`: group, new consumer, expected holder's consumer, the holder's
-/// instance, the claiming server's owner entry, `JUSTID` or an empty string, then an entry and its delivery count,
-/// and so on. Answers for each entry: 1 and what XCLAIM gave; 0 where it is not pending for that holder; 2 where its
-/// message is gone (it is acknowledged then: nobody can handle it).
-const SCRIPT: &str = r"
-local owner = redis.call('HGET', KEYS[2], ARGV[4])
-local elsewhere = owner and string.sub(owner, 1, 2) == 's:' and owner ~= ARGV[5]
-local found = {}
-for i = 7, #ARGV, 2 do
-  local line = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
-  if elsewhere or not line or line[2] ~= ARGV[3] then
-    found[#found + 1] = {0}
-  else
-    local command = {'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[i], 'RETRYCOUNT', ARGV[i + 1]}
-    if ARGV[6] ~= '' then command[#command + 1] = ARGV[6] end
-    local got = redis.call(unpack(command))[1]
-    if got then
-      found[#found + 1] = {1, got}
-    else
-      redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
-      found[#found + 1] = {2}
-    end
-  end
-end
-return found
-";
 
 /// What became of the claim of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -56,6 +56,13 @@ pub struct Batch {
     count: usize,
 }
 
+/// A place in a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    bytes: usize,
+    count: usize,
+}
+
 /// Arguments of one command, as they go out.
 #[derive(Default)]
 struct Arguments {
@@ -235,6 +242,19 @@ impl Batch {
         self.current.bytes.clear();
         self.current.count = 0;
         self.count = 0;
+    }
+
+    /// The place behind the last command.
+    pub(super) fn mark(&mut self) -> Mark {
+        self.finish_command();
+        Mark { bytes: self.bytes.len(), count: self.count }
+    }
+
+    /// Takes the commands behind a place out again: their text, as it would go out.
+    pub(super) fn take_from(&mut self, mark: Mark) -> Vec<u8> {
+        self.finish_command();
+        self.count = mark.count;
+        self.bytes.split_off(mark.bytes)
     }
 
     fn finish_command(&mut self) {

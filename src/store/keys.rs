@@ -6,6 +6,10 @@ use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 
 /// The consumer group on every delivery stream.
 pub const GROUP: &str = "agents";
+/// Value of an intact fence key.
+pub const FENCE_OPEN: &str = "open";
+/// Value of a void server's fence key.
+pub const FENCED: &str = "fenced";
 /// The one field of a delivery stream entry.
 pub const ENVELOPE_FIELD: &str = "envelope";
 /// Beside it, where its sender set an end: when the message expires, in Unix milliseconds.

@@ -3,11 +3,13 @@
 
 pub mod answers;
 pub mod checkpoints;
+mod claim_script;
 pub mod claims;
 pub mod connection;
 pub mod dead_letters;
 pub mod endpoint;
 pub mod entries;
+pub mod essential;
 pub mod fitness;
 pub mod keys;
 pub mod news;

@@ -2,6 +2,7 @@
 //! open and close, circuits. News may be lost (Redis' publish is not durable): whoever subscribes anew
 //! looks everything over, and a slow sweep finds the rest.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -32,10 +33,10 @@ pub enum News {
     Circuit(AgentId, bool, ServerId),
     /// A handler of the agent failed, as that server saw.
     Failed(AgentId, ServerId),
-    /// Servers came or went; `others` are alive beside this one. Never published.
+    /// A look at the registry of servers. Never published.
     Servers {
-        /// How many.
-        others: usize,
+        /// The other servers that are alive.
+        alive: BTreeSet<ServerId>,
         /// Whether a new one is among them.
         came: bool,
         /// Those that are gone.

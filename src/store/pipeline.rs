@@ -6,7 +6,9 @@ use std::ops::Range;
 use redis::Value;
 
 use super::answers;
-use super::connection::Batch;
+use super::connection::{Batch, Mark};
+use super::essential::{self, OwnerGuard};
+use crate::ids::ServerId;
 
 /// The answer of one command of a batch, not read yet.
 #[derive(Debug)]
@@ -47,20 +49,14 @@ pub enum Executed {
 pub struct Multi<'a> {
     batch: &'a mut Batch,
     effects: usize,
-    /// Where the first command stands that goes out by itself; `None`: all are one transaction.
-    bare_from: Option<usize>,
+    /// Where the first command stands; for a script that Redis runs although its memory is full.
+    essential_from: Option<Mark>,
 }
 
 /// The end of a transaction, not read yet.
 #[derive(Debug)]
 #[must_use = "whether a transaction was carried out is read by its handle"]
-pub struct Exec(Ending);
-
-#[derive(Debug)]
-enum Ending {
-    Multi(Asked<Executed>),
-    Bare(Range<usize>),
-}
+pub struct Exec(Asked<Executed>);
 
 impl Batch {
     /// Starts a command; the handle reads its answer.
@@ -82,13 +78,7 @@ impl Answers {
 
     /// What became of a transaction.
     pub fn executed(&mut self, exec: Exec) -> Executed {
-        match exec.0 {
-            Ending::Multi(asked) => self.take(asked),
-            Ending::Bare(places) => {
-                let answers = self.0.get_mut(places).unwrap_or_default();
-                Executed::Done(Effects(answers.iter_mut().map(std::mem::take).collect()))
-            }
-        }
+        self.take(exec.0)
     }
 
     /// The answers at these places.
@@ -106,14 +96,13 @@ impl<'a> Multi<'a> {
     /// Begins a transaction in this batch.
     pub fn begin(batch: &'a mut Batch) -> Self {
         let _ = batch.command("MULTI");
-        Self { batch, effects: 0, bare_from: None }
+        Self { batch, effects: 0, essential_from: None }
     }
 
-    /// Begins commands that go out one by one: Redis takes none within a transaction while its memory is full, and
-    /// still takes those that need no memory.
-    pub fn begin_bare(batch: &'a mut Batch) -> Self {
-        let bare_from = Some(batch.len());
-        Self { batch, effects: 0, bare_from }
+    /// Begins a transaction that Redis carries out although its memory is full.
+    pub fn begin_essential(batch: &'a mut Batch) -> Self {
+        let essential_from = Some(batch.mark());
+        Self { batch, effects: 0, essential_from }
     }
 
     /// Starts a command whose answer only matters when it is a refusal.
@@ -145,11 +134,11 @@ impl<'a> Multi<'a> {
         self.effects == 0
     }
 
-    /// Ends the transaction.
-    pub fn exec(self) -> Exec {
-        Exec(match self.bare_from {
-            None => Ending::Multi(self.batch.ask("EXEC", executed)),
-            Some(from) => Ending::Bare(from..from + self.effects),
+    /// Ends the transaction. `server` must not be fenced, and `guards` must hold where nothing is watched.
+    pub fn exec(self, server: &ServerId, guards: &[OwnerGuard]) -> Exec {
+        Exec(match self.essential_from {
+            None => self.batch.ask("EXEC", executed),
+            Some(mark) => Asked { at: essential::wrap(self.batch, mark, server, guards), read: executed },
         })
     }
 }
@@ -177,6 +166,7 @@ impl Effects {
     }
 }
 
+/// Reads the answer of EXEC, and of the script in its place.
 fn executed(answer: Value) -> Executed {
     match answer {
         Value::Array(values) => Executed::Done(Effects(values)),
@@ -209,7 +199,7 @@ mod tests {
         let number = multi.ask("INCR", |value| answers::int(&value));
         let _ = multi.args().arg("n");
         assert_eq!(multi.len(), 2);
-        let exec = multi.exec();
+        let exec = multi.exec(&ServerId::new(), &[]);
         let queued = || Value::Okay;
         let results = Value::Array(vec![Value::Int(1), Value::Int(5)]);
         let mut answers = Answers::new(vec![queued(), queued(), queued(), queued(), results]);

@@ -34,10 +34,6 @@ const RENEWAL: Duration = Duration::from_millis(1000);
 const MISSED_LOOKS: u32 = 3;
 /// How long a fence stands: far longer than a process can be stopped and go on.
 const FENCED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Value of an intact fence key.
-const OPEN: &str = "open";
-/// Value of a void server's fence key.
-const FENCED: &str = "fenced";
 
 /// What the registry says of a server.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -71,7 +67,7 @@ pub fn watch_fence(batch: &mut Batch, server: &ServerId) -> Asked<Fence> {
 
 fn fence(answer: Value) -> Fence {
     match text(&answer) {
-        Some(FENCED) => Fence::Fenced,
+        Some(keys::FENCED) => Fence::Fenced,
         Some(_) => Fence::Intact,
         None => Fence::Missing,
     }
@@ -79,7 +75,7 @@ fn fence(answer: Value) -> Fence {
 
 /// Adds the arguments of the SET that declares a server void, for a transaction that takes over its instances.
 pub fn set_fenced(batch: &mut Batch, server: &ServerId) {
-    let _ = batch.arg(keys::fence(server)).arg(FENCED).arg("PX").arg(FENCED_FOR.as_millis() as u64);
+    let _ = batch.arg(keys::fence(server)).arg(keys::FENCED).arg("PX").arg(FENCED_FOR.as_millis() as u64);
 }
 
 /// Whether any server runs: its lease lives.
@@ -103,6 +99,8 @@ pub struct Membership {
     alive: BTreeSet<ServerId>,
     /// Servers without a lease, and at how many looks in a row.
     missing: HashMap<ServerId, u32>,
+    /// Servers that this one has fenced, and nobody was told.
+    fenced: BTreeSet<ServerId>,
     /// Redis' memory at the last look; `None` where it does not say.
     memory: Option<Memory>,
 }
@@ -124,6 +122,7 @@ impl Membership {
             connection,
             alive: BTreeSet::new(),
             missing: HashMap::new(),
+            fenced: BTreeSet::new(),
             memory: None,
         };
         let _ = membership.renew()?;
@@ -167,9 +166,7 @@ impl Membership {
                     Ok((came, gone)) => {
                         failing = false;
                         self.tell_storage(&mut full, &tell);
-                        if !came.is_empty() || !gone.is_empty() {
-                            tell(News::Servers { others: self.alive.len(), came: !came.is_empty(), gone });
-                        }
+                        tell(News::Servers { alive: self.alive.clone(), came, gone });
                     }
                     Err(error) => {
                         if !failing {
@@ -208,25 +205,28 @@ impl Membership {
         tell(News::Storage { full: is_full });
     }
 
-    /// Renews the lease, looks at the others, fences those that are gone: who came and who went.
-    fn renew(&mut self) -> Result<(Vec<ServerId>, Vec<ServerId>), StoreError> {
+    /// Renews the lease, looks at the others, fences those that are gone: whether any came, and who went.
+    fn renew(&mut self) -> Result<(bool, Vec<ServerId>), StoreError> {
         // A struct of plain fields always serializes.
         let value = serde_json::to_string(&self.own).unwrap_or_default();
         let lease_ms = LEASE.as_millis().to_string();
         let mut batch = Batch::new();
         let _ = batch.command("SET");
-        let _ = batch.arg(keys::fence(&self.id)).arg(OPEN).arg("NX");
+        let _ = batch.arg(keys::fence(&self.id)).arg(keys::FENCE_OPEN).arg("NX");
         let _ = batch.command("GET");
         let _ = batch.arg(keys::fence(&self.id));
         let memory_at = fitness::look_at_memory(&mut batch);
         let answers = self.connection.run(&mut batch)?;
         self.memory = answers.get(memory_at).and_then(fitness::memory);
-        if answers.get(1).and_then(text) == Some(FENCED) {
+        if answers.get(1).and_then(text) == Some(keys::FENCED) {
             // Its workers see it too, and end the process.
-            return Ok((Vec::new(), Vec::new()));
+            return Ok((false, Vec::new()));
         }
         let _ = batch.command("SET");
-        let _ = batch.arg(keys::server_lease(&self.id)).arg(OPEN).arg("PX").arg(&lease_ms);
+        let _ = batch.arg(keys::server_lease(&self.id)).arg(keys::FENCE_OPEN).arg("PX").arg(&lease_ms);
+        // A Redis without room refuses the SET; a lease that stands can still be renewed.
+        let _ = batch.command("PEXPIRE");
+        let _ = batch.arg(keys::server_lease(&self.id)).arg(&lease_ms);
         let _ = batch.command("HSET");
         let _ = batch.arg(keys::SERVERS).arg(self.id.as_str()).arg(value);
         let _ = batch.command("HGETALL");
@@ -252,14 +252,17 @@ impl Membership {
             if gone || *looks >= MISSED_LOOKS {
                 let _ = self.missing.remove(&id);
                 self.fence(&id)?;
+                // It may have come and gone between two looks.
+                let _ = self.fenced.insert(id);
             } else {
                 let _ = alive.insert(id);
             }
         }
-        let came = alive.difference(&self.alive).cloned().collect();
-        let gone = self.alive.difference(&alive).cloned().collect();
+        let came = !alive.is_subset(&self.alive);
+        let mut gone = std::mem::take(&mut self.fenced);
+        gone.extend(self.alive.difference(&alive).cloned());
         self.alive = alive;
-        Ok((came, gone))
+        Ok((came, gone.into_iter().collect()))
     }
 
     /// Declares another server void.

@@ -39,8 +39,14 @@ const SHARD: Layers<'static> = &[
 
 /// All of src/, from what imports nothing to the programs. What stands in one line does not import each other.
 const LAYERS: Layers<'static> = &[
-    // The counting of rates has its section of the configuration with it.
-    &["src/clock.rs", "src/ids.rs", "src/json.rs", "src/protocol.rs", "src/refusal.rs", "src/policy/rate.rs"],
+    &[
+        "src/clock.rs",
+        "src/ids.rs",
+        "src/json.rs",
+        "src/protocol.rs",
+        "src/refusal.rs",
+        "src/policy/rate_limit.rs",
+    ],
     &["src/audit", "src/certs", "src/dlp", "src/envelope.rs"],
     &["src/agent", "src/config", "src/identity.rs", "src/key_files.rs"],
     &["src/policy", "src/runner", "src/store"],

@@ -202,6 +202,11 @@ impl Response {
 }
 
 impl Job {
+    /// Whether a consumer needs it to drain its inbox.
+    pub fn is_essential(&self) -> bool {
+        self.as_open().is_some()
+    }
+
     /// Bytes that this job holds beyond its own size.
     pub fn payload_bytes(&self) -> usize {
         let fields = |updates: &[(String, String)]| -> usize {

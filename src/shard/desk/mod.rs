@@ -4,7 +4,7 @@
 //! * [`job`], [`outcome`], [`answer`]: work, its result, and the way back to the caller.
 //! * [`mailbox`], [`control`]: the way to a worker.
 //! * [`session`], [`outbox`], [`delivery`]: one agent process' stream.
-//! * [`directory`]: the connected instances, on this server and on others.
+//! * [`directory`], [`peers`]: the connected instances, on this server and on others; the other servers.
 //! * [`settings`], [`shared`]: the configuration in force, and everything else that all threads see.
 
 pub mod answer;
@@ -15,6 +15,7 @@ pub mod job;
 pub mod mailbox;
 pub mod outbox;
 pub mod outcome;
+pub mod peers;
 pub mod session;
 pub mod session_key;
 pub mod settings;

@@ -1,7 +1,7 @@
 //! Everything that all threads of one server see.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crossbeam_channel::Receiver;
@@ -9,12 +9,13 @@ use crossbeam_channel::Receiver;
 use super::WorkerMailbox;
 use super::control::Control;
 use super::directory::Directory;
+use super::peers::Peers;
 use super::settings::Settings;
 use crate::audit::tap::Committed;
 use crate::audit::{Board, Tap};
 use crate::certs::Revocations;
 use crate::config::{Config, Durability};
-use crate::ids::{AgentId, ServerId};
+use crate::ids::{AgentId, InstanceId, ServerId};
 use crate::store::Endpoint;
 
 /// What every worker and every completion-queue thread of one server shares.
@@ -29,7 +30,7 @@ pub struct Shared {
     /// This run of this server.
     pub server: ServerId,
     /// Other servers on this Redis.
-    peers: AtomicUsize,
+    pub peers: Peers,
     /// Where committed records are handed to their copy in a file, and what runs out there; absent: no copy.
     pub tap: Option<(Arc<Tap>, Receiver<Committed>)>,
     /// Targets whose circuits are not closed: what the home worker knows, for commits made elsewhere.
@@ -50,10 +51,10 @@ pub struct Shared {
 
 impl Shared {
     /// The shared part of a server that runs `config`.
-    pub fn new(config: &Config, server: ServerId, peers: usize) -> Self {
+    pub fn new(config: &Config, server: ServerId, peers: &BTreeSet<ServerId>) -> Self {
         Self {
             server,
-            peers: AtomicUsize::new(peers),
+            peers: Peers::new(peers),
             circuits: RwLock::default(),
             mailboxes: OnceLock::new(),
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
@@ -100,14 +101,10 @@ impl Shared {
         let _ = self.mailboxes.set(mailboxes);
     }
 
-    /// Another server has joined; the membership's next look sets the exact number.
-    pub fn peer_joined(&self) {
-        let _ = self.peers.fetch_max(1, Ordering::Relaxed);
-    }
-
-    /// This many other servers are on this Redis.
-    pub fn set_peers(&self, count: usize) {
-        self.peers.store(count, Ordering::Relaxed);
+    /// An instance has a session on another server.
+    pub fn opened_elsewhere(&self, agent: &AgentId, instance: &InstanceId, server: &ServerId) {
+        self.peers.heard(server);
+        self.directory.insert_elsewhere(agent, instance, server);
     }
 
     /// Whether Redis has too little room for more.
@@ -127,7 +124,7 @@ impl Shared {
 
     /// Whether other servers are on this Redis.
     pub fn has_peers(&self) -> bool {
-        self.peers.load(Ordering::Relaxed) > 0
+        self.peers.any()
     }
 
     /// The deny-list in force.

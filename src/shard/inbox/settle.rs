@@ -206,7 +206,8 @@ impl Inbox {
             return;
         };
         match why {
-            NotClaimed::Settled | NotClaimed::Vanished => drop(self.entries.remove(key)),
+            NotClaimed::Settled => drop(self.entries.remove(key)),
+            NotClaimed::Vanished => self.left(std::slice::from_ref(key)),
             NotClaimed::Refused { retry_at_ms } => {
                 entry.state = State::Waiting { due_ms: retry_at_ms, lost: true };
                 self.waiting.push(Reverse((retry_at_ms, key.clone())));

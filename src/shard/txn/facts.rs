@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId, ServerId};
 use crate::shard::desk::job::Post;
 use crate::shard::inbox::entry::EntryKey;
+use crate::store::essential::OwnerGuard;
 use crate::store::owners::Owner;
 
 /// An unanswered request, as stored under its correlation id.
@@ -77,6 +78,18 @@ impl Presence {
     pub(crate) fn any_elsewhere(&self, agent: &AgentId, own: &ServerId) -> bool {
         let mut known = self.instances.get(agent).into_iter().flatten();
         known.any(|(_, owner)| self.is_live_elsewhere(owner, own))
+    }
+
+    /// What was read of instances, as guards of a transaction that watches nothing.
+    pub(crate) fn guards(&self) -> Vec<OwnerGuard> {
+        let all =
+            self.instances.iter().flat_map(|(agent, known)| known.iter().map(move |entry| (agent, entry)));
+        let guard = |(agent, (instance, owner)): (&AgentId, &(InstanceId, Owner))| OwnerGuard {
+            agent: agent.clone(),
+            instance: instance.clone(),
+            owner: owner.clone(),
+        };
+        all.map(guard).collect()
     }
 
     /// Whether this instance's entry names this server.

@@ -132,20 +132,20 @@ pub(crate) struct Inputs<'a> {
     pub lane: &'a mut Lane,
     pub batch: &'a mut Batch,
     pub scratch: &'a mut Scratch,
-    /// Whether the commands go out one by one.
-    pub bare: bool,
+    /// Whether it must be carried out although Redis' memory is full.
+    pub essential: bool,
 }
 
 impl<'a> Transaction<'a> {
     /// Begins a transaction in the batch.
     pub(crate) fn begin(inputs: Inputs<'a>, facts: Facts, now: Now) -> Self {
-        let Inputs { shared, settings, inboxes, lane, batch, scratch, bare } = inputs;
+        let Inputs { shared, settings, inboxes, lane, batch, scratch, essential } = inputs;
         Self {
             shared,
             settings,
             now,
             lane,
-            multi: if bare { Multi::begin_bare(batch) } else { Multi::begin(batch) },
+            multi: if essential { Multi::begin_essential(batch) } else { Multi::begin(batch) },
             inboxes,
             facts,
             added: AgentMap::default(),

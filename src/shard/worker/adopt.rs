@@ -121,7 +121,7 @@ impl Worker {
                 let _ = multi.effect("HSETNX").arg(&key).arg(field).arg(value);
             }
         }
-        multi.exec()
+        multi.exec(&self.shared.server, &[])
     }
 
     fn found(&mut self, found: Found, servers: &HashSet<ServerId>, now: Now) {
@@ -139,6 +139,8 @@ impl Worker {
             }
         }
         inbox.measured(len.unwrap_or(0));
+        // A transaction of the last connection may still be carried out.
+        inbox.is_exact = len.is_some() && self.link.is_first() && !self.shared.has_peers();
         let entered: BTreeSet<InstanceId> = instances.iter().map(|(instance, _)| instance.clone()).collect();
         for (instance, owner) in instances {
             self.found_instance(&agent, instance, owner, servers, now);
@@ -168,7 +170,7 @@ impl Worker {
                     let name = SessionName { agent: agent.clone(), key };
                     self.close(&name, now, "instance_taken", Some(Refusal::INSTANCE_ALREADY_CONNECTED));
                 }
-                self.shared.directory.insert_elsewhere(agent, &instance, &server);
+                self.shared.opened_elsewhere(agent, &instance, &server);
             }
             (Owner::Server(server), None) if server != self.shared.server => {
                 // Its server is gone, and nobody has freed it.

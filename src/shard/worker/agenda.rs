@@ -12,8 +12,8 @@ use crate::store::answers::EntryId;
 
 /// Longest sleep; a safety net, every event rings the doorbell.
 const MAX_SLEEP_MS: u64 = 60_000;
-/// Pause between two rounds while Redis refuses transactions, in milliseconds.
-const REFUSED_PAUSE_MS: u64 = 20;
+/// Wait after Redis refused a dead letter or a consumer group, in milliseconds.
+const REFUSED_MS: u64 = 250;
 /// How often the inbox of a connected agent is compared with Redis for anything missed.
 const SWEEP_MS: u64 = 30_000;
 /// Inboxes that one step of the sweep compares. Small, so that the traffic beside it does not notice; the steps are
@@ -57,8 +57,8 @@ pub(super) struct Standing {
     pub connected: bool,
     /// When to try to connect again, if that has a time.
     pub retry_at_ms: Option<u64>,
-    /// Redis refuses transactions; they are tried again at this time.
-    pub stalled_until_ms: u64,
+    /// Redis refuses everything; it is tried again at this time.
+    pub paused_until_ms: u64,
     /// Events wait for the record.
     pub events: bool,
     /// When deliveries and acknowledgements must be on record.
@@ -93,6 +93,8 @@ pub(super) struct Agenda {
     pub resync: bool,
     /// Agents that are no longer configured, until nothing of them is under way.
     pub retired: BTreeSet<AgentId>,
+    /// Redis refused a dead letter or a consumer group: none is tried before this time, in milliseconds.
+    refused_until_ms: u64,
     scans: VecDeque<Scan>,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
     sweep: Sweep,
@@ -110,6 +112,7 @@ impl Default for Agenda {
             clears: VecDeque::new(),
             resync: false,
             retired: BTreeSet::new(),
+            refused_until_ms: 0,
             scans: VecDeque::new(),
             timers: BinaryHeap::new(),
             sweep: Sweep { left: VecDeque::new(), step_ms: SWEEP_MS },
@@ -130,17 +133,26 @@ impl Agenda {
             return later(now, at_ms.min(standing.retry_at_ms.unwrap_or(at_ms)));
         }
         let moves = !self.ready.is_empty() || !self.scans.is_empty() || self.resync;
-        if now.mono_ms < standing.stalled_until_ms {
-            // Acknowledgements and reads may still pass: at a pace.
-            let pause_ms = if moves { now.mono_ms + REFUSED_PAUSE_MS } else { at_ms };
-            return later(now, at_ms.min(standing.stalled_until_ms).min(pause_ms));
+        if now.mono_ms < standing.paused_until_ms {
+            return later(now, at_ms.min(standing.paused_until_ms));
         }
-        let transacts =
-            standing.events || !self.clears.is_empty() || !self.dying.is_empty() || !self.regroup.is_empty();
-        if moves || transacts {
+        if moves || standing.events || !self.clears.is_empty() {
             return Wake::Now;
         }
+        if !self.dying.is_empty() || !self.regroup.is_empty() {
+            at_ms = at_ms.min(self.refused_until_ms);
+        }
         later(now, at_ms.min(standing.custody_due_ms.unwrap_or(at_ms)))
+    }
+
+    /// Redis refused a dead letter or a consumer group.
+    pub(super) fn refused(&mut self, now: Now) {
+        self.refused_until_ms = now.mono_ms + REFUSED_MS;
+    }
+
+    /// Whether dead letters may be written and groups made.
+    pub(super) fn may_repair(&self, now: Now) -> bool {
+        now.mono_ms >= self.refused_until_ms
     }
 
     /// Adds a scan, unless the same one waits already.
@@ -220,7 +232,7 @@ mod tests {
         Standing {
             connected: true,
             retry_at_ms: None,
-            stalled_until_ms: 0,
+            paused_until_ms: 0,
             events: false,
             custody_due_ms: None,
         }
@@ -251,12 +263,21 @@ mod tests {
     }
 
     #[test]
-    fn while_redis_refuses_transactions_rounds_have_a_pace() {
+    fn while_redis_refuses_everything_rounds_have_a_pace() {
         let mut agenda = Agenda::default();
-        let stalled = Standing { stalled_until_ms: 1250, events: true, ..up() };
-        assert_eq!(agenda.wake(NOW, stalled), Wake::At(1250));
         agenda.ready.insert(agent());
-        assert_eq!(agenda.wake(NOW, stalled), Wake::At(1020));
+        let paused = Standing { paused_until_ms: 1020, events: true, ..up() };
+        assert_eq!(agenda.wake(NOW, paused), Wake::At(1020));
+    }
+
+    #[test]
+    fn a_refused_dead_letter_waits() {
+        let mut agenda = Agenda::default();
+        let _ = agenda.dying.insert(agent());
+        assert_eq!(agenda.wake(NOW, up()), Wake::Now);
+        agenda.refused(NOW);
+        assert!(!agenda.may_repair(NOW));
+        assert_eq!(agenda.wake(NOW, up()), Wake::At(1250));
     }
 
     #[test]

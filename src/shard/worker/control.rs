@@ -87,6 +87,7 @@ impl Worker {
         for owner in [None, Some(session.instance.clone())] {
             self.agenda.scan_from_start(&agent, owner);
         }
+        let _ = self.agenda.measure.insert(agent.clone());
         self.agenda.watch_expiry(now.mono_ms + EXPIRY_CHECK_MS);
         self.note_dying(&agent);
         self.agenda.ready.insert(agent.clone());

@@ -28,6 +28,9 @@ const RECONNECT_LAST_MS: u64 = 1000;
 /// tried again, in milliseconds.
 pub(super) const STALL_MS: u64 = 250;
 
+/// Wait after Redis refused what it takes when its memory is full, in milliseconds.
+const PAUSE_MS: u64 = 20;
+
 /// A connection that may be used: Redis answers, and this server is not fenced.
 struct Fresh {
     connection: Connection,
@@ -62,6 +65,7 @@ pub(super) struct Link {
     /// Redis refused the last transaction.
     refused: bool,
     stalled_until_ms: u64,
+    paused_until_ms: u64,
 }
 
 impl Link {
@@ -81,6 +85,7 @@ impl Link {
             unassured: false,
             refused: false,
             stalled_until_ms: 0,
+            paused_until_ms: 0,
         }
     }
 
@@ -105,9 +110,24 @@ impl Link {
         self.stalled_until_ms = now.mono_ms + STALL_MS;
     }
 
+    /// Redis did not even take what it takes when its memory is full.
+    pub(super) fn pause(&mut self, now: Now) {
+        self.paused_until_ms = now.mono_ms + PAUSE_MS;
+    }
+
+    pub(super) fn paused_until_ms(&self) -> u64 {
+        self.paused_until_ms
+    }
+
     /// A stop tries everything at once.
     pub(super) fn unstall(&mut self) {
         self.stalled_until_ms = 0;
+        self.paused_until_ms = 0;
+    }
+
+    /// Whether this is the first connection.
+    pub(super) fn is_first(&self) -> bool {
+        self.connects <= 1
     }
 
     /// Whether commits are not as durable as configured.

@@ -184,7 +184,7 @@ impl Worker {
         let standing = Standing {
             connected: self.link.is_up(),
             retry_at_ms: self.link.retry_at_ms(),
-            stalled_until_ms: self.link.stalled_until_ms(),
+            paused_until_ms: self.link.paused_until_ms(),
             events: !self.ledger.events().is_empty(),
             custody_due_ms: self.ledger.custody.due_ms(),
         };

@@ -124,12 +124,14 @@ pub fn check(seen: &Seen, queued: &HashSet<String>, report: Report<'_>) {
         let longest = waited
             .map(|span| {
                 let sessions = connected.get(&message.target).map_or(&[][..], Vec::as_slice);
-                within(sessions, span).map(|(from, to)| to - from).sum::<u64>()
+                (within(sessions, span).map(|(from, to)| to - from).sum::<u64>(), span)
             })
             .max();
-        if let Some(longest) = longest.filter(|longest| u128::from(*longest) > LONGEST_WAIT.as_micros()) {
+        if let Some((longest, (from, to))) =
+            longest.filter(|(longest, _)| u128::from(*longest) > LONGEST_WAIT.as_micros())
+        {
             report(format!(
-                "{id} to {}: waited {} ms while a receiver was connected, delivered {} times",
+                "{id} to {}: waited {} ms while a receiver was connected, from {from} to {to} us, delivered {} times",
                 message.target,
                 longest / 1000,
                 list.len()

@@ -13,6 +13,7 @@ use crate::shard::inbox::Inbox;
 use crate::shard::inbox::entry::EntryKey;
 use crate::shard::inbox::handout::{Claim, Read};
 use crate::shard::inbox::settle::NotClaimed;
+use crate::shard::txn::event::Event;
 use crate::store::answers::StreamEntry;
 use crate::store::claims::Claimed;
 
@@ -76,14 +77,10 @@ impl Worker {
         if missing > 0 && inbox.is_exact && !self.shared.has_peers() {
             let reason = format!("{missing} messages of {} were removed by somebody else", inbox.stream);
             log::error!("agent {agent}: {reason}");
-            self.ledger.push(crate::shard::txn::event::Event::Vanished {
-                agent: agent.clone(),
-                instance: String::new(),
-                reason,
-            });
+            self.ledger.push(Event::Vanished { agent: agent.clone(), instance: String::new(), reason });
         }
         if let Some(inbox) = self.inboxes.get_mut(agent) {
-            inbox.is_exact = true;
+            inbox.is_exact = !self.shared.has_peers();
         }
     }
 
@@ -183,6 +180,13 @@ impl Worker {
             }
         };
         inbox.read_answered(&read.instance, read.source, read.count, entries.len());
+        let has_ended = read.source == Source::Shared && entries.len() < read.count;
+        let known = (inbox.tracked() + entries.len()) as u64;
+        if has_ended && inbox.is_exact && inbox.len > known {
+            // More should be there than can be read.
+            let _ = self.agenda.measure.insert(agent.clone());
+            self.agenda.ready.insert(agent.clone());
+        }
         let Some(session) = inbox.consumer(&read.instance).map(|consumer| consumer.session) else {
             return;
         };

@@ -37,8 +37,6 @@ pub(super) struct Drafted {
     pub pages: Vec<Page>,
     /// What moves.
     pub steps: Vec<Step>,
-    /// Whether its commands go out one by one.
-    pub bare: bool,
     /// The transaction, if there is one.
     pub exec: Option<Exec>,
     /// The effect that appends the lane's block.
@@ -52,12 +50,11 @@ impl Worker {
         self.link.batch.clear();
         let is_full = self.ledger.custody.is_full();
         let unassured = self.link.is_unassured();
-        // While Redis refuses transactions, what needs no memory goes out by itself.
-        let bare = plan.jobs.is_empty() && now.mono_ms < self.link.stalled_until_ms();
+        let essential = plan.essential;
         let link = &mut self.link;
         let mut transaction = Transaction::begin(
             Inputs {
-                bare,
+                essential,
                 shared: &self.shared,
                 settings: &self.settings,
                 inboxes: &self.inboxes,
@@ -100,7 +97,7 @@ impl Worker {
             };
             moving.write(&mut transaction, &plan.moving, &mut steps);
         }
-        let Transaction { multi, added, .. } = transaction;
+        let Transaction { multi, added, facts, .. } = transaction;
         let exec = if multi.is_empty() {
             // Nothing to do after all.
             link.batch.clear();
@@ -109,16 +106,17 @@ impl Worker {
             }
             None
         } else {
-            Some(multi.exec())
+            let guards = if essential { facts.presence.guards() } else { Vec::new() };
+            Some(multi.exec(&self.shared.server, &guards))
         };
         if exec.is_none() && link.batch.is_empty() && !unassured {
             // Only what was read has to be settled.
             let drafted =
-                Drafted { plan, decided, added, counts, letters, remains, pages, steps, bare, exec, block };
+                Drafted { plan, decided, added, counts, letters, remains, pages, steps, exec, block };
             self.settle_unsent(drafted, now);
             return None;
         }
-        Some(Drafted { plan, decided, added, counts, letters, remains, pages, steps, bare, exec, block })
+        Some(Drafted { plan, decided, added, counts, letters, remains, pages, steps, exec, block })
     }
 }
 

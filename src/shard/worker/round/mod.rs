@@ -44,10 +44,13 @@ enum Outcome {
 impl Worker {
     /// Decides and commits `jobs`, moves what can move, answers everybody.
     pub(super) fn round(&mut self, jobs: Vec<Job>, now: Now) {
-        if now.mono_ms < self.link.stalled_until_ms() && !jobs.is_empty() {
-            // Redis refused the last transaction: what may still pass must not share its fate.
-            self.rounds(jobs, now, false);
-            self.rounds(Vec::new(), now, true);
+        if now.mono_ms < self.link.stalled_until_ms() {
+            // Redis refused the last transaction: what may still pass must not share the others' fate.
+            let (essential, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(Job::is_essential);
+            if !others.is_empty() {
+                self.rounds(others, now, false);
+            }
+            self.rounds(essential, now, true);
         } else {
             self.rounds(jobs, now, true);
         }
@@ -116,7 +119,7 @@ impl Worker {
             return Outcome::Committed { drafted, effects, assured };
         };
         let executed = answers.executed(exec);
-        if !drafted.bare {
+        if !drafted.plan.essential {
             self.link.note_executed(&executed, &answers);
         }
         match executed {

@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub moving: Ready,
     /// Whether entries move at all.
     pub moves: bool,
+    /// Redis refuses transactions, and this is what it must carry out all the same if its memory is full.
+    pub essential: bool,
     /// Inboxes whose groups are made again.
     pub groups: Vec<AgentId>,
 }
@@ -46,14 +48,18 @@ pub(super) struct Plan {
 impl Worker {
     /// Takes what is due off the agenda. `moves`: whether entries are acknowledged, claimed and read.
     pub(super) fn plan(&mut self, jobs: Vec<Job>, now: Now, moves: bool) -> Plan {
-        let stalled = now.mono_ms < self.link.stalled_until_ms();
+        let refused = now.mono_ms < self.link.stalled_until_ms();
+        let essential = refused && jobs.iter().all(Job::is_essential);
+        let stalled = refused && !essential;
         // What moves takes acknowledged entries along: these go on record before.
         let leaving = self.ledger.custody.has_acks() && !self.agenda.ready.is_empty();
         let custody = &self.ledger.custody;
         let custody = !stalled && (self.stopping || leaving || custody.is_full() || custody.is_due(now));
-        let letters = if stalled { Vec::new() } else { self.due_letters() };
+        let may_repair = !stalled && self.agenda.may_repair(now);
+        let letters = if may_repair { self.due_letters() } else { Vec::new() };
         let clears = if stalled { Vec::new() } else { self.due_clears(&jobs) };
-        let groups: Vec<AgentId> = if stalled { Vec::new() } else { self.agenda.regroup.drain().collect() };
+        let groups: Vec<AgentId> =
+            if may_repair { self.agenda.regroup.drain().collect() } else { Vec::new() };
         for agent in &groups {
             let _ = self.agenda.measure.insert(agent.clone());
             self.agenda.ready.insert(agent.clone());
@@ -61,14 +67,14 @@ impl Worker {
         let events = if stalled { 0 } else { self.ledger.events().len() };
         let transacts =
             !jobs.is_empty() || events > 0 || custody || !letters.is_empty() || !clears.is_empty();
-        if transacts || stalled {
+        if transacts || refused {
             // A transaction is made anyway: acknowledgements go with it.
             let agenda = &mut self.agenda;
             agenda.acking.drain(..).for_each(|agent| agenda.ready.insert(agent));
         }
         let moving = if moves { self.agenda.ready.take(MAX_INBOXES) } else { Ready::default() };
         let scans = self.agenda.take_scans(MAX_SCANS);
-        Plan { jobs, scans, letters, clears, events, custody, moving, moves, groups }
+        Plan { jobs, scans, letters, clears, events, custody, moving, moves, essential, groups }
     }
 
     /// Dead letters to write; they stay in their inboxes until they are written.

@@ -35,9 +35,7 @@ impl Worker {
             }
             Outcome::Refused(plan) => {
                 self.link.lane.discard();
-                self.link.stall(now);
-                self.fail(plan, Refusal::STORAGE_UNAVAILABLE);
-                None
+                self.refused(plan, now)
             }
             Outcome::Before(plan, error) => {
                 self.link.lane.discard();
@@ -56,6 +54,20 @@ impl Worker {
                 None
             }
         }
+    }
+
+    /// Redis refused the round as a whole. What lets consumers drain their inboxes is tried once more, in the way that
+    /// Redis takes when its memory is full.
+    fn refused(&mut self, plan: Plan, now: Now) -> Option<Vec<Job>> {
+        let last = plan.essential;
+        self.link.stall(now);
+        if last {
+            self.link.pause(now);
+        }
+        let jobs = self.give_back(plan).into_iter();
+        let (again, refused): (Vec<Job>, Vec<Job>) = jobs.partition(|job| !last && job.is_essential());
+        refused.into_iter().for_each(|job| job.fail(Refusal::STORAGE_UNAVAILABLE));
+        (!again.is_empty()).then_some(again)
     }
 
     fn fail(&mut self, plan: Plan, refusal: Refusal) {
@@ -195,7 +207,7 @@ impl Worker {
                 inbox.buried_elsewhere(&letter.key);
             } else if let Some(error) = effects.refused(&stored) {
                 log::error!("agent {agent}: a dead letter could not be stored: {error}");
-                self.link.stall(now);
+                self.agenda.refused(now);
                 continue;
             } else {
                 // It is in the dead letters: out of the inbox with it, as if it had been acknowledged. A crash in
@@ -256,7 +268,7 @@ impl Worker {
                     if let Err(code) = effects.take(made) {
                         log::error!("agent {agent}: a consumer group cannot be made: {code}");
                         let _ = self.agenda.regroup.insert(agent.clone());
-                        self.link.stall(now);
+                        self.agenda.refused(now);
                     }
                     agent
                 }
