@@ -46,12 +46,12 @@ fn redis_over_tls_wants_the_right_certificates() {
 }
 
 /// A Sentinel that watches the Redis on `port` under the name `primary`.
-pub fn sentinel(world: &World, port: &str) -> (Process, u16) {
+pub fn sentinel(world: &World, port: &str, down_after_ms: u32) -> (Process, u16) {
     let own = free_port();
     let path = world.path().join("sentinel.conf");
     let config = format!(
         "port {own}\nbind 127.0.0.1\ndir {}\nsentinel monitor primary 127.0.0.1 {port} 1\n\
-         sentinel down-after-milliseconds primary 300\nsentinel failover-timeout primary 3000\n",
+         sentinel down-after-milliseconds primary {down_after_ms}\nsentinel failover-timeout primary 3000\n",
         world.path().display()
     );
     std::fs::write(&path, config).unwrap();
@@ -74,7 +74,7 @@ fn a_failover_loses_nothing_that_was_accepted() {
     until("both replicas are in step", || {
         world.redis.query::<String>(&["INFO", "replication"]).matches("state=online").count() == 2
     });
-    let (_sentinel, sentinel_port) = sentinel(&world, &port);
+    let (_sentinel, sentinel_port) = sentinel(&world, &port, 300);
     let known = || -> redis::RedisResult<Vec<Vec<String>>> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{sentinel_port}"))?;
         redis::cmd("SENTINEL").arg("replicas").arg("primary").query(&mut client.get_connection()?)

@@ -18,6 +18,8 @@ const FAILOVERS: usize = 2;
 const FAULTS_EACH: usize = 50;
 /// Load before each of them.
 const BETWEEN: Duration = Duration::from_millis(1500);
+/// Silence after which the Sentinel fails over: longer than a busy machine makes a primary seem dead.
+const DOWN_AFTER_MS: u32 = 1000;
 const DRAIN: Duration = Duration::from_secs(30);
 /// A replica that is new gets its data at once.
 const QUICK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
@@ -46,7 +48,7 @@ impl Trio {
                 (redis, port)
             })
             .collect();
-        let (sentinel, sentinel_port) = sentinel(&world, &primary.to_string());
+        let (sentinel, sentinel_port) = sentinel(&world, &primary.to_string(), DOWN_AFTER_MS);
         world.set_gateway(
             "rate_limit: {per_minute: 10000000, per_hour: 10000000}, features: {circuit_breaker: false}",
         );
@@ -65,16 +67,24 @@ impl Trio {
         redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection()?)
     }
 
+    /// Makes the primary that the Sentinel names the world's Redis.
+    fn knows_primary(&mut self) -> bool {
+        let Ok((_, port)) = self.ask::<(String, u16)>(&["get-master-addr-by-name", "primary"]) else {
+            return false;
+        };
+        if let Some((redis, own)) = self.replicas.iter_mut().find(|(_, own)| *own == port) {
+            std::mem::swap(&mut self.world.redis, redis);
+            std::mem::swap(&mut self.primary, own);
+        }
+        true
+    }
+
     /// Waits until one of the three is the primary and both others follow it, whatever the Sentinel decides on
     /// a busy machine meanwhile. The primary is the world's Redis then.
     fn until_in_step(&mut self) {
         until("both replicas are in step, and the Sentinel knows them", || {
-            let Ok((_, port)) = self.ask::<(String, u16)>(&["get-master-addr-by-name", "primary"]) else {
+            if !self.knows_primary() {
                 return false;
-            };
-            if let Some((redis, own)) = self.replicas.iter_mut().find(|(_, own)| *own == port) {
-                std::mem::swap(&mut self.world.redis, redis);
-                std::mem::swap(&mut self.primary, own);
             }
             if !self.world.redis.is_running() || !info(&self.world.redis).contains("role:master") {
                 return false;
@@ -91,8 +101,38 @@ impl Trio {
         });
     }
 
+    /// Whether both replicas follow the primary. After a failover the Sentinel may make them follow anew, or fail over
+    /// once more by itself, and takes ten seconds to make a second primary a replica.
+    fn is_in_step(&mut self) -> bool {
+        self.knows_primary()
+            && self.world.redis.is_running()
+            && info(&self.world.redis).matches("state=online").count() == 2
+    }
+
+    /// Waits while `goes_on`. The time in which the replicas are out of step is no quiet time: nothing is as durable as
+    /// configured then, and nothing is delivered.
+    fn watch(&mut self, history: &History, mut goes_on: impl FnMut(&Redis) -> bool) {
+        let mut since = None;
+        while goes_on(&self.world.redis) {
+            let before_us = now_us();
+            match (self.is_in_step(), since) {
+                (false, None) => since = Some(before_us),
+                (true, Some(from_us)) => {
+                    history.disturbed("out of step", from_us);
+                    since = None;
+                }
+                (false, Some(_)) | (true, None) => {}
+            }
+            wait(Duration::from_millis(20));
+        }
+        if let Some(from_us) = since {
+            history.disturbed("out of step", from_us);
+        }
+    }
+
     /// kill -9 of the primary; the Sentinel promotes a replica, and what was killed comes back as one.
     fn fail_over(&mut self) {
+        self.until_in_step();
         let before = self.primary;
         self.world.redis.kill();
         until("another is the primary", || {
@@ -132,17 +172,17 @@ fn promises_hold_over_failovers() {
     let history = Arc::new(History::default());
     crew::work(&members, &history, |crew| {
         for _ in 0..failovers {
-            wait(BETWEEN);
+            let until = Instant::now() + BETWEEN;
+            trio.watch(&history, |_| Instant::now() < until);
             let from_us = now_us();
             trio.fail_over();
             history.disturbed("failover", from_us);
         }
-        wait(BETWEEN);
+        let until = Instant::now() + BETWEEN;
+        trio.watch(&history, |_| Instant::now() < until);
         crew.stop_sending();
         let give_up = Instant::now() + DRAIN;
-        while !drained(&trio.world.redis) && Instant::now() < give_up {
-            wait(Duration::from_millis(20));
-        }
+        trio.watch(&history, |redis| !drained(redis) && Instant::now() < give_up);
         history.note(|seen| seen.ended_us = now_us());
     });
     println!("{failovers} failovers: {}", history.summary());

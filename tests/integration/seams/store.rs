@@ -75,9 +75,9 @@ fn ends_in_time(session: &Session, how: &Ended) {
     }
 }
 
-/// From now on Redis refuses every transaction with an effect.
+/// From now on Redis refuses every write.
 fn refuse_transactions(world: &World) {
-    let _: String = world.redis.query(&["CONFIG", "SET", "maxmemory", "1"]);
+    let _: String = world.redis.query(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_redis_that_refuses_transactions_costs_no_cpu_however_much_is_to_be_recorded
     b.ack_all(ids);
     let used = server.cpu_ticks_during(SPAN);
     assert!(used <= FEW_TICKS, "{used} ticks in {SPAN:?} after {taken} deliveries");
-    let _: String = world.redis.query(&["CONFIG", "SET", "maxmemory", "0"]);
+    let _: String = world.redis.query(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     until("it goes on", || b.next_within(Duration::from_millis(100)).is_some());
 }
 
@@ -154,7 +154,7 @@ fn notes_that_wait_for_redis_cost_no_cpu() {
     b.half_close();
     let used = server.cpu_ticks_during(SPAN);
     assert!(used <= FEW_TICKS, "{used} ticks in {SPAN:?}");
-    let _: String = world.redis.query(&["CONFIG", "SET", "maxmemory", "0"]);
+    let _: String = world.redis.query(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
     until("all of it is done", || world.redis.len("dlq:messages") == 16);
     world.assert_intact();
 }
