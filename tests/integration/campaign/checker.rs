@@ -9,6 +9,7 @@ use mas::audit::{Action, Decision, Record};
 use super::disk::Clock;
 use super::history::{History, Seen, now_us};
 use super::settled::{self, Report};
+use super::story;
 use super::waits;
 use crate::support::World;
 
@@ -16,6 +17,8 @@ use crate::support::World;
 pub const ACK_SLACK: Duration = Duration::from_secs(2);
 /// `delivery.max_attempts` of the campaign's world.
 const MAX_ATTEMPTS: u32 = 20;
+/// Violations that come with their messages' stories.
+const TOLD: usize = 20;
 /// Earlier than any record of a campaign: no campaign takes an hour more than this.
 const LONGEST: Duration = Duration::from_secs(Clock::STEP_S - 3600);
 
@@ -39,12 +42,17 @@ impl fmt::Display for Violation {
 pub fn kinds(violations: &[Violation]) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for Violation(text) in violations {
-        let words = text.split_whitespace();
+        let words = text.lines().next().unwrap_or_default().split_whitespace();
         let words = words.map(|word| if word.contains(|c: char| c.is_ascii_digit()) { "*" } else { word });
         let kind: String = words.collect::<Vec<_>>().join(" ").chars().take(120).collect();
         *kinds.entry(kind).or_default() += 1;
     }
     kinds
+}
+
+/// The first of them, a line and a story each.
+pub fn texts(violations: &[Violation]) -> String {
+    violations.iter().take(TOLD).map(|violation| format!("\n{violation}")).collect()
 }
 
 fn message_id(envelope: &str) -> String {
@@ -124,9 +132,16 @@ pub fn check(history: &History, world: &World) -> Vec<Violation> {
         settled::limits(seen, &mut violation);
         waits::check(seen, &facts.queued, &mut violation);
     });
+    history.read(|seen| {
+        for Violation(text) in found.iter_mut().take(TOLD) {
+            let id: String = text.chars().take(36).collect();
+            text.push('\n');
+            text.push_str(&story::of(&id, seen, &facts.records));
+        }
+    });
     let (code, report) = world.verify();
     if code != 0 {
-        violation(format!("the trail is damaged: {report}"));
+        found.push(Violation(format!("the trail is damaged: {report}")));
     }
     found
 }
