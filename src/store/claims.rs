@@ -17,12 +17,23 @@ use crate::ids::{AgentId, InstanceId, ServerId};
 /// What became of the claim of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claimed {
-    /// It is the new consumer's.
-    Taken(StreamEntry),
+    /// It is the new consumer's, and this is the number of its delivery.
+    Taken(StreamEntry, u32),
     /// It was not pending for the expected holder, or that one is connected to another server.
     NotHeld,
     /// It was pending, and its message is not in the stream any more.
     Vanished,
+}
+
+/// An entry to claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub entry: EntryId,
+    /// The number of the delivery that follows, as far as this server knows.
+    pub delivery: u32,
+    /// Redis' count of deliveries, as this server saw it last.
+    pub stored: u32,
 }
 
 /// Whose entries are claimed, and for whom.
@@ -38,12 +49,12 @@ pub struct Parties<'a> {
     pub server: &'a ServerId,
 }
 
-/// Adds the claim of entries, each with the number of the delivery that follows.
+/// Adds the claim of entries.
 pub fn claim(
     multi: &mut Multi<'_>,
     stream: &str,
     parties: Parties<'_>,
-    entries: &[(EntryId, u32)],
+    entries: &[Wanted],
 ) -> Effect<Result<Vec<Claimed>, String>> {
     let effect = multi.ask("EVAL", read);
     arguments(multi.args(), stream, parties, "", entries);
@@ -51,18 +62,18 @@ pub fn claim(
 }
 
 /// Adds the correction of Redis' count of deliveries; the entries stay with their holder.
-pub fn recount(multi: &mut Multi<'_>, stream: &str, parties: Parties<'_>, entries: &[(EntryId, u32)]) {
+pub fn recount(multi: &mut Multi<'_>, stream: &str, parties: Parties<'_>, entries: &[Wanted]) {
     let _ = multi.effect("EVAL");
     arguments(multi.args(), stream, parties, "JUSTID", entries);
 }
 
-fn arguments(batch: &mut Batch, stream: &str, parties: Parties<'_>, mode: &str, entries: &[(EntryId, u32)]) {
+fn arguments(batch: &mut Batch, stream: &str, parties: Parties<'_>, mode: &str, entries: &[Wanted]) {
     let Parties { agent, holder, consumer, server } = parties;
     let _ = batch.arg(SCRIPT).arg(2).arg(stream).arg(keys::instances(agent));
     let _ = batch.arg(keys::GROUP).arg(consumer).arg(keys::consumer(agent, holder));
     let _ = batch.arg(holder.as_str()).arg(owned_by(server)).arg(mode);
-    for (entry, deliveries) in entries {
-        let _ = batch.arg(*entry).arg(*deliveries);
+    for Wanted { entry, delivery, stored } in entries {
+        let _ = batch.arg(*entry).arg(*delivery).arg(*stored);
     }
 }
 
@@ -87,7 +98,10 @@ fn read_one(item: Value) -> Claimed {
     match parts.next().as_ref().and_then(answers::int) {
         Some(1) => {
             let entry = parts.next().and_then(|got| answers::entries(Value::Array(vec![got])));
-            entry.and_then(|entries| entries.into_iter().next()).map_or(Claimed::Vanished, Claimed::Taken)
+            let entry = entry.and_then(|entries| entries.into_iter().next());
+            let count =
+                parts.next().as_ref().and_then(answers::int).and_then(|count| u32::try_from(count).ok());
+            entry.map_or(Claimed::Vanished, |entry| Claimed::Taken(entry, count.unwrap_or(1)))
         }
         Some(2) => Claimed::Vanished,
         _ => Claimed::NotHeld,

@@ -52,6 +52,8 @@ pub(super) struct Entry {
     pub state: State,
     /// Deliveries so far, counted by the servers.
     pub attempts: u32,
+    /// Redis' count of deliveries, as it was seen last.
+    pub stored: u32,
     /// The instance that holds it in Redis' pending entries list.
     pub holder: InstanceId,
     pub bytes: usize,

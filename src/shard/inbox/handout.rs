@@ -6,7 +6,7 @@ use super::{Backlog, Inbox};
 use crate::config::Delivery;
 use crate::ids::InstanceId;
 use crate::shard::desk::delivery::Source;
-use crate::store::answers::EntryId;
+use crate::store::claims::Wanted;
 
 /// Entries asked for in one read for each of several sessions, while it is not known how many there are.
 const UNKNOWN_SHARE: usize = 32;
@@ -33,8 +33,8 @@ pub struct Claim {
     pub source: Source,
     /// The instance that has them in Redis' pending entries list.
     pub holder: InstanceId,
-    /// The entries, and the number that this delivery of each will have.
-    pub entries: Vec<(EntryId, u32)>,
+    /// The entries.
+    pub entries: Vec<Wanted>,
 }
 
 /// What the running transaction adds to an inbox: it is read back in the same pipeline.
@@ -138,7 +138,7 @@ impl Inbox {
             return false;
         };
         let source = key.source();
-        let item = (key.entry, entry.attempts + 1);
+        let item = Wanted { entry: key.entry, delivery: entry.attempts + 1, stored: entry.stored };
         let alike = |claim: &&mut Claim| {
             claim.instance == *receiver && claim.source == source && claim.holder == entry.holder
         };

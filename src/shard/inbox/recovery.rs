@@ -52,6 +52,11 @@ impl Inbox {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.seen = scan;
             if entry.holder == holder || entry.state == State::Leaving {
+                if !entry.is_in_flight() {
+                    // The holder had it on another server since.
+                    entry.attempts += line.deliveries.saturating_sub(entry.stored);
+                    entry.stored = line.deliveries;
+                }
                 return;
             }
             // Another server has handed it on since.
@@ -75,7 +80,8 @@ impl Inbox {
         };
         let state = State::Waiting { due_ms, lost: true };
         let (message_id, failures) = (Uuid::nil(), Vec::new());
-        let entry = Entry { state, attempts, holder, bytes: 0, message_id, failures, seen: scan };
+        let stored = line.deliveries;
+        let entry = Entry { state, attempts, stored, holder, bytes: 0, message_id, failures, seen: scan };
         let _ = self.entries.insert(key.clone(), entry);
         self.waiting.push(Reverse((due_ms, key)));
     }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use uuid::Uuid;
 
 use super::entry::{DeadLetter, Entry, EntryKey, State};
+use super::handout::Claim;
 use super::{Backlog, Held, Inbox};
 use crate::config::Delivery;
 use crate::ids::InstanceId;
@@ -164,6 +165,7 @@ impl Inbox {
             Entry {
                 state: State::InFlight { token: id.token },
                 attempts: 1,
+                stored: 1,
                 holder: instance.clone(),
                 bytes,
                 message_id,
@@ -173,31 +175,48 @@ impl Inbox {
         );
     }
 
-    /// A claimed entry came back and goes to its new holder now; which delivery it is.
+    /// A claimed entry came back and goes to its new holder now, as delivery number `attempt`.
     pub fn delivered_again(
         &mut self,
         instance: &InstanceId,
         id: DeliveryId,
-        message_id: Uuid,
-        bytes: usize,
-    ) -> u32 {
+        (message_id, bytes): (Uuid, usize),
+        attempt: u32,
+    ) {
         let key = EntryKey::of(instance, id.source, id.entry);
         let seen = self.scans;
         let Some(entry) = self.entries.get_mut(&key) else {
-            return 0;
+            return;
         };
         entry.state = State::InFlight { token: id.token };
-        entry.attempts += 1;
+        (entry.attempts, entry.stored) = (attempt, attempt);
         entry.holder = instance.clone();
         entry.bytes = bytes;
         entry.message_id = message_id;
         entry.seen = seen;
-        let attempts = entry.attempts;
         if let Some(consumer) = self.consumer_mut(instance) {
             consumer.take(bytes);
         }
         self.drop_stale_due();
-        attempts
+    }
+
+    /// The answer to a claim was lost: Redis may have counted a delivery that nobody got.
+    pub fn claim_unknown(&mut self, claim: &Claim) {
+        for wanted in &claim.entries {
+            let key = EntryKey::of(&claim.instance, claim.source, wanted.entry);
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.stored = wanted.delivery;
+            }
+        }
+    }
+
+    /// Redis has this worker's counts of deliveries.
+    pub fn recounted(&mut self) {
+        for key in std::mem::take(&mut self.recounts) {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.stored = entry.attempts;
+            }
+        }
     }
 
     /// A claim did not bring an entry.

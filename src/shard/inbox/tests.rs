@@ -3,7 +3,9 @@ use super::settle::{Nacked, NotClaimed};
 use super::*;
 use crate::shard::desk::delivery::Source;
 use crate::store::answers::PendingEntry;
-use proptest::prelude::*;
+use crate::store::claims::Wanted;
+
+mod property;
 
 const MAX_ATTEMPTS: u32 = 3;
 const RECLAIM_MS: u64 = 1000;
@@ -61,7 +63,7 @@ fn reads(inbox: &mut Inbox) -> Vec<handout::Read> {
 }
 
 fn claim(n: usize, holder: usize, entry: u64, attempt: u32) -> Claim {
-    let entries = vec![(id(entry).entry, attempt)];
+    let entries = vec![Wanted { entry: id(entry).entry, delivery: attempt, stored: attempt - 1 }];
     Claim { instance: instance(n), source: Source::Shared, holder: instance(holder), entries }
 }
 
@@ -151,7 +153,7 @@ fn the_same_instance_gets_its_own_back_at_once() {
     let _ = open(&mut inbox, 0);
     let claims = due(&mut inbox, 5);
     assert_eq!(claims, [claim(0, 0, 1, 2)]);
-    assert_eq!(inbox.delivered_again(&instance(0), delivery(1, 2), Uuid::nil(), 100), 2);
+    inbox.delivered_again(&instance(0), delivery(1, 2), (Uuid::nil(), 100), 2);
     assert_eq!(due(&mut inbox, 5 + RECLAIM_MS), [], "claimed once only");
 }
 
@@ -179,7 +181,7 @@ fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
         now_ms += wait_ms;
         assert_eq!(due(&mut inbox, now_ms), [claim(0, 0, 1, attempt + 1)]);
         let next = delivery(1, u64::from(attempt) + 1);
-        assert_eq!(inbox.delivered_again(&instance(0), next, Uuid::nil(), 100), attempt + 1);
+        inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), attempt + 1);
     }
     let last = delivery(1, MAX_ATTEMPTS.into());
     let nacked = inbox.nack(&instance(0), last, ("never", true), now_ms, &config());
@@ -200,7 +202,7 @@ fn a_message_that_kills_its_handler_each_time_dies_too() {
         current = open(&mut inbox, 0);
         assert_eq!(due(&mut inbox, now_ms).len(), 1);
         let next = delivery(1, u64::from(attempt) + 1);
-        assert_eq!(inbox.delivered_again(&instance(0), next, Uuid::nil(), 100), attempt + 1);
+        inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), attempt + 1);
     }
     assert!(inbox.close(current, now_ms + RECLAIM_MS).is_some());
     let _ = open(&mut inbox, 0);
@@ -237,7 +239,7 @@ fn a_settlement_of_an_earlier_delivery_changes_nothing_of_a_later_one() {
     assert!(inbox.close(lost, RECLAIM_MS).is_some());
     let _ = open(&mut inbox, 0);
     assert_eq!(due(&mut inbox, 1).len(), 1);
-    assert_eq!(inbox.delivered_again(&instance(0), delivery(1, 2), Uuid::nil(), 100), 2);
+    inbox.delivered_again(&instance(0), delivery(1, 2), (Uuid::nil(), 100), 2);
     assert!(inbox.ack(&instance(0), id(1)).is_none());
     assert_eq!(inbox.nack(&instance(0), id(1), ("late", false), 1, &config()), Nacked::Unknown);
     assert_eq!(inbox.held(&instance(0), id(1)), None);
@@ -263,7 +265,7 @@ fn line(entry: u64, consumer: &str, idle_ms: u64) -> PendingEntry {
 
 fn entries(claims: &[Claim]) -> Vec<(u64, u32)> {
     let entries = claims.iter().flat_map(|claim| &claim.entries);
-    let mut entries: Vec<(u64, u32)> = entries.map(|(entry, attempt)| (entry.ms, *attempt)).collect();
+    let mut entries: Vec<(u64, u32)> = entries.map(|wanted| (wanted.entry.ms, wanted.delivery)).collect();
     entries.sort_unstable();
     entries
 }
@@ -284,6 +286,40 @@ fn entries_that_an_earlier_server_left_pending_are_adopted() {
     assert_eq!(inbox.end_scan(None, scan), 0);
     assert_eq!(entries(&due(&mut inbox, 0)), [(1, 2), (3, 2)]);
     assert_eq!(entries(&due(&mut inbox, 100)), [(1, 2), (2, 2), (3, 2)]);
+}
+
+#[test]
+fn deliveries_that_the_holder_had_on_another_server_count() {
+    let mut inbox = inbox();
+    let lost = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    assert!(inbox.close(lost, RECLAIM_MS).is_some());
+    let elsewhere = PendingEntry { deliveries: 3, ..line(1, "a-i0", 0) };
+    let scan = inbox.begin_scan();
+    inbox.adopt(None, &elsewhere, scan, 1, &config());
+    inbox.adopt(None, &elsewhere, scan, 1, &config());
+    let _ = open(&mut inbox, 0);
+    // Three deliveries are all that it may have.
+    assert_eq!(due(&mut inbox, 2), []);
+    assert_eq!(inbox.dead[0].attempts, 3);
+}
+
+#[test]
+fn a_claim_whose_answer_was_lost_was_no_delivery() {
+    let mut inbox = inbox();
+    let lost = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    assert!(inbox.close(lost, RECLAIM_MS).is_some());
+    let _ = open(&mut inbox, 0);
+    let claims = due(&mut inbox, 1);
+    assert_eq!(claims[0].entries, [Wanted { entry: id(1).entry, delivery: 2, stored: 1 }]);
+    inbox.claim_unknown(&claims[0]);
+    // Whether Redis carried it out or not.
+    for deliveries in [2, 1] {
+        let scan = inbox.begin_scan();
+        inbox.adopt(None, &PendingEntry { deliveries, ..line(1, "a-i0", 0) }, scan, 2, &config());
+        assert_eq!(due(&mut inbox, 3)[0].entries[0].delivery, 2);
+    }
 }
 
 #[test]
@@ -335,6 +371,7 @@ fn a_message_whose_time_has_not_come_was_not_delivered() {
     inbox.postponed(&instance(0), id(1), 70);
     assert_eq!(inbox.recounts.len(), 1);
     assert_eq!(inbox.count_of(&inbox.recounts[0]), Some((&instance(0), 0)));
+    inbox.recounted();
     assert_eq!(due(&mut inbox, 69), []);
     assert_eq!(due(&mut inbox, 70), [claim(0, 0, 1, 1)]);
 }
@@ -350,143 +387,4 @@ fn nothing_that_waits_is_remembered_where_nobody_is_connected() {
     inbox.forget_waiting();
     assert_eq!(inbox.tracked(), 1, "acknowledged, and still in Redis");
     assert_eq!(inbox.next_due_ms(), None);
-}
-
-/// One step of a random life.
-#[derive(Debug, Clone)]
-enum Step {
-    Open(usize),
-    Close(usize),
-    Read,
-    Ack(usize, u64),
-    Nack(usize, u64, bool),
-    Time(u64),
-    ConnectionLost,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        (0usize..3).prop_map(Step::Open),
-        (0usize..3).prop_map(Step::Close),
-        (0usize..3, 0u64..30).prop_map(|(n, e)| Step::Ack(n, e)),
-        (0usize..3, 0u64..30, any::<bool>()).prop_map(|(n, e, r)| Step::Nack(n, e, r)),
-        (1u64..2000).prop_map(Step::Time),
-        Just(Step::ConnectionLost),
-        Just(Step::Read),
-    ]
-}
-
-proptest! {
-    /// Whatever happens: nobody exceeds their credit, no entry is with two holders, and once things calm
-    /// down every message has been acknowledged, is dead, or is with a session.
-    #[test]
-    fn no_message_is_forgotten_and_no_credit_leaks(steps in proptest::collection::vec(step(), 1..120)) {
-        let config = config();
-        let mut inbox = inbox();
-        let mut sessions: HashMap<usize, SessionKey> = HashMap::new();
-        let mut holder: HashMap<u64, usize> = HashMap::new();
-        // Each delivery has an id of its own.
-        let mut tokens: HashMap<u64, u64> = HashMap::new();
-        let mut acked = std::collections::BTreeSet::new();
-        let (mut now_ms, mut next_entry) = (0u64, 0u64);
-
-        fn settle(
-            inbox: &mut Inbox,
-            now_ms: u64,
-            holder: &mut HashMap<u64, usize>,
-            tokens: &mut HashMap<u64, u64>,
-        ) {
-            for claim in due(inbox, now_ms) {
-                let n: usize = claim.instance.as_str()[1..].parse().unwrap();
-                for (entry, _) in claim.entries {
-                    let token = tokens.entry(entry.ms).or_insert(1);
-                    *token += 1;
-                    let id = delivery(entry.ms, *token);
-                    let _ = inbox.delivered_again(&claim.instance, id, Uuid::nil(), 100);
-                    assert!(holder.insert(entry.ms, n).is_none(), "entry {} is with two", entry.ms);
-                }
-            }
-        }
-
-        for step in steps {
-            match step {
-                Step::Open(n) => {
-                    if let std::collections::hash_map::Entry::Vacant(slot) = sessions.entry(n) {
-                        let _ = slot.insert(open(&mut inbox, n));
-                    }
-                }
-                Step::Close(n) => {
-                    if let Some(session) = sessions.remove(&n) {
-                        prop_assert!(inbox.close(session, now_ms + RECLAIM_MS).is_some());
-                        holder.retain(|_, h| *h != n);
-                    }
-                }
-                Step::Read => {
-                    inbox.added(1, 100);
-                    for read in reads(&mut inbox) {
-                        let n: usize = read.instance.as_str()[1..].parse().unwrap();
-                        let got = usize::from(read.source == Source::Shared && read.count > 0);
-                        for _ in 0..got {
-                            inbox.delivered_new(&read.instance, id(next_entry), Uuid::nil(), 100);
-                            prop_assert!(holder.insert(next_entry, n).is_none());
-                            next_entry += 1;
-                        }
-                        inbox.read_answered(&read.instance, read.source, read.count, got);
-                    }
-                }
-                Step::Ack(n, entry) => {
-                    let known = holder.get(&entry) == Some(&n);
-                    let current = delivery(entry, tokens.get(&entry).copied().unwrap_or(1));
-                    // An id of an earlier, or of no delivery.
-                    prop_assert!(inbox.ack(&instance(n), delivery(entry, current.token - 1)).is_none());
-                    prop_assert_eq!(inbox.ack(&instance(n), current).is_some(), known);
-                    if known {
-                        let _ = holder.remove(&entry);
-                        let _ = acked.insert(entry);
-                    }
-                }
-                Step::Nack(n, entry, retryable) => {
-                    let known = holder.get(&entry) == Some(&n);
-                    let current = delivery(entry, tokens.get(&entry).copied().unwrap_or(1));
-                    let nacked = inbox.nack(&instance(n), current, ("r", retryable), now_ms, &config);
-                    prop_assert_eq!(nacked != Nacked::Unknown, known);
-                    if known {
-                        let _ = holder.remove(&entry);
-                    }
-                }
-                Step::Time(ms) => now_ms += ms,
-                Step::ConnectionLost => {
-                    // Claims that were under way never reached anybody.
-                    let _ = due(&mut inbox, now_ms);
-                    inbox.mark_unverified();
-                }
-            }
-            settle(&mut inbox, now_ms, &mut holder, &mut tokens);
-            for n in sessions.keys() {
-                let held = holder.values().filter(|h| *h == n).count();
-                let slot = inbox.consumer(&instance(*n)).unwrap();
-                prop_assert_eq!(slot.in_flight, held, "credit of i{}", n);
-                prop_assert!(held <= config.max_in_flight);
-            }
-        }
-
-        // Calm: one instance that acknowledges everything.
-        if !sessions.contains_key(&9) {
-            let _ = open(&mut inbox, 9);
-        }
-        for _ in 0..200 {
-            now_ms += RECLAIM_MS;
-            settle(&mut inbox, now_ms, &mut holder, &mut tokens);
-            let all: Vec<(u64, usize)> = holder.drain().collect();
-            for (entry, n) in all {
-                let current = delivery(entry, tokens.get(&entry).copied().unwrap_or(1));
-                prop_assert!(inbox.ack(&instance(n), current).is_some());
-                let _ = acked.insert(entry);
-            }
-        }
-        let dead: std::collections::BTreeSet<u64> = inbox.dead.iter().map(|letter| letter.key.entry.ms).collect();
-        for entry in 0..next_entry {
-            prop_assert!(acked.contains(&entry) != dead.contains(&entry), "entry {} is lost or both", entry);
-        }
-    }
 }

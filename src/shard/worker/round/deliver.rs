@@ -15,7 +15,7 @@ use crate::shard::inbox::handout::{Claim, Read};
 use crate::shard::inbox::settle::NotClaimed;
 use crate::shard::txn::event::Event;
 use crate::store::answers::StreamEntry;
-use crate::store::claims::Claimed;
+use crate::store::claims::{Claimed, Wanted};
 
 /// Why a message dies whose time to live is over.
 const EXPIRED_REASON: &str = "expired";
@@ -106,11 +106,11 @@ impl Worker {
         };
         let retry_at_ms = now.mono_ms + STALL_MS;
         let mut claimed = claimed.into_iter();
-        for (entry, _) in &claim.entries {
+        for Wanted { entry, .. } in &claim.entries {
             let key = EntryKey::of(&claim.instance, claim.source, *entry);
             let not_claimed = match claimed.next() {
-                Some(Claimed::Taken(found)) => {
-                    self.delivered_again(agent, claim, found, now);
+                Some(Claimed::Taken(found, attempt)) => {
+                    self.delivered_again(agent, claim, (found, attempt), now);
                     continue;
                 }
                 Some(Claimed::NotHeld) => NotClaimed::Settled,
@@ -130,7 +130,13 @@ impl Worker {
         }
     }
 
-    fn delivered_again(&mut self, agent: &AgentId, claim: &Claim, found: StreamEntry, now: Now) {
+    fn delivered_again(
+        &mut self,
+        agent: &AgentId,
+        claim: &Claim,
+        (found, attempt): (StreamEntry, u32),
+        now: Now,
+    ) {
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
@@ -140,7 +146,7 @@ impl Worker {
         let id = DeliveryId::fresh(claim.source, found.id);
         let message_id = found.envelope.as_deref().and_then(message_id_of).unwrap_or_default();
         let bytes = found.envelope.as_ref().map_or(0, String::len);
-        let attempt = inbox.delivered_again(&claim.instance, id, message_id, bytes);
+        inbox.delivered_again(&claim.instance, id, (message_id, bytes), attempt);
         if untimely(inbox, &claim.instance, id, &found, now, &self.settings.delivery) {
             return;
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::super::Worker;
+use super::super::ledger::Ledger;
 use super::ask::Page;
 use super::gather::{FoundLetter, Gathered, Remains};
 use super::plan::{Letter, Plan};
@@ -65,23 +66,7 @@ impl Worker {
             facts,
             now,
         );
-        let has_business = !plan.jobs.is_empty()
-            || plan.events > 0
-            || plan.custody
-            || !letters.is_empty()
-            || !remains.is_empty();
-        if has_business {
-            self.ledger.record_custody(transaction.lane, now);
-        }
-        for event in self.ledger.events().iter().take(plan.events) {
-            transaction.event(event);
-        }
-        let letters = write_letters(&mut transaction, letters, &plan, &remains);
-        for ((agent, instance), remains) in plan.clears.iter().zip(&remains) {
-            if remains.ours && remains.unread.is_empty() {
-                transaction.clear_instance(agent, instance, remains.consumer_free);
-            }
-        }
+        let letters = write_business(&mut transaction, &self.ledger, &plan, letters, &remains);
         let decided: Vec<Decided> = plan.jobs.iter().map(|job| transaction.decide(job)).collect();
         let counts = transaction.store_counts();
         tell_peers(&mut transaction);
@@ -118,6 +103,34 @@ impl Worker {
         }
         Some(Drafted { plan, decided, added, counts, letters, remains, pages, steps, exec, block })
     }
+}
+
+/// Writes what happened without a job: custody, events, dead letters, remains of gone instances.
+fn write_business(
+    transaction: &mut Transaction<'_>,
+    ledger: &Ledger,
+    plan: &Plan,
+    letters: Vec<FoundLetter>,
+    remains: &[Remains],
+) -> Vec<(FoundLetter, Range<usize>)> {
+    let has_business = !plan.jobs.is_empty()
+        || plan.events > 0
+        || plan.custody
+        || !letters.is_empty()
+        || !remains.is_empty();
+    if has_business {
+        ledger.record_custody(transaction.lane, transaction.now);
+    }
+    for event in ledger.events().iter().take(plan.events) {
+        transaction.event(event);
+    }
+    let letters = write_letters(transaction, letters, plan, remains);
+    for ((agent, instance), remains) in plan.clears.iter().zip(remains) {
+        if remains.ours && remains.unread.is_empty() {
+            transaction.clear_instance(agent, instance, remains.consumer_free);
+        }
+    }
+    letters
 }
 
 /// Writes dead letters: the plan's, and unread replies of gone instances.

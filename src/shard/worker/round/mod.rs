@@ -38,7 +38,7 @@ enum Outcome {
     /// Nothing was sent that could have been carried out.
     Before(Plan, StoreError),
     /// The connection broke while it was under way.
-    Unknown(Plan, StoreError),
+    Unknown(Box<Drafted>, StoreError),
 }
 
 impl Worker {
@@ -112,7 +112,7 @@ impl Worker {
         let waits = drafted.exec.is_some() || self.link.is_unassured();
         let (mut answers, assured) = match self.link.finish(waits) {
             Ok(answers) => answers,
-            Err(error) => return Outcome::Unknown(drafted.plan, error),
+            Err(error) => return Outcome::Unknown(Box::new(drafted), error),
         };
         let Some(exec) = drafted.exec.take() else {
             let (drafted, effects) = (Box::new(drafted), Effects::default());
@@ -135,7 +135,7 @@ impl Worker {
         match refused {
             Some(answer) => {
                 let command = "appending to the audit lane";
-                Outcome::Unknown(drafted.plan, StoreError::Unexpected { command, answer })
+                Outcome::Unknown(Box::new(drafted), StoreError::Unexpected { command, answer })
             }
             None => Outcome::Committed { drafted: Box::new(drafted), effects, assured },
         }

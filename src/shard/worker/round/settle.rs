@@ -43,8 +43,16 @@ impl Worker {
                 self.fail(plan, Refusal::STORAGE_UNAVAILABLE);
                 None
             }
-            Outcome::Unknown(plan, error) => {
+            Outcome::Unknown(drafted, error) => {
                 self.lose_link(&error, now);
+                let Drafted { plan, steps, .. } = *drafted;
+                for step in steps {
+                    if let Step::Claimed { agent, claim, .. } = step
+                        && let Some(inbox) = self.inboxes.get_mut(&agent)
+                    {
+                        inbox.claim_unknown(&claim);
+                    }
+                }
                 // Sessions that may be entered as open here, and are not.
                 for session in plan.jobs.iter().filter_map(Job::as_open) {
                     let (agent, instance) = (session.identity.agent.clone(), session.instance.clone());
@@ -279,7 +287,7 @@ impl Worker {
                 }
                 Step::Recounted { agent } => {
                     if let Some(inbox) = self.inboxes.get_mut(&agent) {
-                        inbox.recounts.clear();
+                        inbox.recounted();
                     }
                     agent
                 }

@@ -10,8 +10,8 @@ use crate::shard::inbox::Inbox;
 use crate::shard::inbox::entry::EntryKey;
 use crate::shard::inbox::handout::{Claim, Expected, Read};
 use crate::shard::txn::transaction::Transaction;
-use crate::store::answers::{self, EntryId, StreamEntry};
-use crate::store::claims::{self, Claimed, Parties};
+use crate::store::answers::{self, StreamEntry};
+use crate::store::claims::{self, Claimed, Parties, Wanted};
 use crate::store::pipeline::Effect;
 use crate::store::{Value, keys};
 
@@ -178,8 +178,8 @@ fn recount(transaction: &mut Transaction<'_>, inbox: &Inbox, steps: &mut Vec<Ste
         };
         let consumer = keys::consumer(agent, holder);
         let parties = Parties { agent, holder, consumer: &consumer, server: &transaction.shared.server };
-        let entry: [(EntryId, u32); 1] = [(key.entry, deliveries)];
-        claims::recount(&mut transaction.multi, &inbox.stream_of(key.owner.as_ref()), parties, &entry);
+        let wanted = Wanted { entry: key.entry, delivery: deliveries, stored: deliveries };
+        claims::recount(&mut transaction.multi, &inbox.stream_of(key.owner.as_ref()), parties, &[wanted]);
     }
     steps.push(Step::Recounted { agent: agent.clone() });
 }
