@@ -96,6 +96,15 @@ pub struct Lane {
     counts: Vec<u64>,
     /// Which counts the waiting block has raised, once per record.
     counted: Vec<usize>,
+    /// What its first record says, where that is written together with the first other one.
+    opening: Option<Opening>,
+}
+
+/// What the record says that opens a lane.
+#[derive(Debug)]
+struct Opening {
+    before: String,
+    policy_version: Vec<u8>,
 }
 
 /// What one transaction appends.
@@ -127,7 +136,20 @@ impl Lane {
             senders: HashMap::new(),
             counts: Vec::new(),
             counted: Vec::new(),
+            opening: None,
         }
+    }
+
+    /// An empty lane that opens itself with its first record, as [`Self::open`] does: one that nothing is written to
+    /// leaves no trace.
+    pub fn opening(id: LaneId, before: &str, policy_version: &[u8]) -> Self {
+        let opening = Opening { before: before.to_owned(), policy_version: policy_version.to_vec() };
+        Self { opening: Some(opening), ..Self::new(id) }
+    }
+
+    /// Whether nothing was ever written to it, nor waits for that.
+    pub fn is_unused(&self) -> bool {
+        self.pending.size() == 0
     }
 
     /// The lane's id.
@@ -149,6 +171,13 @@ impl Lane {
 
     /// Adds one record to the waiting block.
     pub fn append(&mut self, now: Now, action: Action, decision: Decision, fields: &Fields<'_>) -> Place {
+        if self.pending.size() == 0
+            && let Some(opening) = self.opening.take()
+        {
+            self.open(now, &opening.before, &opening.policy_version);
+            // Once more where the store refuses it.
+            self.opening = Some(opening);
+        }
         let seq = self.pending.size() + 1;
         let start = self.block.len();
         self.block.extend_from_slice(&[0; 4]);

@@ -142,23 +142,23 @@ impl Shards {
         match news {
             News::Inboxes(agents) => {
                 for agent in agents {
-                    shared.tell(&agent.clone(), Control::News(agent));
+                    shared.tell_news(&agent.clone(), Control::News(agent));
                 }
             }
             News::Joined(server) if foreign(&server) => shared.peers.heard(&server),
             News::Opened(agent, instance, server) if foreign(&server) => {
                 shared.opened_elsewhere(&agent, &instance, &server);
-                shared.tell(&agent.clone(), Control::OpenedElsewhere(agent, server));
+                shared.tell_news(&agent.clone(), Control::OpenedElsewhere(agent, server));
             }
             News::Closed(agent, instance, server) if foreign(&server) => {
                 shared.directory.remove_elsewhere(&agent, &instance, &server);
-                shared.tell(&agent.clone(), Control::Left(agent, instance));
+                shared.tell_news(&agent.clone(), Control::Left(agent, instance));
             }
             News::Circuit(agent, open, server) if foreign(&server) => {
                 shared.tell(&agent.clone(), Control::Circuit(agent, open));
             }
             News::Failed(agent, server) if foreign(&server) => {
-                shared.tell(&agent.clone(), Control::Failed(agent));
+                shared.tell_news(&agent.clone(), Control::Failed(agent));
             }
             // This server's own.
             News::Joined(_) | News::Opened(..) | News::Closed(..) | News::Circuit(..) | News::Failed(..) => {}
@@ -168,7 +168,10 @@ impl Shards {
                 for server in gone {
                     for (agent, instances) in shared.directory.remove_server(&server) {
                         for instance in instances {
-                            shared.tell(&agent, Control::Orphaned(agent.clone(), instance, server.clone()));
+                            shared.tell_news(
+                                &agent,
+                                Control::Orphaned(agent.clone(), instance, server.clone()),
+                            );
                         }
                     }
                 }

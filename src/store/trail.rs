@@ -8,6 +8,8 @@ use super::answers::{self, EntryId, text};
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 use crate::audit::{Block, LaneId};
+use crate::clock::Now;
+use crate::ids::ServerId;
 
 /// Field of a lane entry that holds the records.
 pub const BLOCK_FIELD: &str = "b";
@@ -62,6 +64,16 @@ pub fn block_arguments(batch: &mut Batch, block: Block<'_>) {
         .arg(block.bytes)
         .arg(HASH_FIELD)
         .arg(block.hash.as_slice());
+}
+
+/// Adds the arguments of the HSET that enters a server's lane into the registry. Its command was started by the caller.
+pub fn registration_arguments(batch: &mut Batch, lane: &LaneId, server: &ServerId, now: Now) {
+    let description = serde_json::json!({
+        "opened_unix_us": now.unix_us,
+        "server": server.as_str(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let _ = batch.arg(keys::LANES).arg(lane.as_str()).arg(description.to_string());
 }
 
 /// Adds the command that enters a lane into the registry.

@@ -20,6 +20,9 @@ pub const MAX_QUEUED_JOBS: usize = 8192;
 /// Payload bytes that may wait for one worker.
 pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
+/// Control messages that may wait for one worker before news is missed rather than kept.
+pub const MAX_NEWS: usize = 16_384;
+
 /// The sending side for jobs `J` and control messages `C`; one per worker, shared by all threads.
 pub struct Mailbox<J, C> {
     jobs: Sender<(J, usize)>,
@@ -45,6 +48,8 @@ struct Bell {
     /// When the worker wakes by itself, while it sleeps (monotonic milliseconds).
     wakes_at_ms: AtomicU64,
     closed: AtomicBool,
+    /// News found no room.
+    missed: AtomicBool,
     thread: std::sync::OnceLock<Thread>,
     queued_bytes: AtomicUsize,
 }
@@ -128,6 +133,16 @@ impl<C> Line<C> {
         }
     }
 
+    /// Sends the worker news, which can be read from Redis again: where too much waits already, it is missed, and
+    /// the worker hears that.
+    pub fn tell_news(&self, control: C) {
+        if self.control.len() < MAX_NEWS {
+            self.tell(control);
+        } else {
+            self.bell.missed.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Sends the worker a control message that may be read `patience_ms` later: a worker that wakes by itself
     /// before that is left asleep.
     pub fn tell_in_time(&self, control: C, patience_ms: u64) {
@@ -177,6 +192,12 @@ impl<J, C> Inlet<J, C> {
         self.control.try_recv().ok()
     }
 
+    /// Whether news was missed since this was asked last.
+    pub fn has_missed_news(&self) -> bool {
+        // A load first: it is asked in each turn of the loop.
+        self.bell.missed.load(Ordering::Relaxed) && self.bell.missed.swap(false, Ordering::Relaxed)
+    }
+
     /// Whether no job waits.
     pub fn has_no_job(&self) -> bool {
         self.jobs.is_empty()
@@ -212,5 +233,24 @@ impl<J, C> Inlet<J, C> {
             std::thread::park_timeout(timeout);
         }
         self.bell.sleeping.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_that_find_no_room_are_missed_aloud() {
+        let (mailbox, inlet) = mailbox::<(), usize>();
+        for n in 0..MAX_NEWS + 3 {
+            mailbox.line().tell_news(n);
+        }
+        // What is no news is kept all the same.
+        mailbox.line().tell(MAX_NEWS);
+        assert!(inlet.has_missed_news());
+        assert!(!inlet.has_missed_news());
+        let told: Vec<usize> = std::iter::from_fn(|| inlet.next_control()).collect();
+        assert_eq!(told, (0..=MAX_NEWS).collect::<Vec<_>>());
     }
 }

@@ -87,12 +87,22 @@ impl Shared {
         }
     }
 
+    fn home(&self, agent: &AgentId) -> Option<&WorkerMailbox> {
+        let mailboxes = self.mailboxes.get().map_or(&[][..], Vec::as_slice);
+        mailboxes.get(usize::from(agent.route_hash()) % mailboxes.len().max(1))
+    }
+
     /// Tells an agent's home worker.
     pub fn tell(&self, agent: &AgentId, control: Control) {
-        let mailboxes = self.mailboxes.get().map_or(&[][..], Vec::as_slice);
-        let home = usize::from(agent.route_hash()) % mailboxes.len().max(1);
-        if let Some(mailbox) = mailboxes.get(home) {
+        if let Some(mailbox) = self.home(agent) {
             mailbox.line().tell(control);
+        }
+    }
+
+    /// Tells an agent's home worker what Redis tells as well.
+    pub fn tell_news(&self, agent: &AgentId, control: Control) {
+        if let Some(mailbox) = self.home(agent) {
+            mailbox.line().tell_news(control);
         }
     }
 

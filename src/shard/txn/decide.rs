@@ -6,6 +6,8 @@ use crate::shard::desk::job::{Caller, Job};
 
 impl Transaction<'_> {
     /// Decides one job and records the decision.
+    // A frame of its own, which profiles and `bench/server/instructions` find.
+    #[inline(never)]
     pub(crate) fn decide(&mut self, job: &Job) -> Decided {
         let first = self.multi.len();
         let standing = caller(job).map_or(Ok(()), |(_, caller)| self.check_identity(&caller.identity));

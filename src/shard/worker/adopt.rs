@@ -77,6 +77,7 @@ impl Worker {
             let (mut answers, _) = self.link.finish(false)?;
             let servers = answers.take(servers);
             let found: Vec<Found> = asking.into_iter().map(|asked| asked.read(&mut answers)).collect();
+            let refusal = answers.refusal().and_then(answers::error_code).map(str::to_owned);
             match answers.executed(registered) {
                 Executed::Done(effects) => {
                     if let Some(code) = effects.refused(&(0..effects.len())) {
@@ -87,6 +88,13 @@ impl Worker {
                     return Err(StoreError::Unexpected {
                         command: "registering agents",
                         answer: "this server's fence has changed".to_owned(),
+                    });
+                }
+                // A primary that became a replica: another is the primary now.
+                Executed::Refused if refusal.as_deref() == Some("READONLY") => {
+                    return Err(StoreError::Unexpected {
+                        command: "registering agents",
+                        answer: "READONLY".to_owned(),
                     });
                 }
                 // Their records are for tools; everything else goes on.

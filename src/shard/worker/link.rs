@@ -18,7 +18,7 @@ use crate::shard::desk::shared::Shared;
 use crate::store::fitness::{self, Assurance};
 use crate::store::pipeline::{Answers, Executed};
 use crate::store::servers::{self, Fence};
-use crate::store::{Batch, Connection, StoreError, trail};
+use crate::store::{Batch, Connection, StoreError};
 
 /// First wait before another connection attempt, in milliseconds; doubles up to the last.
 const RECONNECT_FIRST_MS: u64 = 20;
@@ -56,6 +56,8 @@ pub(super) struct Link {
     state: State,
     pub batch: Batch,
     pub lane: Lane,
+    /// What was before the lane, as its first record says.
+    before: String,
     /// Where the lane's head is put up for checkpoints.
     slot: Arc<Slot>,
     connects: u64,
@@ -75,6 +77,7 @@ impl Link {
             index,
             boot,
             lane: Lane::new(LaneId::new(boot, index, 0)),
+            before: "boot".to_owned(),
             slot: shared.board.slot(index),
             shared,
             line,
@@ -143,9 +146,10 @@ impl Link {
     }
 
     /// Connects on this thread: for the start.
-    pub(super) fn connect(&mut self, policy_version: &[u8], now: Now) -> Result<(), StoreError> {
+    pub(super) fn connect(&mut self, policy_version: &[u8]) -> Result<(), StoreError> {
         let fresh = connect(&self.shared)?;
-        self.take_up(fresh, policy_version, now)
+        self.take_up(fresh, policy_version);
+        Ok(())
     }
 
     /// Looks for a connection, or begins to make one. True when a new one is in use: whatever Redis holds must be
@@ -159,13 +163,10 @@ impl Link {
                 false
             }
             State::Connecting(result) => match result.try_recv() {
-                Ok(Ok(fresh)) => match self.take_up(fresh, policy_version, now) {
-                    Ok(()) => true,
-                    Err(error) => {
-                        self.failed(&error, now);
-                        false
-                    }
-                },
+                Ok(Ok(fresh)) => {
+                    self.take_up(fresh, policy_version);
+                    true
+                }
                 Ok(Err(error)) => {
                     self.failed(&error, now);
                     false
@@ -203,56 +204,18 @@ impl Link {
         self.retry_wait_ms = (self.retry_wait_ms * 2).min(RECONNECT_LAST_MS);
     }
 
-    /// Opens a lane of its own for this connection, and uses it from now on.
-    fn take_up(&mut self, fresh: Fresh, policy_version: &[u8], now: Now) -> Result<(), StoreError> {
+    /// Uses a connection from now on, with a lane of its own.
+    fn take_up(&mut self, fresh: Fresh, policy_version: &[u8]) {
         self.connects += 1;
-        let mut lane = Lane::new(LaneId::new(self.boot, self.index, self.connects));
-        // The first connection has no predecessor; any later one states how the last lane ended.
-        let predecessor = if self.connects == 1 { "boot".to_owned() } else { self.lane.closing_note() };
-        lane.open(now, &predecessor, policy_version);
+        // The first connection has no predecessor; any later one states how the last lane ended that was written to.
+        if self.connects > 1 && !self.lane.is_unused() {
+            self.before = self.lane.closing_note();
+        }
+        let id = LaneId::new(self.boot, self.index, self.connects);
+        self.lane = Lane::opening(id, &self.before, policy_version);
         self.batch.clear();
         self.state = State::Up(fresh);
-        self.open_lane(&mut lane, now)?;
-        if lane.assured().seq > 0 {
-            self.slot.publish(lane.id(), lane.assured());
-        }
-        self.lane = lane;
         self.retry_wait_ms = RECONNECT_FIRST_MS;
-        Ok(())
-    }
-
-    /// Registers a lane and writes its first block, both or neither.
-    fn open_lane(&mut self, lane: &mut Lane, now: Now) -> Result<(), StoreError> {
-        let description = serde_json::json!({
-            "opened_unix_us": now.unix_us,
-            "server": self.shared.server.as_str(),
-            "version": env!("CARGO_PKG_VERSION"),
-        })
-        .to_string();
-        let _ = self.batch.command("MULTI");
-        let _ = trail::register(&mut self.batch, lane.id(), &description);
-        if let Some(block) = lane.block() {
-            let _ = trail::append(&mut self.batch, block);
-        }
-        let exec = self.batch.ask("EXEC", |answer| answer);
-        let assurance = self.assurance();
-        let (mut answers, assured) = self.finish(assurance != Assurance::Answered)?;
-        match answers.take(exec) {
-            crate::store::Value::Array(effects)
-                if effects.iter().all(|e| crate::store::answers::error_code(e).is_none()) =>
-            {
-                if assured {
-                    lane.confirm();
-                } else {
-                    lane.confirm_unassured();
-                }
-                Ok(())
-            }
-            other => Err(StoreError::Unexpected {
-                command: "opening an audit lane",
-                answer: format!("{other:?}").chars().take(200).collect(),
-            }),
-        }
     }
 
     /// Sends the batch; behind it the fence is watched again, and, where that is asked for, durability waited for.

@@ -96,7 +96,7 @@ impl Worker {
         };
         let _ = worker.enlist();
         let now = Now::read();
-        worker.link.connect(worker.settings.policy.version(), now)?;
+        worker.link.connect(worker.settings.policy.version())?;
         worker.adopt_all(now)?;
         Ok(worker)
     }
@@ -224,8 +224,10 @@ impl Worker {
                 break;
             }
             if !left {
-                // The last record of all.
-                self.ledger.push(Event::LaneClosed);
+                // The last record of all, if there are others.
+                if !self.link.lane.is_unused() {
+                    self.ledger.push(Event::LaneClosed);
+                }
                 closed = true;
             }
             if now.mono_ms >= give_up_ms {

@@ -120,7 +120,7 @@ impl Worker {
     /// The inbox of another worker holds something new.
     fn tell_home(&self, agent: AgentId) {
         if !self.inboxes.contains_key(&agent) {
-            self.shared.tell(&agent.clone(), Control::News(agent));
+            self.shared.tell_news(&agent.clone(), Control::News(agent));
         }
     }
 

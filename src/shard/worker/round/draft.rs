@@ -176,10 +176,16 @@ fn unread_replies<'r>(
     })
 }
 
-/// Adds the lane's block, in the same transaction as the effects that it describes.
+/// Adds the lane's block, in the same transaction as the effects that it describes; with the first one the lane's entry
+/// in the registry.
 fn write_block(transaction: &mut Transaction<'_>) -> Option<Range<usize>> {
-    let at = transaction.multi.len();
+    let is_first = transaction.lane.confirmed().seq == 0;
     let block = transaction.lane.block()?;
+    if is_first {
+        let (now, server) = (transaction.now, &transaction.shared.server);
+        trail::registration_arguments(transaction.multi.effect("HSET"), block.lane, server, now);
+    }
+    let at = transaction.multi.len();
     trail::block_arguments(transaction.multi.effect("XADD"), block);
     Some(at..at + 1)
 }
