@@ -135,6 +135,29 @@ fn a_stepped_clock_neither_lets_more_through_nor_limits_for_longer() {
     alpha.send("a", "beta", "{}").unwrap();
 }
 
+#[test]
+fn three_days_of_counts_are_kept_by_the_hour_and_end() {
+    /// Steps of six hours.
+    const STEPS: u64 = 12;
+    let mut world = World::new();
+    world.set_gateway("rate_limit: {per_minute: 1000, per_hour: 1000}");
+    let clock = Clock::new(world.path()).expect("libfaketime, which scripts/setup asks for");
+    let mut command = std::process::Command::new(World::SERVER);
+    clock.give(&mut command);
+    let server = world.server_by(command, "127.0.0.1:0", &world.config_path());
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, _b) = (alpha.session("a"), beta.session("b"));
+    for step in 0..STEPS {
+        clock.set(step);
+        wait_for_clock(&world, &beta, step);
+        for _ in 0..10 {
+            alpha.send("a", "beta", "{}").unwrap();
+        }
+    }
+    // One for each step, and none of them for longer than two hours.
+    assert!(assert_counts_end(&world) as u64 >= STEPS);
+}
+
 const BREAKER: &str = "rate_limit: {per_minute: 100000, per_hour: 100000}, \
     circuit_breaker: {failure_threshold: 3, success_threshold: 2, timeout_seconds: 1, window_seconds: 60}";
 

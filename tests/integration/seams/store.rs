@@ -158,3 +158,29 @@ fn notes_that_wait_for_redis_cost_no_cpu() {
     until("all of it is done", || world.redis.len("dlq:messages") == 16);
     world.assert_intact();
 }
+
+#[test]
+fn connections_that_carry_nothing_leave_no_lane() {
+    const CUTS: usize = 5;
+    let world = World::new();
+    let server = world.server();
+    let lanes = || world.redis.query::<usize>(&["HLEN", "audit:lanes"]);
+    let alpha = world.client(&server, "alpha");
+    drop(alpha.session("a"));
+    until("its session is closed", || {
+        world.records().iter().any(|record| record.action == mas::audit::Action::SessionClose)
+    });
+    let before = lanes();
+    for n in 0..CUTS {
+        let _: usize = world.redis.query(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        // Noticed by the next that needs it, which is refused.
+        assert!(alpha.send("a", "beta", "{}").is_err());
+        let again = || world.logged().matches("connected to Redis again").count();
+        until("the worker is connected again", || again() > n);
+    }
+    assert_eq!(lanes(), before);
+    // What comes then is on record, and so is where the lane before it ended.
+    let _a = alpha.session("a");
+    assert!(lanes() > before);
+    world.assert_intact();
+}
