@@ -5,8 +5,8 @@
 //!
 //! * [`desk`]: what completion-queue threads and workers share.
 //! * [`inbox`]: one agent's consumers, credit and pending entries. Pure.
-//! * [`txn`]: what happens to each job: its checks, its audit record, its effects. Pure.
-//! * [`worker`]: the thread that takes jobs, makes round trips and changes memory.
+//! * `txn`: what happens to each job: its checks, its audit record, its effects. Pure.
+//! * `worker`: the thread that takes jobs, makes round trips and changes memory.
 
 pub mod desk;
 pub mod inbox;
