@@ -232,7 +232,12 @@ impl Membership {
         let _ = batch.command("HGETALL");
         let _ = batch.arg(keys::SERVERS);
         let mut answers = self.connection.run(&mut batch)?;
-        let listed = answers.pop().and_then(answers::pairs).unwrap_or_default();
+        let listed = answers.pop().unwrap_or_default();
+        if let Some(code) = answers::error_code(&listed) {
+            // Nobody is gone because Redis does not say who is there.
+            return Err(StoreError::Unexpected { command: "HGETALL mas.servers", answer: code.to_owned() });
+        }
+        let listed = answers::pairs(listed).unwrap_or_default();
         let others: Vec<(ServerId, Option<Holder>)> = listed
             .into_iter()
             .filter_map(|(id, value)| Some((ServerId::parse(&id)?, serde_json::from_str(&value).ok())))

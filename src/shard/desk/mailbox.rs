@@ -205,7 +205,7 @@ impl<J, C> Inlet<J, C> {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.control.is_empty()
+        self.jobs.is_empty() && self.control.is_empty() && !self.bell.missed.load(Ordering::Relaxed)
     }
 
     /// Looks for work until the deadline; whether there is some.

@@ -71,7 +71,7 @@ pub struct Inbox {
     pub agent: AgentId,
     /// Key of the shared inbox.
     pub stream: String,
-    /// Messages in the shared inbox, acknowledged ones excluded.
+    /// Messages in the shared inbox, with those that are about to leave it.
     pub len: u64,
     /// Whether `len` has followed every change since Redis said it last: not after a connect.
     pub is_exact: bool,

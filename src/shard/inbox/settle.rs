@@ -268,8 +268,7 @@ impl Inbox {
 
     /// Redis' own number of messages in the shared inbox.
     pub fn measured(&mut self, len: u64) {
-        let leaving = self.leaving.iter().filter(|key| key.owner.is_none()).count() as u64;
-        self.len = len.saturating_sub(leaving);
+        self.len = len;
     }
 
     /// A dead letter is stored: its entry leaves the inbox like an acknowledged one.

@@ -54,13 +54,13 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// The agent whose instances' owners must be read before.
-    pub(crate) fn of_instance(&self) -> Option<&AgentId> {
+    /// The instance whose owner must be read before.
+    pub(crate) fn of_instance(&self) -> Option<(&AgentId, &InstanceId)> {
         match self {
-            Self::Closed { identity, .. } => Some(&identity.agent),
-            Self::Orphaned { agent, .. } | Self::Unopened { agent, .. } | Self::Owned { agent, .. } => {
-                Some(agent)
-            }
+            Self::Closed { identity, instance, .. } => Some((&identity.agent, instance)),
+            Self::Orphaned { agent, instance, .. }
+            | Self::Unopened { agent, instance }
+            | Self::Owned { agent, instance } => Some((agent, instance)),
             _ => None,
         }
     }

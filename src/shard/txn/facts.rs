@@ -80,16 +80,24 @@ impl Presence {
         known.any(|(_, owner)| self.is_live_elsewhere(owner, own))
     }
 
-    /// What was read of instances, as guards of a transaction that watches nothing.
-    pub(crate) fn guards(&self) -> Vec<OwnerGuard> {
-        let all =
-            self.instances.iter().flat_map(|(agent, known)| known.iter().map(move |entry| (agent, entry)));
-        let guard = |(agent, (instance, owner)): (&AgentId, &(InstanceId, Owner))| OwnerGuard {
+    /// Guards of a transaction that watches nothing: what was read of instances, and that those among `named` that were
+    /// not there have no server.
+    pub(crate) fn guards<'n>(
+        &self,
+        named: impl Iterator<Item = (&'n AgentId, &'n InstanceId)>,
+    ) -> Vec<OwnerGuard> {
+        let guard = |agent: &AgentId, instance: &InstanceId, owner: Owner| OwnerGuard {
             agent: agent.clone(),
             instance: instance.clone(),
-            owner: owner.clone(),
+            owner,
         };
-        all.map(guard).collect()
+        let mut guards = Vec::new();
+        for (agent, known) in &self.instances {
+            guards.extend(known.iter().map(|(instance, owner)| guard(agent, instance, owner.clone())));
+        }
+        let absent = named.filter(|(agent, instance)| self.owners(agent, instance).next().is_none());
+        guards.extend(absent.map(|(agent, instance)| guard(agent, instance, Owner::Nobody)));
+        guards
     }
 
     /// Whether this instance's entry names this server.

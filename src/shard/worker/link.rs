@@ -31,6 +31,9 @@ pub(super) const STALL_MS: u64 = 250;
 /// Wait after Redis refused what it takes when its memory is full, in milliseconds.
 const PAUSE_MS: u64 = 20;
 
+/// What the first lane says of what was before it.
+const FIRST: &str = "boot";
+
 /// A connection that may be used: Redis answers, and this server is not fenced.
 struct Fresh {
     connection: Connection,
@@ -77,7 +80,7 @@ impl Link {
             index,
             boot,
             lane: Lane::new(LaneId::new(boot, index, 0)),
-            before: "boot".to_owned(),
+            before: FIRST.to_owned(),
             slot: shared.board.slot(index),
             shared,
             line,
@@ -126,6 +129,16 @@ impl Link {
     pub(super) fn unstall(&mut self) {
         self.stalled_until_ms = 0;
         self.paused_until_ms = 0;
+    }
+
+    /// Everything is tried at once again, in the way that Redis took last.
+    pub(super) fn unpause(&mut self) {
+        self.paused_until_ms = 0;
+    }
+
+    /// Whether this worker has written to a lane.
+    pub(super) fn has_lane(&self) -> bool {
+        !self.lane.is_unused() || self.before != FIRST
     }
 
     /// Whether this is the first connection.

@@ -215,7 +215,8 @@ impl Worker {
             let now = Now::read();
             let before = self.link.lane.confirmed().seq;
             if self.is_connected(now) {
-                self.link.unstall();
+                // A stall stays: what Redis takes although its memory is full is tried then.
+                self.link.unpause();
                 self.round(Vec::new(), now);
             }
             let leaving = self.inboxes.values().any(|inbox| !inbox.leaving.is_empty());
@@ -225,7 +226,7 @@ impl Worker {
             }
             if !left {
                 // The last record of all, if there are others.
-                if !self.link.lane.is_unused() {
+                if self.link.has_lane() {
                     self.ledger.push(Event::LaneClosed);
                 }
                 closed = true;

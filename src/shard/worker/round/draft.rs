@@ -12,6 +12,7 @@ use super::plan::{Letter, Plan};
 use super::tail::{self, Step};
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::shard::desk::job::Job;
 use crate::shard::desk::shared::Shared;
 use crate::shard::inbox::entry::{DeadLetter, EntryKey};
 use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, Transaction};
@@ -91,7 +92,14 @@ impl Worker {
             }
             None
         } else {
-            let guards = if essential { facts.presence.guards() } else { Vec::new() };
+            let guards = if essential {
+                let opening = plan.jobs.iter().filter_map(Job::as_open);
+                let opening = opening.map(|session| (&session.identity.agent, &session.instance));
+                let events = self.ledger.events().iter().take(plan.events);
+                facts.presence.guards(opening.chain(events.filter_map(|event| event.of_instance())))
+            } else {
+                Vec::new()
+            };
             Some(multi.exec(&self.shared.server, &guards))
         };
         if exec.is_none() && link.batch.is_empty() && !unassured {

@@ -95,7 +95,7 @@ impl Worker {
             states: states.into_iter().cloned().collect(),
             keyed: keyed(jobs),
             present: opening
-                .chain(events.filter_map(|event| event.of_instance()))
+                .chain(events.filter_map(|event| event.of_instance()).map(|(agent, _)| agent))
                 .chain(cleared)
                 .cloned()
                 .collect(),

@@ -57,7 +57,8 @@ impl Worker {
         let custody = !stalled && (self.stopping || leaving || custody.is_full() || custody.is_due(now));
         let may_repair = !stalled && self.agenda.may_repair(now);
         let letters = if may_repair { self.due_letters() } else { Vec::new() };
-        let clears = if stalled { Vec::new() } else { self.due_clears(&jobs) };
+        // What is watched while they are cleared away, a script does not watch.
+        let clears = if refused { Vec::new() } else { self.due_clears(&jobs) };
         let groups: Vec<AgentId> =
             if may_repair { self.agenda.regroup.drain().collect() } else { Vec::new() };
         for agent in &groups {

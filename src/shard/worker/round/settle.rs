@@ -68,9 +68,10 @@ impl Worker {
     /// Redis takes when its memory is full.
     fn refused(&mut self, plan: Plan, now: Now) -> Option<Vec<Job>> {
         let last = plan.essential;
-        self.link.stall(now);
         if last {
             self.link.pause(now);
+        } else {
+            self.link.stall(now);
         }
         let jobs = self.give_back(plan).into_iter();
         let (again, refused): (Vec<Job>, Vec<Job>) = jobs.partition(|job| !last && job.is_essential());
@@ -299,6 +300,8 @@ impl Worker {
                     let claimed = effects.take(claimed);
                     if assured {
                         self.claimed(&agent, &claim, claimed, now);
+                    } else if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.claim_unknown(&claim);
                     }
                     agent
                 }

@@ -15,6 +15,9 @@ use crate::store::claims::{self, Claimed, Parties, Wanted};
 use crate::store::pipeline::Effect;
 use crate::store::{Value, keys};
 
+/// Entries that leave a stream with one command: a script has no room for many more arguments.
+const MAX_LEAVING: usize = 1000;
+
 /// The code of a refusal, or the answer.
 pub(super) type Answered<T> = Result<T, String>;
 
@@ -146,7 +149,8 @@ fn leave(transaction: &mut Transaction<'_>, inbox: &Inbox, steps: &mut Vec<Step>
     }
     let mut leaving = inbox.leaving.clone();
     leaving.sort_by(|a, b| a.owner.cmp(&b.owner));
-    for group in leaving.chunk_by(|a, b| a.owner == b.owner) {
+    let groups = leaving.chunk_by(|a, b| a.owner == b.owner);
+    for group in groups.flat_map(|group| group.chunks(MAX_LEAVING)) {
         let Some(first) = group.first() else {
             continue;
         };
