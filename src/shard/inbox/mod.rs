@@ -147,11 +147,6 @@ impl Inbox {
         self.consumers.iter().find(|consumer| consumer.instance == *instance)
     }
 
-    /// The connected instance with that session.
-    pub fn by_session(&self, session: SessionKey) -> Option<&Consumer> {
-        self.consumers.iter().find(|consumer| consumer.session == session)
-    }
-
     fn consumer_mut(&mut self, instance: &InstanceId) -> Option<&mut Consumer> {
         self.consumers.iter_mut().find(|consumer| consumer.instance == *instance)
     }

@@ -1,8 +1,8 @@
 //! A worker's connection to Redis, and the audit lane that is written over it. A connection is made on a thread of its
 //! own, so that a Redis that hangs does not hold the worker up; it is looked at here only when it is ready.
 //!
-//! Every command that changes something goes out in a transaction that WATCHes the server's fence: a server that
-//! others have declared void changes nothing, however it comes back.
+//! Every command that changes something goes out in a transaction that WATCHes the server's fence, or in a script that
+//! reads it: a server that others have declared void changes nothing, however it comes back.
 
 use std::sync::Arc;
 
@@ -69,7 +69,9 @@ pub(super) struct Link {
     unassured: bool,
     /// Redis refused the last transaction.
     refused: bool,
+    /// Until then only what Redis takes although its memory is full is tried (monotonic).
     stalled_until_ms: u64,
+    /// Until then nothing is tried that is due by itself (monotonic).
     paused_until_ms: u64,
 }
 
