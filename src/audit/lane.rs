@@ -18,6 +18,13 @@ use super::merkle::{Frontier, leaf_hash};
 use super::record::{self, Action, Decision, Fields};
 use crate::clock::Now;
 
+/// Ends of lanes that an opening record states: more than one where several connections in a row broke with their first
+/// block, so that it is not certain which of the lanes exists.
+const MAX_STATED: usize = 8;
+
+/// What stands between two stated ends.
+const STATED_BREAK: &str = "; ";
+
 /// Names a lane: `{boot}-w{worker}-c{connection}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId(Arc<str>);
@@ -270,8 +277,17 @@ impl Lane {
     }
 
     /// For the successor's first record: this lane ends at the first head, or, where the outcome of the
-    /// last transaction is unknown or the store may lose some, at a later one up to the last.
+    /// last transaction is unknown or the store may lose some, at a later one up to the last. As long as it is not
+    /// certain that the store has any of it, the note says of the lanes before it what this one's first record says.
     pub fn closing_note(&self) -> String {
+        let before = self.opening.as_ref().filter(|_| self.assured.seq == 0).map(|opening| &*opening.before);
+        let earlier = before.into_iter().flat_map(|before| before.split(STATED_BREAK)).take(MAX_STATED - 1);
+        let notes: Vec<String> =
+            std::iter::once(self.own_note()).chain(earlier.map(str::to_owned)).collect();
+        notes.join(STATED_BREAK)
+    }
+
+    fn own_note(&self) -> String {
         let pending = Head { seq: self.pending.size(), hash: self.pending.root() };
         let mut heads = vec![self.assured, self.confirmed, pending];
         heads.dedup_by_key(|head| head.seq);
@@ -284,8 +300,15 @@ fn head_text(head: &Head) -> String {
     format!("{}:{}", head.seq, crate::ids::hex(&head.hash))
 }
 
-/// The predecessor named by a closing note: its lane and the heads it may end at (sequence, hash in hex).
-pub fn parse_closing_note(note: &str) -> Option<(LaneId, Vec<(u64, String)>)> {
+/// A lane and the heads that it may end at: sequence, hash in hex.
+pub type StatedEnd = (LaneId, Vec<(u64, String)>);
+
+/// The predecessors that a closing note names.
+pub fn parse_closing_note(note: &str) -> Vec<StatedEnd> {
+    note.split(STATED_BREAK).take(MAX_STATED).filter_map(parse_stated_end).collect()
+}
+
+fn parse_stated_end(note: &str) -> Option<StatedEnd> {
     let (lane, heads) = note.strip_prefix("after ")?.split_once(" at ")?;
     let heads = heads
         .split(" or ")

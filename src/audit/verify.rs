@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::checkpoint::Checkpoint;
 use super::keys::KeyHistory;
-use super::lane::LaneId;
+use super::lane::{LaneId, StatedEnd};
 use super::merkle::{Frontier, Hash};
 use super::record::{Decision, View};
 use super::segment::Item;
@@ -438,15 +438,14 @@ impl<'a> Verifier<'a> {
             if !state.registered {
                 found.push((place(state.size()), DamageKind::LaneUnlisted));
             }
-            found.extend(self.check_predecessor(state));
+            found.extend(state.predecessors.iter().filter_map(|stated| self.check_predecessor(stated)));
         }
         for (place, kind) in found {
             self.damages.add(place, kind);
         }
     }
 
-    fn check_predecessor(&self, state: &LaneState) -> Option<(Place, DamageKind)> {
-        let (previous, stated) = state.predecessor.as_ref()?;
+    fn check_predecessor(&self, (previous, stated): &StatedEnd) -> Option<(Place, DamageKind)> {
         let found = self.lanes.get(previous).and_then(|at| self.states.get(*at)).map(|lane| &lane.state);
         if found.is_some_and(|found| found.broken) || (found.is_none() && self.questions.partial) {
             return None;

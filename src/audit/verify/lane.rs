@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::damage::DamageKind;
-use crate::audit::lane::{self, LaneId};
+use crate::audit::lane::{self, LaneId, StatedEnd};
 use crate::audit::merkle::{Frontier, Hash, leaf_hash};
 use crate::audit::record::{Action, View};
 use crate::ids::hex;
@@ -20,8 +20,8 @@ pub(super) struct LaneState {
     tree: Frontier,
     /// Size of the tree when this trail begins.
     start: u64,
-    /// The lane that its worker wrote before, and the heads that one may end at.
-    pub(super) predecessor: Option<(LaneId, Vec<(u64, String)>)>,
+    /// The lanes that its worker wrote before, and the heads that they may end at.
+    pub(super) predecessors: Vec<StatedEnd>,
     senders: HashMap<Box<str>, u64>,
     roots: VecDeque<(u64, Hash)>,
     /// The last record that some checkpoint covers.
@@ -37,7 +37,7 @@ impl LaneState {
             id,
             start: before.size(),
             tree: before,
-            predecessor: None,
+            predecessors: Vec::new(),
             senders: HashMap::new(),
             roots: VecDeque::new(),
             sealed: 0,
@@ -101,7 +101,7 @@ impl LaneState {
                 if record.action != Action::LaneOpened || record.target != self.id.as_str() {
                     return Err((seq, DamageKind::NotOpened));
                 }
-                self.predecessor = lane::parse_closing_note(record.reason);
+                self.predecessors = lane::parse_closing_note(record.reason);
             }
             self.count(&record)?;
             self.tree.push(leaf_hash(part));

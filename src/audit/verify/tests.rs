@@ -490,6 +490,43 @@ fn a_lane_names_its_predecessor_and_where_it_ended() {
 }
 
 #[test]
+fn a_cut_lane_is_found_although_its_successor_may_never_have_come_to_be() {
+    for second_is_there in [false, true] {
+        let mut log = Log::new(1);
+        let _ = log.work(0, 2);
+        let mut kept = log.kept.clone();
+        // Connections that break with the first block of their lane, as many as there may be.
+        let mut note = log.lanes[0].closing_note();
+        for connection in 2..7 {
+            let mut lane = Writer::opening(LaneId::new(log.boot, 0, connection), &note, &[]);
+            let _ = lane.append(now(5), Action::Discover, Decision::Allowed, &Fields::default());
+            note = lane.closing_note();
+            if second_is_there && connection == 2 {
+                store(&mut kept, &mut lane);
+            }
+        }
+        let mut last = Writer::opening(LaneId::new(log.boot, 0, 7), &note, &[]);
+        let _ = last.append(now(6), Action::Discover, Decision::Allowed, &Fields::default());
+        store(&mut kept, &mut last);
+        last.confirm();
+        assert!(!last.closing_note().contains("-c6"), "nothing of the last lane is in doubt");
+        let report = verify(&kept, None, None);
+        assert!(report.is_intact(), "{report:?}");
+        // The last block of the first lane.
+        let is_first = |kept: &Kept| matches!(kept, Kept::Block(lane, ..) if lane.ends_with("-c1"));
+        let cut = kept.iter().rposition(is_first).unwrap();
+        let _ = kept.remove(cut);
+        assert_found(&verify(&kept, None, None), "tail_differs");
+    }
+}
+
+fn store(kept: &mut Vec<Kept>, lane: &mut Writer) {
+    let block = lane.block().unwrap();
+    kept.push(Kept::Lane(block.lane.to_string(), true));
+    kept.push(Kept::Block(block.lane.to_string(), 1, block.bytes.to_vec(), block.hash.to_vec()));
+}
+
+#[test]
 fn an_old_newest_checkpoint_is_stale_while_a_server_runs() {
     let log = Log::busy(1);
     let keys = [log.keys.clone()];

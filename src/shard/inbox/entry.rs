@@ -56,6 +56,8 @@ pub(super) struct Entry {
     pub stored: u32,
     /// The instance that holds it in Redis' pending entries list.
     pub holder: InstanceId,
+    /// The instance for which it was claimed last, where the answer was lost: it may hold it by now.
+    pub claimed_for: Option<InstanceId>,
     pub bytes: usize,
     /// Which message it is; nil before this worker has seen it.
     pub message_id: Uuid,
@@ -76,6 +78,17 @@ impl Entry {
         }
         let reason = reason.get(..end).unwrap_or_default().to_owned();
         self.failures.push(Failure { attempt: self.attempts, reason });
+    }
+
+    /// Takes the claim whose answer was lost for carried out: true if there was one.
+    pub(super) fn settle_claim(&mut self) -> bool {
+        match self.claimed_for.take() {
+            Some(instance) => {
+                self.holder = instance;
+                true
+            }
+            None => false,
+        }
     }
 
     pub(super) fn is_in_flight(&self) -> bool {

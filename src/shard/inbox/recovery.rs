@@ -51,6 +51,10 @@ impl Inbox {
         let key = EntryKey { owner: owner.cloned(), entry: line.id };
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.seen = scan;
+            if entry.claimed_for.as_ref() == Some(&holder) {
+                // The claim was carried out.
+                entry.settle_claim();
+            }
             if entry.holder == holder || entry.state == State::Leaving {
                 if !entry.is_in_flight() {
                     // The holder had it on another server since.
@@ -81,7 +85,17 @@ impl Inbox {
         let state = State::Waiting { due_ms, lost: true };
         let (message_id, failures) = (Uuid::nil(), Vec::new());
         let stored = line.deliveries;
-        let entry = Entry { state, attempts, stored, holder, bytes: 0, message_id, failures, seen: scan };
+        let entry = Entry {
+            state,
+            attempts,
+            stored,
+            holder,
+            claimed_for: None,
+            bytes: 0,
+            message_id,
+            failures,
+            seen: scan,
+        };
         let _ = self.entries.insert(key.clone(), entry);
         self.waiting.push(Reverse((due_ms, key)));
     }

@@ -167,6 +167,7 @@ impl Inbox {
                 attempts: 1,
                 stored: 1,
                 holder: instance.clone(),
+                claimed_for: None,
                 bytes,
                 message_id,
                 failures: Vec::new(),
@@ -191,6 +192,7 @@ impl Inbox {
         entry.state = State::InFlight { token: id.token };
         (entry.attempts, entry.stored) = (attempt, attempt);
         entry.holder = instance.clone();
+        entry.claimed_for = None;
         entry.bytes = bytes;
         entry.message_id = message_id;
         entry.seen = seen;
@@ -200,12 +202,14 @@ impl Inbox {
         self.drop_stale_due();
     }
 
-    /// The answer to a claim was lost: Redis may have counted a delivery that nobody got.
+    /// The answer to a claim was lost: Redis may have counted a delivery that nobody got, and given it to another
+    /// holder. The next claim, or the next scan, finds out.
     pub fn claim_unknown(&mut self, claim: &Claim) {
         for wanted in &claim.entries {
             let key = EntryKey::of(&claim.instance, claim.source, wanted.entry);
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.stored = wanted.delivery;
+                entry.claimed_for = Some(claim.instance.clone()).filter(|instance| *instance != entry.holder);
             }
         }
     }
@@ -225,6 +229,8 @@ impl Inbox {
             return;
         };
         match why {
+            // It is the receiver's of an earlier claim whose answer was lost.
+            NotClaimed::Settled if entry.settle_claim() => {}
             NotClaimed::Settled => drop(self.entries.remove(key)),
             NotClaimed::Vanished => self.left(std::slice::from_ref(key)),
             NotClaimed::Refused { retry_at_ms } => {

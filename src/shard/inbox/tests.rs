@@ -323,6 +323,47 @@ fn a_claim_whose_answer_was_lost_was_no_delivery() {
 }
 
 #[test]
+fn a_claim_for_another_instance_whose_answer_was_lost_was_no_delivery() {
+    /// How it comes to be known what Redis did: by the next claim, or by a scan.
+    #[derive(Clone, Copy, PartialEq)]
+    enum By {
+        Claim,
+        Scan,
+    }
+    for (by, carried_out) in [(By::Claim, true), (By::Scan, true), (By::Claim, false), (By::Scan, false)] {
+        let mut inbox = inbox();
+        let lost = open(&mut inbox, 0);
+        deliver(&mut inbox, 0, 1);
+        assert!(inbox.close(lost, RECLAIM_MS).is_some());
+        let _ = open(&mut inbox, 1);
+        let claims = due(&mut inbox, RECLAIM_MS);
+        assert_eq!(claims, [claim(1, 0, 1, 2)]);
+        inbox.claim_unknown(&claims[0]);
+        inbox.mark_unverified();
+        let (holder, deliveries) = if carried_out { (1, 2) } else { (0, 1) };
+        match by {
+            By::Scan => {
+                let scan = inbox.begin_scan();
+                let line = PendingEntry { deliveries, ..line(1, &format!("a-i{holder}"), 0) };
+                inbox.adopt(None, &line, scan, RECLAIM_MS, &config());
+                assert_eq!(inbox.end_scan(None, scan), 0);
+            }
+            By::Claim if carried_out => {
+                assert_eq!(due(&mut inbox, RECLAIM_MS)[0].holder, instance(0));
+                let key = EntryKey { owner: None, entry: id(1).entry };
+                inbox.not_claimed(&key, NotClaimed::Settled);
+            }
+            By::Claim => {}
+        }
+        let again = due(&mut inbox, RECLAIM_MS);
+        assert_eq!((again.len(), &again[0].holder), (1, &instance(holder)));
+        assert_eq!(entries(&again), [(1, 2)]);
+        // The handler's history is not lost with it.
+        assert_eq!(inbox.entries.values().map(|entry| entry.failures.len()).collect::<Vec<_>>(), [1]);
+    }
+}
+
+#[test]
 fn an_instance_that_was_seen_to_leave_has_the_whole_time_to_return() {
     let mut inbox = inbox();
     let _ = open(&mut inbox, 1);
