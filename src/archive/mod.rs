@@ -9,12 +9,13 @@
 //! archived, and so not removed.
 
 mod error;
+mod filling;
 mod index;
 mod pace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,10 +27,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::audit::OperatorEvent;
-use crate::audit::checkpoint::{Checkpoint, CheckpointError, LaneHead};
-use crate::audit::merkle::{Frontier, leaf_hash};
-use crate::audit::segment::{End, Header, SegmentReader, SegmentWriter};
-use crate::audit::{Action, KeyHistory, LaneId, lane, note};
+use crate::audit::segment::Header;
+use crate::audit::{Action, LaneId};
 use crate::clock::Now;
 use crate::config;
 use crate::key_files::KeyFiles;
@@ -37,6 +36,7 @@ use crate::shard::Shards;
 use crate::store::answers::EntryId;
 use crate::store::{Batch, Connection, StoreError, checkpoints, trail};
 pub use error::ArchiveError;
+use filling::{Goal, Segment, put_in_place};
 use index::{Entry, Index, LaneTree};
 use pace::Pace;
 
@@ -48,16 +48,12 @@ const REST_FACTOR: u32 = 20;
 const ARCHIVE_SLACK: u64 = 2;
 /// Records that one command removes: Redis does nothing else meanwhile.
 const TRIM_STEP: u64 = 10_000;
-/// Items of a segment that are read back before the thread may rest.
-const READ_STEP: usize = 64;
 /// Records at which a segment is closed with the next checkpoint.
 const SEGMENT_RECORDS: u64 = 250_000;
 /// Checkpoints at which a segment is closed.
 const SEGMENT_CHECKPOINTS: u64 = 100_000;
 /// Checkpoints in Redis at which they are archived, however few records there are: a day's, and some.
 const MAX_LIVE_CHECKPOINTS: u64 = 100_000;
-/// Checkpoints read in one step.
-const PAGE: usize = 64;
 /// After archiving, Redis holds this share of `max_records`, so that it is not done for a few records.
 const KEPT_SHARE: u64 = 2;
 
@@ -191,13 +187,6 @@ struct Worker {
     pace: Pace,
 }
 
-/// What one segment is to take out of Redis.
-#[derive(Debug, Clone, Copy)]
-struct Goal {
-    records: u64,
-    checkpoints: u64,
-}
-
 impl Worker {
     /// Archives as long as there is too much, and shuts admission where that is of no avail.
     fn look(&mut self) -> Result<(), ArchiveError> {
@@ -282,27 +271,9 @@ impl Worker {
         let name = format!("segment-{number:08}.jsonl");
         let path = archive.dir.join(&name);
         let temporary = archive.dir.join(format!(".{name}.tmp"));
-        let file = create(&temporary)?;
         let header = Header::archive(number, Now::read().unix_us);
-        let writer = SegmentWriter::new(BufWriter::new(file), &header)
-            .map_err(ArchiveError::io("write", &temporary))?;
         let trees = archive.index.lanes.clone();
-        // Those that Redis holds and a segment before this one has a part of.
-        let mut listed: BTreeMap<String, BTreeSet<LaneId>> = BTreeMap::new();
-        for lane in trail::lanes(connection)?.existing.into_iter().filter(|lane| trees.contains_key(lane)) {
-            let _ = listed.entry(lane.boot().to_owned()).or_default().insert(lane);
-        }
-        let mut segment = Segment {
-            connection,
-            writer,
-            path: &temporary,
-            trees,
-            touched: BTreeSet::new(),
-            listed,
-            records: 0,
-            newest: None,
-            pace: &mut self.pace,
-        };
+        let mut segment = Segment::begin(connection, &temporary, &header, trees, &mut self.pace)?;
         segment.fill(&history, goal)?;
         let Segment { writer, trees, touched, records, newest, .. } = segment;
         let Some(newest) = newest else {
@@ -310,14 +281,7 @@ impl Worker {
                 .map(|()| false)
                 .map_err(ArchiveError::io("remove", &temporary));
         };
-        let failed = |action| ArchiveError::io(action, &temporary);
-        let (out, end) = writer.finish().map_err(failed("write"))?;
-        let file = out.into_inner().map_err(|error| failed("write")(error.into_error()))?;
-        file.sync_all().map_err(failed("sync"))?;
-        read_back(&temporary, &end, &mut self.pace)?;
-        std::fs::rename(&temporary, &path).map_err(ArchiveError::io("write", &path))?;
-        let folder = File::open(&archive.dir).and_then(|folder| folder.sync_all());
-        folder.map_err(ArchiveError::io("sync", &archive.dir))?;
+        let end = put_in_place(writer, &temporary, &path, &mut self.pace)?;
         let lanes = touched.iter().filter_map(|lane| Some(LaneTree::of(lane, trees.get(lane)?))).collect();
         archive.index.append(&Entry {
             number,
@@ -340,166 +304,7 @@ impl Worker {
     }
 }
 
-/// A segment that is being written.
-struct Segment<'a> {
-    connection: &'a mut Connection,
-    writer: SegmentWriter<BufWriter<File>>,
-    path: &'a Path,
-    /// How far each lane is archived, this segment included.
-    trees: BTreeMap<LaneId, Frontier>,
-    /// The lanes that this segment holds records of.
-    touched: BTreeSet<LaneId>,
-    /// A server's own lanes in its checkpoint before, by the server's run.
-    listed: BTreeMap<String, BTreeSet<LaneId>>,
-    records: u64,
-    /// The newest checkpoint in it.
-    newest: Option<EntryId>,
-    pace: &'a mut Pace,
-}
-
-impl Segment<'_> {
-    /// Takes checkpoint after checkpoint, each behind what it covers, until the goal is reached. The
-    /// newest checkpoint of all stays in Redis.
-    fn fill(&mut self, history: &KeyHistory, goal: Goal) -> Result<(), ArchiveError> {
-        let mut taken = 0;
-        loop {
-            let page = checkpoints::after(self.connection, self.newest, PAGE + 1)?;
-            let Some((_, takable)) = page.split_last() else {
-                return Ok(());
-            };
-            if takable.is_empty() {
-                return Ok(());
-            }
-            for (id, note) in takable {
-                if self.records >= goal.records && taken >= goal.checkpoints {
-                    return Ok(());
-                }
-                let checkpoint =
-                    open(note, history).map_err(|source| ArchiveError::Checkpoint { id: *id, source })?;
-                self.cover(&checkpoint)?;
-                self.writer.checkpoint(note).map_err(ArchiveError::io("write", self.path))?;
-                self.newest = Some(*id);
-                taken += 1;
-            }
-        }
-    }
-
-    fn cover(&mut self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
-        let boot = checkpoint.boot.simple().to_string();
-        let listed: BTreeSet<LaneId> = checkpoint
-            .lanes
-            .iter()
-            .map(|head| &head.lane)
-            .filter(|lane| lane.boot() == boot)
-            .cloned()
-            .collect();
-        for LaneHead { lane, head } in &checkpoint.lanes {
-            self.blocks(lane, Some(head.seq))?;
-            let tree = self.trees.get(lane);
-            // A lane may be archived beyond this head already, where the checkpoint was brought late.
-            if tree.is_none_or(|tree| tree.size() == head.seq && tree.root() != head.hash) && head.seq > 0 {
-                return Err(ArchiveError::Damaged { lane: lane.clone(), seq: head.seq });
-            }
-        }
-        // A lane that no checkpoint lists any more may hold one block more than it was known to: the one whose
-        // commit had an unknown outcome. Its successor's first record says so.
-        let before = self.listed.insert(boot, listed.clone()).unwrap_or_default();
-        for gone in before.difference(&listed) {
-            self.blocks(gone, None)?;
-        }
-        Ok(())
-    }
-
-    /// Writes a lane's next blocks up to a record, or to its end.
-    fn blocks(&mut self, lane: &LaneId, up_to: Option<u64>) -> Result<(), ArchiveError> {
-        let mut tree = self.trees.get(lane).cloned().unwrap_or_default();
-        let failed = |seq| ArchiveError::Damaged { lane: lane.clone(), seq };
-        while up_to.is_none_or(|up_to| tree.size() < up_to) {
-            let blocks = trail::blocks(self.connection, lane, tree.size())?;
-            if blocks.is_empty() {
-                break;
-            }
-            if self.touched.insert(lane.clone()) {
-                let registered = trail::registration(self.connection, lane)?;
-                self.writer
-                    .lane(lane, registered.as_deref(), &tree)
-                    .map_err(ArchiveError::io("write", self.path))?;
-            }
-            for block in blocks {
-                if up_to.is_some_and(|up_to| tree.size() >= up_to) {
-                    break;
-                }
-                let seq = tree.size() + 1;
-                let parts = lane::split_block(&block.bytes).filter(|parts| !parts.is_empty());
-                let parts = parts.filter(|_| block.first_seq == seq).ok_or_else(|| failed(seq))?;
-                for part in &parts {
-                    tree.push(leaf_hash(part));
-                }
-                if tree.root().as_slice() != block.hash {
-                    return Err(failed(seq));
-                }
-                self.writer
-                    .block(lane, block.first_seq, &block.bytes, &block.hash)
-                    .map_err(ArchiveError::io("write", self.path))?;
-                self.records += parts.len() as u64;
-            }
-            self.pace.step();
-        }
-        if let Some(up_to) = up_to
-            && tree.size() < up_to
-        {
-            return Err(failed(tree.size() + 1));
-        }
-        let _ = self.trees.insert(lane.clone(), tree);
-        Ok(())
-    }
-}
-
-/// A checkpoint of this log must be signed. One of another server with a log of its own is taken at its word:
-/// its key is not known here, whoever verifies the archive needs it.
-fn open(note: &str, history: &KeyHistory) -> Result<Checkpoint, CheckpointError> {
-    let checkpoint = Checkpoint::parse(note::text_of(note)?)?;
-    if checkpoint.origin == history.origin() {
-        return Checkpoint::open(note, history).map(|(checkpoint, _)| checkpoint);
-    }
-    Ok(checkpoint)
-}
-
 fn live_records(connection: &mut Connection) -> Result<u64, StoreError> {
     let lanes = trail::lanes(connection)?.existing;
     trail::live_records(connection, &lanes)
-}
-
-fn create(path: &Path) -> Result<File, ArchiveError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(ArchiveError::io("remove", path)(error));
-        }
-        _ => {}
-    }
-    // Read-only from the start: nobody opens it to write a second time.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o400)
-        .open(path)
-        .map_err(ArchiveError::io("write", path))
-}
-
-/// The file must be whole, and the one that was written, before anything is removed for it.
-fn read_back(path: &Path, end: &End, pace: &mut Pace) -> Result<(), ArchiveError> {
-    let wrong = |source| ArchiveError::ReadBack { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(ArchiveError::io("read", path))?;
-    let mut reader = SegmentReader::new(BufReader::new(file)).map_err(wrong)?;
-    let mut read = 0_usize;
-    while reader.next_item().map_err(wrong)?.is_some() {
-        read += 1;
-        if read.is_multiple_of(READ_STEP) {
-            pace.step();
-        }
-    }
-    if reader.end() == Some(end) {
-        return Ok(());
-    }
-    Err(ArchiveError::io("read back", path)(io::Error::from(io::ErrorKind::InvalidData)))
 }

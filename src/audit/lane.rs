@@ -282,8 +282,7 @@ impl Lane {
     pub fn closing_note(&self) -> String {
         let before = self.opening.as_ref().filter(|_| self.assured.seq == 0).map(|opening| &*opening.before);
         let earlier = before.into_iter().flat_map(|before| before.split(STATED_BREAK)).take(MAX_STATED - 1);
-        let notes: Vec<String> =
-            std::iter::once(self.own_note()).chain(earlier.map(str::to_owned)).collect();
+        let notes: Vec<String> = std::iter::once(self.own_note()).chain(earlier.map(str::to_owned)).collect();
         notes.join(STATED_BREAK)
     }
 

@@ -367,13 +367,7 @@ impl<R: BufRead> SegmentReader<R> {
                 root: None,
                 note: None,
             } => {
-                let nodes = nodes
-                    .iter()
-                    .take(MAX_NODES + 1)
-                    .map(|node| Hash::try_from(decode(node, number)?).map_err(|_| bad_hash(number)))
-                    .collect::<Result<Vec<Hash>, SegmentError>>()?;
-                let before = Frontier::from_parts(size, nodes)
-                    .ok_or_else(|| expected(number, "as many nodes as a tree of that size has"))?;
+                let before = frontier(size, &nodes, number)?;
                 Ok(Some(Item::Lane { lane, registered, before }))
             }
             Line {
@@ -386,21 +380,10 @@ impl<R: BufRead> SegmentReader<R> {
                 root: Some(root),
                 note: None,
             } => {
-                self.block.clear();
-                for record in &records {
-                    push_record(&mut self.block, record, number)?;
-                }
                 self.records += records.len() as u64;
-                self.root.clear();
-                BASE64
-                    .decode_vec(root.as_bytes(), &mut self.root)
-                    .map_err(|error| expected(number, format!("base64 ({error})")))?;
-                Ok(Some(Item::Block {
-                    lane,
-                    first,
-                    bytes: Cow::Borrowed(&self.block),
-                    root: Cow::Borrowed(&self.root),
-                }))
+                read_block(&mut self.block, &mut self.root, &records, &root, number)?;
+                let (bytes, root) = (Cow::Borrowed(&*self.block), Cow::Borrowed(&*self.root));
+                Ok(Some(Item::Block { lane, first, bytes, root }))
             }
             Line {
                 lane: None,
@@ -446,6 +429,33 @@ impl<R: BufRead> SegmentReader<R> {
         self.ended = Some(end);
         Ok(())
     }
+}
+
+/// A lane's tree before its first block in the file.
+fn frontier(size: u64, nodes: &[Cow<'_, str>], line: u64) -> Result<Frontier, SegmentError> {
+    let nodes = nodes
+        .iter()
+        .take(MAX_NODES + 1)
+        .map(|node| Hash::try_from(decode(node, line)?).map_err(|_| bad_hash(line)))
+        .collect::<Result<Vec<Hash>, SegmentError>>()?;
+    Frontier::from_parts(size, nodes)
+        .ok_or_else(|| expected(line, "as many nodes as a tree of that size has"))
+}
+
+/// A block's records and its root, into buffers that are kept.
+fn read_block(
+    block: &mut Vec<u8>,
+    root: &mut Vec<u8>,
+    records: &[&str],
+    root_text: &str,
+    line: u64,
+) -> Result<(), SegmentError> {
+    block.clear();
+    for record in records {
+        push_record(block, record, line)?;
+    }
+    root.clear();
+    BASE64.decode_vec(root_text.as_bytes(), root).map_err(|error| expected(line, format!("base64 ({error})")))
 }
 
 fn push_record(block: &mut Vec<u8>, text: &str, line: u64) -> Result<(), SegmentError> {

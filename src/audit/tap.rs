@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// A block that is committed.
 #[derive(Debug)]
-pub struct Committed {
+pub struct CommittedBlock {
     /// Its lane.
     pub lane: LaneId,
     /// Sequence of its first record.
@@ -26,14 +26,14 @@ pub struct Committed {
 /// The workers' side.
 #[derive(Debug)]
 pub struct Tap {
-    blocks: Sender<Committed>,
+    blocks: Sender<CommittedBlock>,
     waiting_bytes: AtomicUsize,
     missed: AtomicBool,
 }
 
 impl Tap {
     /// A tap and what runs out of it.
-    pub fn new() -> (Self, Receiver<Committed>) {
+    pub fn new() -> (Self, Receiver<CommittedBlock>) {
         let (blocks, feed) = crossbeam_channel::bounded(MAX_BLOCKS);
         (Self { blocks, waiting_bytes: AtomicUsize::new(0), missed: AtomicBool::new(false) }, feed)
     }
@@ -41,7 +41,7 @@ impl Tap {
     /// Hands a block over, or notes that it was not. Hot path: one copy of its bytes.
     pub fn offer(&self, lane: &LaneId, first_seq: u64, bytes: &[u8]) {
         let before = self.waiting_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
-        let block = || Committed { lane: lane.clone(), first_seq, bytes: bytes.to_vec() };
+        let block = || CommittedBlock { lane: lane.clone(), first_seq, bytes: bytes.to_vec() };
         if before + bytes.len() > MAX_BYTES || self.blocks.try_send(block()).is_err() {
             let _ = self.waiting_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
             self.missed.store(true, Ordering::Relaxed);
@@ -49,7 +49,7 @@ impl Tap {
     }
 
     /// Accounts for a block that was taken.
-    pub fn taken(&self, block: &Committed) {
+    pub fn taken(&self, block: &CommittedBlock) {
         let _ = self.waiting_bytes.fetch_sub(block.bytes.len(), Ordering::Relaxed);
     }
 

@@ -15,7 +15,7 @@ mod lane;
 mod report;
 mod seals;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 
 use uuid::Uuid;
@@ -32,7 +32,7 @@ pub use custody::Standing;
 pub use damage::{Damage, DamageKind, Damages, MAX_DAMAGES, Place, Plain, Stream};
 pub use report::Report;
 
-use custody::Custody;
+use custody::{Custody, Missing};
 use lane::{LaneState, REMEMBERED_ROOTS};
 use seals::{Opened, Seals};
 
@@ -96,6 +96,7 @@ pub struct Verifier<'a> {
     records: u64,
     decisions: [u64; DECISIONS],
     older: u64,
+    vanished: u64,
 }
 
 /// One anchor, read side by side with the trail.
@@ -132,6 +133,7 @@ impl<'a> Verifier<'a> {
             records: 0,
             decisions: [0; DECISIONS],
             older: 0,
+            vanished: 0,
         }
     }
 
@@ -389,6 +391,22 @@ impl<'a> Verifier<'a> {
         self.damages.add(place, DamageKind::NotRecorded { message });
     }
 
+    /// Messages that must be in an inbox, as far as the trail was read.
+    pub fn waiting(&self) -> HashSet<Uuid> {
+        self.custody.waiting_ids()
+    }
+
+    /// Such a message is in no inbox.
+    pub fn missing(&mut self, message: Uuid) {
+        match self.custody.missing(message) {
+            None => {}
+            Some(Missing::OnRecord) => self.vanished += 1,
+            Some(Missing::Unrecorded { agent }) => {
+                self.damages.add(Place::Message { message }, DamageKind::MessageMissing { agent });
+            }
+        }
+    }
+
     /// Messages that wait in Redis and are of before the trail.
     pub fn add_older(&mut self, count: u64) {
         self.older += count;
@@ -492,6 +510,7 @@ impl<'a> Verifier<'a> {
             accepted: self.custody.accepted,
             done: self.custody.done,
             waiting: self.custody.waiting(),
+            vanished: self.vanished,
             older: self.older + older,
             not_shown,
             further_damages: self.damages.further(),

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
 use crate::ids::AgentId;
 use crate::policy::replay::Recorded;
-use crate::policy::{Breaker, Circuit, Policy};
+use crate::policy::{Breaker, Circuit, Policy, Verdict};
 use crate::refusal::Refusal;
 
 /// What was sent in the longest window before `--from` counts, too, in microseconds.
@@ -154,57 +154,18 @@ impl<'a> Replayer<'a> {
     }
 
     fn decide(&mut self, record: &View<'_>, now: Now) -> Judgement {
-        let refused = |refusal: Refusal, decision| Judgement {
-            decision,
-            rule: String::new(),
-            why: refusal.detail.to_owned(),
-            content_unknown: false,
-        };
         let sender = AgentId::parse(record.agent).filter(|id| self.config.agents.contains_key(id));
         let Some(sender) = sender else {
             return refused(Refusal::AGENT_NOT_ALLOWLISTED, Decision::Unauthenticated);
         };
-        if record.decision == Decision::Unauthenticated
-            && record.reason != Refusal::AGENT_NOT_ALLOWLISTED.detail
+        if let Some(judged) = self.decided_before(record) {
+            return judged;
+        }
+        if record.action == Action::Reply && record.correlation_id.is_some_and(|id| self.unasked.contains(id))
         {
-            return as_recorded(record, "certificates and sessions are not part of a configuration");
+            return refused(Refusal::UNKNOWN_CORRELATION_ID, Decision::Refused);
         }
-        if record.rule == REPETITION_RULE {
-            return as_recorded(record, "a repetition gets the answer of the first");
-        }
-        let too_large = record.reason == Refusal::MESSAGE_TOO_LARGE.detail;
-        let behind_the_pipeline = [Refusal::QUEUE_FULL.detail, Refusal::TARGET_OFFLINE.detail];
-        if record.decision == Decision::Refused && !too_large && !behind_the_pipeline.contains(&record.reason)
-        {
-            return as_recorded(
-                record,
-                "the form of a request and its session are not part of a configuration",
-            );
-        }
-        if record.payload_len as usize > self.config.limits.max_message_bytes {
-            return refused(Refusal::MESSAGE_TOO_LARGE, Decision::Refused);
-        }
-        if record.message_type.len() > MAX_MESSAGE_TYPE_BYTES {
-            return refused(Refusal::INVALID_MESSAGE_TYPE, Decision::Refused);
-        }
-        let found = findings(record);
-        let recorded = Recorded { sender: &sender, target: record.target, found: &found, rule: record.rule };
-        let verdict = if record.action == Action::Reply {
-            if record.correlation_id.is_some_and(|id| self.unasked.contains(id)) {
-                return refused(Refusal::UNKNOWN_CORRELATION_ID, Decision::Refused);
-            }
-            self.policy.replay_reply(recorded)
-        } else {
-            let breaker = self.breakers.get_mut(record.target);
-            let verdict = self.policy.replay(recorded, breaker.as_deref(), now);
-            if let (Some(config), Some(breaker), true) =
-                (self.policy.breaker(), breaker, passes(verdict.decision))
-                && breaker.circuit(config, now.mono_ms) == Circuit::HalfOpen
-            {
-                breaker.admitted(config, now.mono_ms);
-            }
-            verdict
-        };
+        let verdict = self.verdict(&sender, record, now);
         if passes(verdict.decision)
             && record.decision == Decision::Refused
             && record.reason != Refusal::MESSAGE_TOO_LARGE.detail
@@ -225,6 +186,52 @@ impl<'a> Replayer<'a> {
             content_unknown: unsearched,
         }
     }
+
+    /// What is decided before the policy is asked.
+    fn decided_before(&self, record: &View<'_>) -> Option<Judgement> {
+        if record.decision == Decision::Unauthenticated
+            && record.reason != Refusal::AGENT_NOT_ALLOWLISTED.detail
+        {
+            return Some(as_recorded(record, "certificates and sessions are not part of a configuration"));
+        }
+        if record.rule == REPETITION_RULE {
+            return Some(as_recorded(record, "a repetition gets the answer of the first"));
+        }
+        let too_large = record.reason == Refusal::MESSAGE_TOO_LARGE.detail;
+        let behind_the_pipeline = [Refusal::QUEUE_FULL.detail, Refusal::TARGET_OFFLINE.detail];
+        if record.decision == Decision::Refused && !too_large && !behind_the_pipeline.contains(&record.reason)
+        {
+            let why = "the form of a request and its session are not part of a configuration";
+            return Some(as_recorded(record, why));
+        }
+        if record.payload_len as usize > self.config.limits.max_message_bytes {
+            return Some(refused(Refusal::MESSAGE_TOO_LARGE, Decision::Refused));
+        }
+        let long_type = record.message_type.len() > MAX_MESSAGE_TYPE_BYTES;
+        long_type.then(|| refused(Refusal::INVALID_MESSAGE_TYPE, Decision::Refused))
+    }
+
+    /// What the policy says.
+    fn verdict(&mut self, sender: &AgentId, record: &View<'_>, now: Now) -> Verdict {
+        let found = findings(record);
+        let recorded = Recorded { sender, target: record.target, found: &found, rule: record.rule };
+        if record.action == Action::Reply {
+            return self.policy.replay_reply(recorded);
+        }
+        let breaker = self.breakers.get_mut(record.target);
+        let verdict = self.policy.replay(recorded, breaker.as_deref(), now);
+        if let (Some(config), Some(breaker), true) =
+            (self.policy.breaker(), breaker, passes(verdict.decision))
+            && breaker.circuit(config, now.mono_ms) == Circuit::HalfOpen
+        {
+            breaker.admitted(config, now.mono_ms);
+        }
+        verdict
+    }
+}
+
+fn refused(refusal: Refusal, decision: Decision) -> Judgement {
+    Judgement { decision, rule: String::new(), why: refusal.detail.to_owned(), content_unknown: false }
 }
 
 /// What a configuration does not decide stays as it was.

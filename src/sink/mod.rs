@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use crate::audit::json::record_json;
 use crate::audit::lane::split_block;
 use crate::audit::record::View;
-use crate::audit::tap::Committed;
+use crate::audit::tap::CommittedBlock;
 use crate::audit::{Board, LaneId, Tap};
 use crate::config;
 use crate::shard::desk::shared::Shared;
@@ -151,7 +151,7 @@ struct Copier {
 }
 
 impl Copier {
-    fn run(&mut self, feed: &Receiver<Committed>, stopped: &Receiver<()>, tap: &Tap, board: &Board) {
+    fn run(&mut self, feed: &Receiver<CommittedBlock>, stopped: &Receiver<()>, tap: &Tap, board: &Board) {
         loop {
             let stopping = stopped.try_recv().is_ok();
             let wait = if stopping { Duration::ZERO } else { LOOK };
@@ -181,7 +181,7 @@ impl Copier {
     }
 
     /// A block from a worker. What is missing before it is read back first.
-    fn take(&mut self, block: &Committed) -> Result<(), SinkError> {
+    fn take(&mut self, block: &CommittedBlock) -> Result<(), SinkError> {
         let next = *self.next.entry(block.lane.clone()).or_insert(1);
         if block.first_seq > next {
             return self.read_back(&block.lane);

@@ -22,41 +22,41 @@ const SENTINEL_PATIENCE: Duration = Duration::from_millis(500);
 /// Where Redis is. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    settings: Arc<Settings>,
+    address: Arc<Address>,
     timeout: Duration,
 }
 
-struct Settings {
+struct Address {
     url: String,
     tls: RedisTls,
     sentinel: Option<Sentinel>,
 }
 
-impl std::fmt::Debug for Settings {
+impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL may hold a password.
-        f.debug_struct("Settings").field("sentinel", &self.sentinel).finish_non_exhaustive()
+        f.debug_struct("Address").field("sentinel", &self.sentinel).finish_non_exhaustive()
     }
 }
 
 impl Endpoint {
     /// The configured Redis.
     pub fn new(config: &config::Redis) -> Self {
-        let settings =
-            Settings { url: config.url.clone(), tls: config.tls.clone(), sentinel: config.sentinel.clone() };
-        Self { settings: Arc::new(settings), timeout: Duration::from_millis(config.timeout_ms) }
+        let address =
+            Address { url: config.url.clone(), tls: config.tls.clone(), sentinel: config.sentinel.clone() };
+        Self { address: Arc::new(address), timeout: Duration::from_millis(config.timeout_ms) }
     }
 
     /// A Redis at an address, without anything of a configuration: for tools.
     pub fn at(url: &str, timeout: Duration) -> Self {
-        let settings = Settings { url: url.to_owned(), tls: RedisTls::default(), sentinel: None };
-        Self { settings: Arc::new(settings), timeout }
+        let address = Address { url: url.to_owned(), tls: RedisTls::default(), sentinel: None };
+        Self { address: Arc::new(address), timeout }
     }
 
     /// The same, where no step takes longer than `timeout`.
     #[must_use]
     pub fn within(&self, timeout: Duration) -> Self {
-        Self { settings: self.settings.clone(), timeout: self.timeout.min(timeout) }
+        Self { address: self.address.clone(), timeout: self.timeout.min(timeout) }
     }
 
     /// How long one round trip may take.
@@ -68,7 +68,7 @@ impl Endpoint {
     pub fn open(&self) -> Result<Connection, StoreError> {
         let client = self.client()?;
         let mut connection = Connection::open(&client, self.timeout)?;
-        if self.settings.sentinel.is_some() {
+        if self.address.sentinel.is_some() {
             // What a Sentinel knows may be old.
             check_role(&mut connection, client.get_connection_info().addr())?;
         }
@@ -77,9 +77,9 @@ impl Endpoint {
 
     /// A client of where Redis is now; connects to nothing but Sentinels.
     pub(super) fn client(&self) -> Result<Client, StoreError> {
-        let settings = &self.settings;
-        let info = settings.url.as_str().into_connection_info().map_err(StoreError::Unreachable)?;
-        let Some(sentinel) = &settings.sentinel else {
+        let address = &self.address;
+        let info = address.url.as_str().into_connection_info().map_err(StoreError::Unreachable)?;
+        let Some(sentinel) = &address.sentinel else {
             return self.client_of(info);
         };
         let mut last = None;
@@ -101,7 +101,7 @@ impl Endpoint {
     }
 
     fn client_of(&self, info: ConnectionInfo) -> Result<Client, StoreError> {
-        let RedisTls { ca, cert, key } = &self.settings.tls;
+        let RedisTls { ca, cert, key } = &self.address.tls;
         if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
             return Client::open(info).map_err(StoreError::Unreachable);
         }

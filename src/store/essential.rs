@@ -48,7 +48,10 @@ while at <= #text do
     at = at + length + 2
   end
   local done, answer = pcall(run, words)
-  if not done and type(answer) ~= 'table' then answer = {err = 'ERR ' .. tostring(answer)} end
+  if not done and type(answer) ~= 'table' then
+    local text = tostring(answer)
+    answer = {err = string.find(text, '^%u+ ') and text or 'ERR ' .. text}
+  end
   answers[#answers + 1] = answer or false
 end
 return answers

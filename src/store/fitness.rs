@@ -107,14 +107,14 @@ pub fn look_at_memory(batch: &mut Batch) -> usize {
 
 /// Reads that answer; `None` where Redis does not say.
 pub fn memory(answer: &Value) -> Option<Memory> {
-    Facts::parse(text(answer)?).memory()
+    Info::parse(text(answer)?).memory()
 }
 
 /// What Redis says of itself.
 #[derive(Debug, Default)]
-struct Facts(HashMap<String, String>);
+struct Info(HashMap<String, String>);
 
-impl Facts {
+impl Info {
     fn parse(info: &str) -> Self {
         let pairs = info.lines().filter_map(|line| line.trim_end().split_once(':'));
         Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
@@ -145,8 +145,8 @@ impl Facts {
 
 /// Looks at Redis once, at start.
 pub fn check(connection: &mut Connection, durability: Durability) -> Result<(), StoreError> {
-    let facts = facts(connection)?;
-    match (facts.number("maxmemory"), facts.of("maxmemory_policy")) {
+    let info = info(connection)?;
+    match (info.number("maxmemory"), info.of("maxmemory_policy")) {
         (Some(0), _) | (Some(_), NOEVICTION) => {}
         (Some(_), policy) if !policy.is_empty() => {
             return Err(StoreError::Unfit(format!(
@@ -159,15 +159,15 @@ pub fn check(connection: &mut Connection, durability: Durability) -> Result<(), 
         ),
     }
     if let Durability::Replicated { replicas, .. } = durability {
-        let connected = facts.number("connected_slaves").unwrap_or(0);
-        if facts.of("role") != "master" || connected < u64::from(replicas) {
+        let connected = info.number("connected_slaves").unwrap_or(0);
+        if info.of("role") != "master" || connected < u64::from(replicas) {
             return Err(StoreError::Unfit(format!(
                 "durability `replicated` asks for {replicas} replicas, and this Redis ({}) has {connected}",
-                facts.of("role")
+                info.of("role")
             )));
         }
     }
-    assurance_of(connection, &facts, durability).map(drop)
+    assurance_of(connection, &info, durability).map(drop)
 }
 
 /// How commits over this connection are waited for: every connection may lead to another Redis.
@@ -175,19 +175,19 @@ pub fn assurance(connection: &mut Connection, durability: Durability) -> Result<
     match durability {
         Durability::Accepted => Ok(Assurance::Answered),
         Durability::Fsynced { .. } | Durability::Replicated { .. } => {
-            let facts = facts(connection)?;
-            assurance_of(connection, &facts, durability)
+            let info = info(connection)?;
+            assurance_of(connection, &info, durability)
         }
     }
 }
 
 fn assurance_of(
     connection: &mut Connection,
-    facts: &Facts,
+    info: &Info,
     durability: Durability,
 ) -> Result<Assurance, StoreError> {
-    let has_waitaof = facts.version() >= WAITAOF_SINCE;
-    let has_aof = facts.of("aof_enabled") == "1";
+    let has_waitaof = info.version() >= WAITAOF_SINCE;
+    let has_aof = info.of("aof_enabled") == "1";
     match durability {
         Durability::Accepted => Ok(Assurance::Answered),
         Durability::Replicated { replicas, timeout_ms } => {
@@ -208,7 +208,7 @@ fn assurance_of(
                 Err(StoreError::Unfit(format!(
                     "durability `fsynced`: Redis {} has no WAITAOF; set `appendfsync always` and \
                      `no-appendfsync-on-rewrite no`, or use Redis {}.{} or later",
-                    facts.of("redis_version"),
+                    info.of("redis_version"),
                     WAITAOF_SINCE.0,
                     WAITAOF_SINCE.1
                 )))
@@ -217,12 +217,12 @@ fn assurance_of(
     }
 }
 
-fn facts(connection: &mut Connection) -> Result<Facts, StoreError> {
+fn info(connection: &mut Connection) -> Result<Info, StoreError> {
     let mut batch = Batch::new();
     let _ = batch.command("INFO");
     let answer = connection.run(&mut batch)?.pop().unwrap_or_default();
     // Where INFO is not allowed nothing is known.
-    Ok(text(&answer).map(Facts::parse).unwrap_or_default())
+    Ok(text(&answer).map(Info::parse).unwrap_or_default())
 }
 
 /// A setting; `None` where Redis does not show it.
@@ -252,8 +252,8 @@ mod tests {
         let read = |info: &str| memory(&Value::BulkString(info.as_bytes().to_vec()));
         assert_eq!(read(info), Some(Memory { used: 900, max: 5000 }));
         assert_eq!(read(""), None);
-        assert_eq!(Facts::parse("redis_version:7.0.15\r\n").version(), (7, 0));
-        assert!(Facts::parse("redis_version:7.2\n").version() >= WAITAOF_SINCE);
+        assert_eq!(Info::parse("redis_version:7.0.15\r\n").version(), (7, 0));
+        assert!(Info::parse("redis_version:7.2\n").version() >= WAITAOF_SINCE);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::endpoint::Endpoint;
 use super::fitness::{self, Memory};
 use super::keys;
 use super::news::News;
-use super::pipeline::Asked;
+use super::pipeline::{Answers, Asked, Executed, Multi};
 use crate::ids::ServerId;
 
 /// How long a server is believed to live without renewing its lease.
@@ -207,42 +207,56 @@ impl Membership {
 
     /// Renews the lease, looks at the others, fences those that are gone: whether any came, and who went.
     fn renew(&mut self) -> Result<(bool, Vec<ServerId>), StoreError> {
-        // A struct of plain fields always serializes.
-        let value = serde_json::to_string(&self.own).unwrap_or_default();
-        let lease_ms = LEASE.as_millis().to_string();
         let mut batch = Batch::new();
-        let _ = batch.command("SET");
-        let _ = batch.arg(keys::fence(&self.id)).arg(keys::FENCE_OPEN).arg("NX");
-        let _ = batch.command("GET");
+        let fence_asked = batch.ask("GET", fence);
         let _ = batch.arg(keys::fence(&self.id));
+        // Redis takes it whatever its memory: a lease that stands is renewed.
+        let stands = batch.ask("PEXPIRE", |answer| answers::int(&answer) == Some(1));
+        let _ = batch.arg(keys::server_lease(&self.id)).arg(LEASE.as_millis() as u64);
         let memory_at = fitness::look_at_memory(&mut batch);
-        let answers = self.connection.run(&mut batch)?;
-        self.memory = answers.get(memory_at).and_then(fitness::memory);
-        if answers.get(1).and_then(text) == Some(keys::FENCED) {
+        let mut answers = Answers::new(self.connection.run(&mut batch)?);
+        self.memory = answers.at(memory_at..memory_at + 1).first().and_then(fitness::memory);
+        if answers.take(fence_asked) == Fence::Fenced {
             // Its workers see it too, and end the process.
             return Ok((false, Vec::new()));
         }
-        let _ = batch.command("SET");
-        let _ = batch.arg(keys::server_lease(&self.id)).arg(keys::FENCE_OPEN).arg("PX").arg(&lease_ms);
-        // A Redis without room refuses the SET; a lease that stands can still be renewed.
-        let _ = batch.command("PEXPIRE");
-        let _ = batch.arg(keys::server_lease(&self.id)).arg(&lease_ms);
-        let _ = batch.command("HSET");
-        let _ = batch.arg(keys::SERVERS).arg(self.id.as_str()).arg(value);
-        let _ = batch.command("HGETALL");
-        let _ = batch.arg(keys::SERVERS);
-        let mut answers = self.connection.run(&mut batch)?;
-        let listed = answers.pop().unwrap_or_default();
-        if let Some(code) = answers::error_code(&listed) {
-            // Nobody is gone because Redis does not say who is there.
-            return Err(StoreError::Unexpected { command: "HGETALL mas.servers", answer: code.to_owned() });
+        let stands = answers.take(stands);
+        // A struct of plain fields always serializes.
+        let value = serde_json::to_string(&self.own).unwrap_or_default();
+        let id = self.id.clone();
+        let entered = self.carry_out(&|multi| {
+            let _ = multi.effect("SET").arg(keys::fence(&id)).arg(keys::FENCE_OPEN).arg("NX");
+            let _ = multi.effect("SET").arg(keys::server_lease(&id)).arg(keys::FENCE_OPEN);
+            let _ = multi.args().arg("PX").arg(LEASE.as_millis() as u64);
+            let _ = multi.effect("HSET").arg(keys::SERVERS).arg(id.as_str()).arg(&value);
+        })?;
+        if !entered && !stands {
+            return Err(StoreError::Unexpected {
+                command: "the entry of this server's lease",
+                answer: "a refusal: it has no room".to_owned(),
+            });
         }
-        let listed = answers::pairs(listed).unwrap_or_default();
-        let others: Vec<(ServerId, Option<Holder>)> = listed
+        let others = self.others_listed()?;
+        self.look_at(others)
+    }
+
+    /// The other servers in the registry.
+    fn others_listed(&mut self) -> Result<Vec<(ServerId, Option<Holder>)>, StoreError> {
+        // A refusal is an error: nobody is gone because Redis does not say who is there.
+        let listed = answers::pairs(self.connection.command("HGETALL", &[keys::SERVERS])?);
+        Ok(listed
+            .unwrap_or_default()
             .into_iter()
             .filter_map(|(id, value)| Some((ServerId::parse(&id)?, serde_json::from_str(&value).ok())))
             .filter(|(id, _)| *id != self.id)
-            .collect();
+            .collect())
+    }
+
+    /// Fences those that are gone: whether any came, and who went.
+    fn look_at(
+        &mut self,
+        others: Vec<(ServerId, Option<Holder>)>,
+    ) -> Result<(bool, Vec<ServerId>), StoreError> {
         let mut alive = BTreeSet::new();
         for (id, holder) in others {
             let leased = self.connection.command("EXISTS", &[&keys::server_lease(&id)])?;
@@ -273,21 +287,39 @@ impl Membership {
     /// Declares another server void.
     fn fence(&mut self, id: &ServerId) -> Result<(), StoreError> {
         log::warn!("server {id} is gone: what it served goes on here");
-        let mut batch = Batch::new();
-        let _ = batch.command("MULTI");
-        let _ = batch.command("SET");
-        set_fenced(&mut batch, id);
-        let _ = batch.command("DEL");
-        let _ = batch.arg(keys::server_lease(id));
-        let _ = batch.command("HDEL");
-        let _ = batch.arg(keys::SERVERS).arg(id.as_str());
-        let _ = batch.command("EXEC");
-        match self.connection.run(&mut batch)?.pop() {
-            Some(Value::Array(_)) => Ok(()),
-            other => {
-                Err(StoreError::Unexpected { command: "fencing a server", answer: format!("{other:?}") })
+        let fenced = self.carry_out(&|multi| {
+            set_fenced(multi.effect("SET"), id);
+            let _ = multi.effect("DEL").arg(keys::server_lease(id));
+            let _ = multi.effect("HDEL").arg(keys::SERVERS).arg(id.as_str());
+        })?;
+        if fenced {
+            return Ok(());
+        }
+        Err(StoreError::Unexpected { command: "fencing a server", answer: "a refusal".to_owned() })
+    }
+
+    /// Carries commands out as a whole, also where Redis' memory is full: whether it did.
+    fn carry_out(&mut self, write: &dyn Fn(&mut Multi<'_>)) -> Result<bool, StoreError> {
+        for essential in [false, true] {
+            let mut batch = Batch::new();
+            let mut multi = match essential {
+                false => Multi::begin(&mut batch),
+                true => Multi::begin_essential(&mut batch),
+            };
+            write(&mut multi);
+            let exec = multi.exec(&self.id, &[]);
+            let mut answers = Answers::new(self.connection.run(&mut batch)?);
+            if let Executed::Done(effects) = answers.executed(exec) {
+                return match effects.refused(&(0..effects.len())) {
+                    None => Ok(true),
+                    Some(code) => Err(StoreError::Unexpected {
+                        command: "the registry of servers",
+                        answer: code.to_owned(),
+                    }),
+                };
             }
         }
+        Ok(false)
     }
 
     fn leave(&mut self) -> Result<(), StoreError> {

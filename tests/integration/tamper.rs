@@ -390,18 +390,16 @@ fn a_lane_that_is_dropped_copied_or_cut_is_found() {
     scene.found_by_anchor("tail cut off with its checkpoints", &cut, "truncated", "rolled back");
 }
 
-#[test]
-fn a_trail_that_is_rewritten_or_rolled_back_as_a_whole_is_found_with_the_anchor() {
-    let scene = Scene::new();
-    // Every refusal has become a permission; all roots and numbers fit; no checkpoint is left to contradict.
-    let mut rewritten = scene.trail.clone();
+/// Refusals for want of a permission have become another decision in a trail without checkpoints.
+fn rewritten_refusals(trail: &Trail, decision: Decision) -> Trail {
+    let mut rewritten = trail.clone();
     let lanes: Vec<String> = rewritten.lanes.keys().cloned().collect();
     for lane in &lanes {
         for block in rewritten.blocks(lane) {
             for bytes in &mut block.records {
                 let mut record = Record::decode(bytes).unwrap();
                 if record.decision == Decision::AuthzDenied {
-                    record.decision = Decision::Allowed;
+                    record.decision = decision;
                 }
                 *bytes = record.encode();
             }
@@ -409,6 +407,25 @@ fn a_trail_that_is_rewritten_or_rolled_back_as_a_whole_is_found_with_the_anchor(
         rewritten.recompute(lane);
     }
     rewritten.notes.clear();
+    rewritten
+}
+
+#[test]
+fn permissions_that_were_never_given_are_found_without_the_anchor() {
+    let scene = Scene::new();
+    // What was permitted must wait somewhere.
+    scene.found(
+        "refusals made permissions",
+        &rewritten_refusals(&scene.trail, Decision::Allowed),
+        "message_missing",
+    );
+}
+
+#[test]
+fn a_trail_that_is_rewritten_or_rolled_back_as_a_whole_is_found_with_the_anchor() {
+    let scene = Scene::new();
+    // Every refusal has another reason; all roots and numbers fit; no checkpoint is left to contradict.
+    let mut rewritten = rewritten_refusals(&scene.trail, Decision::RateLimited);
     scene.found_by_anchor("rewritten", &rewritten, "rewritten", "rewritten as a whole");
     rewritten.notes.clone_from(&scene.trail.notes);
     scene.found("rewritten beside the old checkpoints", &rewritten, "rewritten");

@@ -4,7 +4,7 @@
 //! itself had to hold, however long the trail is. What is said of a message before its acceptance is
 //! read (the lanes of two workers are read side by side) is kept until then.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use uuid::Uuid;
 
@@ -16,11 +16,18 @@ use crate::audit::record::{Action, Decision, REPETITION_RULE, View};
 /// whose clock was stepped wrote is read far from its place. About 120 MB.
 const MAX_FINISHED: usize = 1 << 21;
 
+/// An agent, by the number under which it is remembered.
+type Agent = u32;
+
 #[derive(Debug)]
 enum Life {
-    Waiting,
-    Dead,
+    /// In the inbox of this agent.
+    Waiting(Agent),
+    /// A dead letter of this agent.
+    Dead(Agent),
     Finished,
+    /// It should wait, and does not.
+    Missing,
     /// Something is on record of it, and not yet why.
     Unknown(Box<Unknown>),
 }
@@ -49,6 +56,9 @@ pub(super) struct Custody {
     finished: VecDeque<u128>,
     /// Time of the first record seen, Unix milliseconds.
     start_ms: Option<u64>,
+    agents: HashMap<Box<str>, Agent>,
+    /// When it was last recorded that messages of an agent had vanished, Unix milliseconds.
+    vanished: HashMap<Agent, u64>,
     pub(super) accepted: u64,
     pub(super) done: u64,
 }
@@ -61,8 +71,15 @@ impl Custody {
             Action::Send | Action::Request | Action::Reply => {
                 let sent = passes(record.decision) && record.rule != REPETITION_RULE;
                 if let (true, Some(id)) = (sent, record.message_id) {
-                    self.accept(id);
+                    let target = self.agent(record.target);
+                    self.accept(id, target);
                 }
+                return;
+            }
+            Action::Vanished => {
+                let agent = self.agent(record.agent);
+                let last_ms = self.vanished.entry(agent).or_default();
+                *last_ms = time_ms.max(*last_ms);
                 return;
             }
             Action::Delivered | Action::Nack => Next::Same,
@@ -87,15 +104,24 @@ impl Custody {
             | Action::RevocationsChanged
             | Action::Commit
             | Action::Archived
-            | Action::TrailDiffers
-            | Action::Vanished => return,
+            | Action::TrailDiffers => return,
         };
         for id in record.message_id.into_iter().chain(record.messages.iter().map(|(id, _)| id)) {
             self.event(lane, record, id, next);
         }
     }
 
-    fn accept(&mut self, id: Uuid) {
+    fn agent(&mut self, name: &str) -> Agent {
+        if let Some(agent) = self.agents.get(name) {
+            return *agent;
+        }
+        // There are fewer agents than 2^32.
+        let agent = self.agents.len() as Agent;
+        let _ = self.agents.insert(name.into(), agent);
+        agent
+    }
+
+    fn accept(&mut self, id: Uuid, target: Agent) {
         self.accepted += 1;
         let key = id.as_u128();
         let next = match self.lives.get(&key) {
@@ -105,9 +131,9 @@ impl Custody {
                 next => next,
             },
             // Recorded as accepted twice: its life goes on.
-            Some(Life::Waiting | Life::Dead | Life::Finished) => return,
+            Some(Life::Waiting(_) | Life::Dead(_) | Life::Finished | Life::Missing) => return,
         };
-        self.put(key, next);
+        self.put(key, next, target);
     }
 
     fn event(&mut self, lane: &LaneId, record: &View<'_>, id: Uuid, next: Next) {
@@ -126,20 +152,25 @@ impl Custody {
                 // Most are copies that were still under way when the message was finished. One that was refused
                 // is a dead letter all the same.
                 if matches!(next, Next::Dead) {
-                    self.put(key, next);
+                    let agent = self.agent(record.agent);
+                    self.put(key, next, agent);
                 }
             }
+            Some(Life::Missing) => {}
             // A copy that was under way may be acknowledged yet; the letter stays.
-            Some(Life::Dead) if record.action == Action::Acked => {}
-            Some(Life::Waiting | Life::Dead) => self.put(key, next),
+            Some(Life::Dead(_)) if record.action == Action::Acked => {}
+            Some(Life::Waiting(agent) | Life::Dead(agent)) => {
+                let agent = *agent;
+                self.put(key, next, agent);
+            }
         }
     }
 
-    fn put(&mut self, key: u128, next: Next) {
+    fn put(&mut self, key: u128, next: Next, agent: Agent) {
         let life = match next {
             Next::Same => return,
-            Next::Dead => Life::Dead,
-            Next::Waiting => Life::Waiting,
+            Next::Dead => Life::Dead(agent),
+            Next::Waiting => Life::Waiting(agent),
             Next::Finished => {
                 self.done += 1;
                 if self.finished.len() == MAX_FINISHED
@@ -158,7 +189,7 @@ impl Custody {
     /// Whether the message is on record as accepted, or older than what is on record.
     pub(super) fn standing(&self, id: Uuid) -> Standing {
         match self.lives.get(&id.as_u128()) {
-            Some(Life::Waiting | Life::Dead | Life::Finished) => Standing::Accepted,
+            Some(Life::Waiting(_) | Life::Dead(_) | Life::Finished | Life::Missing) => Standing::Accepted,
             _ if self.is_older(id) => Standing::Older,
             Some(Life::Unknown(_)) | None => Standing::Unknown,
         }
@@ -166,13 +197,34 @@ impl Custody {
 
     /// Ids of this server are time-ordered (UUID version 7); others come from a server before it.
     fn is_older(&self, id: Uuid) -> bool {
-        let made_ms = (id.as_u128() >> 80) as u64;
-        id.get_version_num() != 7 || self.start_ms.is_none_or(|start_ms| made_ms < start_ms)
+        id.get_version_num() != 7 || self.start_ms.is_none_or(|start_ms| made_ms(id) < start_ms)
     }
 
     /// Messages that are accepted and neither finished nor dead.
     pub(super) fn waiting(&self) -> u64 {
-        self.lives.values().filter(|life| matches!(life, Life::Waiting)).count() as u64
+        self.lives.values().filter(|life| matches!(life, Life::Waiting(_))).count() as u64
+    }
+
+    /// Those messages.
+    pub(super) fn waiting_ids(&self) -> HashSet<Uuid> {
+        let waits =
+            |(key, life): (&u128, &Life)| matches!(life, Life::Waiting(_)).then_some(Uuid::from_u128(*key));
+        self.lives.iter().filter_map(waits).collect()
+    }
+
+    /// Nothing of this message is in its inbox. Whether that is on record: a server noticed it after the message had
+    /// been accepted. `None` where it need not be there.
+    pub(super) fn missing(&mut self, id: Uuid) -> Option<Missing> {
+        let life = self.lives.get_mut(&id.as_u128())?;
+        let Life::Waiting(agent) = *life else {
+            return None;
+        };
+        *life = Life::Missing;
+        if self.vanished.get(&agent).is_some_and(|last_ms| made_ms(id) <= *last_ms) {
+            return Some(Missing::OnRecord);
+        }
+        let name = self.agents.iter().find(|(_, known)| **known == agent).map(|(name, _)| name.to_string());
+        Some(Missing::Unrecorded { agent: name.unwrap_or_default() })
     }
 
     /// Reports what was never accepted; returns how many events were about messages of before the trail.
@@ -199,6 +251,23 @@ impl Custody {
         }
         older
     }
+}
+
+/// What the trail says of a message that should wait in Redis, and does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// A server noticed it.
+    OnRecord,
+    /// Nothing.
+    Unrecorded {
+        /// Whose inbox it should be in.
+        agent: String,
+    },
+}
+
+/// When an id of this server was made, Unix milliseconds.
+fn made_ms(id: Uuid) -> u64 {
+    (id.as_u128() >> 80) as u64
 }
 
 /// What the trail says of a message that waits in Redis.

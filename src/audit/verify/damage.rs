@@ -40,6 +40,11 @@ pub enum Place {
         /// The entry's id.
         id: String,
     },
+    /// At a message that is nowhere.
+    Message {
+        /// Its id.
+        message: Uuid,
+    },
 }
 
 /// The two places where checkpoints are kept.
@@ -69,6 +74,7 @@ impl fmt::Display for Place {
             }
             Self::Note { stream, number } => write!(f, "{stream}: checkpoint at place {number}"),
             Self::Entry { stream, id } => write!(f, "{} entry {}", Plain(stream), Plain(id)),
+            Self::Message { message } => write!(f, "message {message}"),
         }
     }
 }
@@ -162,6 +168,11 @@ pub enum DamageKind {
         /// The message.
         message: Uuid,
     },
+    /// A message was accepted and is not done, and is in no inbox and not among the dead letters.
+    MessageMissing {
+        /// Whose inbox it should be in.
+        agent: String,
+    },
     /// No checkpoint of this log, or not signed by the key in force at its time.
     NotSigned {
         /// Why not.
@@ -224,6 +235,7 @@ impl DamageKind {
             Self::SenderGap { .. } => "sender_gap",
             Self::Unaccepted { .. } => "unaccepted",
             Self::NotRecorded { .. } => "not_recorded",
+            Self::MessageMissing { .. } => "message_missing",
             Self::NotSigned { .. } => "not_signed",
             Self::CheckpointMissing { .. } => "checkpoint_missing",
             Self::CheckpointRepeated => "checkpoint_repeated",
@@ -267,6 +279,12 @@ impl fmt::Display for DamageKind {
             Self::NotRecorded { message } => {
                 write!(f, "message {message} waits here, and is not on record as accepted")
             }
+            Self::MessageMissing { agent } => write!(
+                f,
+                "accepted for {}, neither done nor a dead letter, and not in the inbox: it was removed from Redis, and \
+                 no server noticed",
+                Plain(agent)
+            ),
             Self::NotSigned { why } => f.write_str(&Plain(why).to_string()),
             Self::CheckpointMissing { expected } => write!(f, "checkpoint {expected} should stand here"),
             Self::CheckpointRepeated => f.write_str("an old checkpoint stands here again"),

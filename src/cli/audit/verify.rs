@@ -166,7 +166,7 @@ fn feed(
     Ok(ControlFlow::Continue(()))
 }
 
-/// Whatever waits in Redis must be on record as accepted.
+/// Whatever waits in Redis must be on record as accepted, and what was accepted and is not done must wait there.
 fn join(
     connection: &mut Connection,
     verifier: &mut Verifier<'_>,
@@ -176,10 +176,11 @@ fn join(
 ) -> Result<(), Trouble> {
     let mut unknown: Vec<(String, String, Uuid)> = Vec::new();
     let mut older = 0;
+    let mut missing = verifier.waiting();
     entries::each(connection, &mut |stream, id, envelope| {
         match envelope.and_then(message_id) {
             Some(message) => match verifier.standing(message) {
-                Standing::Accepted => {}
+                Standing::Accepted => drop(missing.remove(&message)),
                 Standing::Older => older += 1,
                 Standing::Unknown if unknown.len() < MAX_UNKNOWN => {
                     unknown.push((stream.to_owned(), id.to_string(), message));
@@ -191,16 +192,21 @@ fn join(
         }
     })?;
     verifier.add_older(older);
-    if unknown.is_empty() {
+    if unknown.is_empty() && missing.is_empty() {
         return Ok(());
     }
-    // They may have been accepted since the trail was read: it is read on.
+    // They may have been accepted, or done, since the trail was read: it is read on.
     let _ =
         source::read_live(connection, progress, Range::ALL, &mut |item| feed(verifier, trust, each, item))?;
     for (stream, id, message) in unknown {
         if verifier.standing(message) == Standing::Unknown {
             verifier.not_recorded(&stream, &id, message);
         }
+    }
+    let mut missing: Vec<Uuid> = missing.into_iter().collect();
+    missing.sort_unstable();
+    for message in missing {
+        verifier.missing(message);
     }
     Ok(())
 }
@@ -320,7 +326,8 @@ pub(crate) fn report_json(report: &Report) -> Json {
         "newest_checkpoint_ms": report.newest_checkpoint_ms,
         "unsealed": report.unsealed,
         "messages": {
-            "accepted": report.accepted, "done": report.done, "waiting": report.waiting, "older": report.older,
+            "accepted": report.accepted, "done": report.done, "waiting": report.waiting,
+            "vanished": report.vanished, "older": report.older,
         },
         "damages": damages,
         "further_damages": report.further_damages,
@@ -343,6 +350,9 @@ fn damage_json(damage: &Damage) -> Json {
         }
         Place::Entry { stream, id } => {
             json!({"kind": kind, "problem": problem, "stream": stream, "entry": id})
+        }
+        Place::Message { message } => {
+            json!({"kind": kind, "problem": problem, "message": message.to_string()})
         }
     }
 }
@@ -369,6 +379,13 @@ pub(crate) fn write_report(out: &mut dyn Write, report: &Report) -> std::io::Res
         "{} messages accepted, {} done, {} waiting; {} of before the trail",
         report.accepted, report.done, report.waiting, report.older
     )?;
+    if report.vanished > 0 {
+        writeln!(
+            out,
+            "{} messages were removed from Redis by somebody else, as a server noticed and recorded (action vanished)",
+            report.vanished
+        )?;
+    }
     for damage in &report.damages {
         writeln!(out, "DAMAGED  {damage}")?;
     }

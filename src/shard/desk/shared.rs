@@ -11,7 +11,7 @@ use super::control::Control;
 use super::directory::Directory;
 use super::peers::Peers;
 use super::settings::Settings;
-use crate::audit::tap::Committed;
+use crate::audit::tap::CommittedBlock;
 use crate::audit::{Board, Tap};
 use crate::certs::Revocations;
 use crate::config::{Config, Durability};
@@ -32,7 +32,7 @@ pub struct Shared {
     /// Other servers on this Redis.
     pub peers: Peers,
     /// Where committed records are handed to their copy in a file, and what runs out there; absent: no copy.
-    pub tap: Option<(Arc<Tap>, Receiver<Committed>)>,
+    pub tap: Option<(Arc<Tap>, Receiver<CommittedBlock>)>,
     /// Targets whose circuits are not closed: what the home worker knows, for commits made elsewhere.
     circuits: RwLock<HashSet<AgentId>>,
     /// How each worker is reached; set once they run.

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use uuid::Uuid;
 
-use super::consumer::ReadsLost;
+use super::consumer::{Consumer, ReadsLost};
 use super::entry::{Entry, EntryKey, State};
 use super::{Backlog, Inbox};
 use crate::config::Delivery;
@@ -49,55 +49,55 @@ impl Inbox {
             return;
         };
         let key = EntryKey { owner: owner.cloned(), entry: line.id };
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.seen = scan;
-            if entry.claimed_for.as_ref() == Some(&holder) {
-                // The claim was carried out.
-                entry.settle_claim();
-            }
-            if entry.holder == holder || entry.state == State::Leaving {
-                if !entry.is_in_flight() {
-                    // The holder had it on another server since.
-                    entry.attempts += line.deliveries.saturating_sub(entry.stored);
-                    entry.stored = line.deliveries;
-                }
-                return;
-            }
-            // Another server has handed it on since.
-            self.drop_entry(&key);
+        if self.is_known(&key, &holder, line, scan) {
+            return;
         }
+        let reads_lost = |consumer: &Consumer| match owner {
+            Some(_) => consumer.reads_lost.own,
+            None => consumer.reads_lost.shared,
+        };
         let (due_ms, attempts) = match self.consumer(&holder) {
             // The answer of the read was lost with a connection: not delivered yet.
-            Some(consumer)
-                if line.deliveries <= 1
-                    && (if owner.is_some() {
-                        consumer.reads_lost.own
-                    } else {
-                        consumer.reads_lost.shared
-                    }) =>
-            {
-                (now_ms, 0)
-            }
+            Some(consumer) if line.deliveries <= 1 && reads_lost(consumer) => (now_ms, 0),
             // It had it in an earlier session.
             Some(_) => (now_ms, line.deliveries),
             None => (self.reclaim_at_ms(&holder, line, now_ms, config), line.deliveries),
         };
-        let state = State::Waiting { due_ms, lost: true };
-        let (message_id, failures) = (Uuid::nil(), Vec::new());
-        let stored = line.deliveries;
         let entry = Entry {
-            state,
+            state: State::Waiting { due_ms, lost: true },
             attempts,
-            stored,
+            stored: line.deliveries,
             holder,
             claimed_for: None,
             bytes: 0,
-            message_id,
-            failures,
+            message_id: Uuid::nil(),
+            failures: Vec::new(),
             seen: scan,
         };
         let _ = self.entries.insert(key.clone(), entry);
         self.waiting.push(Reverse((due_ms, key)));
+    }
+
+    /// Whether the entry is tracked with this holder; counts the deliveries that it had on another server. One that
+    /// another server has handed on since is forgotten.
+    fn is_known(&mut self, key: &EntryKey, holder: &InstanceId, line: &PendingEntry, scan: u32) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return false;
+        };
+        entry.seen = scan;
+        if entry.claimed_for.as_ref() == Some(holder) {
+            // The claim was carried out.
+            entry.settle_claim();
+        }
+        if entry.holder != *holder && entry.state != State::Leaving {
+            self.drop_entry(key);
+            return false;
+        }
+        if !entry.is_in_flight() {
+            entry.attempts += line.deliveries.saturating_sub(entry.stored);
+            entry.stored = line.deliveries;
+        }
+        true
     }
 
     /// When an entry of an absent instance may go to another one: `reclaim_idle_ms` after the instance left, where

@@ -8,6 +8,7 @@ mod fence;
 mod instances;
 mod neighbours;
 mod replies;
+mod room;
 mod servers;
 mod sessions;
 mod store;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::plan::Letter;
+use super::plan::DueLetter;
 use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 use crate::shard::inbox::entry::EntryKey;
 use crate::shard::txn::facts::{Facts, PendingRequest, Remembered, StateFact};
@@ -197,7 +197,7 @@ impl Questioner<'_> {
         page
     }
 
-    pub(super) fn letter(&mut self, Letter { stream, letter, .. }: &Letter) -> LetterQuestion {
+    pub(super) fn letter(&mut self, DueLetter { stream, letter, .. }: &DueLetter) -> LetterQuestion {
         let entry = self.batch.ask("XRANGE", first_entry);
         let _ = self.batch.arg(stream).arg(letter.key.entry).arg(letter.key.entry);
         let thing = format!("{stream}:{}", letter.key.entry);

@@ -8,7 +8,7 @@ use super::super::Worker;
 use super::super::ledger::Ledger;
 use super::ask::Page;
 use super::gather::{FoundLetter, Gathered, Remains};
-use super::plan::{Letter, Plan};
+use super::plan::{DueLetter, Plan};
 use super::tail::{self, Step};
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId, ServerId};
@@ -154,7 +154,7 @@ fn write_letters(
     for found in found.into_iter().chain(unread) {
         let first = transaction.multi.len();
         if found.ours {
-            let Letter { agent, stream, letter } = &found.letter;
+            let DueLetter { agent, stream, letter } = &found.letter;
             transaction.dead_letter(agent, stream, letter, found.envelope.as_deref());
         }
         letters.push((found, first..transaction.multi.len()));
@@ -168,7 +168,7 @@ fn unread_replies<'r>(
     remains: &'r Remains,
 ) -> impl Iterator<Item = FoundLetter> + use<'r> {
     remains.unread.iter().map(move |entry| FoundLetter {
-        letter: Letter {
+        letter: DueLetter {
             agent: agent.clone(),
             stream: keys::instance_inbox(agent, instance),
             letter: DeadLetter {

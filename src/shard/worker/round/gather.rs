@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::super::Worker;
 use super::ask::{FactQuestions, Page, Questioner, Questions};
-use super::plan::{Letter, Plan};
+use super::plan::{DueLetter, Plan};
 use crate::clock::Now;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::policy::Circuit;
@@ -32,7 +32,7 @@ pub(super) struct Gathered {
 
 /// A dead letter with its payload.
 pub(super) struct FoundLetter {
-    pub letter: Letter,
+    pub letter: DueLetter,
     /// `None`: the message is not in its stream any more.
     pub envelope: Option<String>,
     /// Whether this server writes it.

@@ -1,6 +1,6 @@
 //! One round trip, as a value that goes through states; each step takes the one before:
 //!
-//! [`Plan`](plan::Plan) → [`Gathered`](gather::Gathered) → [`Drafted`](draft::Drafted) → [`Outcome`] → settled.
+//! [`Plan`](plan::Plan) → [`Gathered`](gather::Gathered) → [`Drafted`](draft::Drafted) → [`RoundOutcome`] → settled.
 //!
 //! Planning takes things off the agenda; gathering reads what decisions depend on; drafting decides and writes the
 //! commands, and changes nothing in memory; committing sends them. Settling alone changes memory. A round that does
@@ -28,7 +28,7 @@ use plan::Plan;
 const MAX_CONFLICTS: usize = 16;
 
 /// What became of a round.
-enum Outcome {
+enum RoundOutcome {
     /// It was carried out. `effects`: of its transaction, if it had one.
     Committed { drafted: Box<Drafted>, effects: Effects, assured: bool },
     /// A watched key had changed: nothing was carried out.
@@ -101,22 +101,22 @@ impl Worker {
             },
             Err(failed) => {
                 let (plan, error) = *failed;
-                Outcome::Before(plan, error)
+                RoundOutcome::Before(plan, error)
             }
         };
         self.settle(outcome, now)
     }
 
     /// Sends what was drafted.
-    fn commit(&mut self, mut drafted: Drafted) -> Outcome {
+    fn commit(&mut self, mut drafted: Drafted) -> RoundOutcome {
         let waits = drafted.exec.is_some() || self.link.is_unassured();
         let (mut answers, assured) = match self.link.finish(waits) {
             Ok(answers) => answers,
-            Err(error) => return Outcome::Unknown(Box::new(drafted), error),
+            Err(error) => return RoundOutcome::Unknown(Box::new(drafted), error),
         };
         let Some(exec) = drafted.exec.take() else {
             let (drafted, effects) = (Box::new(drafted), Effects::default());
-            return Outcome::Committed { drafted, effects, assured };
+            return RoundOutcome::Committed { drafted, effects, assured };
         };
         let executed = answers.executed(exec);
         if !drafted.plan.essential {
@@ -124,20 +124,20 @@ impl Worker {
         }
         match executed {
             Executed::Done(effects) => self.check_block(drafted, effects, assured),
-            Executed::Conflict => Outcome::Conflict(drafted.plan),
-            Executed::Refused => Outcome::Refused(drafted.plan),
+            Executed::Conflict => RoundOutcome::Conflict(drafted.plan),
+            Executed::Refused => RoundOutcome::Refused(drafted.plan),
         }
     }
 
     /// The lane's block must be there: else the lane's key is not this worker's any more, and nothing is sure.
-    fn check_block(&mut self, drafted: Drafted, effects: Effects, assured: bool) -> Outcome {
+    fn check_block(&mut self, drafted: Drafted, effects: Effects, assured: bool) -> RoundOutcome {
         let refused = drafted.block.clone().and_then(|block| effects.refused(&block).map(str::to_owned));
         match refused {
             Some(answer) => {
                 let command = "appending to the audit lane";
-                Outcome::Unknown(Box::new(drafted), StoreError::Unexpected { command, answer })
+                RoundOutcome::Unknown(Box::new(drafted), StoreError::Unexpected { command, answer })
             }
-            None => Outcome::Committed { drafted: Box::new(drafted), effects, assured },
+            None => RoundOutcome::Committed { drafted: Box::new(drafted), effects, assured },
         }
     }
 

@@ -19,7 +19,7 @@ const MAX_CLEARS: usize = 16;
 
 /// A dead letter to write.
 #[derive(Clone)]
-pub(super) struct Letter {
+pub(super) struct DueLetter {
     pub agent: AgentId,
     pub stream: String,
     pub letter: DeadLetter,
@@ -29,7 +29,7 @@ pub(super) struct Letter {
 pub(super) struct Plan {
     pub jobs: Vec<Job>,
     pub scans: Vec<Scan>,
-    pub letters: Vec<Letter>,
+    pub letters: Vec<DueLetter>,
     pub clears: Vec<(AgentId, InstanceId)>,
     /// Events of the ledger that go on record.
     pub events: usize,
@@ -79,12 +79,12 @@ impl Worker {
     }
 
     /// Dead letters to write; they stay in their inboxes until they are written.
-    fn due_letters(&self) -> Vec<Letter> {
+    fn due_letters(&self) -> Vec<DueLetter> {
         let dying = self.agenda.dying.iter().filter_map(|agent| self.inboxes.get(agent));
         let letters = dying.flat_map(|inbox| inbox.dead.iter().map(move |letter| (inbox, letter)));
         letters
             .take(MAX_LETTERS)
-            .map(|(inbox, letter)| Letter {
+            .map(|(inbox, letter)| DueLetter {
                 agent: inbox.agent.clone(),
                 stream: inbox.stream_of(letter.key.owner.as_ref()),
                 letter: letter.clone(),

@@ -3,11 +3,11 @@
 
 use super::super::Worker;
 use super::super::agenda::Scan;
-use super::Outcome;
+use super::RoundOutcome;
 use super::ask::{Page, SCAN_PAGE};
 use super::draft::Drafted;
 use super::gather::{FoundLetter, Remains};
-use super::plan::{Letter, Plan};
+use super::plan::{DueLetter, Plan};
 use super::tail::Step;
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};
@@ -23,27 +23,27 @@ const CLEAR_RETRY_MS: u64 = 250;
 
 impl Worker {
     /// Takes over the outcome of a round. The jobs to decide again, where a watched key had changed.
-    pub(super) fn settle(&mut self, outcome: Outcome, now: Now) -> Option<Vec<Job>> {
+    pub(super) fn settle(&mut self, outcome: RoundOutcome, now: Now) -> Option<Vec<Job>> {
         match outcome {
-            Outcome::Committed { drafted, effects, assured } => {
+            RoundOutcome::Committed { drafted, effects, assured } => {
                 self.settle_committed(*drafted, effects, assured, now);
                 None
             }
-            Outcome::Conflict(plan) => {
+            RoundOutcome::Conflict(plan) => {
                 self.link.lane.discard();
                 Some(self.give_back(plan))
             }
-            Outcome::Refused(plan) => {
+            RoundOutcome::Refused(plan) => {
                 self.link.lane.discard();
                 self.refused(plan, now)
             }
-            Outcome::Before(plan, error) => {
+            RoundOutcome::Before(plan, error) => {
                 self.link.lane.discard();
                 self.lose_link(&error, now);
                 self.fail(plan, Refusal::STORAGE_UNAVAILABLE);
                 None
             }
-            Outcome::Unknown(drafted, error) => {
+            RoundOutcome::Unknown(drafted, error) => {
                 self.lose_link(&error, now);
                 let Drafted { plan, steps, .. } = *drafted;
                 for step in steps {
@@ -208,7 +208,7 @@ impl Worker {
         effects: &Effects,
         now: Now,
     ) {
-        for (FoundLetter { letter: Letter { agent, stream, letter }, envelope, ours }, stored) in letters {
+        for (FoundLetter { letter: DueLetter { agent, stream, letter }, envelope, ours }, stored) in letters {
             let Some(inbox) = self.inboxes.get_mut(&agent) else {
                 continue;
             };
