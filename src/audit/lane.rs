@@ -280,9 +280,14 @@ impl Lane {
     /// last transaction is unknown or the store may lose some, at a later one up to the last. As long as it is not
     /// certain that the store has any of it, the note says of the lanes before it what this one's first record says.
     pub fn closing_note(&self) -> String {
+        let own = self.own_note();
         let before = self.opening.as_ref().filter(|_| self.assured.seq == 0).map(|opening| &*opening.before);
-        let earlier = before.into_iter().flat_map(|before| before.split(STATED_BREAK)).take(MAX_STATED - 1);
-        let notes: Vec<String> = std::iter::once(self.own_note()).chain(earlier.map(str::to_owned)).collect();
+        let mut notes = vec![own.as_str()];
+        notes.extend(before.into_iter().flat_map(|before| before.split(STATED_BREAK)));
+        while notes.len() > MAX_STATED {
+            // Never the last: that lane is certain.
+            let _ = notes.remove(notes.len() - 2);
+        }
         notes.join(STATED_BREAK)
     }
 

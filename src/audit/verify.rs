@@ -96,6 +96,8 @@ pub struct Verifier<'a> {
     records: u64,
     decisions: [u64; DECISIONS],
     older: u64,
+    /// Messages that should wait and were not found.
+    not_found: Vec<Uuid>,
     vanished: u64,
 }
 
@@ -133,6 +135,7 @@ impl<'a> Verifier<'a> {
             records: 0,
             decisions: [0; DECISIONS],
             older: 0,
+            not_found: Vec::new(),
             vanished: 0,
         }
     }
@@ -393,16 +396,27 @@ impl<'a> Verifier<'a> {
 
     /// Messages that must be in an inbox, as far as the trail was read.
     pub fn waiting(&self) -> HashSet<Uuid> {
-        self.custody.waiting_ids()
+        self.custody.waiting_ids(self.questions.partial)
     }
 
-    /// Such a message is in no inbox.
-    pub fn missing(&mut self, message: Uuid) {
-        match self.custody.missing(message) {
-            None => {}
-            Some(Missing::OnRecord) => self.vanished += 1,
-            Some(Missing::Unrecorded { agent }) => {
-                self.damages.add(Place::Message { message }, DamageKind::MessageMissing { agent });
+    /// These are in no inbox.
+    pub fn not_found(&mut self, messages: Vec<Uuid>) {
+        self.not_found = messages;
+    }
+
+    /// Judges what was not found, where the trail itself is intact: the records that are missing may say that a message
+    /// is done.
+    fn check_missing(&mut self) {
+        if !self.damages.listed().is_empty() {
+            return;
+        }
+        for message in std::mem::take(&mut self.not_found) {
+            match self.custody.missing(message) {
+                None => {}
+                Some(Missing::Noticed) => self.vanished += 1,
+                Some(Missing::Unnoticed { agent }) => {
+                    self.damages.add(Place::Message { message }, DamageKind::MessageMissing { agent });
+                }
             }
         }
     }
@@ -434,6 +448,7 @@ impl<'a> Verifier<'a> {
             true => 0,
             false => self.custody.finish(&mut self.damages),
         };
+        self.check_missing();
         Ok(self.report(older))
     }
 
@@ -550,6 +565,10 @@ impl<'a> Verifier<'a> {
              checkpoint",
         );
         say(self.questions.partial, "what was before this part of the trail");
+        say(
+            !self.not_found.is_empty(),
+            "beside the damage: whether messages that are in no inbox were removed, or are done",
+        );
         say(
             self.trail.headless && (anchored == 0 || self.anchors.iter().any(|anchor| anchor.seals.headless)),
             "what the checkpoints sealed that came before the first one here",

@@ -55,6 +55,15 @@ pub enum Fence {
     Missing,
 }
 
+/// What became of commands that change the registry.
+enum Carried {
+    Out,
+    /// This server is void.
+    Fenced,
+    /// Redis took them in neither way; its answer.
+    Refused(String),
+}
+
 /// Adds the look at the fence: what follows in a later transaction is refused if it changes.
 pub fn watch_fence(batch: &mut Batch, server: &ServerId) -> Asked<Fence> {
     let key = keys::fence(server);
@@ -208,18 +217,12 @@ impl Membership {
     /// Renews the lease, looks at the others, fences those that are gone: whether any came, and who went.
     fn renew(&mut self) -> Result<(bool, Vec<ServerId>), StoreError> {
         let mut batch = Batch::new();
-        let fence_asked = batch.ask("GET", fence);
-        let _ = batch.arg(keys::fence(&self.id));
         // Redis takes it whatever its memory: a lease that stands is renewed.
         let stands = batch.ask("PEXPIRE", |answer| answers::int(&answer) == Some(1));
         let _ = batch.arg(keys::server_lease(&self.id)).arg(LEASE.as_millis() as u64);
         let memory_at = fitness::look_at_memory(&mut batch);
         let mut answers = Answers::new(self.connection.run(&mut batch)?);
         self.memory = answers.at(memory_at..memory_at + 1).first().and_then(fitness::memory);
-        if answers.take(fence_asked) == Fence::Fenced {
-            // Its workers see it too, and end the process.
-            return Ok((false, Vec::new()));
-        }
         let stands = answers.take(stands);
         // A struct of plain fields always serializes.
         let value = serde_json::to_string(&self.own).unwrap_or_default();
@@ -230,11 +233,13 @@ impl Membership {
             let _ = multi.args().arg("PX").arg(LEASE.as_millis() as u64);
             let _ = multi.effect("HSET").arg(keys::SERVERS).arg(id.as_str()).arg(&value);
         })?;
-        if !entered && !stands {
-            return Err(StoreError::Unexpected {
-                command: "the entry of this server's lease",
-                answer: "a refusal: it has no room".to_owned(),
-            });
+        match entered {
+            // Its workers see it too, and end the process.
+            Carried::Fenced => return Ok((false, Vec::new())),
+            Carried::Refused(answer) if !stands => {
+                return Err(StoreError::Unexpected { command: "the renewal of this server's lease", answer });
+            }
+            Carried::Refused(_) | Carried::Out => {}
         }
         let others = self.others_listed()?;
         self.look_at(others)
@@ -292,16 +297,25 @@ impl Membership {
             let _ = multi.effect("DEL").arg(keys::server_lease(id));
             let _ = multi.effect("HDEL").arg(keys::SERVERS).arg(id.as_str());
         })?;
-        if fenced {
-            return Ok(());
+        match fenced {
+            Carried::Out => Ok(()),
+            Carried::Fenced => Err(StoreError::Unexpected {
+                command: "fencing a server",
+                answer: "this one is fenced itself".to_owned(),
+            }),
+            Carried::Refused(answer) => Err(StoreError::Unexpected { command: "fencing a server", answer }),
         }
-        Err(StoreError::Unexpected { command: "fencing a server", answer: "a refusal".to_owned() })
     }
 
-    /// Carries commands out as a whole, also where Redis' memory is full: whether it did.
-    fn carry_out(&mut self, write: &dyn Fn(&mut Multi<'_>)) -> Result<bool, StoreError> {
+    /// Carries commands out as a whole, also where Redis' memory is full, unless this server is fenced.
+    fn carry_out(&mut self, write: &dyn Fn(&mut Multi<'_>)) -> Result<Carried, StoreError> {
+        let mut refusal = String::new();
         for essential in [false, true] {
             let mut batch = Batch::new();
+            let fence = watch_fence(&mut batch, &self.id);
+            if Answers::new(self.connection.run(&mut batch)?).take(fence) == Fence::Fenced {
+                return Ok(Carried::Fenced);
+            }
             let mut multi = match essential {
                 false => Multi::begin(&mut batch),
                 true => Multi::begin_essential(&mut batch),
@@ -309,17 +323,19 @@ impl Membership {
             write(&mut multi);
             let exec = multi.exec(&self.id, &[]);
             let mut answers = Answers::new(self.connection.run(&mut batch)?);
-            if let Executed::Done(effects) = answers.executed(exec) {
-                return match effects.refused(&(0..effects.len())) {
-                    None => Ok(true),
-                    Some(code) => Err(StoreError::Unexpected {
-                        command: "the registry of servers",
-                        answer: code.to_owned(),
-                    }),
-                };
+            if let Some(first) = answers.refusal() {
+                refusal = format!("{first:?}");
+            }
+            match answers.executed(exec) {
+                Executed::Done(effects) => match effects.refused(&(0..effects.len())) {
+                    None => return Ok(Carried::Out),
+                    Some(code) => code.clone_into(&mut refusal),
+                },
+                Executed::Conflict => return Ok(Carried::Fenced),
+                Executed::Refused => {}
             }
         }
-        Ok(false)
+        Ok(Carried::Refused(refusal))
     }
 
     fn leave(&mut self) -> Result<(), StoreError> {

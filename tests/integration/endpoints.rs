@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::{Process, Redis, World, free_port, until};
 
@@ -107,7 +108,7 @@ fn a_failover_loses_nothing_that_was_accepted() {
     }
     let mut seen = BTreeSet::new();
     until("everything accepted has arrived", || {
-        while let Some(delivered) = b.next_within(std::time::Duration::from_millis(5)) {
+        while let Some(delivered) = b.next_within(Duration::from_millis(5)) {
             b.ack(&delivered.id);
             seen.insert(delivered.data()["n"].as_i64().unwrap());
         }
@@ -116,4 +117,60 @@ fn a_failover_loses_nothing_that_was_accepted() {
     let roles = replicas.each_ref().map(|redis| redis.query::<String>(&["INFO", "replication"]));
     assert_eq!(roles.iter().filter(|info| info.contains("role:master")).count(), 1);
     world.assert_intact();
+}
+
+/// The rights of a Redis user as the example configuration names them.
+fn named_rights() -> Vec<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("mas.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let words = text.lines().map(|line| line.trim().trim_start_matches('#').trim());
+    let is_right = |line: &&str| ["~", "+"].iter().any(|start| line.starts_with(start));
+    words.filter(is_right).flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_redis_user_needs_the_rights_that_the_example_names() {
+    let mut world = World::with(World::PAIR, "delivery: {reclaim_idle_ms: 300, max_attempts: 1}\n");
+    let rights = named_rights();
+    let mut words = vec!["ACL", "SETUSER", "mas", "on", ">secret"];
+    words.extend(rights.iter().map(String::as_str));
+    let _: String = world.redis.query(&words);
+    let socket = world.redis.socket();
+    world.set_redis(&format!("url: 'unix://{}?user=mas&pass=secret', socket_timeout: 2", socket.display()));
+    // Two servers, so that they tell and look at each other; everything that agents do.
+    let (mut killed, server) = (world.server(), world.server());
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (a, b) = (alpha.session("a"), beta.session("b"));
+    let victim = world.client(&killed, "beta").session("victim");
+    let asked = alpha.request("a", "beta", "{}", 10_000).unwrap();
+    let mut taker = &b;
+    let asking = match b.next_within(Duration::from_secs(1)) {
+        Some(delivered) => delivered,
+        None => {
+            taker = &victim;
+            victim.next()
+        }
+    };
+    taker.ack(&asking.id);
+    beta.reply("b", &asked, "{\"ok\":true}").unwrap();
+    a.take();
+    alpha.update_state(&[("k", "v")]).unwrap();
+    assert_eq!(alpha.state().unwrap().len(), 1);
+    alpha.reset_state().unwrap();
+    assert!(!alpha.discover(&[]).unwrap().is_empty());
+    killed.kill();
+    drop(victim);
+    until("it is missed", || world.redis.query::<usize>(&["HLEN", "mas.servers"]) == 1);
+    alpha.send("a", "beta", "{\"n\":1}").unwrap();
+    let refused = b.next();
+    b.nack(&refused.id, "never", false);
+    until("it is a dead letter", || world.redis.len("dlq:messages") == 1);
+    // And what operators do.
+    let redriven = world.mas(&["dlq", "redrive", "--all"]);
+    assert_eq!(redriven.status.code(), Some(0), "{redriven:?}");
+    b.take();
+    drop((a, b, server));
+    world.assert_intact();
+    let denied: Vec<redis::Value> = world.redis.query(&["ACL", "LOG"]);
+    assert!(denied.is_empty(), "{denied:?}");
 }

@@ -16,15 +16,22 @@ use crate::audit::record::{Action, Decision, REPETITION_RULE, View};
 /// whose clock was stepped wrote is read far from its place. About 120 MB.
 const MAX_FINISHED: usize = 1 << 21;
 
-/// An agent, by the number under which it is remembered.
+/// How far the clocks of two servers may be apart, in milliseconds, in what is concluded from the times of their records.
+const MAX_SKEW_MS: u64 = 60_000;
+
+/// An agent, by its place in [`Custody::names`].
 type Agent = u32;
 
 #[derive(Debug)]
 enum Life {
     /// In the inbox of this agent.
     Waiting(Agent),
-    /// A dead letter of this agent.
-    Dead(Agent),
+    /// A dead letter of this agent. `acked`: a copy of it was acknowledged nevertheless, or the record stands before
+    /// that of its redrive, in the lane of another.
+    Dead {
+        agent: Agent,
+        acked: bool,
+    },
     Finished,
     /// It should wait, and does not.
     Missing,
@@ -56,6 +63,7 @@ pub(super) struct Custody {
     finished: VecDeque<u128>,
     /// Time of the first record seen, Unix milliseconds.
     start_ms: Option<u64>,
+    names: Vec<Box<str>>,
     agents: HashMap<Box<str>, Agent>,
     /// When it was last recorded that messages of an agent had vanished, Unix milliseconds.
     vanished: HashMap<Agent, u64>,
@@ -116,8 +124,9 @@ impl Custody {
             return *agent;
         }
         // There are fewer agents than 2^32.
-        let agent = self.agents.len() as Agent;
+        let agent = self.names.len() as Agent;
         let _ = self.agents.insert(name.into(), agent);
+        self.names.push(name.into());
         agent
     }
 
@@ -131,7 +140,7 @@ impl Custody {
                 next => next,
             },
             // Recorded as accepted twice: its life goes on.
-            Some(Life::Waiting(_) | Life::Dead(_) | Life::Finished | Life::Missing) => return,
+            Some(Life::Waiting(_) | Life::Dead { .. } | Life::Finished | Life::Missing) => return,
         };
         self.put(key, next, target);
     }
@@ -158,8 +167,13 @@ impl Custody {
             }
             Some(Life::Missing) => {}
             // A copy that was under way may be acknowledged yet; the letter stays.
-            Some(Life::Dead(_)) if record.action == Action::Acked => {}
-            Some(Life::Waiting(agent) | Life::Dead(agent)) => {
+            Some(Life::Dead { acked, .. }) if record.action == Action::Acked => *acked = true,
+            // Its redrive is read behind what followed from it.
+            Some(Life::Dead { agent, acked: true }) if matches!(next, Next::Waiting) => {
+                let agent = *agent;
+                self.put(key, Next::Finished, agent);
+            }
+            Some(Life::Waiting(agent) | Life::Dead { agent, .. }) => {
                 let agent = *agent;
                 self.put(key, next, agent);
             }
@@ -169,7 +183,7 @@ impl Custody {
     fn put(&mut self, key: u128, next: Next, agent: Agent) {
         let life = match next {
             Next::Same => return,
-            Next::Dead => Life::Dead(agent),
+            Next::Dead => Life::Dead { agent, acked: false },
             Next::Waiting => Life::Waiting(agent),
             Next::Finished => {
                 self.done += 1;
@@ -189,7 +203,7 @@ impl Custody {
     /// Whether the message is on record as accepted, or older than what is on record.
     pub(super) fn standing(&self, id: Uuid) -> Standing {
         match self.lives.get(&id.as_u128()) {
-            Some(Life::Waiting(_) | Life::Dead(_) | Life::Finished | Life::Missing) => Standing::Accepted,
+            Some(Life::Waiting(_) | Life::Dead { .. } | Life::Finished | Life::Missing) => Standing::Accepted,
             _ if self.is_older(id) => Standing::Older,
             Some(Life::Unknown(_)) | None => Standing::Unknown,
         }
@@ -205,26 +219,33 @@ impl Custody {
         self.lives.values().filter(|life| matches!(life, Life::Waiting(_))).count() as u64
     }
 
-    /// Those messages.
-    pub(super) fn waiting_ids(&self) -> HashSet<Uuid> {
-        let waits =
-            |(key, life): (&u128, &Life)| matches!(life, Life::Waiting(_)).then_some(Uuid::from_u128(*key));
+    /// Those messages; in a part of a trail without the first, whose acknowledgements may stand before it.
+    pub(super) fn waiting_ids(&self, partial: bool) -> HashSet<Uuid> {
+        let certain_ms = match partial {
+            true => self.start_ms.unwrap_or(0).saturating_add(MAX_SKEW_MS),
+            false => 0,
+        };
+        let waits = |(key, life): (&u128, &Life)| {
+            let id = Uuid::from_u128(*key);
+            (matches!(life, Life::Waiting(_)) && made_ms(id) >= certain_ms).then_some(id)
+        };
         self.lives.iter().filter_map(waits).collect()
     }
 
-    /// Nothing of this message is in its inbox. Whether that is on record: a server noticed it after the message had
-    /// been accepted. `None` where it need not be there.
+    /// Nothing of this message is in its inbox: whether that may be explained by what is on record. `None` where it need
+    /// not be there.
     pub(super) fn missing(&mut self, id: Uuid) -> Option<Missing> {
         let life = self.lives.get_mut(&id.as_u128())?;
         let Life::Waiting(agent) = *life else {
             return None;
         };
         *life = Life::Missing;
-        if self.vanished.get(&agent).is_some_and(|last_ms| made_ms(id) <= *last_ms) {
-            return Some(Missing::OnRecord);
+        let noticed = |last_ms: &u64| made_ms(id) <= last_ms.saturating_add(MAX_SKEW_MS);
+        if self.vanished.get(&agent).is_some_and(noticed) {
+            return Some(Missing::Noticed);
         }
-        let name = self.agents.iter().find(|(_, known)| **known == agent).map(|(name, _)| name.to_string());
-        Some(Missing::Unrecorded { agent: name.unwrap_or_default() })
+        let name = self.names.get(agent as usize).map(ToString::to_string);
+        Some(Missing::Unnoticed { agent: name.unwrap_or_default() })
     }
 
     /// Reports what was never accepted; returns how many events were about messages of before the trail.
@@ -256,10 +277,10 @@ impl Custody {
 /// What the trail says of a message that should wait in Redis, and does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// A server noticed it.
-    OnRecord,
+    /// A server has noticed since that messages of its agent had vanished.
+    Noticed,
     /// Nothing.
-    Unrecorded {
+    Unnoticed {
         /// Whose inbox it should be in.
         agent: String,
     },

@@ -281,8 +281,8 @@ impl fmt::Display for DamageKind {
             }
             Self::MessageMissing { agent } => write!(
                 f,
-                "accepted for {}, neither done nor a dead letter, and not in the inbox: it was removed from Redis, and \
-                 no server noticed",
+                "accepted for {}, neither done nor a dead letter, and not in the inbox: removed from Redis, or never \
+                 stored",
                 Plain(agent)
             ),
             Self::NotSigned { why } => f.write_str(&Plain(why).to_string()),

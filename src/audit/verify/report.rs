@@ -33,7 +33,8 @@ pub struct Report {
     pub done: u64,
     /// Messages that are accepted and not done.
     pub waiting: u64,
-    /// Messages that are accepted, not done, and not in Redis any more, as a server noticed and recorded.
+    /// Messages that are accepted, not done and in no inbox, of agents whose messages had vanished, as a server has
+    /// recorded since.
     pub vanished: u64,
     /// Messages of before the trail, or of an older server: in Redis, or on record as handed on.
     pub older: u64,

@@ -10,6 +10,9 @@ use crate::store::dead_letters::{Failure, MAX_HISTORY};
 /// Bytes of each reason that an entry remembers.
 const MAX_FAILURE_BYTES: usize = 256;
 
+/// Claims of an entry whose answers were lost, and that are remembered until it is known who holds it.
+const MAX_CLAIMS_IN_DOUBT: usize = 4;
+
 /// Where an entry lives: in the shared inbox, or in one instance's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EntryKey {
@@ -56,8 +59,9 @@ pub(super) struct Entry {
     pub stored: u32,
     /// The instance that holds it in Redis' pending entries list.
     pub holder: InstanceId,
-    /// The instance for which it was claimed last, where the answer was lost: it may hold it by now.
-    pub claimed_for: Option<InstanceId>,
+    /// The instances for which it was claimed and the answer was lost: one of them may hold it by now. The last
+    /// [`MAX_CLAIMS_IN_DOUBT`].
+    pub claimed_for: Vec<InstanceId>,
     pub bytes: usize,
     /// Which message it is; nil before this worker has seen it.
     pub message_id: Uuid,
@@ -80,15 +84,15 @@ impl Entry {
         self.failures.push(Failure { attempt: self.attempts, reason });
     }
 
-    /// Takes the claim whose answer was lost for carried out: true if there was one.
-    pub(super) fn settle_claim(&mut self) -> bool {
-        match self.claimed_for.take() {
-            Some(instance) => {
-                self.holder = instance;
-                true
-            }
-            None => false,
+    /// The answer to a claim for `instance` was lost.
+    pub(super) fn claim_in_doubt(&mut self, instance: &InstanceId) {
+        if *instance == self.holder || self.claimed_for.contains(instance) {
+            return;
         }
+        if self.claimed_for.len() == MAX_CLAIMS_IN_DOUBT {
+            drop(self.claimed_for.remove(0));
+        }
+        self.claimed_for.push(instance.clone());
     }
 
     pub(super) fn is_in_flight(&self) -> bool {

@@ -68,7 +68,7 @@ impl Inbox {
             attempts,
             stored: line.deliveries,
             holder,
-            claimed_for: None,
+            claimed_for: Vec::new(),
             bytes: 0,
             message_id: Uuid::nil(),
             failures: Vec::new(),
@@ -85,9 +85,10 @@ impl Inbox {
             return false;
         };
         entry.seen = scan;
-        if entry.claimed_for.as_ref() == Some(holder) {
+        if entry.claimed_for.contains(holder) {
             // The claim was carried out.
-            entry.settle_claim();
+            entry.holder = holder.clone();
+            entry.claimed_for.clear();
         }
         if entry.holder != *holder && entry.state != State::Leaving {
             self.drop_entry(key);

@@ -167,7 +167,7 @@ impl Inbox {
                 attempts: 1,
                 stored: 1,
                 holder: instance.clone(),
-                claimed_for: None,
+                claimed_for: Vec::new(),
                 bytes,
                 message_id,
                 failures: Vec::new(),
@@ -192,7 +192,7 @@ impl Inbox {
         entry.state = State::InFlight { token: id.token };
         (entry.attempts, entry.stored) = (attempt, attempt);
         entry.holder = instance.clone();
-        entry.claimed_for = None;
+        entry.claimed_for.clear();
         entry.bytes = bytes;
         entry.message_id = message_id;
         entry.seen = seen;
@@ -209,7 +209,7 @@ impl Inbox {
             let key = EntryKey::of(&claim.instance, claim.source, wanted.entry);
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.stored = wanted.delivery;
-                entry.claimed_for = Some(claim.instance.clone()).filter(|instance| *instance != entry.holder);
+                entry.claim_in_doubt(&claim.instance);
             }
         }
     }
@@ -223,15 +223,19 @@ impl Inbox {
         }
     }
 
-    /// A claim did not bring an entry.
-    pub fn not_claimed(&mut self, key: &EntryKey, why: NotClaimed) {
+    /// A claim did not bring an entry from `holder`.
+    pub fn not_claimed(&mut self, key: &EntryKey, holder: &InstanceId, why: NotClaimed) {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.state == State::Due) else {
             return;
         };
         match why {
-            // It is the receiver's of an earlier claim whose answer was lost.
-            NotClaimed::Settled if entry.settle_claim() => {}
-            NotClaimed::Settled => drop(self.entries.remove(key)),
+            // A scan has found another holder since the claim was planned.
+            NotClaimed::Settled if entry.holder != *holder => {}
+            NotClaimed::Settled => match entry.claimed_for.pop() {
+                // An earlier claim whose answer was lost may have given it to that one.
+                Some(receiver) => entry.holder = receiver,
+                None => drop(self.entries.remove(key)),
+            },
             NotClaimed::Vanished => self.left(std::slice::from_ref(key)),
             NotClaimed::Refused { retry_at_ms } => {
                 entry.state = State::Waiting { due_ms: retry_at_ms, lost: true };

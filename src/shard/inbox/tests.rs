@@ -222,11 +222,11 @@ fn a_plan_that_comes_to_nothing_leaves_everything_as_it_was() {
     }
     // Redis refused it: due again later.
     let key = EntryKey { owner: None, entry: id(1).entry };
-    inbox.not_claimed(&key, NotClaimed::Refused { retry_at_ms: 50 });
+    inbox.not_claimed(&key, &instance(0), NotClaimed::Refused { retry_at_ms: 50 });
     assert_eq!(due(&mut inbox, 49), []);
     assert_eq!(due(&mut inbox, 50), [claim(0, 0, 1, 2)]);
     // Another server has it.
-    inbox.not_claimed(&key, NotClaimed::Settled);
+    inbox.not_claimed(&key, &instance(0), NotClaimed::Settled);
     assert_eq!(due(&mut inbox, 50), []);
     assert_eq!(inbox.tracked(), 0);
 }
@@ -324,13 +324,15 @@ fn a_claim_whose_answer_was_lost_was_no_delivery() {
 
 #[test]
 fn a_claim_for_another_instance_whose_answer_was_lost_was_no_delivery() {
-    /// How it comes to be known what Redis did: by the next claim, or by a scan.
+    /// How it comes to be known what Redis did: by the next claim, by a scan, or by both in one round.
     #[derive(Clone, Copy, PartialEq)]
     enum By {
         Claim,
         Scan,
+        Both,
     }
-    for (by, carried_out) in [(By::Claim, true), (By::Scan, true), (By::Claim, false), (By::Scan, false)] {
+    let ways = [By::Claim, By::Scan, By::Both];
+    for (by, carried_out) in ways.into_iter().flat_map(|by| [(by, true), (by, false)]) {
         let mut inbox = inbox();
         let lost = open(&mut inbox, 0);
         deliver(&mut inbox, 0, 1);
@@ -341,25 +343,50 @@ fn a_claim_for_another_instance_whose_answer_was_lost_was_no_delivery() {
         inbox.claim_unknown(&claims[0]);
         inbox.mark_unverified();
         let (holder, deliveries) = if carried_out { (1, 2) } else { (0, 1) };
-        match by {
-            By::Scan => {
-                let scan = inbox.begin_scan();
-                let line = PendingEntry { deliveries, ..line(1, &format!("a-i{holder}"), 0) };
-                inbox.adopt(None, &line, scan, RECLAIM_MS, &config());
-                assert_eq!(inbox.end_scan(None, scan), 0);
-            }
-            By::Claim if carried_out => {
-                assert_eq!(due(&mut inbox, RECLAIM_MS)[0].holder, instance(0));
-                let key = EntryKey { owner: None, entry: id(1).entry };
-                inbox.not_claimed(&key, NotClaimed::Settled);
-            }
-            By::Claim => {}
+        // Planned before anything is known.
+        assert_eq!(due(&mut inbox, RECLAIM_MS)[0].holder, instance(0));
+        if by != By::Claim {
+            let scan = inbox.begin_scan();
+            let line = PendingEntry { deliveries, ..line(1, &format!("a-i{holder}"), 0) };
+            inbox.adopt(None, &line, scan, RECLAIM_MS, &config());
+            assert_eq!(inbox.end_scan(None, scan), 0);
+        }
+        if by != By::Scan && carried_out {
+            let key = EntryKey { owner: None, entry: id(1).entry };
+            inbox.not_claimed(&key, &instance(0), NotClaimed::Settled);
         }
         let again = due(&mut inbox, RECLAIM_MS);
         assert_eq!((again.len(), &again[0].holder), (1, &instance(holder)));
         assert_eq!(entries(&again), [(1, 2)]);
         // The handler's history is not lost with it.
         assert_eq!(inbox.entries.values().map(|entry| entry.failures.len()).collect::<Vec<_>>(), [1]);
+    }
+}
+
+#[test]
+fn of_several_claims_in_doubt_each_may_have_been_carried_out() {
+    for carried_out in 1..=3 {
+        let mut inbox = inbox();
+        let lost = open(&mut inbox, 0);
+        deliver(&mut inbox, 0, 1);
+        assert!(inbox.close(lost, RECLAIM_MS).is_some());
+        let _ = open(&mut inbox, 9);
+        let _ = due(&mut inbox, RECLAIM_MS);
+        for receiver in 1..=3 {
+            inbox.claim_unknown(&claim(receiver, 0, 1, 2));
+        }
+        let key = EntryKey { owner: None, entry: id(1).entry };
+        let mut asked = 0;
+        loop {
+            let claims = due(&mut inbox, RECLAIM_MS);
+            if claims[0].holder == instance(carried_out) {
+                assert_eq!(entries(&claims), [(1, 2)]);
+                break;
+            }
+            asked += 1;
+            assert!(asked <= 4, "never asked of its holder");
+            inbox.not_claimed(&key, &claims[0].holder, NotClaimed::Settled);
+        }
     }
 }
 

@@ -121,7 +121,7 @@ impl Worker {
                 None => NotClaimed::Refused { retry_at_ms },
             };
             if let Some(inbox) = self.inboxes.get_mut(agent) {
-                inbox.not_claimed(&key, not_claimed);
+                inbox.not_claimed(&key, &claim.holder, not_claimed);
             }
             // Another server may have handed it on, and lost it since.
             if not_claimed == NotClaimed::Settled {
