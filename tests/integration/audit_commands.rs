@@ -160,6 +160,25 @@ fn a_stretch_of_the_trail_is_exported_and_verified_by_itself() {
 }
 
 #[test]
+fn a_lane_that_was_opened_behind_an_exported_stretch_is_not_missed_in_it() {
+    let world = World::new();
+    let url = format!("url: '{}', socket_timeout: 2", world.redis.url());
+    let mut server = world.server_with(8, &url);
+    let lanes = || world.redis.query::<usize>(&["HLEN", "audit:lanes"]);
+    crate::support::until("the start is on record", || lanes() > 0);
+    let before = lanes();
+    let now_us = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    for agent in ["alpha", "beta", "gamma", "delta"] {
+        drop(world.client(&server, agent).session("i"));
+    }
+    server.stop();
+    assert!(lanes() > before, "another worker has opened its lane");
+    let to = format!("{:.6}", now_us as f64 / 1e6);
+    let _ = text(&world.mas(&["audit", "export", "--to", &to, "early.jsonl"]), 0);
+    let _ = text(&world.mas(&["audit", "verify", "--json", "--export", "early.jsonl"]), 0);
+}
+
+#[test]
 fn records_are_found_by_what_is_in_them() {
     let history = history();
     let count = |args: &[&str]| {

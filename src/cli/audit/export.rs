@@ -127,8 +127,9 @@ impl<W: Write> Exporter<'_, W> {
                         self.registered.insert(LaneId::from_stored(lane), registered.clone().into_owned());
                 }
                 self.verifier.item(item, &mut |_, _| {})?;
-                // A lane that is registered and empty must be seen to be.
-                if self.range.from_us.is_none() {
+                // A lane that is registered and empty must be seen to be. One that was opened behind the range has
+                // nothing in it.
+                if self.range.from_us.is_none() && self.had_opened(registered.as_deref()) {
                     self.announce(&LaneId::from_stored(lane))?;
                 }
             }
@@ -153,6 +154,19 @@ impl<W: Write> Exporter<'_, W> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a lane was opened before the range ends, as far as the registry says.
+    fn had_opened(&self, registered: Option<&str>) -> bool {
+        #[derive(serde::Deserialize)]
+        struct Registered {
+            opened_unix_us: u64,
+        }
+        let registered = registered.and_then(|text| serde_json::from_str::<Registered>(text).ok());
+        match (registered, self.range.to_us) {
+            (Some(Registered { opened_unix_us }), Some(to_us)) => opened_unix_us < to_us,
+            (None, _) | (_, None) => true,
+        }
     }
 
     /// Whether the block ends in the range: its last record is of that time.
