@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::lane::LaneId;
-use super::record::View;
+use super::record::{Action, View};
 use crate::ids::hex;
 
 /// A record as JSON; JSON's escapes keep whatever a stranger wrote on one line.
@@ -13,6 +13,11 @@ pub fn record_json(lane: &LaneId, record: &View<'_>) -> Json {
         .iter()
         .map(|(id, attempt)| json!({"message_id": id.to_string(), "attempt": attempt}))
         .collect();
+    // One record for many refusals says how many.
+    let (attempt, refusals) = match record.action {
+        Action::Refusals => (0, record.attempt),
+        _ => (record.attempt, 0),
+    };
     json!({
         "lane": lane.as_str(),
         "seq": record.seq,
@@ -29,7 +34,8 @@ pub fn record_json(lane: &LaneId, record: &View<'_>) -> Json {
         "correlation_id": record.correlation_id.map(|id| hex(id)).unwrap_or_default(),
         "payload_sha256": hex(record.payload_digest),
         "payload_bytes": record.payload_len,
-        "attempt": record.attempt,
+        "attempt": attempt,
+        "refusals": refusals,
         "rule": record.rule,
         "reason": record.reason,
         "policy_version": hex(record.policy_version),

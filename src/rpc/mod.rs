@@ -62,6 +62,7 @@ impl Listener {
         shards: Arc<Shards>,
         threads: usize,
     ) -> Result<Self, ListenError> {
+        grpcio::redirect_log();
         let renewal = Renewal::new(Pems::read(config)?);
         let environment = Arc::new(environment(threads));
         let gateway = Gateway { callers: Arc::new(Callers::new(shards.shared().clone())), shards };

@@ -1,5 +1,6 @@
 //! Who may talk at all: certificates and the allowlist.
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -265,6 +266,30 @@ fn sessions_end_as_soon_as_a_deny_list_is_in_force() {
     replace(&list, r#"{"agents": ["gamma", "alpha"]}"#);
     assert_eq!(a.end(), Ended::refused("UNAUTHENTICATED", "certificate_revoked"));
     until("it is on record", || at_us("session_close", "alpha").len() == 1);
+    until("so is the list", || at_us("revocations_changed", "").len() == 2);
     let (changed_us, closed_us) = (at_us("revocations_changed", "")[1], at_us("session_close", "alpha")[0]);
     assert!(closed_us < changed_us + 500_000, "after {} ms", closed_us.saturating_sub(changed_us) / 1000);
+}
+
+#[test]
+fn whoever_talks_no_tls_to_the_port_fills_no_log() {
+    const KNOCKS: usize = 1000;
+    let world = World::new();
+    let mut command = std::process::Command::new(World::SERVER);
+    command.args(["--log-format", "json"]);
+    let server = world.server_by(command, "127.0.0.1:0", &world.config_path());
+    for _ in 0..KNOCKS {
+        let mut stream = std::net::TcpStream::connect(&server.addr).unwrap();
+        // The server may have closed it by then.
+        let _ = stream.write_all(b"GET / HTTP/1.0\r\n\r\n");
+        let _ = stream.read(&mut [0; 64]);
+    }
+    assert!(world.client(&server, "alpha").discover(&[]).is_ok());
+    let logged = world.logged();
+    let lines: Vec<serde_json::Value> = logged
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    let of_core = lines.iter().filter(|line| line["module"] == "grpc").count();
+    assert!(of_core > 0 && lines.len() < KNOCKS / 10, "{} lines: {logged}", lines.len());
 }

@@ -16,6 +16,7 @@ pub mod mailbox;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
+pub mod refusals;
 pub mod session;
 pub mod session_key;
 pub mod settings;

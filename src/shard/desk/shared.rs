@@ -10,6 +10,7 @@ use super::WorkerMailbox;
 use super::control::Control;
 use super::directory::Directory;
 use super::peers::Peers;
+use super::refusals::RefusalBudgets;
 use super::settings::Settings;
 use crate::audit::tap::CommittedBlock;
 use crate::audit::{Board, Tap};
@@ -47,6 +48,8 @@ pub struct Shared {
     pub durability: Durability,
     /// Whether Redis has too little room for more.
     storage_full: AtomicBool,
+    /// How many refusals go on record one by one.
+    pub refusals: RefusalBudgets,
 }
 
 impl Shared {
@@ -69,6 +72,7 @@ impl Shared {
             redis: Endpoint::new(&config.redis),
             durability: config.redis.durability,
             storage_full: AtomicBool::new(false),
+            refusals: RefusalBudgets::default(),
         }
     }
 
@@ -129,6 +133,7 @@ impl Shared {
 
     /// Puts other settings in force.
     pub fn set_settings(&self, settings: Arc<Settings>) {
+        self.refusals.retain(|agent| settings.policy.agent(agent.as_str()).is_some());
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 

@@ -85,17 +85,16 @@ impl Worker {
         }
     }
 
-    /// A round of scans alone, whose transaction would have been empty.
-    pub(super) fn settle_unsent(&mut self, drafted: Drafted, now: Now) {
-        self.settle_pages(drafted.plan.scans, drafted.pages, now);
-        self.settle_steps(drafted.steps, &mut Effects::default(), true, now);
-        for agent in drafted.plan.moving.iter() {
-            self.settle_moving(agent, now);
-        }
-    }
-
-    fn settle_committed(&mut self, drafted: Drafted, mut effects: Effects, assured: bool, now: Now) {
-        let Drafted { plan, decided, added, counts, letters, remains, pages, steps, block, .. } = drafted;
+    /// Takes over what a round has brought about.
+    pub(super) fn settle_committed(
+        &mut self,
+        drafted: Drafted,
+        mut effects: Effects,
+        assured: bool,
+        now: Now,
+    ) {
+        let Drafted { plan, decided, added, counts, many, letters, remains, pages, steps, block, .. } =
+            drafted;
         if self.link.note_assurance(assured) {
             self.compare_all();
         }
@@ -121,6 +120,7 @@ impl Worker {
             }
         }
         self.answer(plan.jobs, decided, &mut effects, assured, now);
+        self.ledger.count_refusals(many, now);
         self.settle_letters(letters, &effects, now);
         self.settle_remains(plan.clears, remains, now);
         self.settle_steps(steps, &mut effects, assured, now);
