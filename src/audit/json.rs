@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::lane::LaneId;
-use super::record::{Action, View};
+use super::record::View;
 use crate::ids::hex;
 
 /// A record as JSON; JSON's escapes keep whatever a stranger wrote on one line.
@@ -13,11 +13,6 @@ pub fn record_json(lane: &LaneId, record: &View<'_>) -> Json {
         .iter()
         .map(|(id, attempt)| json!({"message_id": id.to_string(), "attempt": attempt}))
         .collect();
-    // One record for many refusals says how many.
-    let (attempt, refusals) = match record.action {
-        Action::Refusals => (0, record.attempt),
-        _ => (record.attempt, 0),
-    };
     json!({
         "lane": lane.as_str(),
         "seq": record.seq,
@@ -34,8 +29,7 @@ pub fn record_json(lane: &LaneId, record: &View<'_>) -> Json {
         "correlation_id": record.correlation_id.map(|id| hex(id)).unwrap_or_default(),
         "payload_sha256": hex(record.payload_digest),
         "payload_bytes": record.payload_len,
-        "attempt": attempt,
-        "refusals": refusals,
+        "attempt": record.attempt,
         "rule": record.rule,
         "reason": record.reason,
         "policy_version": hex(record.policy_version),

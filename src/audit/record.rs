@@ -115,9 +115,6 @@ coded! {
         TrailDiffers = 30, "trail_differs";
         /// Messages are not in their inbox any more, and no server took them out.
         Vanished = 31, "vanished";
-        /// Refusals of one identity and kind within a second, beyond those that are recorded one by one: `attempt` says
-        /// how many, `rule` what was asked for.
-        Refusals = 32, "refusals";
     }
 }
 
@@ -144,21 +141,6 @@ coded! {
         Refused = 9, "REFUSED";
         /// No decision: something happened.
         Event = 10, "EVENT";
-    }
-}
-
-impl Decision {
-    /// Whether what was asked for did not happen.
-    pub fn is_refusal(self) -> bool {
-        match self {
-            Self::Allowed | Self::Alert | Self::DlpRedacted | Self::Event => false,
-            Self::DlpBlocked
-            | Self::RateLimited
-            | Self::CircuitOpen
-            | Self::AuthzDenied
-            | Self::Unauthenticated
-            | Self::Refused => true,
-        }
     }
 }
 

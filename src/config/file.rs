@@ -96,9 +96,6 @@ pub struct Limits {
     pub max_sessions_per_agent: usize,
     /// Concurrent RPCs on one connection.
     pub max_streams_per_connection: u32,
-    /// Refusals of one agent that go on record one by one, each second; ten seconds' worth may be spent at once. Further
-    /// ones go on record as a count. All callers without an allowlisted agent together have a tenth.
-    pub refusal_records_per_s: u32,
 }
 
 impl Default for Limits {
@@ -111,7 +108,6 @@ impl Default for Limits {
             max_state_fields: 1024,
             max_sessions_per_agent: 64,
             max_streams_per_connection: 100,
-            refusal_records_per_s: 100,
         }
     }
 }
@@ -125,8 +121,7 @@ impl Limits {
         within("max_state_bytes", self.max_state_bytes, 1, 64 * 1024 * 1024)?;
         within("max_state_fields", self.max_state_fields, 1, 1_000_000)?;
         within("max_sessions_per_agent", self.max_sessions_per_agent, 1, 10_000)?;
-        within("max_streams_per_connection", self.max_streams_per_connection, 1, 100_000)?;
-        within("refusal_records_per_s", self.refusal_records_per_s, 1, 1_000_000)
+        within("max_streams_per_connection", self.max_streams_per_connection, 1, 100_000)
     }
 }
 

@@ -35,7 +35,6 @@ mod operator;
 mod policy;
 mod redelivery;
 mod redis_faults;
-mod refusals;
 mod requests;
 mod rolling_restart;
 mod seams;

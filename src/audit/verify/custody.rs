@@ -112,8 +112,7 @@ impl Custody {
             | Action::RevocationsChanged
             | Action::Commit
             | Action::Archived
-            | Action::TrailDiffers
-            | Action::Refusals => return,
+            | Action::TrailDiffers => return,
         };
         for id in record.message_id.into_iter().chain(record.messages.iter().map(|(id, _)| id)) {
             self.event(lane, record, id, next);

@@ -16,7 +16,6 @@ pub mod mailbox;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
-pub mod refusals;
 pub mod session;
 pub mod session_key;
 pub mod settings;

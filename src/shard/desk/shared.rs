@@ -10,7 +10,6 @@ use super::WorkerMailbox;
 use super::control::Control;
 use super::directory::Directory;
 use super::peers::Peers;
-use super::refusals::RefusalBudgets;
 use super::settings::Settings;
 use crate::audit::tap::CommittedBlock;
 use crate::audit::{Board, Tap};
@@ -48,8 +47,6 @@ pub struct Shared {
     pub durability: Durability,
     /// Whether Redis has too little room for more.
     storage_full: AtomicBool,
-    /// How many refusals go on record one by one.
-    pub refusals: RefusalBudgets,
 }
 
 impl Shared {
@@ -72,7 +69,6 @@ impl Shared {
             redis: Endpoint::new(&config.redis),
             durability: config.redis.durability,
             storage_full: AtomicBool::new(false),
-            refusals: RefusalBudgets::default(),
         }
     }
 
@@ -133,7 +129,6 @@ impl Shared {
 
     /// Puts other settings in force.
     pub fn set_settings(&self, settings: Arc<Settings>) {
-        self.refusals.retain(|agent| settings.policy.agent(agent.as_str()).is_some());
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 

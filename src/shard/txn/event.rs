@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::facts::PendingRequest;
-use super::transaction::{RefusalKind, Transaction};
+use super::transaction::Transaction;
 use crate::audit::{Action, Decision, Fields, OperatorEvent};
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
@@ -47,8 +47,6 @@ pub(crate) enum Event {
     Failed { agent: AgentId },
     /// A target's circuit opened or closed.
     Circuit { agent: AgentId, opened: bool, reason: String },
-    /// So many refusals of this kind were not recorded one by one.
-    Refusals { kind: RefusalKind, count: u32 },
     /// Something of the server itself.
     Operator(OperatorEvent),
     /// The lane ends in order.
@@ -104,17 +102,6 @@ impl Transaction<'_> {
                 self.publish(&News::Failed(agent.clone(), self.shared.server.clone()));
             }
             Event::Circuit { agent, opened, reason } => self.circuit(agent, *opened, reason),
-            Event::Refusals { kind, count } => self.record(
-                Action::Refusals,
-                Decision::from_code(kind.decision).unwrap_or(Decision::Refused),
-                &Fields {
-                    agent: &kind.agent,
-                    rule: kind.action,
-                    reason: &kind.reason,
-                    attempt: *count,
-                    ..Fields::default()
-                },
-            ),
             Event::Operator(OperatorEvent { action, target, rule, reason }) => {
                 self.record(*action, Decision::Event, &Fields { target, rule, reason, ..Fields::default() });
             }

@@ -90,19 +90,6 @@ pub(crate) struct Added {
     pub replies: Vec<InstanceId>,
 }
 
-/// A kind of refusal of which only the number goes on record.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RefusalKind {
-    /// The agent that was refused; empty: not an allowlisted one.
-    pub agent: String,
-    /// What it asked for.
-    pub action: &'static str,
-    /// The code of the decision.
-    pub decision: u8,
-    /// Why.
-    pub reason: String,
-}
-
 /// Whose messages were counted, and what all servers together have counted.
 pub(crate) type Counts = Vec<(AgentId, Effect<Option<u64>>)>;
 
@@ -135,8 +122,6 @@ pub(crate) struct Transaction<'a> {
     pub(super) scratch: &'a mut Scratch,
     /// The envelope that was written last.
     pub(super) json: String,
-    /// Refusals of this round that are not recorded one by one.
-    pub(crate) many: Vec<RefusalKind>,
 }
 
 /// What a transaction reads and writes.
@@ -174,7 +159,6 @@ impl<'a> Transaction<'a> {
             receipt: None,
             scratch,
             json: String::new(),
-            many: Vec::new(),
         }
     }
 
@@ -190,43 +174,17 @@ impl<'a> Transaction<'a> {
 
     /// Adds a record of the policy in force.
     pub(crate) fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
-        if decision.is_refusal()
-            && action != Action::Refusals
-            && self.is_one_of_many(action, decision, fields)
-        {
-            return;
-        }
         let fields = Fields { policy_version: self.settings.policy.version(), ..*fields };
         let _ = self.lane.append(self.now, action, decision, &fields);
     }
 
     /// Records a decision on a message; its receipt goes to who asked.
     pub(crate) fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
-        if decision.is_refusal() && self.is_one_of_many(action, decision, fields) {
-            return;
-        }
         let policy = &self.settings.policy;
         let fields = Fields { policy_version: policy.version(), ..*fields };
         let place = self.lane.append_counted(self.now, action, decision, &fields);
         self.receipt =
             Some(Receipt { lane: self.lane.id().clone(), place, policy_version: *policy.version() });
-    }
-
-    /// Whether a refusal is beyond what is recorded one by one of its identity: it is counted then.
-    fn is_one_of_many(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) -> bool {
-        let agent = self.settings.policy.agent(fields.agent).map(|card| &card.id);
-        let per_s = self.settings.limits.refusal_records_per_s;
-        // A conflict spends twice: that is less on record, never more.
-        if self.shared.refusals.take(agent, per_s, self.now.mono_ms) {
-            return false;
-        }
-        self.many.push(RefusalKind {
-            agent: agent.map_or_else(String::new, AgentId::to_string),
-            action: action.as_str(),
-            decision: decision.code(),
-            reason: fields.reason.to_owned(),
-        });
-        true
     }
 
     /// A message counts against its sender's rate.

@@ -61,8 +61,8 @@ pub(super) struct Standing {
     pub paused_until_ms: u64,
     /// Events wait for the record.
     pub events: bool,
-    /// When deliveries, acknowledgements and counts of refusals must be on record.
-    pub record_due_ms: Option<u64>,
+    /// When deliveries and acknowledgements must be on record.
+    pub custody_due_ms: Option<u64>,
 }
 
 /// When there is something to do.
@@ -142,7 +142,7 @@ impl Agenda {
         if !self.dying.is_empty() || !self.regroup.is_empty() {
             at_ms = at_ms.min(self.refused_until_ms);
         }
-        later(now, at_ms.min(standing.record_due_ms.unwrap_or(at_ms)))
+        later(now, at_ms.min(standing.custody_due_ms.unwrap_or(at_ms)))
     }
 
     /// Redis refused a dead letter or a consumer group.
@@ -234,7 +234,7 @@ mod tests {
             retry_at_ms: None,
             paused_until_ms: 0,
             events: false,
-            record_due_ms: None,
+            custody_due_ms: None,
         }
     }
 
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(agenda.wake(NOW, up()), Wake::At(61_000));
         agenda.set_timer(5000, Timer::Sweep);
         assert_eq!(agenda.wake(NOW, up()), Wake::At(5000));
-        assert_eq!(agenda.wake(NOW, Standing { record_due_ms: Some(1020), ..up() }), Wake::At(1020));
+        assert_eq!(agenda.wake(NOW, Standing { custody_due_ms: Some(1020), ..up() }), Wake::At(1020));
         assert_eq!(agenda.wake(NOW, Standing { events: true, ..up() }), Wake::Now);
         agenda.ready.insert(agent());
         assert_eq!(agenda.wake(NOW, up()), Wake::Now);

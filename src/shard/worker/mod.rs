@@ -186,7 +186,7 @@ impl Worker {
             retry_at_ms: self.link.retry_at_ms(),
             paused_until_ms: self.link.paused_until_ms(),
             events: !self.ledger.events().is_empty(),
-            record_due_ms: self.ledger.due_ms(),
+            custody_due_ms: self.ledger.custody.due_ms(),
         };
         if self.stopping { Wake::Now } else { self.agenda.wake(Now::read(), standing) }
     }
@@ -209,7 +209,6 @@ impl Worker {
         self.agenda.clears.clear();
         let _ = self.agenda.take_scans(usize::MAX);
         self.link.unstall();
-        self.ledger.close_all_counts();
         let give_up_ms = now.mono_ms + STOP_PATIENCE_MS;
         let mut closed = false;
         loop {

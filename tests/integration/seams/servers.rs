@@ -75,6 +75,37 @@ fn inherits_all(world: &World, heir: &Session) {
 }
 
 #[test]
+fn servers_that_have_told_each_other_of_sessions_are_at_rest() {
+    const SPAN: Duration = Duration::from_secs(2);
+    /// Of 200 of a core that spins.
+    const FEW_TICKS: u64 = 20;
+    let world = World::with(World::PAIR, SETTINGS);
+    let (one, mut two) = (world.server(), world.server());
+    let here: Vec<_> = ["alpha", "beta"].map(|agent| world.client(&one, agent).session("a")).into();
+    // The other server is told, and has nothing to record of it; and the other way round.
+    let there: Vec<_> = ["alpha", "beta"].map(|agent| world.client(&two, agent).session("b")).into();
+    until("all are known", || world.redis.query::<usize>(&["HLEN", "agent.instances:beta"]) == 2);
+    for (name, server) in [("one", &one), ("two", &two)] {
+        let used = server.cpu_ticks_during(SPAN);
+        assert!(used <= FEW_TICKS, "server {name}: {used} ticks in {SPAN:?}");
+    }
+    let commands = || -> u64 {
+        let stats: String = world.redis.query(&["INFO", "stats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let before = commands();
+    crate::support::pass(SPAN);
+    // Leases, checkpoints, looks at the memory: some dozens a second.
+    assert!(commands() - before < 1000, "{} commands in {SPAN:?}", commands() - before);
+    // A stop has nothing to wait for.
+    drop((here, there));
+    let asked = Instant::now();
+    two.stop();
+    assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+}
+
+#[test]
 fn what_a_killed_server_held_reaches_another_instance() {
     killed_with_deliveries(Heir::Before, Dies::Server, KNOWN);
 }

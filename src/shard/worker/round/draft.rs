@@ -15,9 +15,9 @@ use crate::ids::{AgentId, InstanceId, ServerId};
 use crate::shard::desk::job::Job;
 use crate::shard::desk::shared::Shared;
 use crate::shard::inbox::entry::{DeadLetter, EntryKey};
-use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, RefusalKind, Transaction};
+use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, Transaction};
 use crate::store::news::News;
-use crate::store::pipeline::{Effects, Exec};
+use crate::store::pipeline::Exec;
 use crate::store::{keys, trail};
 
 /// Entries read in one round, over all inboxes; what is left is read in the next.
@@ -33,8 +33,6 @@ pub(super) struct Drafted {
     /// What it adds to inboxes, this worker's and others'.
     pub added: crate::ids::AgentMap<Added>,
     pub counts: Counts,
-    /// Refusals that are not recorded one by one.
-    pub many: Vec<RefusalKind>,
     /// Dead letters and the effects that store them.
     pub letters: Vec<(FoundLetter, Range<usize>)>,
     pub remains: Vec<Remains>,
@@ -85,7 +83,7 @@ impl Worker {
             };
             moving.write(&mut transaction, &plan.moving, &mut steps);
         }
-        let Transaction { multi, added, facts, many, .. } = transaction;
+        let Transaction { multi, added, facts, .. } = transaction;
         let exec = if multi.is_empty() {
             // Nothing to do after all.
             link.batch.clear();
@@ -104,15 +102,14 @@ impl Worker {
             };
             Some(multi.exec(&self.shared.server, &guards))
         };
-        let sends = exec.is_some() || !link.batch.is_empty() || unassured;
-        let drafted =
-            Drafted { plan, decided, added, counts, many, letters, remains, pages, steps, exec, block };
-        if sends {
-            return Some(drafted);
+        if exec.is_none() && link.batch.is_empty() && !unassured {
+            // Only what was read has to be settled.
+            let drafted =
+                Drafted { plan, decided, added, counts, letters, remains, pages, steps, exec, block };
+            self.settle_unsent(drafted, now);
+            return None;
         }
-        // Only what was read has to be settled, and refusals that are only counted.
-        self.settle_committed(drafted, Effects::default(), true, now);
-        None
+        Some(Drafted { plan, decided, added, counts, letters, remains, pages, steps, exec, block })
     }
 }
 

@@ -48,7 +48,6 @@ pub(super) struct Plan {
 impl Worker {
     /// Takes what is due off the agenda. `moves`: whether entries are acknowledged, claimed and read.
     pub(super) fn plan(&mut self, jobs: Vec<Job>, now: Now, moves: bool) -> Plan {
-        self.ledger.close_counts(now);
         let refused = now.mono_ms < self.link.stalled_until_ms();
         let essential = refused && jobs.iter().all(Job::is_essential);
         let stalled = refused && !essential;

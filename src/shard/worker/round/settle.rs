@@ -85,16 +85,18 @@ impl Worker {
         }
     }
 
-    /// Takes over what a round has brought about.
-    pub(super) fn settle_committed(
-        &mut self,
-        drafted: Drafted,
-        mut effects: Effects,
-        assured: bool,
-        now: Now,
-    ) {
-        let Drafted { plan, decided, added, counts, many, letters, remains, pages, steps, block, .. } =
-            drafted;
+    /// A round whose transaction would have been empty: scans, and events that came to nothing.
+    pub(super) fn settle_unsent(&mut self, drafted: Drafted, now: Now) {
+        self.ledger.carried_out(drafted.plan.events);
+        self.settle_pages(drafted.plan.scans, drafted.pages, now);
+        self.settle_steps(drafted.steps, &mut Effects::default(), true, now);
+        for agent in drafted.plan.moving.iter() {
+            self.settle_moving(agent, now);
+        }
+    }
+
+    fn settle_committed(&mut self, drafted: Drafted, mut effects: Effects, assured: bool, now: Now) {
+        let Drafted { plan, decided, added, counts, letters, remains, pages, steps, block, .. } = drafted;
         if self.link.note_assurance(assured) {
             self.compare_all();
         }
@@ -102,8 +104,10 @@ impl Worker {
         self.settle_pages(plan.scans, pages, now);
         if block.is_some() {
             self.link.confirm(assured);
-            self.ledger.recorded(plan.events);
+            self.ledger.custody.clear();
         }
+        // Also those without a record.
+        self.ledger.carried_out(plan.events);
         self.learn_counts(counts, &mut effects, now);
         for (agent, added) in added {
             if let Some(inbox) = self.inboxes.get_mut(&agent) {
@@ -120,7 +124,6 @@ impl Worker {
             }
         }
         self.answer(plan.jobs, decided, &mut effects, assured, now);
-        self.ledger.count_refusals(many, now);
         self.settle_letters(letters, &effects, now);
         self.settle_remains(plan.clears, remains, now);
         self.settle_steps(steps, &mut effects, assured, now);
