@@ -181,6 +181,11 @@ impl Shards {
                 }
             }
             News::Storage { full } => shared.set_storage_full(full),
+            News::Primary(primary) => {
+                if shared.note_primary(&primary) {
+                    self.tell_all(|| Control::Primary(primary.clone()));
+                }
+            }
             News::Missed => self.tell_all(|| Control::Resync),
         }
     }

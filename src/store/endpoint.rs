@@ -66,13 +66,28 @@ impl Endpoint {
 
     /// Connects, to the primary where Sentinels are asked.
     pub fn open(&self) -> Result<Connection, StoreError> {
+        self.open_primary().map(|(connection, _)| connection)
+    }
+
+    /// The same, and which Redis the Sentinels called the primary; `None` where none are asked.
+    pub fn open_primary(&self) -> Result<(Connection, Option<String>), StoreError> {
         let client = self.client()?;
         let mut connection = Connection::open(&client, self.timeout)?;
-        if self.address.sentinel.is_some() {
-            // What a Sentinel knows may be old.
-            check_role(&mut connection, client.get_connection_info().addr())?;
+        if self.address.sentinel.is_none() {
+            return Ok((connection, None));
         }
-        Ok(connection)
+        let addr = client.get_connection_info().addr();
+        // What a Sentinel knows may be old.
+        check_role(&mut connection, addr)?;
+        Ok((connection, Some(addr.to_string())))
+    }
+
+    /// Which Redis the Sentinels call the primary now; `None` where none are asked.
+    pub fn primary(&self) -> Result<Option<String>, StoreError> {
+        if self.address.sentinel.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(self.client()?.get_connection_info().addr().to_string()))
     }
 
     /// A client of where Redis is now; connects to nothing but Sentinels.

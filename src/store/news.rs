@@ -47,6 +47,8 @@ pub enum News {
         /// Which of both.
         full: bool,
     },
+    /// Which Redis the Sentinels call the primary. Never published.
+    Primary(String),
     /// News may have been missed. Never published.
     Missed,
 }
@@ -69,7 +71,7 @@ impl News {
             Self::Circuit(agent, true, server) => format!("circuit-open {agent} {server}"),
             Self::Circuit(agent, false, server) => format!("circuit-closed {agent} {server}"),
             Self::Failed(agent, server) => format!("failed {agent} {server}"),
-            Self::Servers { .. } | Self::Storage { .. } | Self::Missed => String::new(),
+            Self::Servers { .. } | Self::Storage { .. } | Self::Primary(_) | Self::Missed => String::new(),
         }
     }
 

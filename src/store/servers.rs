@@ -105,6 +105,8 @@ pub struct Membership {
     id: ServerId,
     own: Holder,
     connection: Connection,
+    /// Which Redis that leads to, where Sentinels were asked.
+    primary: Option<String>,
     alive: BTreeSet<ServerId>,
     /// Servers without a lease, and at how many looks in a row.
     missing: HashMap<ServerId, u32>,
@@ -124,11 +126,12 @@ impl Membership {
     /// Enters the registry, and fences servers that are certainly gone.
     pub fn join(endpoint: &Endpoint) -> Result<Self, StoreError> {
         let own = Holder { pid: std::process::id(), space: space() };
-        let connection = endpoint.open()?;
+        let (connection, primary) = endpoint.open_primary()?;
         let mut membership = Self {
             id: ServerId::new(),
             own,
             connection,
+            primary,
             alive: BTreeSet::new(),
             missing: HashMap::new(),
             fenced: BTreeSet::new(),
@@ -160,17 +163,19 @@ impl Membership {
         let endpoint = endpoint.clone();
         let keeper = std::thread::Builder::new().name("membership".to_owned()).spawn(move || {
             let mut failing = false;
+            let mut moved = false;
             let mut full = false;
             self.tell_storage(&mut full, &tell);
             while stopped.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
-                let renewed = if failing {
-                    endpoint.open().and_then(|connection| {
-                        self.connection = connection;
+                let renewed = if failing || moved {
+                    endpoint.open_primary().and_then(|(connection, primary)| {
+                        (self.connection, self.primary) = (connection, primary);
                         self.renew()
                     })
                 } else {
                     self.renew()
                 };
+                moved = self.look_at_primary(&endpoint, &tell);
                 match renewed {
                     Ok((came, gone)) => {
                         failing = false;
@@ -198,6 +203,18 @@ impl Membership {
                 answer: error.to_string(),
             }),
         }
+    }
+
+    /// Asks the Sentinels whether this is still the primary, and tells what they say: one that they gave up may live on,
+    /// and take writes that are lost. True where it is another one.
+    fn look_at_primary(&self, endpoint: &Endpoint, tell: &impl Fn(News)) -> bool {
+        // Sentinels that do not answer say nothing.
+        let Ok(Some(primary)) = endpoint.primary() else {
+            return false;
+        };
+        let moved = self.primary.as_ref().is_some_and(|own| *own != primary);
+        tell(News::Primary(primary));
+        moved
     }
 
     /// Tells when there is too little room in Redis, and when there is enough again.

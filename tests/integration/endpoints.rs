@@ -174,3 +174,54 @@ fn a_redis_user_needs_the_rights_that_the_example_names() {
     let denied: Vec<redis::Value> = world.redis.query(&["ACL", "LOG"]);
     assert!(denied.is_empty(), "{denied:?}");
 }
+
+#[test]
+fn a_primary_that_the_sentinels_gave_up_is_left_although_it_lives_on() {
+    let mut world = World::new();
+    let port = free_port().to_string();
+    let quick = ["--repl-diskless-sync-delay", "0"];
+    world.redis.restart_with(&[&["--port", &port][..], &quick].concat());
+    // The server has a user of its own: what the Sentinel may do there can be taken away alone.
+    let _: String = world.redis.query(&["ACL", "SETUSER", "mas", "on", ">secret", "~*", "&*", "+@all"]);
+    let own = free_port().to_string();
+    let options = [&["--port", &own, "--replicaof", "127.0.0.1", &port][..], &quick].concat();
+    let replica = Redis::start_with(&world.path().join("one"), &options);
+    let _: String = replica.query(&["ACL", "SETUSER", "mas", "on", ">secret", "~*", "&*", "+@all"]);
+    until("the replica is in step", || {
+        world.redis.query::<String>(&["INFO", "replication"]).matches("state=online").count() == 1
+    });
+    let (_sentinel, sentinel_port) = sentinel(&world, &port, 300);
+    let ask = |words: &[&str]| -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{sentinel_port}"))?;
+        redis::cmd("SENTINEL").arg(words).query(&mut client.get_connection()?)
+    };
+    until(
+        "the Sentinel knows it",
+        || matches!(ask(&["replicas", "primary"]), Ok(redis::Value::Array(known)) if known.len() == 1),
+    );
+    world.set_redis(&format!(
+        "url: 'redis://mas:secret@unused', socket_timeout: 2, \
+         sentinel: {{master: primary, addrs: ['127.0.0.1:{sentinel_port}']}}"
+    ));
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    alpha.send("a", "beta", "{\"n\":0}").unwrap();
+    assert_eq!(b.take().data()["n"], 0);
+    // For the Sentinel, and for nobody else, the primary is dead; it stays a primary.
+    let _: String =
+        world.redis.query(&["ACL", "SETUSER", "default", "-ping", "-info", "-replicaof", "-slaveof"]);
+    let role = || replica.query::<String>(&["INFO", "replication"]);
+    until("the replica is promoted", || role().contains("role:master"));
+    // What it takes from now on is there, held by a session that connects again.
+    let there = |n: u64| {
+        let entries: Vec<(String, Vec<(String, String)>)> =
+            replica.query(&["XRANGE", "agent.stream:beta", "-", "+"]);
+        entries.iter().any(|(_, fields)| fields[0].1.contains(&format!("{{\"n\":{n}}}")))
+    };
+    let mut n = 0;
+    until("a message that is accepted is in the new primary", || {
+        n += 1;
+        alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).is_ok() && there(n)
+    });
+}

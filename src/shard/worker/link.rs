@@ -38,6 +38,8 @@ const FIRST: &str = "boot";
 struct Fresh {
     connection: Connection,
     assurance: Assurance,
+    /// Which Redis that is, where Sentinels were asked.
+    primary: Option<String>,
 }
 
 enum State {
@@ -141,6 +143,11 @@ impl Link {
     /// Whether this worker has written to a lane.
     pub(super) fn has_lane(&self) -> bool {
         !self.lane.is_unused() || self.before != FIRST
+    }
+
+    /// Whether it is connected to another Redis than this one, which the Sentinels call the primary.
+    pub(super) fn is_elsewhere(&self, primary: &str) -> bool {
+        matches!(&self.state, State::Up(Fresh { primary: Some(own), .. }) if own != primary)
     }
 
     /// Whether this is the first connection.
@@ -324,13 +331,17 @@ impl Link {
 /// Makes a connection: Redis answers, and this server is not fenced. The look at the fence guards the first
 /// transaction.
 fn connect(shared: &Shared) -> Result<Fresh, StoreError> {
-    let mut connection = shared.redis.open()?;
+    let (mut connection, primary) = shared.redis.open_primary()?;
+    if let Some(primary) = &primary {
+        // What the membership's next look finds is newer.
+        let _ = shared.note_primary(primary);
+    }
     let assurance = fitness::assurance(&mut connection, shared.durability)?;
     let mut batch = Batch::new();
     let fence = servers::watch_fence(&mut batch, &shared.server);
     let mut answers = Answers::new(connection.run(&mut batch)?);
     check(answers.take(fence));
-    Ok(Fresh { connection, assurance })
+    Ok(Fresh { connection, assurance, primary })
 }
 
 /// Ends the process of a server that others have declared void: what it holds is theirs now.
