@@ -11,7 +11,7 @@ use super::inflict::wait;
 use super::place::Place;
 use super::{checker, crew};
 use crate::endpoints::sentinel;
-use crate::support::{Process, Redis, World, free_port, until};
+use crate::support::{Process, Redis, World, free_port, within};
 
 /// Failovers in the suite; the long form makes one for each [`FAULTS_EACH`] faults.
 const FAILOVERS: usize = 2;
@@ -21,6 +21,8 @@ const BETWEEN: Duration = Duration::from_millis(1500);
 /// Silence after which the Sentinel fails over: longer than a busy machine makes a primary seem dead.
 const DOWN_AFTER_MS: u32 = 1000;
 const DRAIN: Duration = Duration::from_secs(30);
+/// Longest for a failover: a Sentinel whose own clock has jumped, as on a busy machine, does nothing for 30 seconds.
+const FAILED_OVER: Duration = Duration::from_secs(60);
 /// A replica that is new gets its data at once.
 const QUICK: [&str; 2] = ["--repl-diskless-sync-delay", "0"];
 
@@ -82,7 +84,7 @@ impl Trio {
     /// Waits until one of the three is the primary and both others follow it, whatever the Sentinel decides on
     /// a busy machine meanwhile. The primary is the world's Redis then.
     fn until_in_step(&mut self) {
-        until("both replicas are in step, and the Sentinel knows them", || {
+        within(FAILED_OVER, "both replicas are in step, and the Sentinel knows them", || {
             if !self.knows_primary() {
                 return false;
             }
@@ -135,7 +137,7 @@ impl Trio {
         self.until_in_step();
         let before = self.primary;
         self.world.redis.kill();
-        until("another is the primary", || {
+        within(FAILED_OVER, "another is the primary", || {
             self.ask::<(String, u16)>(&["get-master-addr-by-name", "primary"])
                 .is_ok_and(|(_, port)| port != before)
         });
