@@ -95,7 +95,7 @@ impl Trio {
                 if !redis.is_running() {
                     follow(redis, *own, self.primary);
                 } else if !info(redis).contains(&format!("master_port:{}\r", self.primary)) {
-                    let _: String = redis.query(&["REPLICAOF", "127.0.0.1", &self.primary.to_string()]);
+                    replicate(redis, self.primary);
                 }
             }
             let known: Vec<redis::Value> = self.ask(&["replicas", "primary"]).unwrap_or_default();
@@ -145,8 +145,22 @@ impl Trio {
     }
 }
 
+/// What it says of its replication; nothing where it cuts its clients off just then, as with each change of its role.
 fn info(redis: &Redis) -> String {
-    redis.query(&["INFO", "replication"])
+    let asked = || {
+        redis::cmd("INFO").arg("replication").query(&mut redis::Client::open(redis.url())?.get_connection()?)
+    };
+    let answer: redis::RedisResult<String> = asked();
+    answer.unwrap_or_default()
+}
+
+/// Makes it a replica; it is looked at again where it does not answer.
+fn replicate(redis: &Redis, primary: u16) {
+    let asked = || {
+        let mut connection = redis::Client::open(redis.url())?.get_connection()?;
+        redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary).query::<String>(&mut connection)
+    };
+    let _: redis::RedisResult<String> = asked();
 }
 
 /// Starts it, again or for the first time, as a replica.
