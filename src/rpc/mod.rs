@@ -62,10 +62,7 @@ impl Listener {
         shards: Arc<Shards>,
         threads: usize,
     ) -> Result<Self, ListenError> {
-        // Without a log the C core would fall back to its own lines on stderr.
-        if log::max_level() > log::LevelFilter::Off {
-            grpcio::redirect_log();
-        }
+        grpcio::redirect_log();
         let renewal = Renewal::new(Pems::read(config)?);
         let environment = Arc::new(environment(threads));
         let gateway = Gateway { callers: Arc::new(Callers::new(shards.shared().clone())), shards };

@@ -181,11 +181,8 @@ impl Shards {
                 }
             }
             News::Storage { full } => shared.set_storage_full(full),
-            News::Primary(primary) => {
-                if shared.note_primary(&primary) {
-                    self.tell_all(|| Control::Primary(primary.clone()));
-                }
-            }
+            // Each worker compares it with its own connection, which may be older or newer than another's.
+            News::Primary(primary) => self.tell_all(|| Control::Primary(primary.clone())),
             News::Missed => self.tell_all(|| Control::Resync),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crossbeam_channel::Receiver;
 
@@ -47,8 +47,6 @@ pub struct Shared {
     pub durability: Durability,
     /// Whether Redis has too little room for more.
     storage_full: AtomicBool,
-    /// Which Redis was the primary when the Sentinels were asked last.
-    primary: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -71,7 +69,6 @@ impl Shared {
             redis: Endpoint::new(&config.redis),
             durability: config.redis.durability,
             storage_full: AtomicBool::new(false),
-            primary: Mutex::default(),
         }
     }
 
@@ -128,12 +125,6 @@ impl Shared {
     /// Redis has too little room for more, or has room again.
     pub fn set_storage_full(&self, full: bool) {
         self.storage_full.store(full, Ordering::Relaxed);
-    }
-
-    /// Which Redis the Sentinels call the primary; true where it was another one before.
-    pub fn note_primary(&self, primary: &str) -> bool {
-        let mut known = self.primary.lock().unwrap_or_else(PoisonError::into_inner);
-        known.replace(primary.to_owned()).is_some_and(|before| before != primary)
     }
 
     /// Puts other settings in force.

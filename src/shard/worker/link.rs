@@ -332,10 +332,6 @@ impl Link {
 /// transaction.
 fn connect(shared: &Shared) -> Result<Fresh, StoreError> {
     let (mut connection, primary) = shared.redis.open_primary()?;
-    if let Some(primary) = &primary {
-        // What the membership's next look finds is newer.
-        let _ = shared.note_primary(primary);
-    }
     let assurance = fitness::assurance(&mut connection, shared.durability)?;
     let mut batch = Batch::new();
     let fence = servers::watch_fence(&mut batch, &shared.server);
