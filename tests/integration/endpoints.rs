@@ -51,7 +51,7 @@ pub fn sentinel(world: &World, port: &str, down_after_ms: u32) -> (Process, u16)
     let own = free_port();
     let path = world.path().join("sentinel.conf");
     let config = format!(
-        "port {own}\nbind 127.0.0.1\ndir {}\nsentinel monitor primary 127.0.0.1 {port} 1\n\
+        "port {own}\nbind 127.0.0.1\ndir {}\nlogfile sentinel.log\nsentinel monitor primary 127.0.0.1 {port} 1\n\
          sentinel down-after-milliseconds primary {down_after_ms}\nsentinel failover-timeout primary 3000\n",
         world.path().display()
     );

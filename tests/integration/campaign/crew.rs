@@ -13,9 +13,19 @@ pub struct Crew<'scope> {
 }
 
 impl Crew<'_> {
+    /// Nothing new is sent from now on.
+    pub fn send_no_more(&self) {
+        self.sending.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the outcome of something that was sent is neither known nor given up.
+    pub fn is_sending(&self) -> bool {
+        self.senders.iter().any(|sender| !sender.is_finished())
+    }
+
     /// Returns when the outcome of what was sent is known, or given up.
     pub fn stop_sending(&mut self) {
-        self.sending.store(false, Ordering::SeqCst);
+        self.send_no_more();
         for sender in self.senders.drain(..) {
             sender.join().unwrap();
         }

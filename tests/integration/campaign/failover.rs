@@ -196,12 +196,19 @@ fn promises_hold_over_failovers() {
         }
         let until = Instant::now() + BETWEEN;
         trio.watch(&history, |_| Instant::now() < until);
+        crew.send_no_more();
+        // As long as the replicas are out of step, outcomes stay unknown.
+        trio.watch(&history, |_| crew.is_sending());
         crew.stop_sending();
         let give_up = Instant::now() + DRAIN;
         trio.watch(&history, |redis| !drained(redis) && Instant::now() < give_up);
         history.note(|seen| seen.ended_us = now_us());
     });
     println!("{failovers} failovers: {}", history.summary());
+    println!("the servers:\n{}", trio.world.logged());
+    let path = trio.world.path().join("sentinel.log");
+    println!("the Sentinel:\n{}", std::fs::read_to_string(path).unwrap());
+    history.read(|seen| seen.disturbed.iter().for_each(|disturbed| println!("{disturbed:?}")));
     let violations = checker::check(&history, &trio.world);
     assert!(violations.is_empty(), "{} violations: {}", violations.len(), checker::texts(&violations));
     assert!(history.accepted_count() > 100, "hardly anything was sent");
