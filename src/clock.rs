@@ -28,15 +28,23 @@ impl Deadline {
     }
 }
 
+fn since_start() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
 impl Now {
+    /// Monotonic microseconds since the process's first reading.
+    pub fn mono_us() -> u64 {
+        since_start().as_micros() as u64
+    }
+
     /// Reads both clocks.
     pub fn read() -> Self {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let start = START.get_or_init(Instant::now);
         Self {
             // Before 1970 is no time this program can run at; 0 is as good an answer as any.
             unix_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64),
-            mono_ms: start.elapsed().as_millis() as u64,
+            mono_ms: since_start().as_millis() as u64,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The TLS handshake has proven that the configured CA issued the certificate and that the peer holds
 //! its key. This module decides what the certificate says, and nothing else does: not the common name,
-//! not request metadata. A resumed TLS session skips the handshake's date check, so validity is checked
-//! here again at every session and call.
+//! not request metadata. A connection may outlive its certificate, so validity is checked again at every session and
+//! call.
 
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
@@ -35,16 +35,14 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads the leaf certificate, PEM. The error is what the caller is told.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, Refusal> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_| Refusal::INVALID_CERTIFICATE)?;
-        let (_, certificate) =
-            X509Certificate::from_der(&pem.contents).map_err(|_| Refusal::INVALID_CERTIFICATE)?;
+    /// Reads the leaf certificate, DER. The error is what the caller is told.
+    pub fn from_der(der: &[u8]) -> Result<Self, Refusal> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| Refusal::INVALID_CERTIFICATE)?;
         let agent = agent_of(&certificate)?;
         check_usage(&certificate)?;
         Ok(Self {
             agent,
-            fingerprint: Sha256::digest(&pem.contents).into(),
+            fingerprint: Sha256::digest(der).into(),
             serial: Serial::of(certificate.raw_serial()),
             not_before_s: certificate.validity().not_before.timestamp(),
             not_after_s: certificate.validity().not_after.timestamp(),
@@ -145,7 +143,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Identity::from_pem(&bytes);
+            let _ = Identity::from_der(&bytes);
         }
     }
 }

@@ -115,6 +115,10 @@ coded! {
         TrailDiffers = 30, "trail_differs";
         /// Messages are not in their inbox any more, and no server took them out.
         Vanished = 31, "vanished";
+        /// A connection did what no client may, and was cut.
+        ConnectionCut = 32, "connection_cut";
+        /// A connection was turned away after its handshake.
+        ConnectionRefused = 33, "connection_refused";
     }
 }
 

@@ -4,34 +4,33 @@
 mod answer;
 mod caller;
 mod convert;
+mod core;
 mod error;
 mod gateway;
-mod memory;
 mod sending;
 mod status;
 mod submit;
-mod tls;
 mod transport;
 mod unary;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use grpcio::{ChannelBuilder, EnvBuilder, Environment, Server, ServerBuilder, Service, ServiceBuilder};
+use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, Service, ServiceBuilder};
 
+use crate::audit::OperatorEvent;
 use crate::config::{Config, Limits};
+use crate::gate::{self, Doorstep, Gate};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
 use crate::shard::Shards;
 use caller::Callers;
+use core::Core;
 use gateway::Gateway;
-use tls::{Pems, Renewal};
 
 pub use error::ListenError;
 
 /// Beside `data_json`, a request holds ids and a type: far less than this.
 const MESSAGE_OVERHEAD_BYTES: usize = 64 * 1024;
-/// A handshake that takes longer is cut (gRPC's default is two minutes).
-const HANDSHAKE_TIMEOUT_MS: i32 = 5_000;
 /// Request headers of one call.
 const MAX_METADATA_BYTES: i32 = 8 * 1024;
 /// HPACK table that a peer may ask for.
@@ -43,13 +42,17 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients may ping as often as this; more often is abuse.
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_PING_STRIKES: i32 = 5;
+/// A connection without a call is closed after this; its client makes another one when it calls.
+const MAX_IDLE_MS: i32 = 30 * 60 * 1000;
+/// How long what the C core said last may take to reach clients when the server stops.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A listening server.
 pub struct Listener {
-    server: Server,
+    gate: Gate,
+    core: Arc<Core>,
     // Dropped last: the server's completion queues live in it.
     _environment: Arc<Environment>,
-    renewal: Renewal,
     /// The address that was bound, with its real port.
     pub addr: String,
 }
@@ -63,9 +66,12 @@ impl Listener {
         threads: usize,
     ) -> Result<Self, ListenError> {
         grpcio::redirect_log();
-        let renewal = Renewal::new(Pems::read(config)?);
+        let tls = gate::load(config)?;
+        let doorstep = Doorstep::bind(addr)?;
+        let addr = doorstep.addr.clone();
         let environment = Arc::new(environment(threads));
-        let gateway = Gateway { callers: Arc::new(Callers::new(shards.shared().clone())), shards };
+        let callers = Arc::new(Callers::new(shards.shared().clone(), doorstep.peers().clone()));
+        let gateway = Gateway { callers, shards: shards.clone() };
         let args = channel(environment.clone(), &config.limits).build_args();
         let mut server = ServerBuilder::new(environment.clone())
             .channel_args(args)
@@ -73,31 +79,34 @@ impl Listener {
             .register_service(service(&MAS_V1, &gateway))
             .build()
             .map_err(ListenError::Build)?;
-        let port = server
-            .add_listening_port(addr, renewal.credentials())
-            .map_err(|source| ListenError::Bind { addr: addr.to_owned(), source })?;
         server.start();
-        let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-        Ok(Self { server, _environment: environment, renewal, addr: format!("{host}:{port}") })
+        let core = Arc::new(Core::new(server, shards.shared().clone()));
+        let recorder = Box::new(move |event: OperatorEvent| shards.record(event));
+        let gate = doorstep.open(tls, core.clone(), recorder)?;
+        Ok(Self { gate, core, _environment: environment, addr })
     }
 
     /// Reads the certificate files again; new connections use them.
     pub fn renew(&self, config: &Config) -> Result<(), ListenError> {
-        self.renewal.replace(Pems::read(config)?);
+        self.gate.renew(gate::load(config)?);
         Ok(())
     }
 
     /// Takes no new calls and waits until the open ones are over, or cancels them after `patience`.
-    pub fn stop(mut self, patience: Duration) {
-        let over = self.server.shutdown();
-        let (done, finished) = std::sync::mpsc::channel();
-        let waiter = std::thread::spawn(move || {
-            let _ = done.send(futures_executor::block_on(over));
-        });
-        if finished.recv_timeout(patience).is_err() {
-            self.server.cancel_all_calls();
+    pub fn stop(self, patience: Duration) {
+        let closed = self.gate.close();
+        if let Some(mut server) = self.core.give_up() {
+            let over = server.shutdown();
+            let (done, finished) = std::sync::mpsc::channel();
+            let waiter = std::thread::spawn(move || {
+                let _ = done.send(futures_executor::block_on(over));
+            });
+            if finished.recv_timeout(patience).is_err() {
+                server.cancel_all_calls();
+            }
+            drop(waiter.join());
         }
-        drop(waiter.join());
+        closed.end(LAST_WORDS);
     }
 }
 
@@ -123,8 +132,6 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
     let raw = |name: &'static std::ffi::CStr| name.to_owned();
     let receive = limits.max_message_bytes.max(limits.max_state_bytes) + MESSAGE_OVERHEAD_BYTES;
     ChannelBuilder::new(environment)
-        // Two servers must not share a port by accident.
-        .reuse_port(false)
         .max_concurrent_stream(i32::try_from(limits.max_streams_per_connection).unwrap_or(i32::MAX))
         .max_receive_message_len(i32::try_from(receive).unwrap_or(i32::MAX))
         .max_send_message_len(-1)
@@ -133,7 +140,7 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
         .keepalive_permit_without_calls(true)
         .http2_min_recv_ping_interval_without_data(MIN_PING_INTERVAL)
         .http2_max_ping_strikes(MAX_PING_STRIKES)
-        .raw_cfg_int(raw(c"grpc.server_handshake_timeout_ms"), HANDSHAKE_TIMEOUT_MS)
+        .raw_cfg_int(raw(c"grpc.max_connection_idle_ms"), MAX_IDLE_MS)
         .raw_cfg_int(raw(c"grpc.max_metadata_size"), MAX_METADATA_BYTES)
         .raw_cfg_int(raw(c"grpc.http2.hpack_table_size.decoder"), HPACK_TABLE_BYTES)
         .raw_cfg_int(raw(c"grpc.per_message_decompression"), 0)
@@ -141,7 +148,8 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
 
 /// Checks the certificate files without listening.
 pub fn check_credentials(config: &Config) -> Result<(), ListenError> {
-    Pems::read(config).map(drop)
+    gate::load(config)?;
+    Ok(())
 }
 
 /// One table serves both service paths.

@@ -24,6 +24,7 @@ mod commands;
 mod dead_letters;
 mod dlp;
 mod durability;
+mod edge;
 mod endpoints;
 mod flow_control;
 mod growth;

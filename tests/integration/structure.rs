@@ -49,7 +49,7 @@ const LAYERS: Layers<'static> = &[
     ],
     &["src/audit", "src/certs", "src/dlp", "src/envelope.rs"],
     &["src/agent", "src/config", "src/identity.rs", "src/key_files.rs"],
-    &["src/policy", "src/runner", "src/store"],
+    &["src/gate", "src/policy", "src/runner", "src/store"],
     &["src/shard"],
     &["src/archive", "src/denylist.rs", "src/rpc", "src/sink"],
     &["src/checkpoint"],

@@ -112,7 +112,9 @@ impl Custody {
             | Action::RevocationsChanged
             | Action::Commit
             | Action::Archived
-            | Action::TrailDiffers => return,
+            | Action::TrailDiffers
+            | Action::ConnectionCut
+            | Action::ConnectionRefused => return,
         };
         for id in record.message_id.into_iter().chain(record.messages.iter().map(|(id, _)| id)) {
             self.event(lane, record, id, next);

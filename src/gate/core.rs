@@ -1,0 +1,15 @@
+//! What the gate knows of the server behind it.
+
+use std::os::fd::OwnedFd;
+
+use crate::identity::Identity;
+
+/// What is behind the gate.
+pub trait Core: Send + Sync {
+    /// Takes the other end of a connection, in clear text.
+    fn take(&self, pair: OwnedFd);
+    /// Whether that identity may be here at all.
+    fn is_allowed(&self, identity: &Identity) -> bool;
+    /// Whether that may have changed for anybody since it was last asked.
+    fn has_changed(&self) -> bool;
+}

@@ -1,0 +1,474 @@
+//! The frames that an HTTP/2 client sends, by their headers: what each costs is asked for before its last header byte
+//! is passed on, so that a frame which has to wait has not begun for whoever reads behind. Payloads pass unread, but for
+//! the settings' window and the boundaries of header fields. Pure.
+
+/// What a client says first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Length, type, flags and stream.
+const HEADER_BYTES: usize = 9;
+/// Fields of one header block; gRPC's clients send some ten.
+pub const MAX_FIELDS: u32 = 64;
+/// Bytes of one header block.
+pub const MAX_BLOCK_BYTES: u32 = 16 * 1024;
+/// Payload of a frame that carries neither data nor headers, in bytes.
+const MAX_CONTROL_BYTES: u32 = 16 * 1024;
+/// Smallest initial window that a client may ask for, in bytes: less makes a frame of each few bytes.
+pub const MIN_WINDOW_BYTES: u32 = 1024;
+/// Bytes of an HPACK integer after its prefix: 28 bits, more than any block has.
+const MAX_INTEGER_BYTES: u8 = 4;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+
+/// Of DATA and HEADERS: the stream's last.
+const END_STREAM: u8 = 0x1;
+/// Of SETTINGS and PING: an answer.
+const ACK: u8 = 0x1;
+/// Of HEADERS and CONTINUATION: the block's last.
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITIZED: u8 = 0x20;
+const SETTING_WINDOW: u16 = 4;
+
+/// What a client spends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A frame of any kind that is not named below.
+    Frame,
+    /// A header block: a new stream, or trailers.
+    Block,
+    /// A field of a header block.
+    Field,
+    /// A stream that is given up.
+    Reset,
+    /// Room for more answers.
+    Window,
+    /// A ping, or a change of priority.
+    Ping,
+    /// Settings.
+    Settings,
+    /// Data without a byte that does not end its stream.
+    Empty,
+}
+
+/// What whoever counts says of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charge {
+    /// It passes.
+    Pass,
+    /// It may be asked for again at this time, in microseconds.
+    Hold(u64),
+    /// The connection is cut.
+    Cut(&'static str),
+}
+
+/// How far some bytes may be passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scanned {
+    /// Bytes that pass.
+    pub pass: usize,
+    /// What holds or cuts the rest; `Pass` where there is none.
+    pub then: Charge,
+}
+
+/// Where the next byte belongs.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// In the preface, so far.
+    Preface(usize),
+    /// In a frame's header, so far.
+    Header(usize),
+    /// In a payload that passes unread; bytes left.
+    Opaque(u32),
+    /// In settings: bytes left, of the current entry so far.
+    Settings(u32, [u8; 6], usize),
+    /// The length of a block's padding comes next.
+    PadLength,
+    /// In what stands before the block: bytes left.
+    Prefix(u32),
+    /// In a header block's fragment.
+    Fragment,
+}
+
+/// Where the next byte of a header block belongs.
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    Start,
+    /// In an index; whether a name and a value follow.
+    Index {
+        bytes: u8,
+        name: bool,
+        value: bool,
+    },
+    /// A string's length comes next; whether another string follows.
+    Length {
+        more: bool,
+    },
+    /// In a string's length.
+    LongLength {
+        more: bool,
+        bytes: u8,
+        length: u32,
+    },
+    /// In a string: bytes left.
+    Text {
+        more: bool,
+        left: u32,
+    },
+}
+
+/// The state of one connection's incoming side.
+#[derive(Debug)]
+pub struct Frames {
+    at: At,
+    header: [u8; HEADER_BYTES],
+    /// Of the fragment: bytes left, and of the padding behind it.
+    fragment: u32,
+    padding: u32,
+    /// A block has begun and not ended; its stream.
+    open: Option<u32>,
+    field: Field,
+    fields: u32,
+    block_bytes: u32,
+    /// Settings have come: the connection is up.
+    greeted: bool,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self {
+            at: At::Preface(0),
+            header: [0; HEADER_BYTES],
+            fragment: 0,
+            padding: 0,
+            open: None,
+            field: Field::Start,
+            fields: 0,
+            block_bytes: 0,
+            greeted: false,
+        }
+    }
+}
+
+type Step = Result<(), &'static str>;
+
+impl Frames {
+    /// Whether preface and settings have come.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Reads on, as far as `charge` allows. What did not pass must come again, first.
+    pub fn scan(&mut self, bytes: &[u8], charge: &mut impl FnMut(Unit) -> Charge) -> Scanned {
+        let mut pass = 0;
+        while let Some(rest) = bytes.get(pass..).filter(|rest| !rest.is_empty()) {
+            match self.step(rest, charge) {
+                Ok(taken) => pass += taken,
+                Err(then) => return Scanned { pass, then },
+            }
+        }
+        Scanned { pass, then: Charge::Pass }
+    }
+
+    /// Takes at least one byte of `rest`, which has one.
+    fn step(&mut self, rest: &[u8], charge: &mut impl FnMut(Unit) -> Charge) -> Result<usize, Charge> {
+        let Some(first) = rest.first().copied() else { return Ok(0) };
+        let cut = |taken: Step| taken.map(|()| 1).map_err(Charge::Cut);
+        match self.at {
+            At::Preface(have) => cut(self.preface(have, first)),
+            At::Header(have) => self.header(have, rest, charge),
+            At::Opaque(left) => {
+                let taken = rest.len().min(left as usize);
+                self.opaque(left - taken as u32);
+                Ok(taken)
+            }
+            At::Settings(left, entry, have) => cut(self.settings(left, entry, have, first)),
+            At::PadLength => cut(self.pad_length(first)),
+            At::Prefix(left) => {
+                let taken = rest.len().min(left as usize);
+                self.prefix(left - taken as u32);
+                Ok(taken)
+            }
+            At::Fragment => self.fragment(rest, charge),
+        }
+    }
+
+    fn preface(&mut self, have: usize, byte: u8) -> Step {
+        if PREFACE.get(have) != Some(&byte) {
+            return Err("not HTTP/2");
+        }
+        self.at = if have + 1 == PREFACE.len() { At::Header(0) } else { At::Preface(have + 1) };
+        Ok(())
+    }
+
+    fn header(
+        &mut self,
+        have: usize,
+        rest: &[u8],
+        charge: &mut impl FnMut(Unit) -> Charge,
+    ) -> Result<usize, Charge> {
+        let missing = self.header.get_mut(have..).unwrap_or_default();
+        let taken = missing.len().min(rest.len());
+        let complete = taken == missing.len();
+        for (place, byte) in missing.iter_mut().zip(rest) {
+            *place = *byte;
+        }
+        if !complete {
+            self.at = At::Header(have + taken);
+            return Ok(taken);
+        }
+        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.header;
+        let length = u32::from_be_bytes([0, l0, l1, l2]);
+        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
+        match self.unit(kind, flags, length, stream).map_or_else(Charge::Cut, charge) {
+            Charge::Pass => {
+                self.begin(kind, flags, length).map_err(Charge::Cut)?;
+                Ok(taken)
+            }
+            // All but the last byte pass: the frame has not begun then.
+            Charge::Hold(_) if taken > 1 => {
+                self.at = At::Header(HEADER_BYTES - 1);
+                Ok(taken - 1)
+            }
+            other => Err(other),
+        }
+    }
+
+    /// What a frame costs, where it may stand here at all.
+    fn unit(&self, kind: u8, flags: u8, length: u32, stream: u32) -> Result<Unit, &'static str> {
+        if !self.greeted && kind != SETTINGS {
+            return Err("a frame before the settings");
+        }
+        match (self.open, kind) {
+            (Some(open), CONTINUATION) if open == stream => {}
+            (Some(_), _) => return Err("a header block that another frame interrupts"),
+            (None, CONTINUATION) => return Err("a continuation of no header block"),
+            (None, _) => {}
+        }
+        if !matches!(kind, DATA | HEADERS | CONTINUATION) && length > MAX_CONTROL_BYTES {
+            return Err("a long control frame");
+        }
+        Ok(match kind {
+            DATA if length == 0 && flags & END_STREAM == 0 => Unit::Empty,
+            // Padding alone is no data either.
+            DATA if flags & PADDED != 0 && length <= 256 && flags & END_STREAM == 0 => Unit::Empty,
+            HEADERS => Unit::Block,
+            CONTINUATION if length == 0 => return Err("an empty continuation"),
+            RST_STREAM => Unit::Reset,
+            SETTINGS if flags & ACK == 0 => Unit::Settings,
+            PING if flags & ACK == 0 => Unit::Ping,
+            PRIORITY => Unit::Ping,
+            WINDOW_UPDATE => Unit::Window,
+            _ => Unit::Frame,
+        })
+    }
+
+    fn begin(&mut self, kind: u8, flags: u8, length: u32) -> Step {
+        match kind {
+            HEADERS => {
+                self.open = Some(u32::from_be_bytes([
+                    self.header[5] & 0x7f,
+                    self.header[6],
+                    self.header[7],
+                    self.header[8],
+                ]));
+                (self.field, self.fields, self.block_bytes) = (Field::Start, 0, 0);
+                let before = if flags & PRIORITIZED != 0 { 5 } else { 0 };
+                self.padding = 0;
+                if flags & PADDED != 0 {
+                    self.fragment =
+                        length.checked_sub(before + 1).ok_or("a header frame that is too short")?;
+                    self.at = At::PadLength;
+                } else {
+                    self.fragment = length.checked_sub(before).ok_or("a header frame that is too short")?;
+                    self.prefix(before);
+                }
+                self.grow()
+            }
+            CONTINUATION => {
+                (self.fragment, self.padding) = (length, 0);
+                self.prefix(0);
+                self.grow()
+            }
+            SETTINGS => {
+                self.greeted = true;
+                self.at = if length == 0 { At::Header(0) } else { At::Settings(length, [0; 6], 0) };
+                Ok(())
+            }
+            _ => {
+                self.opaque(length);
+                Ok(())
+            }
+        }
+    }
+
+    /// The fragment's bytes count for the block.
+    fn grow(&mut self) -> Step {
+        self.block_bytes = self.block_bytes.saturating_add(self.fragment);
+        if self.block_bytes > MAX_BLOCK_BYTES { Err("a long header block") } else { Ok(()) }
+    }
+
+    fn opaque(&mut self, left: u32) {
+        self.at = if left == 0 { At::Header(0) } else { At::Opaque(left) };
+    }
+
+    fn pad_length(&mut self, byte: u8) -> Step {
+        self.padding = u32::from(byte);
+        self.fragment = self.fragment.checked_sub(self.padding).ok_or("padding longer than its frame")?;
+        self.prefix(if self.header[4] & PRIORITIZED != 0 { 5 } else { 0 });
+        Ok(())
+    }
+
+    fn prefix(&mut self, left: u32) {
+        if left > 0 {
+            self.at = At::Prefix(left);
+        } else if self.fragment > 0 {
+            self.at = At::Fragment;
+        } else {
+            self.end_fragment();
+        }
+    }
+
+    fn end_fragment(&mut self) {
+        if self.header[4] & END_HEADERS != 0 {
+            self.open = None;
+        }
+        self.opaque(self.padding);
+    }
+
+    fn settings(&mut self, left: u32, mut entry: [u8; 6], have: usize, byte: u8) -> Step {
+        if let Some(place) = entry.get_mut(have) {
+            *place = byte;
+        }
+        let [i0, i1, v0, v1, v2, v3] = entry;
+        let complete = have + 1 == entry.len();
+        if complete
+            && u16::from_be_bytes([i0, i1]) == SETTING_WINDOW
+            && u32::from_be_bytes([v0, v1, v2, v3]) < MIN_WINDOW_BYTES
+        {
+            return Err("a tiny window");
+        }
+        self.at = match (left - 1, complete) {
+            (0, _) => At::Header(0),
+            (left, true) => At::Settings(left, entry, 0),
+            (left, false) => At::Settings(left, entry, have + 1),
+        };
+        Ok(())
+    }
+
+    fn fragment(&mut self, rest: &[u8], charge: &mut impl FnMut(Unit) -> Charge) -> Result<usize, Charge> {
+        let most = rest.len().min(self.fragment as usize);
+        let mut taken = 0;
+        while let Some(byte) = rest.get(..most).and_then(|rest| rest.get(taken)).copied() {
+            match self.field {
+                Field::Text { more, left } => {
+                    let text = (most - taken).min(left as usize);
+                    taken += text;
+                    self.field = text_or_next(more, left - text as u32);
+                    continue;
+                }
+                Field::Start => match self.new_field(byte, charge) {
+                    Ok(()) => {}
+                    Err(_) if taken > 0 => break,
+                    Err(then) => return Err(then),
+                },
+                _ => self.field = next_in_field(self.field, byte).map_err(Charge::Cut)?,
+            }
+            taken += 1;
+        }
+        self.fragment -= taken as u32;
+        if self.fragment == 0 {
+            if self.header[4] & END_HEADERS != 0 && !matches!(self.field, Field::Start) {
+                return Err(Charge::Cut("a header field that does not end"));
+            }
+            self.end_fragment();
+        }
+        Ok(taken)
+    }
+
+    fn new_field(&mut self, byte: u8, charge: &mut impl FnMut(Unit) -> Charge) -> Result<(), Charge> {
+        if self.fields >= MAX_FIELDS {
+            return Err(Charge::Cut("too many header fields"));
+        }
+        match charge(Unit::Field) {
+            Charge::Pass => {}
+            other => return Err(other),
+        }
+        self.fields += 1;
+        self.field = first_of_field(byte);
+        Ok(())
+    }
+}
+
+/// What follows a field's first byte.
+fn first_of_field(byte: u8) -> Field {
+    let (prefix, value) = match byte {
+        0x80.. => (0x7f, false),
+        0x40.. => (0x3f, true),
+        // A new size of the table: an integer alone.
+        0x20.. => (0x1f, false),
+        _ => (0x0f, true),
+    };
+    let index = byte & prefix;
+    if index == prefix {
+        return Field::Index { bytes: 0, name: false, value };
+    }
+    after_index(value && index == 0, value)
+}
+
+fn after_index(name: bool, value: bool) -> Field {
+    if value { Field::Length { more: name } } else { Field::Start }
+}
+
+fn text_or_next(more: bool, left: u32) -> Field {
+    match (left, more) {
+        (0, true) => Field::Length { more: false },
+        (0, false) => Field::Start,
+        _ => Field::Text { more, left },
+    }
+}
+
+/// What follows a byte of an index or of a length.
+fn next_in_field(field: Field, byte: u8) -> Result<Field, &'static str> {
+    let ends = byte & 0x80 == 0;
+    Ok(match field {
+        Field::Index { bytes, name, value } => {
+            if ends {
+                after_index(name, value)
+            } else if bytes < MAX_INTEGER_BYTES {
+                Field::Index { bytes: bytes + 1, name, value }
+            } else {
+                return Err("a long integer in a header field");
+            }
+        }
+        Field::Length { more } => {
+            let length = byte & 0x7f;
+            if length == 0x7f {
+                Field::LongLength { more, bytes: 0, length: 0x7f }
+            } else {
+                text_or_next(more, u32::from(length))
+            }
+        }
+        Field::LongLength { more, bytes, length } => {
+            if bytes >= MAX_INTEGER_BYTES {
+                return Err("a long integer in a header field");
+            }
+            let length = length.saturating_add(u32::from(byte & 0x7f) << (7 * u32::from(bytes)));
+            if ends {
+                text_or_next(more, length)
+            } else {
+                Field::LongLength { more, bytes: bytes + 1, length }
+            }
+        }
+        Field::Start | Field::Text { .. } => field,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! The gate: where connections come in. It accepts, ends TLS, knows whose certificate a connection showed, and reads the
+//! headers of the frames that clients send, so that what an identity may cost is bounded before gRPC's C core, which
+//! cannot defend itself, hears of it. What passes goes to the C core over a socket pair.
+//!
+//! ```text
+//! client -- TCP --> shake-0: accept, handshake, whose certificate
+//!                      |  the connection, once
+//!                      v
+//! client -- TLS --> gate-n: decrypt, frames, budgets -- socket pair --> C core
+//!        <-- TLS --         encrypt                  <-- socket pair --
+//! ```
+//!
+//! [`frames`] and `budget` are pure; nothing here knows what a call is.
+
+mod budget;
+mod conn;
+mod core;
+pub mod frames;
+mod peers;
+mod poll;
+mod relay;
+mod report;
+mod shake;
+mod tls;
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{Backlog, listen};
+use rustls::ServerConfig;
+
+use peers::Bounds;
+use poll::Bell;
+use relay::{Line, Relay, Told};
+use report::Report;
+use shake::{Around, Current, Shaker};
+
+pub use core::Core;
+pub use peers::{Peer, Peers};
+pub use report::Recorder;
+pub use tls::load;
+
+/// Descriptors of a connection: its socket, and both ends of its pair.
+const DESCRIPTORS_EACH: u64 = 3;
+/// Descriptors that the rest of the server may need.
+const DESCRIPTORS_KEPT: u64 = 256;
+/// Connections of one identity.
+const MAX_CONNECTIONS_EACH: usize = 1_024;
+/// Connections of all whose identity is not allowed.
+const MAX_STRANGERS: usize = 256;
+/// One thread relays for so many cores.
+const CORES_PER_RELAY: usize = 4;
+/// How far below the other threads handshakes stand.
+const SHAKE_NICE: i32 = 10;
+
+/// Why there is no gate.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The address.
+    #[error("cannot listen on {addr}: {source}")]
+    Bind {
+        /// What was asked for.
+        addr: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// Threads, descriptors.
+    #[error("the gate cannot be opened: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// An address that is listened on, and nobody is accepted yet.
+pub struct Doorstep {
+    listener: TcpListener,
+    /// What was bound, with its real port.
+    pub addr: String,
+    peers: Arc<Peers>,
+}
+
+/// A gate that is open.
+pub struct Gate {
+    current: Arc<Current>,
+    over: Arc<AtomicBool>,
+    shaker: (JoinHandle<()>, Bell),
+    relays: Vec<(JoinHandle<()>, Line)>,
+}
+
+impl Doorstep {
+    /// Binds.
+    pub fn bind(addr: &str) -> Result<Self, GateError> {
+        let bind = |source| GateError::Bind { addr: addr.to_owned(), source };
+        let listener = TcpListener::bind(addr).map_err(bind)?;
+        listener.set_nonblocking(true).map_err(bind)?;
+        // Longer than the library's: a fleet that comes back at once waits in it.
+        listen(&listener, Backlog::MAXCONN).map_err(|errno| bind(errno.into()))?;
+        let port = listener.local_addr().map_err(bind)?.port();
+        let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+        let bounds = Bounds {
+            total: connections(raise_descriptors()),
+            each: MAX_CONNECTIONS_EACH,
+            strangers: MAX_STRANGERS,
+        };
+        log::info!("up to {} connections, as descriptors allow", bounds.total);
+        let addr = format!("{host}:{port}");
+        Ok(Self { listener, addr, peers: Arc::new(Peers::new(bounds)) })
+    }
+
+    /// Who is connected.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    /// Lets connections in.
+    pub fn open(
+        self,
+        tls: Arc<ServerConfig>,
+        core: Arc<dyn Core>,
+        recorder: Recorder,
+    ) -> Result<Gate, GateError> {
+        let report = Arc::new(Report::new(recorder));
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let mut relays = Vec::new();
+        for index in 0..cores.len().div_ceil(CORES_PER_RELAY).max(1) {
+            let around = (self.peers.clone(), report.clone());
+            // One of them looks whether anybody is not allowed any more.
+            let looks_for = (index == 0).then(|| core.clone());
+            let (relay, line) = Relay::new(around.0, around.1, looks_for).map_err(system)?;
+            let core = cores.iter().rev().nth(index % cores.len().max(1)).copied();
+            let thread = std::thread::Builder::new().name(format!("gate-{index}")).spawn(move || {
+                if let Some(core) = core
+                    && !core_affinity::set_for_current(core)
+                {
+                    log::warn!("gate {index} could not be pinned to core {}", core.id);
+                }
+                relay.run();
+            })?;
+            relays.push((thread, line));
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let current = Arc::new(Mutex::new(tls));
+        let around = Around {
+            current: current.clone(),
+            peers: self.peers,
+            core,
+            relays: relays.iter().map(|(_, line)| line.clone()).collect(),
+            report,
+            over: over.clone(),
+        };
+        let (shaker, bell) = Shaker::new(self.listener, around).map_err(system)?;
+        let thread = std::thread::Builder::new().name("shake-0".to_owned()).spawn(move || {
+            if let Err(error) = rustix::process::nice(SHAKE_NICE) {
+                log::warn!("handshakes have the priority of everything else: {error}");
+            }
+            shaker.run();
+        })?;
+        Ok(Gate { current, over, shaker: (thread, bell), relays })
+    }
+}
+
+impl Gate {
+    /// New handshakes use this.
+    pub fn renew(&self, tls: Arc<ServerConfig>) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    /// Lets nobody in any more; who is in goes on.
+    pub fn close(self) -> Closed {
+        self.over.store(true, Ordering::Release);
+        let (thread, bell) = self.shaker;
+        bell.ring();
+        if thread.join().is_err() {
+            log::error!("the thread that shakes hands had panicked");
+        }
+        Closed { relays: self.relays }
+    }
+}
+
+/// A gate that lets nobody in any more.
+pub struct Closed {
+    relays: Vec<(JoinHandle<()>, Line)>,
+}
+
+impl Closed {
+    /// Passes on what the C core said last, and ends; what takes longer than `patience` is cut.
+    pub fn end(self, patience: Duration) {
+        for (_, line) in &self.relays {
+            line.tell(Told::End(patience));
+        }
+        for (thread, _) in self.relays {
+            if thread.join().is_err() {
+                log::error!("a thread that relays had panicked");
+            }
+        }
+    }
+}
+
+fn system(errno: nix::errno::Errno) -> GateError {
+    GateError::System(errno.into())
+}
+
+/// Asks for as many descriptors as the process may have: how many that are.
+fn raise_descriptors() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(error) => {
+            log::warn!("the limit of descriptors stays at {soft}: {error}");
+            soft
+        }
+    }
+}
+
+fn connections(descriptors: u64) -> usize {
+    let left = descriptors.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
+    usize::try_from(left.max(1)).unwrap_or(usize::MAX)
+}

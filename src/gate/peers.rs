@@ -1,0 +1,197 @@
+//! Who is connected: what each connection's certificate says, found by the descriptor that the C core names a call's
+//! connection by, and what each identity may have.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+
+use super::budget::{Budget, Common};
+use super::frames::{Charge, Unit};
+use crate::identity::Identity;
+use crate::ids::AgentId;
+use crate::refusal::Refusal;
+
+/// No time at all.
+const NEVER: u64 = u64::MAX;
+
+/// One connection's other end.
+#[derive(Debug)]
+pub struct Peer {
+    /// What its certificate says.
+    pub identity: Result<Arc<Identity>, Refusal>,
+    account: Arc<Account>,
+    /// When it is cut, whatever it does, in the gate's microseconds.
+    cut_at_us: AtomicU64,
+}
+
+impl Peer {
+    /// When its connection ends.
+    pub(super) fn cut_at_us(&self) -> u64 {
+        self.cut_at_us.load(Ordering::Relaxed)
+    }
+
+    fn cut_at(&self, at_us: u64) {
+        let _ = self.cut_at_us.fetch_min(at_us, Ordering::Relaxed);
+    }
+
+    /// Its name for logs and records.
+    pub(super) fn agent(&self) -> &str {
+        self.identity.as_ref().map_or("", |identity| identity.agent.as_str())
+    }
+}
+
+/// What all connections of an identity share. Those whose identity is not allowed share one.
+#[derive(Debug, Default)]
+struct Account {
+    connections: AtomicUsize,
+    budget: Mutex<Budget>,
+}
+
+impl Account {
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bounds on what is open at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Connections.
+    pub total: usize,
+    /// Of one identity.
+    pub each: usize,
+    /// Of all who are not allowed.
+    pub strangers: usize,
+}
+
+/// Why a connection is turned away after its handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TurnedAway {
+    Punished,
+    Full,
+}
+
+/// Everybody who is connected.
+#[derive(Debug)]
+pub struct Peers {
+    by_fd: RwLock<Vec<Option<Arc<Peer>>>>,
+    accounts: Mutex<HashMap<AgentId, Arc<Account>>>,
+    strangers: Arc<Account>,
+    common: Mutex<Common>,
+    total: AtomicUsize,
+    bounds: Bounds,
+}
+
+impl Peers {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            by_fd: RwLock::default(),
+            accounts: Mutex::default(),
+            strangers: Arc::default(),
+            common: Mutex::default(),
+            total: AtomicUsize::new(0),
+            bounds,
+        }
+    }
+
+    /// Who is behind a connection, as the C core names it (`fd:12`).
+    pub fn named(&self, name: &str) -> Option<Arc<Peer>> {
+        let fd: usize = name.strip_prefix("fd:")?.parse().ok()?;
+        self.by_fd.read().unwrap_or_else(PoisonError::into_inner).get(fd)?.clone()
+    }
+
+    fn by_fd_mut(&self) -> RwLockWriteGuard<'_, Vec<Option<Arc<Peer>>>> {
+        self.by_fd.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room for one more connection at all.
+    pub(super) fn has_room(&self) -> bool {
+        self.total.load(Ordering::Relaxed) < self.bounds.total
+    }
+
+    /// Counts a connection in, where it may be. `allowed`: it has an account of its own.
+    pub(super) fn admit(
+        &self,
+        identity: Result<Arc<Identity>, Refusal>,
+        allowed: bool,
+        now_us: u64,
+    ) -> Result<Arc<Peer>, TurnedAway> {
+        let (account, most) = match &identity {
+            Ok(identity) if allowed => (self.account(&identity.agent), self.bounds.each),
+            _ => (self.strangers.clone(), self.bounds.strangers),
+        };
+        if account.budget().is_punished(now_us) {
+            return Err(TurnedAway::Punished);
+        }
+        if !self.has_room() || account.connections.load(Ordering::Relaxed) >= most {
+            return Err(TurnedAway::Full);
+        }
+        // Only the thread that shakes hands counts in.
+        let _ = account.connections.fetch_add(1, Ordering::Relaxed);
+        let _ = self.total.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Peer { identity, account, cut_at_us: AtomicU64::new(NEVER) }))
+    }
+
+    fn account(&self, agent: &AgentId) -> Arc<Account> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.entry(agent.clone()).or_default().clone()
+    }
+
+    /// Makes a connection known by its descriptor, before the C core hears of it.
+    pub(super) fn insert(&self, fd: RawFd, peer: &Arc<Peer>) {
+        let Ok(at) = usize::try_from(fd) else { return };
+        let mut by_fd = self.by_fd_mut();
+        if by_fd.len() <= at {
+            by_fd.resize(at + 1, None);
+        }
+        if let Some(place) = by_fd.get_mut(at) {
+            *place = Some(peer.clone());
+        }
+    }
+
+    /// Forgets a connection; not a later one with the same descriptor.
+    pub(super) fn remove(&self, fd: RawFd, peer: &Arc<Peer>) {
+        let mut by_fd = self.by_fd_mut();
+        let place = usize::try_from(fd).ok().and_then(|at| by_fd.get_mut(at));
+        if let Some(place) = place.filter(|place| place.as_ref().is_some_and(|own| Arc::ptr_eq(own, peer))) {
+            *place = None;
+        }
+        drop(by_fd);
+        let _ = peer.account.connections.fetch_sub(1, Ordering::Relaxed);
+        let _ = self.total.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Asks for the frames of one connection, while `ask` reads them.
+    pub(super) fn charge<T>(
+        &self,
+        peer: &Peer,
+        now_us: u64,
+        ask: impl FnOnce(&mut dyn FnMut(Unit) -> Charge) -> T,
+    ) -> T {
+        let mut budget = peer.account.budget();
+        let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
+        ask(&mut |unit| budget.charge(unit, &mut common, now_us))
+    }
+
+    /// A connection was cut for what it did.
+    pub(super) fn punish(&self, peer: &Peer, now_us: u64) {
+        peer.account.budget().punish(now_us);
+    }
+
+    /// Marks the connections that `is_void` names, to be cut at that time.
+    pub(super) fn cut(&self, is_void: impl Fn(&Identity) -> bool, at_us: u64) {
+        let by_fd = self.by_fd.read().unwrap_or_else(PoisonError::into_inner);
+        for peer in by_fd.iter().flatten() {
+            if peer.identity.as_ref().is_ok_and(|identity| is_void(identity)) {
+                peer.cut_at(at_us);
+            }
+        }
+    }
+
+    /// Forgets identities that have no connection and did nothing.
+    pub(super) fn tidy(&self, now_us: u64) {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.budget().is_fresh(now_us));
+    }
+}

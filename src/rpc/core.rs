@@ -1,0 +1,62 @@
+//! gRPC's server as the gate sees it: connections in clear text are handed to it one by one.
+
+use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use grpcio::Server;
+
+use super::caller::refusal;
+use crate::certs::Revocations;
+use crate::gate;
+use crate::identity::Identity;
+use crate::shard::desk::settings::Settings;
+use crate::shard::desk::shared::Shared;
+
+/// What decided who is allowed when it was last asked.
+type Seen = (Arc<Settings>, Arc<Revocations>);
+
+pub(super) struct Core {
+    /// Gone when the server stops.
+    server: Mutex<Option<Server>>,
+    shared: Arc<Shared>,
+    seen: Mutex<Seen>,
+}
+
+impl Core {
+    pub(super) fn new(server: Server, shared: Arc<Shared>) -> Self {
+        let seen = Mutex::new((shared.settings(), shared.revoked()));
+        Self { server: Mutex::new(Some(server)), shared, seen }
+    }
+
+    fn server(&self) -> MutexGuard<'_, Option<Server>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The server, to be stopped: no connection reaches it any more.
+    pub(super) fn give_up(&self) -> Option<Server> {
+        self.server().take()
+    }
+}
+
+impl gate::Core for Core {
+    // The one exception: gRPC takes a descriptor by its number.
+    #[allow(unsafe_code)]
+    fn take(&self, pair: OwnedFd) {
+        if let Some(server) = self.server().as_mut() {
+            // SAFETY: a connected stream socket, which nobody else has from here on.
+            unsafe { server.add_channel_from_fd(pair.into_raw_fd()) };
+        }
+    }
+
+    fn is_allowed(&self, identity: &Identity) -> bool {
+        refusal(&self.shared, identity).is_none()
+    }
+
+    fn has_changed(&self) -> bool {
+        let now = (self.shared.settings(), self.shared.revoked());
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = Arc::ptr_eq(&seen.0, &now.0) && Arc::ptr_eq(&seen.1, &now.1);
+        *seen = now;
+        !same
+    }
+}

@@ -1,0 +1,5 @@
+//! The edge: who gets in, what clients may do to the server before it knows what they want, and that others do not
+//! notice.
+
+mod floods;
+mod raw;
