@@ -7,6 +7,7 @@ mod convert;
 mod core;
 mod error;
 mod gateway;
+mod received;
 mod sending;
 mod status;
 mod submit;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, Service, ServiceBuilder};
 
-use crate::audit::OperatorEvent;
+use crate::audit::{Action, OperatorEvent};
 use crate::config::{Config, Limits};
 use crate::gate::{self, Doorstep, Gate};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
@@ -26,6 +27,7 @@ use crate::shard::Shards;
 use caller::Callers;
 use core::Core;
 use gateway::Gateway;
+use received::receive;
 
 pub use error::ListenError;
 
@@ -160,26 +162,26 @@ fn service(methods: &'static Methods, gateway: &Gateway) -> Service {
         .add_duplex_streaming_handler(&methods.transport.server, move |ctx, stream, sink| {
             transport::serve(&a, ctx, stream, sink);
         })
-        .add_unary_handler(&methods.send.server, move |ctx, request, sink| {
-            unary::send(&b, ctx, request, sink);
+        .add_client_streaming_handler(&methods.send.server, move |ctx, requests, sink| {
+            receive(&b, &ctx, requests, sink, Action::Send, unary::send);
         })
-        .add_unary_handler(&methods.request.server, move |ctx, request, sink| {
-            unary::request(&c, ctx, request, sink);
+        .add_client_streaming_handler(&methods.request.server, move |ctx, requests, sink| {
+            receive(&c, &ctx, requests, sink, Action::Request, unary::request);
         })
-        .add_unary_handler(&methods.reply.server, move |ctx, request, sink| {
-            unary::reply(&d, ctx, request, sink);
+        .add_client_streaming_handler(&methods.reply.server, move |ctx, requests, sink| {
+            receive(&d, &ctx, requests, sink, Action::Reply, unary::reply);
         })
-        .add_unary_handler(&methods.discover.server, move |ctx, request, sink| {
-            unary::discover(&e, ctx, request, sink);
+        .add_client_streaming_handler(&methods.discover.server, move |ctx, requests, sink| {
+            receive(&e, &ctx, requests, sink, Action::Discover, unary::discover);
         })
-        .add_unary_handler(&methods.get_state.server, move |ctx, request, sink| {
-            unary::get_state(&f, ctx, request, sink);
+        .add_client_streaming_handler(&methods.get_state.server, move |ctx, requests, sink| {
+            receive(&f, &ctx, requests, sink, Action::StateGet, unary::get_state);
         })
-        .add_unary_handler(&methods.update_state.server, move |ctx, request, sink| {
-            unary::update_state(&h, ctx, request, sink);
+        .add_client_streaming_handler(&methods.update_state.server, move |ctx, requests, sink| {
+            receive(&h, &ctx, requests, sink, Action::StateUpdate, unary::update_state);
         })
-        .add_unary_handler(&methods.reset_state.server, move |ctx, request, sink| {
-            unary::reset_state(&i, ctx, request, sink);
+        .add_client_streaming_handler(&methods.reset_state.server, move |ctx, requests, sink| {
+            receive(&i, &ctx, requests, sink, Action::StateReset, unary::reset_state);
         })
         .build()
 }

@@ -253,3 +253,23 @@ fn who_says_nothing_is_cut_after_a_while() {
         Raw::greeted(&server, &passport).is_ok_and(|mut raw| !raw.ends_within(Duration::from_millis(300)))
     });
 }
+
+#[test]
+fn calls_without_a_message_do_not_stop_new_calls() {
+    let world = World::new();
+    let server = world.server();
+    for agent in ["nobody", "gamma"] {
+        let passport = Passport::of(&world, agent);
+        let mut held = Vec::new();
+        for _ in 0..15 {
+            let mut raw = Raw::greeted(&server, &passport).unwrap();
+            let calls: Vec<u8> = (0..100).flat_map(|n| opened(2 * n + 1, "GetState")).collect();
+            raw.say(&calls).unwrap();
+            held.push(raw);
+        }
+        let began = Instant::now();
+        world.client(&server, "alpha").discover(&[]).unwrap();
+        let _session = world.client(&server, "beta").session("b");
+        assert!(began.elapsed() < LONGEST_CALL, "{:?}", began.elapsed());
+    }
+}
