@@ -120,6 +120,45 @@ impl RotatingFile {
         }
         Ok((!reached.lanes.is_empty()).then_some(reached))
     }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the copy, with all that was rotated away, has a line of that lane. Reads all of it: for lanes of which
+    /// nothing else tells.
+    pub(super) fn mentions(&self, lane: &LaneId) -> io::Result<bool> {
+        let rotated = (1..=self.backup_count).map(|n| self.numbered(n));
+        for path in std::iter::once(self.path.clone()).chain(rotated) {
+            if mentions(&path, lane)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether a file has a line of that lane.
+fn mentions(path: &Path, lane: &LaneId) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut reader = BufReader::new(file);
+    let name = lane.as_str().as_bytes();
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        // Others may name it in what they tell.
+        if memchr::memmem::find(&line, name).is_some()
+            && serde_json::from_slice::<Place>(&line).is_ok_and(|place| place.lane == lane.as_str())
+        {
+            return Ok(true);
+        }
+        line.clear();
+    }
+    Ok(false)
 }
 
 #[derive(serde::Deserialize)]

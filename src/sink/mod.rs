@@ -23,6 +23,9 @@ use crate::shard::desk::shared::Shared;
 use crate::store::{Connection, Endpoint, StoreError, trail};
 use file::RotatingFile;
 
+/// How much later than it began a lane's first lines may be in the copy, in microseconds: workers commit side by side,
+/// and the thread that copies may be slow.
+const SKEW_US: u64 = 60_000_000;
 /// How often the thread looks for what it was not given.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -64,7 +67,7 @@ impl Sink {
         let failed = |source| SinkError::Io { path: path.clone(), source };
         let file = open(path, config)?;
         let mut connection = shared.redis.open()?;
-        let next = positions(file.reached().map_err(failed)?, &mut connection, &shared.board)?;
+        let next = positions(&file, &mut connection, &shared.board)?;
         let mut copier = Copier {
             path: path.clone(),
             config: config.clone(),
@@ -105,13 +108,14 @@ fn open(path: &Path, config: &config::Audit) -> Result<RotatingFile, SinkError> 
 
 /// The next record of each lane that the copy goes on with.
 fn positions(
-    reached: Option<file::Reached>,
+    file: &RotatingFile,
     connection: &mut Connection,
     board: &Board,
-) -> Result<BTreeMap<LaneId, u64>, StoreError> {
+) -> Result<BTreeMap<LaneId, u64>, SinkError> {
+    let failed = |source| SinkError::Io { path: file.path().to_path_buf(), source };
     let own = board.open_lanes();
     let mut next: BTreeMap<LaneId, u64> = own.iter().map(|lane| (lane.clone(), 1)).collect();
-    let Some(reached) = reached else {
+    let Some(reached) = file.reached().map_err(failed)? else {
         return Ok(next);
     };
     // What another server writes, that one copies.
@@ -122,12 +126,17 @@ fn positions(
             let _ = next.insert(lane, last + 1);
             continue;
         }
-        // A lane that began behind the last line is missing as a whole; an older one is further up.
+        // A lane that began behind the last line is missing as a whole; one that is much older is further up.
         let description = trail::registration(connection, &lane)?;
         let opened_us = description
             .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok())
             .and_then(|description| description.get("opened_unix_us")?.as_u64());
-        if opened_us.is_none_or(|opened_us| opened_us > reached.time_us) {
+        let is_missing = match opened_us {
+            Some(opened_us) if opened_us.saturating_add(SKEW_US) < reached.time_us => false,
+            Some(opened_us) if opened_us <= reached.time_us => !file.mentions(&lane).map_err(failed)?,
+            Some(_) | None => true,
+        };
+        if is_missing {
             let _ = next.entry(lane).or_insert(1);
         }
     }
