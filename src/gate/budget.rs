@@ -118,7 +118,7 @@ impl Budget {
         let taken = match unit {
             // Bounded for each connection: `Own`.
             Unit::Frame | Unit::Settings | Unit::Empty => self.frames.take(now_us),
-            Unit::Block => self.blocks.take(now_us),
+            Unit::Call | Unit::Block => self.blocks.take(now_us),
             Unit::Field => self.fields.take(now_us),
             Unit::Window => self.windows.take(now_us),
             Unit::Ping => self.pings.take(now_us),

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use rustls::ServerConnection;
 
 use super::budget::Own;
+use super::calls::Answers;
 use super::frames::{Charge, Frames};
 use super::peers::{Peer, Peers};
 use super::poll::{Interest, Poll, Ready};
@@ -21,6 +22,8 @@ pub(super) const CHUNK: usize = 64 * 1024;
 const TURNS: usize = 4;
 /// How long a client has for its preface and settings.
 const GREETING_US: u64 = 5_000_000;
+/// How long nothing may come of a call's first message.
+const CALL_US: u64 = 30_000_000;
 /// How long what the C core said last may take to reach the client.
 const FLUSH_US: u64 = 5_000_000;
 /// How long an end of the connection that was told to the client is waited for.
@@ -73,6 +76,7 @@ pub(super) struct Shaken {
 pub(super) struct Conn {
     with: Shaken,
     frames: Frames,
+    answers: Answers,
     own: Own,
     /// What the client said and the C core has not taken.
     pending: Vec<u8>,
@@ -92,6 +96,7 @@ impl Conn {
         Self {
             with,
             frames: Frames::default(),
+            answers: Answers::default(),
             own: Own::default(),
             pending: Vec::new(),
             passed: 0,
@@ -109,6 +114,11 @@ impl Conn {
 
     pub(super) fn fd(&self) -> RawFd {
         self.with.fd
+    }
+
+    /// Calls whose message has not come.
+    pub(super) fn waiting_calls(&self) -> usize {
+        self.frames.calls.waiting()
     }
 
     /// Until when the client's frames are held back; 0: they are not.
@@ -136,6 +146,9 @@ impl Conn {
         if !self.frames.is_greeted() && now_us >= self.greeting_until_us {
             return Fate::Over;
         }
+        if self.frames.calls.any_since_before(now_us.saturating_sub(CALL_US)) {
+            return Fate::Cut("a call whose message does not come");
+        }
         match self.phase {
             Phase::Open => Fate::Keep,
             Phase::ClientGone(until) | Phase::CoreGone(until) | Phase::Lingering(until) => {
@@ -162,7 +175,7 @@ impl Conn {
             } else {
                 let written = if ready.write { self.write_pair(peers, now_us) } else { Fate::Keep };
                 if written == Fate::Keep && (ready.read || ready.gone) {
-                    self.read_pair(buffers, now_us)
+                    self.read_pair(buffers, peers, now_us)
                 } else {
                     written
                 }
@@ -170,7 +183,7 @@ impl Conn {
         } else if ready.gone {
             Fate::Over
         } else {
-            let written = if ready.write { self.write_tcp(buffers, now_us) } else { Fate::Keep };
+            let written = if ready.write { self.write_tcp(buffers, peers, now_us) } else { Fate::Keep };
             if written == Fate::Keep && ready.read { self.read_tcp(buffers, peers, now_us) } else { written }
         };
         self.after(fate, poll, number_of(ready.number), now_us)
@@ -358,11 +371,12 @@ impl Conn {
     fn scan(&mut self, bytes: &[u8], peers: &Peers, now_us: u64) -> (usize, Charge) {
         let (frames, own) = (&mut self.frames, &mut self.own);
         let scanned = peers.charge(&self.with.peer, now_us, |charge| {
-            frames.scan(bytes, &mut |unit| match own.charge(unit, now_us) {
+            frames.scan(bytes, now_us, &mut |unit| match own.charge(unit, now_us) {
                 Charge::Pass => charge(unit),
                 other => other,
             })
         });
+        peers.calls_settled(&self.with.peer, self.frames.calls.take_settled());
         self.held_until_us = match scanned.then {
             Charge::Hold(until_us) => until_us,
             Charge::Pass | Charge::Cut(_) => 0,
@@ -405,7 +419,7 @@ impl Conn {
     }
 
     /// From the C core to the client.
-    fn read_pair(&mut self, buffers: &mut Buffers, now_us: u64) -> Fate {
+    fn read_pair(&mut self, buffers: &mut Buffers, peers: &Peers, now_us: u64) -> Fate {
         let mut turns = 0;
         // What has left the set is not told of again: it is read to its end, which is near.
         while turns < TURNS || self.pair_interest.is_none() {
@@ -421,6 +435,8 @@ impl Conn {
                 }
                 Ok(n) => {
                     let Some(bytes) = buffers.plain.get(..n) else { return Fate::Over };
+                    self.answers.scan(bytes, &mut self.frames.calls);
+                    peers.calls_settled(&self.with.peer, self.frames.calls.take_settled());
                     if self.with.tls.writer().write_all(bytes).is_err() || self.flush_tls().is_err() {
                         return Fate::Over;
                     }
@@ -436,14 +452,14 @@ impl Conn {
     }
 
     /// The client takes more.
-    fn write_tcp(&mut self, buffers: &mut Buffers, now_us: u64) -> Fate {
+    fn write_tcp(&mut self, buffers: &mut Buffers, peers: &Peers, now_us: u64) -> Fate {
         if self.flush_tls().is_err() {
             return Fate::Over;
         }
         if self.with.tls.wants_write() || matches!(self.phase, Phase::CoreGone(_) | Phase::Lingering(_)) {
             return Fate::Keep;
         }
-        self.read_pair(buffers, now_us)
+        self.read_pair(buffers, peers, now_us)
     }
 
     /// Sends what TLS has for the client, as far as it takes it.

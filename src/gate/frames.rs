@@ -2,6 +2,8 @@
 //! is passed on, so that a frame which has to wait has not begun for whoever reads behind. Payloads pass unread, but for
 //! the settings' window and the boundaries of header fields. Pure.
 
+use super::calls::Calls;
+
 /// What a client says first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length, type, flags and stream.
@@ -41,7 +43,9 @@ const SETTING_WINDOW: u16 = 4;
 pub enum Unit {
     /// A frame of any kind that is not named below.
     Frame,
-    /// A header block: a new stream, or trailers.
+    /// A header block that begins a call whose message is to come.
+    Call,
+    /// Another header block.
     Block,
     /// A field of a header block.
     Field,
@@ -86,6 +90,10 @@ enum At {
     Header(usize),
     /// In a payload that passes unread; bytes left.
     Opaque(u32),
+    /// The length of the padding of data that a call waits for comes next; bytes left behind it.
+    DataPadLength(u32),
+    /// In data that a call waits for: bytes left, and of the padding behind them.
+    Data(u32, u32),
     /// In settings: bytes left, of the current entry so far.
     Settings(u32, [u8; 6], usize),
     /// The length of a block's padding comes next.
@@ -138,6 +146,8 @@ pub struct Frames {
     block_bytes: u32,
     /// Settings have come: the connection is up.
     greeted: bool,
+    /// Those that wait for their message.
+    pub calls: Calls,
 }
 
 impl Default for Frames {
@@ -152,6 +162,7 @@ impl Default for Frames {
             fields: 0,
             block_bytes: 0,
             greeted: false,
+            calls: Calls::default(),
         }
     }
 }
@@ -165,10 +176,10 @@ impl Frames {
     }
 
     /// Reads on, as far as `charge` allows. What did not pass must come again, first.
-    pub fn scan(&mut self, bytes: &[u8], charge: &mut impl FnMut(Unit) -> Charge) -> Scanned {
+    pub fn scan(&mut self, bytes: &[u8], now_us: u64, charge: &mut impl FnMut(Unit) -> Charge) -> Scanned {
         let mut pass = 0;
         while let Some(rest) = bytes.get(pass..).filter(|rest| !rest.is_empty()) {
-            match self.step(rest, charge) {
+            match self.step(rest, now_us, charge) {
                 Ok(taken) => pass += taken,
                 Err(then) => return Scanned { pass, then },
             }
@@ -177,15 +188,28 @@ impl Frames {
     }
 
     /// Takes at least one byte of `rest`, which has one.
-    fn step(&mut self, rest: &[u8], charge: &mut impl FnMut(Unit) -> Charge) -> Result<usize, Charge> {
+    fn step(
+        &mut self,
+        rest: &[u8],
+        now_us: u64,
+        charge: &mut impl FnMut(Unit) -> Charge,
+    ) -> Result<usize, Charge> {
         let Some(first) = rest.first().copied() else { return Ok(0) };
         let cut = |taken: Step| taken.map(|()| 1).map_err(Charge::Cut);
         match self.at {
             At::Preface(have) => cut(self.preface(have, first)),
-            At::Header(have) => self.header(have, rest, charge),
+            At::Header(have) => self.header(have, rest, now_us, charge),
             At::Opaque(left) => {
                 let taken = rest.len().min(left as usize);
                 self.opaque(left - taken as u32);
+                Ok(taken)
+            }
+            At::DataPadLength(left) => cut(self.data_padding(left, first)),
+            At::Data(left, padding) => {
+                let taken = rest.len().min(left as usize);
+                let stream = self.stream();
+                self.calls.data(stream, rest.get(..taken).unwrap_or_default(), now_us);
+                self.data(left - taken as u32, padding);
                 Ok(taken)
             }
             At::Settings(left, entry, have) => cut(self.settings(left, entry, have, first)),
@@ -211,6 +235,7 @@ impl Frames {
         &mut self,
         have: usize,
         rest: &[u8],
+        now_us: u64,
         charge: &mut impl FnMut(Unit) -> Charge,
     ) -> Result<usize, Charge> {
         let missing = self.header.get_mut(have..).unwrap_or_default();
@@ -223,12 +248,11 @@ impl Frames {
             self.at = At::Header(have + taken);
             return Ok(taken);
         }
-        let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.header;
+        let [l0, l1, l2, kind, flags, ..] = self.header;
         let length = u32::from_be_bytes([0, l0, l1, l2]);
-        let stream = u32::from_be_bytes([s0, s1, s2, s3]) & 0x7fff_ffff;
-        match self.unit(kind, flags, length, stream).map_or_else(Charge::Cut, charge) {
+        match self.unit(kind, flags, length).map_or_else(Charge::Cut, charge) {
             Charge::Pass => {
-                self.begin(kind, flags, length).map_err(Charge::Cut)?;
+                self.begin(kind, flags, length, now_us).map_err(Charge::Cut)?;
                 Ok(taken)
             }
             // All but the last byte pass: the frame has not begun then.
@@ -240,8 +264,15 @@ impl Frames {
         }
     }
 
+    /// Of the frame that has begun.
+    fn stream(&self) -> u32 {
+        let [.., s0, s1, s2, s3] = self.header;
+        u32::from_be_bytes([s0 & 0x7f, s1, s2, s3])
+    }
+
     /// What a frame costs, where it may stand here at all.
-    fn unit(&self, kind: u8, flags: u8, length: u32, stream: u32) -> Result<Unit, &'static str> {
+    fn unit(&self, kind: u8, flags: u8, length: u32) -> Result<Unit, &'static str> {
+        let stream = self.stream();
         if !self.greeted && kind != SETTINGS {
             return Err("a frame before the settings");
         }
@@ -258,6 +289,7 @@ impl Frames {
             DATA if length == 0 && flags & END_STREAM == 0 => Unit::Empty,
             // Padding alone is no data either.
             DATA if flags & PADDED != 0 && length <= 256 && flags & END_STREAM == 0 => Unit::Empty,
+            HEADERS if flags & END_STREAM == 0 && self.calls.begins(stream) => Unit::Call,
             HEADERS => Unit::Block,
             CONTINUATION if length == 0 => return Err("an empty continuation"),
             RST_STREAM => Unit::Reset,
@@ -269,15 +301,19 @@ impl Frames {
         })
     }
 
-    fn begin(&mut self, kind: u8, flags: u8, length: u32) -> Step {
+    fn begin(&mut self, kind: u8, flags: u8, length: u32, now_us: u64) -> Step {
+        let stream = self.stream();
+        if kind == RST_STREAM || (kind == DATA && flags & END_STREAM != 0) {
+            self.calls.end(stream);
+        }
         match kind {
             HEADERS => {
-                self.open = Some(u32::from_be_bytes([
-                    self.header[5] & 0x7f,
-                    self.header[6],
-                    self.header[7],
-                    self.header[8],
-                ]));
+                self.open = Some(stream);
+                if self.calls.begins(stream) {
+                    self.calls.begin(stream, flags & END_STREAM != 0, now_us);
+                } else if flags & END_STREAM != 0 {
+                    self.calls.end(stream);
+                }
                 (self.field, self.fields, self.block_bytes) = (Field::Start, 0, 0);
                 let before = if flags & PRIORITIZED != 0 { 5 } else { 0 };
                 self.padding = 0;
@@ -301,10 +337,33 @@ impl Frames {
                 self.at = if length == 0 { At::Header(0) } else { At::Settings(length, [0; 6], 0) };
                 Ok(())
             }
+            DATA if self.calls.awaits(stream) => {
+                if flags & PADDED == 0 {
+                    self.data(length, 0);
+                } else {
+                    self.at =
+                        At::DataPadLength(length.checked_sub(1).ok_or("a data frame that is too short")?);
+                }
+                Ok(())
+            }
             _ => {
                 self.opaque(length);
                 Ok(())
             }
+        }
+    }
+
+    fn data_padding(&mut self, left: u32, byte: u8) -> Step {
+        let padding = u32::from(byte);
+        self.data(left.checked_sub(padding).ok_or("padding longer than its frame")?, padding);
+        Ok(())
+    }
+
+    fn data(&mut self, left: u32, padding: u32) {
+        if left == 0 {
+            self.opaque(padding);
+        } else {
+            self.at = At::Data(left, padding);
         }
     }
 

@@ -10,9 +10,10 @@
 //!        <-- TLS --         encrypt                  <-- socket pair --
 //! ```
 //!
-//! [`frames`] and `budget` are pure; nothing here knows what a call is.
+//! [`frames`], [`calls`] and `budget` are pure; nothing here knows what a call is.
 
 mod budget;
+pub mod calls;
 mod conn;
 mod core;
 pub mod frames;
@@ -52,6 +53,10 @@ const DESCRIPTORS_KEPT: u64 = 256;
 const MAX_CONNECTIONS_EACH: usize = 1_024;
 /// Connections of all whose identity is not allowed.
 const MAX_STRANGERS: usize = 256;
+/// Calls of one identity whose message has not come.
+const MAX_WAITING_CALLS: usize = 512;
+/// Of all whose identity is not allowed.
+const MAX_STRANGERS_CALLS: usize = 128;
 /// One thread relays for so many cores.
 const CORES_PER_RELAY: usize = 4;
 /// How far below the other threads handshakes stand.
@@ -103,6 +108,8 @@ impl Doorstep {
             total: connections(raise_descriptors()),
             each: MAX_CONNECTIONS_EACH,
             strangers: MAX_STRANGERS,
+            waiting_calls: MAX_WAITING_CALLS,
+            strangers_calls: MAX_STRANGERS_CALLS,
         };
         log::info!("up to {} connections, as descriptors allow", bounds.total);
         let addr = format!("{host}:{port}");

@@ -15,6 +15,9 @@ use crate::refusal::Refusal;
 /// No time at all.
 const NEVER: u64 = u64::MAX;
 
+/// How long a call is held back while others of its identity wait for their messages.
+const CALL_HOLD_US: u64 = 10_000;
+
 /// One connection's other end.
 #[derive(Debug)]
 pub struct Peer {
@@ -45,6 +48,8 @@ impl Peer {
 #[derive(Debug, Default)]
 struct Account {
     connections: AtomicUsize,
+    /// Calls whose message has not come.
+    waiting_calls: AtomicUsize,
     budget: Mutex<Budget>,
 }
 
@@ -63,6 +68,10 @@ pub(super) struct Bounds {
     pub each: usize,
     /// Of all who are not allowed.
     pub strangers: usize,
+    /// Calls of one identity whose message has not come.
+    pub waiting_calls: usize,
+    /// Of all who are not allowed.
+    pub strangers_calls: usize,
 }
 
 /// Why a connection is turned away after its handshake.
@@ -151,7 +160,8 @@ impl Peers {
     }
 
     /// Forgets a connection; not a later one with the same descriptor.
-    pub(super) fn remove(&self, fd: RawFd, peer: &Arc<Peer>) {
+    pub(super) fn remove(&self, fd: RawFd, peer: &Arc<Peer>, waiting_calls: usize) {
+        self.calls_settled(peer, waiting_calls);
         let mut by_fd = self.by_fd_mut();
         let place = usize::try_from(fd).ok().and_then(|at| by_fd.get_mut(at));
         if let Some(place) = place.filter(|place| place.as_ref().is_some_and(|own| Arc::ptr_eq(own, peer))) {
@@ -169,9 +179,28 @@ impl Peers {
         now_us: u64,
         ask: impl FnOnce(&mut dyn FnMut(Unit) -> Charge) -> T,
     ) -> T {
-        let mut budget = peer.account.budget();
+        let account = &peer.account;
+        let mut budget = account.budget();
         let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
-        ask(&mut |unit| budget.charge(unit, &mut common, now_us))
+        let strangers = Arc::ptr_eq(account, &self.strangers);
+        let most = if strangers { self.bounds.strangers_calls } else { self.bounds.waiting_calls };
+        ask(&mut |unit| {
+            if unit == Unit::Call && account.waiting_calls.load(Ordering::Relaxed) >= most {
+                return Charge::Hold(now_us + CALL_HOLD_US);
+            }
+            let charge = budget.charge(unit, &mut common, now_us);
+            if unit == Unit::Call && charge == Charge::Pass {
+                let _ = account.waiting_calls.fetch_add(1, Ordering::Relaxed);
+            }
+            charge
+        })
+    }
+
+    /// So many calls do not wait for their message any more.
+    pub(super) fn calls_settled(&self, peer: &Peer, count: usize) {
+        if count > 0 {
+            let _ = peer.account.waiting_calls.fetch_sub(count, Ordering::Relaxed);
+        }
     }
 
     /// A connection was cut for what it did.

@@ -188,7 +188,7 @@ impl Relay {
             }
         }
         if let Some(conn) = place.conn.take() {
-            self.peers.remove(conn.fd(), conn.peer());
+            self.peers.remove(conn.fd(), conn.peer(), conn.waiting_calls());
             place.generation = place.generation.wrapping_add(1);
             self.free.push(at);
         }

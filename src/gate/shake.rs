@@ -333,7 +333,7 @@ impl Shaker {
                 }
             }
             Err(error) => {
-                self.peers.remove(-1, &peer);
+                self.peers.remove(-1, &peer, 0);
                 self.report.refused(&source.to_string(), &error, now_us);
             }
         }

@@ -7,7 +7,6 @@ mod convert;
 mod core;
 mod error;
 mod gateway;
-mod received;
 mod sending;
 mod status;
 mod submit;
@@ -19,7 +18,7 @@ use std::time::Duration;
 
 use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, Service, ServiceBuilder};
 
-use crate::audit::{Action, OperatorEvent};
+use crate::audit::OperatorEvent;
 use crate::config::{Config, Limits};
 use crate::gate::{self, Doorstep, Gate};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
@@ -27,7 +26,6 @@ use crate::shard::Shards;
 use caller::Callers;
 use core::Core;
 use gateway::Gateway;
-use received::receive;
 
 pub use error::ListenError;
 
@@ -44,6 +42,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients may ping as often as this; more often is abuse.
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_PING_STRIKES: i32 = 5;
+/// Places of each completion queue for calls that begin, and for unary ones whose message has not come: those of an
+/// identity are bounded by the gate, and some identities together must not take them all.
+const CALL_PLACES: usize = 8_192;
 /// A connection without a call is closed after this; its client makes another one when it calls.
 const MAX_IDLE_MS: i32 = 30 * 60 * 1000;
 /// How long what the C core said last may take to reach clients when the server stops.
@@ -77,6 +78,7 @@ impl Listener {
         let args = channel(environment.clone(), &config.limits).build_args();
         let mut server = ServerBuilder::new(environment.clone())
             .channel_args(args)
+            .requests_slot_per_cq(CALL_PLACES)
             .register_service(service(&RUNTIME_V1, &gateway))
             .register_service(service(&MAS_V1, &gateway))
             .build()
@@ -162,26 +164,26 @@ fn service(methods: &'static Methods, gateway: &Gateway) -> Service {
         .add_duplex_streaming_handler(&methods.transport.server, move |ctx, stream, sink| {
             transport::serve(&a, ctx, stream, sink);
         })
-        .add_client_streaming_handler(&methods.send.server, move |ctx, requests, sink| {
-            receive(&b, &ctx, requests, sink, Action::Send, unary::send);
+        .add_unary_handler(&methods.send.server, move |ctx, request, sink| {
+            unary::send(&b, ctx, request, sink);
         })
-        .add_client_streaming_handler(&methods.request.server, move |ctx, requests, sink| {
-            receive(&c, &ctx, requests, sink, Action::Request, unary::request);
+        .add_unary_handler(&methods.request.server, move |ctx, request, sink| {
+            unary::request(&c, ctx, request, sink);
         })
-        .add_client_streaming_handler(&methods.reply.server, move |ctx, requests, sink| {
-            receive(&d, &ctx, requests, sink, Action::Reply, unary::reply);
+        .add_unary_handler(&methods.reply.server, move |ctx, request, sink| {
+            unary::reply(&d, ctx, request, sink);
         })
-        .add_client_streaming_handler(&methods.discover.server, move |ctx, requests, sink| {
-            receive(&e, &ctx, requests, sink, Action::Discover, unary::discover);
+        .add_unary_handler(&methods.discover.server, move |ctx, request, sink| {
+            unary::discover(&e, ctx, request, sink);
         })
-        .add_client_streaming_handler(&methods.get_state.server, move |ctx, requests, sink| {
-            receive(&f, &ctx, requests, sink, Action::StateGet, unary::get_state);
+        .add_unary_handler(&methods.get_state.server, move |ctx, request, sink| {
+            unary::get_state(&f, ctx, request, sink);
         })
-        .add_client_streaming_handler(&methods.update_state.server, move |ctx, requests, sink| {
-            receive(&h, &ctx, requests, sink, Action::StateUpdate, unary::update_state);
+        .add_unary_handler(&methods.update_state.server, move |ctx, request, sink| {
+            unary::update_state(&h, ctx, request, sink);
         })
-        .add_client_streaming_handler(&methods.reset_state.server, move |ctx, requests, sink| {
-            receive(&i, &ctx, requests, sink, Action::StateReset, unary::reset_state);
+        .add_unary_handler(&methods.reset_state.server, move |ctx, request, sink| {
+            unary::reset_state(&i, ctx, request, sink);
         })
         .build()
 }

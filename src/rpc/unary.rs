@@ -1,15 +1,16 @@
 //! The unary calls: identity, shapes, session, then a job for a worker. The answer comes from there.
 
-use std::sync::Arc;
-
+use grpcio::{Metadata, RpcContext, UnarySink};
 use protobuf::Message;
 
+use super::answer::{detailed, retry_after};
 use super::caller::Stranger;
 use super::convert;
 use super::gateway::Gateway;
-use super::received::{Head, Open, Waiting};
+use super::sending::Sending;
+use super::status::status;
 use crate::audit::Action;
-use crate::identity::Identity;
+use crate::envelope::Trace;
 use crate::ids::InstanceId;
 use crate::protocol::{
     AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse, ReplyRequest,
@@ -29,7 +30,62 @@ struct About {
     message_type: String,
 }
 
+/// Where a unary call's outcome goes.
+type Waiting<T> = Box<dyn FnOnce(Result<T, Declined>) + Send>;
+
+/// A call that waits for its answer; no task runs for it meanwhile.
+struct Unanswered<T, R: Send + 'static> {
+    sink: Option<UnarySink<R>>,
+    convert: fn(T) -> R,
+}
+
+impl<T, R: Send + 'static> Unanswered<T, R> {
+    /// Called by the worker, and sent from its thread. The sink's future must run to its end: dropping it cancels the
+    /// call.
+    fn answer(mut self, result: Result<T, Declined>) {
+        let Some(mut sink) = self.sink.take() else { return };
+        let sent = match result {
+            Ok(success) => sink.success((self.convert)(success)),
+            Err(declined) => {
+                if let Some(headers) = retry_after(declined.refusal) {
+                    sink.set_headers(headers);
+                }
+                sink.fail(detailed(&declined))
+            }
+        };
+        Sending::start(sent);
+    }
+}
+
+impl<T, R: Send + 'static> Drop for Unanswered<T, R> {
+    fn drop(&mut self) {
+        // The worker stopped with the job in its mailbox.
+        if let Some(sink) = self.sink.take() {
+            Sending::start(sink.fail(status(Refusal::SERVER_STOPPING)));
+        }
+    }
+}
+
+/// What the worker answers a call with.
+fn respond<T: Send + 'static, R: Send + 'static>(sink: UnarySink<R>, convert: fn(T) -> R) -> Waiting<T> {
+    let unanswered = Unanswered { sink: Some(sink), convert };
+    Box::new(move |result| unanswered.answer(result))
+}
+
 impl Gateway {
+    /// Who calls, and the request's content; a refusal otherwise.
+    fn admit<'r, Q>(
+        &self,
+        ctx: &RpcContext<'_>,
+        request: &'r Untrusted<Q>,
+    ) -> Result<(Caller, &'r Q), Stranger> {
+        let identity = self.callers.identify(ctx)?;
+        match &request.0 {
+            Some(content) => Ok((Caller { identity, instance: None }, content)),
+            None => Err(Stranger { refusal: Refusal::MALFORMED_REQUEST, identity: Some(identity) }),
+        }
+    }
+
     /// The instance that a message comes from: well-formed, and with a session.
     fn session(&self, caller: &Caller, instance: &str) -> Result<InstanceId, Refusal> {
         let instance = InstanceId::parse(instance).ok_or(Refusal::INVALID_INSTANCE_ID)?;
@@ -45,17 +101,20 @@ impl Gateway {
     #[allow(clippy::type_complexity)] // One tuple, taken apart at once.
     fn speaker<Q, T: Send + 'static>(
         &self,
-        identity: Arc<Identity>,
+        ctx: &RpcContext<'_>,
         request: Untrusted<Q>,
         action: Action,
         answer: Waiting<T>,
         about: impl Fn(&Q) -> About,
     ) -> Option<(Caller, InstanceId, Q, (About, Waiting<T>))> {
-        let caller = Caller { identity, instance: None };
-        let Some(content) = request.0 else {
-            self.malformed(action, caller, answer);
-            return None;
+        let caller = match self.admit(ctx, &request) {
+            Ok((caller, _)) => caller,
+            Err(stranger) => {
+                self.refuse_call(action, stranger, &About::default(), answer);
+                return None;
+            }
         };
+        let content = request.0?;
         let about = about(&content);
         match self.session(&caller, &about.instance) {
             Ok(instance) => Some((caller, instance, content, (about, answer))),
@@ -65,22 +124,6 @@ impl Gateway {
                 None
             }
         }
-    }
-
-    /// The request is no message of its kind.
-    fn malformed<T: Send + 'static>(&self, action: Action, caller: Caller, answer: Waiting<T>) {
-        let stranger = Stranger { refusal: Refusal::MALFORMED_REQUEST, identity: Some(caller.identity) };
-        self.refuse_call(action, stranger, &About::default(), answer);
-    }
-
-    /// Has the refusal of a caller recorded who may not even ask.
-    pub(super) fn turn_away<T: Send + 'static>(
-        &self,
-        action: Action,
-        stranger: Stranger,
-        answer: Waiting<T>,
-    ) {
-        self.refuse_call(action, stranger, &About::default(), answer);
     }
 
     /// Has a refusal recorded by a worker; the caller is told afterwards.
@@ -124,48 +167,56 @@ fn bounded(text: &str) -> String {
     text.chars().take(crate::envelope::MAX_MESSAGE_TYPE_BYTES).collect()
 }
 
+fn header<'m>(headers: &'m Metadata, name: &str) -> Option<&'m [u8]> {
+    headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn trace(ctx: &RpcContext<'_>) -> Option<Trace> {
+    let headers = ctx.request_headers();
+    Trace::from_headers(header(headers, "traceparent"), header(headers, "tracestate"))
+}
+
 pub(super) fn send(
     gateway: &Gateway,
-    head: Head,
+    ctx: RpcContext<'_>,
     request: Untrusted<SendRequest>,
-    open: Open<SendRequest, SendResponse>,
+    sink: UnarySink<SendResponse>,
 ) {
-    let answer = open.answered_by(convert::send_response);
+    let answer = respond(sink, convert::send_response);
     let about = |content: &SendRequest| About {
         instance: content.instance_id.clone(),
         target: content.target_id.clone(),
         message_type: content.message_type.clone(),
     };
-    message(gateway, head, request, Action::Send, answer, about, convert::send);
+    message(gateway, &ctx, request, Action::Send, answer, about, convert::send);
 }
 
 pub(super) fn request(
     gateway: &Gateway,
-    head: Head,
+    ctx: RpcContext<'_>,
     request: Untrusted<RequestRequest>,
-    open: Open<RequestRequest, RequestResponse>,
+    sink: UnarySink<RequestResponse>,
 ) {
-    let answer = open.answered_by(convert::request_response);
+    let answer = respond(sink, convert::request_response);
     let about = |content: &RequestRequest| About {
         instance: content.instance_id.clone(),
         target: content.target_id.clone(),
         message_type: content.message_type.clone(),
     };
-    message(gateway, head, request, Action::Request, answer, about, convert::request);
+    message(gateway, &ctx, request, Action::Request, answer, about, convert::request);
 }
 
 /// Send and Request: to the target's worker.
 fn message<Q>(
     gateway: &Gateway,
-    head: Head,
+    ctx: &RpcContext<'_>,
     request: Untrusted<Q>,
     action: Action,
     answer: Waiting<Accepted>,
     about: impl Fn(&Q) -> About,
     convert: impl FnOnce(Q) -> Result<Post, Refusal>,
 ) {
-    let Some((caller, instance, content, about)) =
-        gateway.speaker(head.identity, request, action, answer, about)
+    let Some((caller, instance, content, about)) = gateway.speaker(ctx, request, action, answer, about)
     else {
         return;
     };
@@ -173,7 +224,7 @@ fn message<Q>(
     match convert(content) {
         Ok(post) => {
             let hash = convert::route(&caller.identity.agent, &post.target);
-            let (trace, answer) = (head.trace, Answer::Call(answer));
+            let (trace, answer) = (trace(ctx), Answer::Call(answer));
             gateway.shards.submit(hash, Job::Message(MessageJob { caller, instance, post, trace, answer }));
         }
         Err(refusal) => {
@@ -185,18 +236,18 @@ fn message<Q>(
 
 pub(super) fn reply(
     gateway: &Gateway,
-    head: Head,
+    ctx: RpcContext<'_>,
     request: Untrusted<ReplyRequest>,
-    open: Open<ReplyRequest, ReplyResponse>,
+    sink: UnarySink<ReplyResponse>,
 ) {
-    let answer = open.answered_by(convert::reply_response);
+    let answer = respond(sink, convert::reply_response);
     let about = |content: &ReplyRequest| About {
         instance: content.instance_id.clone(),
         target: String::new(),
         message_type: content.message_type.clone(),
     };
     let Some((caller, instance, content, (about, answer))) =
-        gateway.speaker(head.identity, request, Action::Reply, answer, about)
+        gateway.speaker(&ctx, request, Action::Reply, answer, about)
     else {
         return;
     };
@@ -204,7 +255,7 @@ pub(super) fn reply(
         Ok(response) => {
             // To the requester's worker: it owns the inbox that the reply goes to.
             let hash = response.correlation_id.route_hash();
-            let (trace, answer) = (head.trace, Answer::Call(answer));
+            let (trace, answer) = (trace(&ctx), Answer::Call(answer));
             gateway.shards.submit(hash, Job::Reply(ReplyJob { caller, instance, response, trace, answer }));
         }
         Err(refusal) => {
@@ -216,11 +267,11 @@ pub(super) fn reply(
 
 pub(super) fn discover(
     gateway: &Gateway,
-    head: Head,
+    ctx: RpcContext<'_>,
     request: Untrusted<DiscoverRequest>,
-    open: Open<DiscoverRequest, DiscoverResponse>,
+    sink: UnarySink<DiscoverResponse>,
 ) {
-    let answer = open.answered_by(|found: Vec<crate::shard::desk::outcome::Discovered>| DiscoverResponse {
+    let answer = respond(sink, |found: Vec<crate::shard::desk::outcome::Discovered>| DiscoverResponse {
         agents: found
             .into_iter()
             .map(|agent| AgentRecord {
@@ -233,7 +284,7 @@ pub(super) fn discover(
             .collect(),
         ..DiscoverResponse::default()
     });
-    owned(gateway, head, request, Action::Discover, answer, |caller, content, answer| Job::Discover {
+    owned(gateway, &ctx, request, Action::Discover, answer, |caller, content, answer| Job::Discover {
         caller,
         capabilities: content.capabilities,
         answer,
@@ -242,16 +293,16 @@ pub(super) fn discover(
 
 pub(super) fn get_state(
     gateway: &Gateway,
-    head: Head,
+    ctx: RpcContext<'_>,
     request: Untrusted<GetStateRequest>,
-    open: Open<GetStateRequest, GetStateResponse>,
+    sink: UnarySink<GetStateResponse>,
 ) {
-    let answer = open.answered_by(|(fields, version): (Vec<(String, String)>, u64)| GetStateResponse {
+    let answer = respond(sink, |(fields, version): (Vec<(String, String)>, u64)| GetStateResponse {
         state: fields.into_iter().collect(),
         version,
         ..GetStateResponse::default()
     });
-    owned(gateway, head, request, Action::StateGet, answer, |caller, _, answer| Job::StateGet {
+    owned(gateway, &ctx, request, Action::StateGet, answer, |caller, _, answer| Job::StateGet {
         caller,
         answer,
     });
@@ -259,13 +310,12 @@ pub(super) fn get_state(
 
 pub(super) fn update_state(
     gateway: &Gateway,
-    head: Head,
+    ctx: RpcContext<'_>,
     request: Untrusted<UpdateStateRequest>,
-    open: Open<UpdateStateRequest, UpdateStateResponse>,
+    sink: UnarySink<UpdateStateResponse>,
 ) {
-    let answer =
-        open.answered_by(|version| UpdateStateResponse { version, ..UpdateStateResponse::default() });
-    owned(gateway, head, request, Action::StateUpdate, answer, |caller, content, answer| Job::StateUpdate {
+    let answer = respond(sink, |version| UpdateStateResponse { version, ..UpdateStateResponse::default() });
+    owned(gateway, &ctx, request, Action::StateUpdate, answer, |caller, content, answer| Job::StateUpdate {
         caller,
         change: StateChange {
             updates: content.updates.into_iter().collect(),
@@ -278,12 +328,12 @@ pub(super) fn update_state(
 
 pub(super) fn reset_state(
     gateway: &Gateway,
-    head: Head,
+    ctx: RpcContext<'_>,
     request: Untrusted<ResetStateRequest>,
-    open: Open<ResetStateRequest, ResetStateResponse>,
+    sink: UnarySink<ResetStateResponse>,
 ) {
-    let answer = open.answered_by(|()| ResetStateResponse::default());
-    owned(gateway, head, request, Action::StateReset, answer, |caller, _, answer| Job::StateReset {
+    let answer = respond(sink, |()| ResetStateResponse::default());
+    owned(gateway, &ctx, request, Action::StateReset, answer, |caller, _, answer| Job::StateReset {
         caller,
         answer,
     });
@@ -292,14 +342,17 @@ pub(super) fn reset_state(
 /// A call about the caller's own affairs: its own worker does it.
 fn owned<Q: Message, T: Send + 'static>(
     gateway: &Gateway,
-    head: Head,
+    ctx: &RpcContext<'_>,
     request: Untrusted<Q>,
     action: Action,
     answer: Waiting<T>,
     job: impl FnOnce(Caller, Q, Answer<T>) -> Job,
 ) {
-    let caller = Caller { identity: head.identity, instance: None };
-    let Some(content) = request.0 else { return gateway.malformed(action, caller, answer) };
+    let caller = match gateway.admit(ctx, &request) {
+        Ok((caller, _)) => caller,
+        Err(stranger) => return gateway.refuse_call(action, stranger, &About::default(), answer),
+    };
+    let Some(content) = request.0 else { return };
     let hash = caller.identity.agent.route_hash();
     gateway.shards.submit(hash, job(caller, content, Answer::Call(answer)));
 }

@@ -21,7 +21,7 @@ fn client(frames: &[Vec<u8>]) -> Vec<u8> {
 /// What is asked for when all passes, and what it ends with.
 fn read(bytes: &[u8]) -> (Vec<Unit>, Charge) {
     let mut units = Vec::new();
-    let scanned = Frames::default().scan(bytes, &mut |unit| {
+    let scanned = Frames::default().scan(bytes, 1, &mut |unit| {
         units.push(unit);
         Charge::Pass
     });
@@ -41,7 +41,7 @@ fn read_in_pieces(bytes: &[u8], sizes: &[usize], holds: usize) -> (Vec<Unit>, Ch
         let end = bytes.len().min(at + sizes.next().unwrap().max(1));
         let mut piece = &bytes[at..end];
         while !piece.is_empty() {
-            let scanned = frames.scan(piece, &mut |unit| {
+            let scanned = frames.scan(piece, 1, &mut |unit| {
                 asked += 1;
                 if holds > 0 && asked % (holds + 1) != 0 {
                     return Charge::Hold(1);
@@ -75,7 +75,7 @@ fn headers(flags: u8, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn a_call_costs_its_block_its_fields_and_its_data() {
     let call = [headers(END_HEADERS, &fields()), frame(DATA, END_STREAM, 1, b"12345")];
-    let expected = [Unit::Settings, Unit::Block, Unit::Field, Unit::Field, Unit::Field, Unit::Frame].to_vec();
+    let expected = [Unit::Settings, Unit::Call, Unit::Field, Unit::Field, Unit::Field, Unit::Frame].to_vec();
     assert_eq!(read(&client(&call)), (expected, Charge::Pass));
 }
 
@@ -95,7 +95,7 @@ fn a_block_in_pieces_is_one() {
         let (units, then) = read(&client(&frames));
         assert_eq!(then, Charge::Pass);
         assert_eq!(units.iter().filter(|unit| **unit == Unit::Field).count(), 3, "{split}");
-        assert_eq!(units.iter().filter(|unit| **unit == Unit::Block).count(), 1);
+        assert_eq!(units.iter().filter(|unit| **unit == Unit::Call).count(), 1);
     }
 }
 
@@ -172,11 +172,11 @@ fn a_frame_that_is_held_back_has_not_begun() {
     let greeting = client(&[]).len();
     let mut frames = Frames::default();
     let mut charge = |unit| if unit == Unit::Reset { Charge::Hold(7) } else { Charge::Pass };
-    let scanned = frames.scan(&bytes, &mut charge);
+    let scanned = frames.scan(&bytes, 1, &mut charge);
     assert_eq!(scanned, Scanned { pass: greeting + HEADER_BYTES - 1, then: Charge::Hold(7) });
-    let again = frames.scan(&bytes[scanned.pass..], &mut charge);
+    let again = frames.scan(&bytes[scanned.pass..], 1, &mut charge);
     assert_eq!(again, Scanned { pass: 0, then: Charge::Hold(7) });
-    let last = frames.scan(&bytes[scanned.pass..], &mut |_| Charge::Pass);
+    let last = frames.scan(&bytes[scanned.pass..], 1, &mut |_| Charge::Pass);
     assert_eq!(last, Scanned { pass: 5, then: Charge::Pass });
 }
 
@@ -226,6 +226,35 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         Just(frame(RST_STREAM, 0, 1, &[1; 4])),
         Just(frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0])),
     ]
+}
+
+#[test]
+fn calls_wait_for_their_message_and_no_longer() {
+    let data = |flags, stream, payload: &[u8]| frame(DATA, flags, stream, payload);
+    let message = [0, 0, 0, 0, 2, 8, 9];
+    let padded = [&[3][..], &message, &[0; 3]].concat();
+    let call = |stream| frame(HEADERS, END_HEADERS, stream, &fields());
+    let cases: [(Vec<Vec<u8>>, usize); 9] = [
+        (vec![call(1)], 1),
+        (vec![call(1), data(0, 1, &message[..6])], 1),
+        (vec![call(1), data(0, 1, &message[..6]), data(0, 1, &message[6..])], 0),
+        (vec![call(1), data(PADDED, 1, &padded)], 0),
+        (vec![call(1), data(END_STREAM, 1, &[])], 0),
+        (vec![call(1), call(3), frame(RST_STREAM, 0, 1, &[0; 4])], 1),
+        (vec![call(1), frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields())], 0),
+        (vec![frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields())], 0),
+        (vec![call(1), data(0, 3, &message), call(5), data(0, 5, &message)], 1),
+    ];
+    for (parts, waiting) in cases {
+        let mut frames = Frames::default();
+        let mut begun = 0;
+        let _ = frames.scan(&client(&parts), 1, &mut |unit| {
+            begun += usize::from(unit == Unit::Call);
+            Charge::Pass
+        });
+        assert_eq!(begun - frames.calls.take_settled(), waiting, "{parts:?}");
+        assert_eq!(frames.calls.waiting(), waiting);
+    }
 }
 
 proptest! {
