@@ -54,6 +54,7 @@ fn changed(path: &Path) -> OperatorEvent {
         target: digest,
         rule: String::new(),
         reason: String::new(),
+        pending: None,
     }
 }
 

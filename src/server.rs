@@ -104,6 +104,7 @@ impl Server {
             target: listener.addr.clone(),
             rule: format!("mas-server {}, {threads} threads", env!("CARGO_PKG_VERSION")),
             reason: format!("certificate {certificate}"),
+            pending: None,
         });
         let certificate = Mutex::new(certificate);
         Ok(Self {
@@ -153,6 +154,7 @@ impl Server {
                 target: new.clone(),
                 rule: String::new(),
                 reason: format!("from {old} to {new}"),
+                pending: None,
             });
         }
         // Also takes up another signing key.
@@ -169,6 +171,7 @@ impl Server {
             target: listener.addr.clone(),
             rule: String::new(),
             reason: String::new(),
+            pending: None,
         });
         shards.stop();
         checkpointer.stop();

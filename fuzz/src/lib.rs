@@ -7,3 +7,11 @@
 pub mod dlp;
 #[path = "../../src/json.rs"]
 pub mod json;
+
+/// The frames that clients send.
+#[path = "../../src/gate"]
+pub mod gate {
+    pub mod calls;
+    mod fields;
+    pub mod frames;
+}

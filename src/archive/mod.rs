@@ -299,6 +299,7 @@ impl Worker {
             target: name,
             rule: format!("{records} records of {} lanes", touched.len()),
             reason: format!("sha256 {}", end.sha256),
+            pending: None,
         });
         Ok(true)
     }

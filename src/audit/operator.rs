@@ -1,5 +1,7 @@
 //! Events of the server itself, for the record.
 
+use std::sync::Arc;
+
 use super::record::Action;
 
 /// Something that happened to the server itself, or that its operator did.
@@ -13,4 +15,6 @@ pub struct OperatorEvent {
     pub rule: String,
     /// Further plain detail.
     pub reason: String,
+    /// Dropped with the event, once it is on record, for whoever waits for that.
+    pub pending: Option<Arc<()>>,
 }

@@ -119,6 +119,8 @@ coded! {
         ConnectionCut = 32, "connection_cut";
         /// A connection was turned away after its handshake.
         ConnectionRefused = 33, "connection_refused";
+        /// Calls were refused before anything looked at them: too many of that identity had been.
+        CallsRefused = 34, "calls_refused";
     }
 }
 

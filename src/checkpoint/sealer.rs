@@ -226,6 +226,7 @@ impl Sealer {
                 target: new.to_string(),
                 rule: String::new(),
                 reason: format!("from {} to {}", old.hash_text(), new.hash_text()),
+                pending: None,
             });
         }
         self.keys = keys;

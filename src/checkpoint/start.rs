@@ -42,6 +42,7 @@ impl Missing {
             target: self.lane.to_string(),
             rule: format!("records anchored: {}, in Redis: {found}", self.anchored),
             reason: "trail_rolled_back".to_owned(),
+            pending: None,
         }
     }
 }

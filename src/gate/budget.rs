@@ -86,6 +86,8 @@ pub(super) struct Budget {
     resets: Bucket,
     windows: Bucket,
     pings: Bucket,
+    /// Sessions that are opened.
+    opens: Bucket,
     /// For how long it was held back for what it should not keep doing.
     held_us: u64,
     /// Until when it is.
@@ -104,6 +106,7 @@ impl Default for Budget {
             resets: Bucket::new(1_000, 1_500),
             windows: Bucket::new(10_000, 100_000),
             pings: Bucket::new(1_000, 2_000),
+            opens: Bucket::new(2_000, 20),
             held_us: 0,
             held_until_us: 0,
             doublings: 0,
@@ -133,6 +136,11 @@ impl Budget {
             });
         }
         Charge::Hold(until_us)
+    }
+
+    /// Whether one more session may be opened.
+    pub(super) fn open(&mut self, now_us: u64) -> bool {
+        self.opens.take(now_us).is_ok()
     }
 
     fn reset(&mut self, common: &mut Common, now_us: u64) -> Result<(), u64> {

@@ -3,21 +3,20 @@
 //! the settings' window and the boundaries of header fields. Pure.
 
 use super::calls::Calls;
+use super::fields::Fields;
+
+pub use super::fields::{Charge, MAX_FIELDS};
 
 /// What a client says first.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Length, type, flags and stream.
 const HEADER_BYTES: usize = 9;
-/// Fields of one header block; gRPC's clients send some ten.
-pub const MAX_FIELDS: u32 = 64;
 /// Bytes of one header block.
 pub const MAX_BLOCK_BYTES: u32 = 16 * 1024;
 /// Payload of a frame that carries neither data nor headers, in bytes.
 const MAX_CONTROL_BYTES: u32 = 16 * 1024;
 /// Smallest initial window that a client may ask for, in bytes: less makes a frame of each few bytes.
 pub const MIN_WINDOW_BYTES: u32 = 1024;
-/// Bytes of an HPACK integer after its prefix: 28 bits, more than any block has.
-const MAX_INTEGER_BYTES: u8 = 4;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -61,17 +60,6 @@ pub enum Unit {
     Empty,
 }
 
-/// What whoever counts says of a unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charge {
-    /// It passes.
-    Pass,
-    /// It may be asked for again at this time, in microseconds.
-    Hold(u64),
-    /// The connection is cut.
-    Cut(&'static str),
-}
-
 /// How far some bytes may be passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scanned {
@@ -104,33 +92,6 @@ enum At {
     Fragment,
 }
 
-/// Where the next byte of a header block belongs.
-#[derive(Debug, Clone, Copy)]
-enum Field {
-    Start,
-    /// In an index; whether a name and a value follow.
-    Index {
-        bytes: u8,
-        name: bool,
-        value: bool,
-    },
-    /// A string's length comes next; whether another string follows.
-    Length {
-        more: bool,
-    },
-    /// In a string's length.
-    LongLength {
-        more: bool,
-        bytes: u8,
-        length: u32,
-    },
-    /// In a string: bytes left.
-    Text {
-        more: bool,
-        left: u32,
-    },
-}
-
 /// The state of one connection's incoming side.
 #[derive(Debug)]
 pub struct Frames {
@@ -141,8 +102,7 @@ pub struct Frames {
     padding: u32,
     /// A block has begun and not ended; its stream.
     open: Option<u32>,
-    field: Field,
-    fields: u32,
+    fields: Fields,
     block_bytes: u32,
     /// Settings have come: the connection is up.
     greeted: bool,
@@ -158,8 +118,7 @@ impl Default for Frames {
             fragment: 0,
             padding: 0,
             open: None,
-            field: Field::Start,
-            fields: 0,
+            fields: Fields::default(),
             block_bytes: 0,
             greeted: false,
             calls: Calls::default(),
@@ -314,7 +273,7 @@ impl Frames {
                 } else if flags & END_STREAM != 0 {
                     self.calls.end(stream);
                 }
-                (self.field, self.fields, self.block_bytes) = (Field::Start, 0, 0);
+                (self.fields, self.block_bytes) = (Fields::default(), 0);
                 let before = if flags & PRIORITIZED != 0 { 5 } else { 0 };
                 self.padding = 0;
                 if flags & PADDED != 0 {
@@ -423,110 +382,16 @@ impl Frames {
 
     fn fragment(&mut self, rest: &[u8], charge: &mut impl FnMut(Unit) -> Charge) -> Result<usize, Charge> {
         let most = rest.len().min(self.fragment as usize);
-        let mut taken = 0;
-        while let Some(byte) = rest.get(..most).and_then(|rest| rest.get(taken)).copied() {
-            match self.field {
-                Field::Text { more, left } => {
-                    let text = (most - taken).min(left as usize);
-                    taken += text;
-                    self.field = text_or_next(more, left - text as u32);
-                    continue;
-                }
-                Field::Start => match self.new_field(byte, charge) {
-                    Ok(()) => {}
-                    Err(_) if taken > 0 => break,
-                    Err(then) => return Err(then),
-                },
-                _ => self.field = next_in_field(self.field, byte).map_err(Charge::Cut)?,
-            }
-            taken += 1;
-        }
+        let taken = self.fields.scan(rest.get(..most).unwrap_or_default(), || charge(Unit::Field))?;
         self.fragment -= taken as u32;
         if self.fragment == 0 {
-            if self.header[4] & END_HEADERS != 0 && !matches!(self.field, Field::Start) {
+            if self.header[4] & END_HEADERS != 0 && !self.fields.is_between() {
                 return Err(Charge::Cut("a header field that does not end"));
             }
             self.end_fragment();
         }
         Ok(taken)
     }
-
-    fn new_field(&mut self, byte: u8, charge: &mut impl FnMut(Unit) -> Charge) -> Result<(), Charge> {
-        if self.fields >= MAX_FIELDS {
-            return Err(Charge::Cut("too many header fields"));
-        }
-        match charge(Unit::Field) {
-            Charge::Pass => {}
-            other => return Err(other),
-        }
-        self.fields += 1;
-        self.field = first_of_field(byte);
-        Ok(())
-    }
-}
-
-/// What follows a field's first byte.
-fn first_of_field(byte: u8) -> Field {
-    let (prefix, value) = match byte {
-        0x80.. => (0x7f, false),
-        0x40.. => (0x3f, true),
-        // A new size of the table: an integer alone.
-        0x20.. => (0x1f, false),
-        _ => (0x0f, true),
-    };
-    let index = byte & prefix;
-    if index == prefix {
-        return Field::Index { bytes: 0, name: false, value };
-    }
-    after_index(value && index == 0, value)
-}
-
-fn after_index(name: bool, value: bool) -> Field {
-    if value { Field::Length { more: name } } else { Field::Start }
-}
-
-fn text_or_next(more: bool, left: u32) -> Field {
-    match (left, more) {
-        (0, true) => Field::Length { more: false },
-        (0, false) => Field::Start,
-        _ => Field::Text { more, left },
-    }
-}
-
-/// What follows a byte of an index or of a length.
-fn next_in_field(field: Field, byte: u8) -> Result<Field, &'static str> {
-    let ends = byte & 0x80 == 0;
-    Ok(match field {
-        Field::Index { bytes, name, value } => {
-            if ends {
-                after_index(name, value)
-            } else if bytes < MAX_INTEGER_BYTES {
-                Field::Index { bytes: bytes + 1, name, value }
-            } else {
-                return Err("a long integer in a header field");
-            }
-        }
-        Field::Length { more } => {
-            let length = byte & 0x7f;
-            if length == 0x7f {
-                Field::LongLength { more, bytes: 0, length: 0x7f }
-            } else {
-                text_or_next(more, u32::from(length))
-            }
-        }
-        Field::LongLength { more, bytes, length } => {
-            if bytes >= MAX_INTEGER_BYTES {
-                return Err("a long integer in a header field");
-            }
-            let length = length.saturating_add(u32::from(byte & 0x7f) << (7 * u32::from(bytes)));
-            if ends {
-                text_or_next(more, length)
-            } else {
-                Field::LongLength { more, bytes: bytes + 1, length }
-            }
-        }
-        Field::Start | Field::Text { .. } => field,
-    })
 }
 
 #[cfg(test)]

@@ -14,8 +14,10 @@
 
 mod budget;
 pub mod calls;
+mod conduct;
 mod conn;
 mod core;
+mod fields;
 pub mod frames;
 mod peers;
 mod poll;
@@ -40,6 +42,7 @@ use relay::{Line, Relay, Told};
 use report::Report;
 use shake::{Around, Current, Shaker};
 
+pub use conduct::Credit;
 pub use core::Core;
 pub use peers::{Peer, Peers};
 pub use report::Recorder;
@@ -96,7 +99,7 @@ pub struct Gate {
 
 impl Doorstep {
     /// Binds.
-    pub fn bind(addr: &str) -> Result<Self, GateError> {
+    pub fn bind(addr: &str, recorder: Recorder) -> Result<Self, GateError> {
         let bind = |source| GateError::Bind { addr: addr.to_owned(), source };
         let listener = TcpListener::bind(addr).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
@@ -113,7 +116,7 @@ impl Doorstep {
         };
         log::info!("up to {} connections, as descriptors allow", bounds.total);
         let addr = format!("{host}:{port}");
-        Ok(Self { listener, addr, peers: Arc::new(Peers::new(bounds)) })
+        Ok(Self { listener, addr, peers: Arc::new(Peers::new(bounds, Report::new(recorder))) })
     }
 
     /// Who is connected.
@@ -122,20 +125,13 @@ impl Doorstep {
     }
 
     /// Lets connections in.
-    pub fn open(
-        self,
-        tls: Arc<ServerConfig>,
-        core: Arc<dyn Core>,
-        recorder: Recorder,
-    ) -> Result<Gate, GateError> {
-        let report = Arc::new(Report::new(recorder));
+    pub fn open(self, tls: Arc<ServerConfig>, core: Arc<dyn Core>) -> Result<Gate, GateError> {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let mut relays = Vec::new();
         for index in 0..cores.len().div_ceil(CORES_PER_RELAY).max(1) {
-            let around = (self.peers.clone(), report.clone());
             // One of them looks whether anybody is not allowed any more.
             let looks_for = (index == 0).then(|| core.clone());
-            let (relay, line) = Relay::new(around.0, around.1, looks_for).map_err(system)?;
+            let (relay, line) = Relay::new(self.peers.clone(), looks_for).map_err(system)?;
             let core = cores.iter().rev().nth(index % cores.len().max(1)).copied();
             let thread = std::thread::Builder::new().name(format!("gate-{index}")).spawn(move || {
                 if let Some(core) = core
@@ -154,7 +150,6 @@ impl Doorstep {
             peers: self.peers,
             core,
             relays: relays.iter().map(|(_, line)| line.clone()).collect(),
-            report,
             over: over.clone(),
         };
         let (shaker, bell) = Shaker::new(self.listener, around).map_err(system)?;

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::budget::{Budget, Common};
+use super::conduct::{Conduct, Credit};
 use super::frames::{Charge, Unit};
+use super::report::Report;
 use crate::identity::Identity;
 use crate::ids::AgentId;
 use crate::refusal::Refusal;
@@ -51,6 +53,7 @@ struct Account {
     /// Calls whose message has not come.
     waiting_calls: AtomicUsize,
     budget: Mutex<Budget>,
+    conduct: Arc<Conduct>,
 }
 
 impl Account {
@@ -87,17 +90,19 @@ pub struct Peers {
     by_fd: RwLock<Vec<Option<Arc<Peer>>>>,
     accounts: Mutex<HashMap<AgentId, Arc<Account>>>,
     strangers: Arc<Account>,
+    report: Report,
     common: Mutex<Common>,
     total: AtomicUsize,
     bounds: Bounds,
 }
 
 impl Peers {
-    pub(super) fn new(bounds: Bounds) -> Self {
+    pub(super) fn new(bounds: Bounds, report: Report) -> Self {
         Self {
             by_fd: RwLock::default(),
             accounts: Mutex::default(),
-            strangers: Arc::default(),
+            strangers: Arc::new(Account { conduct: Arc::new(Conduct::of_strangers()), ..Account::default() }),
+            report,
             common: Mutex::default(),
             total: AtomicUsize::new(0),
             bounds,
@@ -117,6 +122,41 @@ impl Peers {
     /// Whether there is room for one more connection at all.
     pub(super) fn has_room(&self) -> bool {
         self.total.load(Ordering::Relaxed) < self.bounds.total
+    }
+
+    /// What was turned away, cut and refused unseen.
+    pub(super) fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Credit for `count` refusals, which a call may turn out to be. `None`: it has to be refused now, and is counted
+    /// as that.
+    pub fn credit(&self, peer: &Peer, count: usize, now_us: u64) -> Option<Credit> {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let credit = peer.account.conduct.credit(count, now_us);
+        if credit.is_none() {
+            self.report.unseen(peer.agent(), "too many refusals", now_us);
+        }
+        credit
+    }
+
+    /// Whether one more session may be opened; where not, it is counted as refused.
+    pub fn may_open(&self, peer: &Peer, now_us: u64) -> bool {
+        let may = peer.account.budget().open(now_us);
+        if !may {
+            self.report.unseen(peer.agent(), "too many sessions opened", now_us);
+        }
+        may
+    }
+
+    /// Whether one more call of somebody who is not allowed may be looked at and put on record; where not, it is
+    /// counted.
+    pub fn may_record_stranger(&self, now_us: u64) -> bool {
+        let may = self.strangers.conduct.take(1, now_us);
+        if !may {
+            self.report.unseen("", "calls of strangers", now_us);
+        }
+        may
     }
 
     /// Counts a connection in, where it may be. `allowed`: it has an account of its own.

@@ -12,7 +12,6 @@ use super::conn::{Buffers, Conn, Fate, Shaken, number_of};
 use super::core::Core;
 use super::peers::Peers;
 use super::poll::{Bell, Poll, Ready};
-use super::report::Report;
 use crate::clock::Now;
 
 /// How often everything is looked at that only time changes, in microseconds.
@@ -60,7 +59,6 @@ pub(super) struct Relay {
     holds: BinaryHeap<Reverse<(u64, u64)>>,
     buffers: Buffers,
     peers: Arc<Peers>,
-    report: Arc<Report>,
     /// Whom to ask whether anybody is not allowed any more.
     core: Option<Arc<dyn Core>>,
     look_at_us: u64,
@@ -79,7 +77,6 @@ fn place_of(number: u64) -> (usize, u32) {
 impl Relay {
     pub(super) fn new(
         peers: Arc<Peers>,
-        report: Arc<Report>,
         core: Option<Arc<dyn Core>>,
     ) -> Result<(Self, Line), nix::errno::Errno> {
         let poll = Poll::new()?;
@@ -93,7 +90,6 @@ impl Relay {
             holds: BinaryHeap::new(),
             buffers: Buffers::new(),
             peers,
-            report,
             core,
             look_at_us: 0,
             end_at_us: None,
@@ -128,7 +124,7 @@ impl Relay {
     fn sleep(&self) -> Option<Duration> {
         let held = self.holds.peek().map(|Reverse((until_us, _))| *until_us);
         let anybody = self.free.len() < self.places.len();
-        let look = (anybody || self.report.has_waiting()).then_some(self.look_at_us);
+        let look = (anybody || self.peers.report().has_waiting()).then_some(self.look_at_us);
         let until_us = [held, look, self.end_at_us].into_iter().flatten().min()?;
         Some(Duration::from_micros(until_us.saturating_sub(Now::mono_us())))
     }
@@ -183,7 +179,7 @@ impl Relay {
             Fate::Cut(reason) => {
                 if let Some(conn) = &place.conn {
                     self.peers.punish(conn.peer(), now_us);
-                    self.report.cut(conn.peer(), reason, now_us);
+                    self.peers.report().cut(conn.peer().agent(), reason, now_us);
                 }
             }
         }
@@ -225,6 +221,6 @@ impl Relay {
                 self.settle(number, fate, now_us);
             }
         }
-        self.report.flush(now_us);
+        self.peers.report().flush(now_us);
     }
 }

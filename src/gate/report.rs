@@ -2,10 +2,9 @@
 //! times a second.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::budget::Bucket;
-use super::peers::Peer;
 use crate::audit::{Action, OperatorEvent};
 
 /// Lines in a second.
@@ -18,12 +17,45 @@ const GATHER_US: u64 = 1_000_000;
 /// Where events go on record.
 pub type Recorder = Box<dyn Fn(OperatorEvent) + Send + Sync>;
 
-/// Who, why, and what was done.
-type Kind = (String, &'static str, bool);
+/// What was done, to whom, and why.
+type Kind = (Done, String, &'static str);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Done {
+    Cut,
+    TurnedAway,
+    Unseen,
+}
+
+impl Done {
+    fn action(self) -> Action {
+        match self {
+            Self::Cut => Action::ConnectionCut,
+            Self::TurnedAway => Action::ConnectionRefused,
+            Self::Unseen => Action::CallsRefused,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Cut => "a connection was cut",
+            Self::TurnedAway => "a connection was turned away",
+            Self::Unseen => "a call was refused unseen",
+        }
+    }
+}
+
+impl std::fmt::Debug for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Report")
+    }
+}
 
 pub(super) struct Report {
     recorder: Recorder,
     waiting: Mutex<Waiting>,
+    /// Held by each event that is not on record yet.
+    pending: Arc<()>,
 }
 
 struct Waiting {
@@ -41,7 +73,7 @@ impl Report {
             lines: Bucket::new(LINES_PER_S, LINES_PER_S),
             left_out: 0,
         };
-        Self { recorder, waiting: Mutex::new(waiting) }
+        Self { recorder, waiting: Mutex::new(waiting), pending: Arc::new(()) }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -49,13 +81,18 @@ impl Report {
     }
 
     /// A connection was cut for what it did.
-    pub(super) fn cut(&self, peer: &Peer, reason: &'static str, now_us: u64) {
-        self.note(peer.agent(), reason, true, now_us);
+    pub(super) fn cut(&self, agent: &str, reason: &'static str, now_us: u64) {
+        self.note(Done::Cut, agent, reason, now_us);
     }
 
     /// A connection of that identity was turned away after its handshake.
     pub(super) fn turned_away(&self, agent: &str, reason: &'static str, now_us: u64) {
-        self.note(agent, reason, false, now_us);
+        self.note(Done::TurnedAway, agent, reason, now_us);
+    }
+
+    /// A call was refused before anything looked at it.
+    pub(super) fn unseen(&self, agent: &str, reason: &'static str, now_us: u64) {
+        self.note(Done::Unseen, agent, reason, now_us);
     }
 
     /// A handshake failed: nobody is known who could be named on record.
@@ -66,15 +103,14 @@ impl Report {
         }
     }
 
-    fn note(&self, agent: &str, reason: &'static str, cut: bool, now_us: u64) {
+    fn note(&self, done: Done, agent: &str, reason: &'static str, now_us: u64) {
         let mut waiting = self.waiting();
         if let Some(left_out) = waiting.line(now_us) {
-            let (what, more) = (if cut { "cut" } else { "turned away" }, and_more(left_out));
-            log::warn!("a connection of agent \"{agent}\" was {what}: {reason}{more}");
+            log::warn!("agent \"{agent}\": {}: {reason}{}", done.text(), and_more(left_out));
         }
-        let kind = (agent.to_owned(), reason, cut);
+        let kind = (done, agent.to_owned(), reason);
         let kind = if waiting.counts.len() >= MAX_WAITING && !waiting.counts.contains_key(&kind) {
-            (String::new(), reason, cut)
+            (done, String::new(), reason)
         } else {
             kind
         };
@@ -86,8 +122,12 @@ impl Report {
         !self.waiting().counts.is_empty()
     }
 
-    /// Puts on record what was gathered, when it is time.
+    /// Puts on record what was gathered, when it is time: once what was gathered before is on record, so that nothing
+    /// piles up while the trail cannot be written.
     pub(super) fn flush(&self, now_us: u64) {
+        if Arc::strong_count(&self.pending) > 1 {
+            return;
+        }
         let counts = {
             let mut waiting = self.waiting();
             if now_us < waiting.since_us + GATHER_US || waiting.counts.is_empty() {
@@ -96,12 +136,13 @@ impl Report {
             waiting.since_us = now_us;
             std::mem::take(&mut waiting.counts)
         };
-        for ((agent, reason, cut), count) in counts {
+        for ((done, agent, reason), count) in counts {
             (self.recorder)(OperatorEvent {
-                action: if cut { Action::ConnectionCut } else { Action::ConnectionRefused },
+                action: done.action(),
                 target: agent,
                 rule: format!("{count} times"),
                 reason: reason.to_owned(),
+                pending: Some(self.pending.clone()),
             });
         }
     }

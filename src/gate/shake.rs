@@ -20,7 +20,6 @@ use super::core::Core;
 use super::peers::{Peers, TurnedAway};
 use super::poll::{Bell, Interest, Poll, Ready};
 use super::relay::{Line, Told};
-use super::report::Report;
 use super::tls;
 use crate::clock::Now;
 use crate::identity::Identity;
@@ -78,7 +77,6 @@ pub(super) struct Shaker {
     peers: Arc<Peers>,
     core: Arc<dyn Core>,
     relays: Vec<Line>,
-    report: Arc<Report>,
     over: Arc<AtomicBool>,
     buffer: Box<[u8]>,
 }
@@ -102,7 +100,6 @@ pub(super) struct Around {
     pub peers: Arc<Peers>,
     pub core: Arc<dyn Core>,
     pub relays: Vec<Line>,
-    pub report: Arc<Report>,
     pub over: Arc<AtomicBool>,
 }
 
@@ -111,7 +108,7 @@ impl Shaker {
         let poll = Poll::new()?;
         poll.add(&listener, LISTENER, Interest::READ)?;
         let bell = poll.bell();
-        let Around { current, peers, core, relays, report, over } = around;
+        let Around { current, peers, core, relays, over } = around;
         let shaker = Self {
             poll,
             listener,
@@ -126,7 +123,6 @@ impl Shaker {
             peers,
             core,
             relays,
-            report,
             over,
             buffer: vec![0; READ_BYTES].into(),
         };
@@ -174,7 +170,7 @@ impl Shaker {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if is_of_one_client(&error) => {}
                 Err(error) => {
-                    self.report.refused("anybody", &error, now_us);
+                    self.peers.report().refused("anybody", &error, now_us);
                     self.pause_until_us = now_us + BREATH_US;
                     self.listen(false);
                     return;
@@ -186,7 +182,7 @@ impl Shaker {
     /// Begins a handshake, where there is room for one; the connection is dropped otherwise.
     fn greet(&mut self, tcp: TcpStream, source: IpAddr, now_us: u64) {
         if !self.peers.has_room() {
-            return self.report.refused(&source.to_string(), &"too many connections", now_us);
+            return self.peers.report().refused(&source.to_string(), &"too many connections", now_us);
         }
         if prepare(&tcp).is_err() {
             return;
@@ -220,7 +216,7 @@ impl Shaker {
         while let Some((_, number)) = self.order.pop_front() {
             if let Some(shaking) = self.shaking.remove(&number) {
                 let from = shaking.source.to_string();
-                return self.report.refused(&from, &"others came while it took its time", now_us);
+                return self.peers.report().refused(&from, &"others came while it took its time", now_us);
             }
         }
     }
@@ -234,7 +230,7 @@ impl Shaker {
         {
             let Some((_, number)) = self.order.pop_front() else { return };
             if let Some(shaking) = self.shaking.remove(&number) {
-                self.report.refused(&shaking.source.to_string(), &"it took too long", now_us);
+                self.peers.report().refused(&shaking.source.to_string(), &"it took too long", now_us);
             }
         }
     }
@@ -263,7 +259,7 @@ impl Shaker {
                     // As far as it goes.
                     let _ = alert.write(&mut shaking.tcp);
                 }
-                self.report.refused(&source.to_string(), &why, now_us);
+                self.peers.report().refused(&source.to_string(), &why, now_us);
             }
         }
     }
@@ -289,7 +285,7 @@ impl Shaker {
             }
             Step::Failed(why) => {
                 if let Some(shaking) = self.shaking.remove(&number) {
-                    self.report.refused(&shaking.source.to_string(), &why, now_us);
+                    self.peers.report().refused(&shaking.source.to_string(), &why, now_us);
                 }
             }
             Step::Over => drop(self.shaking.remove(&number)),
@@ -300,7 +296,7 @@ impl Shaker {
     fn hand_over(&mut self, shaking: Shaking, now_us: u64) {
         let Shaking { tcp, phase: Phase::Shake(tls), source, .. } = shaking else { return };
         if tls.alpn_protocol() != Some(tls::ALPN) {
-            return self.report.refused(&source.to_string(), &"it does not offer h2", now_us);
+            return self.peers.report().refused(&source.to_string(), &"it does not offer h2", now_us);
         }
         let leaf = tls.peer_certificates().and_then(|chain| chain.first());
         let identity = leaf.ok_or(Refusal::INVALID_CERTIFICATE).and_then(|der| Identity::from_der(der));
@@ -314,7 +310,7 @@ impl Shaker {
                     TurnedAway::Punished => "connections of it were cut a short while ago",
                     TurnedAway::Full => "it has as many connections as it may",
                 };
-                return self.report.turned_away(&agent, why, now_us);
+                return self.peers.report().turned_away(&agent, why, now_us);
             }
         };
         let pair = UnixStream::pair().and_then(|(ours, theirs)| {
@@ -334,7 +330,7 @@ impl Shaker {
             }
             Err(error) => {
                 self.peers.remove(-1, &peer, 0);
-                self.report.refused(&source.to_string(), &error, now_us);
+                self.peers.report().refused(&source.to_string(), &error, now_us);
             }
         }
     }

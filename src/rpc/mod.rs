@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, Service, ServiceBuilder};
 
-use crate::audit::OperatorEvent;
 use crate::config::{Config, Limits};
 use crate::gate::{self, Doorstep, Gate};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
@@ -70,7 +69,8 @@ impl Listener {
     ) -> Result<Self, ListenError> {
         grpcio::redirect_log();
         let tls = gate::load(config)?;
-        let doorstep = Doorstep::bind(addr)?;
+        let recording = shards.clone();
+        let doorstep = Doorstep::bind(addr, Box::new(move |event| recording.record(event)))?;
         let addr = doorstep.addr.clone();
         let environment = Arc::new(environment(threads));
         let callers = Arc::new(Callers::new(shards.shared().clone(), doorstep.peers().clone()));
@@ -85,8 +85,7 @@ impl Listener {
             .map_err(ListenError::Build)?;
         server.start();
         let core = Arc::new(Core::new(server, shards.shared().clone()));
-        let recorder = Box::new(move |event: OperatorEvent| shards.record(event));
-        let gate = doorstep.open(tls, core.clone(), recorder)?;
+        let gate = doorstep.open(tls, core.clone())?;
         Ok(Self { gate, core, _environment: environment, addr })
     }
 

@@ -10,11 +10,12 @@ use futures_util::future::select;
 use futures_util::{SinkExt, TryStreamExt};
 use grpcio::{DuplexSink, RequestStream, RpcContext, WriteFlags};
 
-use super::caller::Stranger;
+use super::caller::{Admitted, Stranger, TOO_OFTEN};
 use super::convert;
 use super::gateway::Gateway;
 use super::status::status;
 use crate::audit::Action;
+use crate::gate::Peer;
 use crate::ids::InstanceId;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::server_event::Event as ServerEventKind;
@@ -38,7 +39,7 @@ pub(super) fn serve(
     let gateway = gateway.clone();
     ctx.spawn(async move {
         match identity {
-            Ok(identity) => session(gateway, identity, stream, sink).await,
+            Ok(admitted) => session(gateway, admitted, stream, sink).await,
             Err(stranger) => refuse(&gateway, stranger, "", sink).await,
         }
     });
@@ -46,10 +47,14 @@ pub(super) fn serve(
 
 async fn session(
     gateway: Gateway,
-    identity: Arc<crate::identity::Identity>,
+    admitted: Admitted,
     mut stream: RequestStream<Untrusted<ClientEvent>>,
     sink: DuplexSink<ServerEvent>,
 ) {
+    let Admitted { identity, peer } = admitted;
+    if !gateway.callers.may_open(&peer) {
+        return end(sink, Some(TOO_OFTEN)).await;
+    }
     let mut batches = false;
     let (instance, refusal) = match hello(&mut stream).await {
         Ok(hello) => {
@@ -64,20 +69,20 @@ async fn session(
     let instance = match instance {
         Ok(instance) => instance,
         Err(text) => {
-            let stranger = Stranger { refusal, identity: Some(identity) };
+            let stranger = Stranger::new(refusal, Some(identity));
             return refuse(&gateway, stranger, &text, sink).await;
         }
     };
     let shared = gateway.shards.shared();
     let Some(home) = gateway.shards.home(&identity.agent) else {
-        let stranger = Stranger { refusal: Refusal::OVERLOADED, identity: Some(identity) };
+        let stranger = Stranger::new(Refusal::OVERLOADED, Some(identity));
         return refuse(&gateway, stranger, instance.as_str(), sink).await;
     };
     let hash = identity.agent.route_hash();
     let max_in_flight = shared.settings().delivery.max_in_flight;
     let (session, cut) = Session::new(identity, instance, max_in_flight, home.line().clone());
     gateway.shards.submit(hash, Job::Open(session.clone()));
-    let reading = read(&gateway, &session, stream);
+    let reading = read(&gateway, &peer, &session, stream);
     let writing = async {
         let written = write(&session, sink, batches);
         // Dropping the writer halfway drops its sink, which cancels the call.
@@ -111,7 +116,12 @@ async fn hello(stream: &mut RequestStream<Untrusted<ClientEvent>>) -> Result<Hel
 }
 
 /// Hands on what the client says until the stream is over: half-closed, reset or broken alike.
-async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStream<Untrusted<ClientEvent>>) {
+async fn read(
+    gateway: &Gateway,
+    peer: &Arc<Peer>,
+    session: &Arc<Session>,
+    mut stream: RequestStream<Untrusted<ClientEvent>>,
+) {
     while let Ok(Some(event)) = stream.try_next().await {
         // Bytes that are no event, an unset event, a second Hello and heartbeats are ignored.
         let Some(event) = event.0.and_then(|event| event.event) else {
@@ -150,7 +160,7 @@ async fn read(gateway: &Gateway, session: &Arc<Session>, mut stream: RequestStre
                         session.closed();
                         break;
                     }
-                    super::submit::submit(gateway, session, submission);
+                    super::submit::submit(gateway, peer, session, submission);
                 }
                 // Once for all of them.
                 gateway.shards.ring();

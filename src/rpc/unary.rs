@@ -4,13 +4,14 @@ use grpcio::{Metadata, RpcContext, UnarySink};
 use protobuf::Message;
 
 use super::answer::{detailed, retry_after};
-use super::caller::Stranger;
+use super::caller::{Admitted, Stranger, TOO_OFTEN};
 use super::convert;
 use super::gateway::Gateway;
 use super::sending::Sending;
 use super::status::status;
 use crate::audit::Action;
 use crate::envelope::Trace;
+use crate::gate::Credit;
 use crate::ids::InstanceId;
 use crate::protocol::{
     AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse, ReplyRequest,
@@ -78,11 +79,17 @@ impl Gateway {
         &self,
         ctx: &RpcContext<'_>,
         request: &'r Untrusted<Q>,
-    ) -> Result<(Caller, &'r Q), Stranger> {
-        let identity = self.callers.identify(ctx)?;
+    ) -> Result<(Caller, &'r Q, Credit), Stranger> {
+        let Admitted { identity, peer } = self.callers.identify(ctx)?;
+        let Some(credit) = self.callers.credit(&peer, 1) else {
+            return Err(Stranger { refusal: TOO_OFTEN, identity: Some(identity), unseen: true });
+        };
         match &request.0 {
-            Some(content) => Ok((Caller { identity, instance: None }, content)),
-            None => Err(Stranger { refusal: Refusal::MALFORMED_REQUEST, identity: Some(identity) }),
+            Some(content) => Ok((Caller { identity, instance: None }, content, credit)),
+            None => {
+                credit.spend();
+                Err(Stranger::new(Refusal::MALFORMED_REQUEST, Some(identity)))
+            }
         }
     }
 
@@ -106,9 +113,9 @@ impl Gateway {
         action: Action,
         answer: Waiting<T>,
         about: impl Fn(&Q) -> About,
-    ) -> Option<(Caller, InstanceId, Q, (About, Waiting<T>))> {
-        let caller = match self.admit(ctx, &request) {
-            Ok((caller, _)) => caller,
+    ) -> Option<(Caller, InstanceId, Q, (About, Waiting<T>, Credit))> {
+        let (caller, credit) = match self.admit(ctx, &request) {
+            Ok((caller, _, credit)) => (caller, credit),
             Err(stranger) => {
                 self.refuse_call(action, stranger, &About::default(), answer);
                 return None;
@@ -117,9 +124,10 @@ impl Gateway {
         let content = request.0?;
         let about = about(&content);
         match self.session(&caller, &about.instance) {
-            Ok(instance) => Some((caller, instance, content, (about, answer))),
+            Ok(instance) => Some((caller, instance, content, (about, answer, credit))),
             Err(refusal) => {
-                let stranger = Stranger { refusal, identity: Some(caller.identity) };
+                credit.spend();
+                let stranger = Stranger::new(refusal, Some(caller.identity));
                 self.refuse_call(action, stranger, &about, answer);
                 None
             }
@@ -136,6 +144,9 @@ impl Gateway {
         message_type: &str,
         answer: Box<dyn FnOnce(Declined) + Send>,
     ) {
+        if stranger.unseen {
+            return answer(stranger.refusal.into());
+        }
         let hash = stranger.identity.as_ref().map_or(0, |identity| identity.agent.route_hash());
         let job = RefusedJob {
             action,
@@ -220,15 +231,16 @@ fn message<Q>(
     else {
         return;
     };
-    let (about, answer) = about;
+    let (about, answer, credit) = about;
     match convert(content) {
         Ok(post) => {
             let hash = convert::route(&caller.identity.agent, &post.target);
-            let (trace, answer) = (trace(ctx), Answer::Call(answer));
+            let (trace, answer) = (trace(ctx), Answer::call(answer, credit));
             gateway.shards.submit(hash, Job::Message(MessageJob { caller, instance, post, trace, answer }));
         }
         Err(refusal) => {
-            let stranger = Stranger { refusal, identity: Some(caller.identity) };
+            credit.spend();
+            let stranger = Stranger::new(refusal, Some(caller.identity));
             gateway.refuse_call(action, stranger, &about, answer);
         }
     }
@@ -246,7 +258,7 @@ pub(super) fn reply(
         target: String::new(),
         message_type: content.message_type.clone(),
     };
-    let Some((caller, instance, content, (about, answer))) =
+    let Some((caller, instance, content, (about, answer, credit))) =
         gateway.speaker(&ctx, request, Action::Reply, answer, about)
     else {
         return;
@@ -255,11 +267,12 @@ pub(super) fn reply(
         Ok(response) => {
             // To the requester's worker: it owns the inbox that the reply goes to.
             let hash = response.correlation_id.route_hash();
-            let (trace, answer) = (trace(&ctx), Answer::Call(answer));
+            let (trace, answer) = (trace(&ctx), Answer::call(answer, credit));
             gateway.shards.submit(hash, Job::Reply(ReplyJob { caller, instance, response, trace, answer }));
         }
         Err(refusal) => {
-            let stranger = Stranger { refusal, identity: Some(caller.identity) };
+            credit.spend();
+            let stranger = Stranger::new(refusal, Some(caller.identity));
             gateway.refuse_call(Action::Reply, stranger, &about, answer);
         }
     }
@@ -348,11 +361,11 @@ fn owned<Q: Message, T: Send + 'static>(
     answer: Waiting<T>,
     job: impl FnOnce(Caller, Q, Answer<T>) -> Job,
 ) {
-    let caller = match gateway.admit(ctx, &request) {
-        Ok((caller, _)) => caller,
+    let (caller, credit) = match gateway.admit(ctx, &request) {
+        Ok((caller, _, credit)) => (caller, credit),
         Err(stranger) => return gateway.refuse_call(action, stranger, &About::default(), answer),
     };
     let Some(content) = request.0 else { return };
     let hash = caller.identity.agent.route_hash();
-    gateway.shards.submit(hash, job(caller, content, Answer::Call(answer)));
+    gateway.shards.submit(hash, job(caller, content, Answer::call(answer, credit)));
 }

@@ -114,7 +114,8 @@ impl Custody {
             | Action::Archived
             | Action::TrailDiffers
             | Action::ConnectionCut
-            | Action::ConnectionRefused => return,
+            | Action::ConnectionRefused
+            | Action::CallsRefused => return,
         };
         for id in record.message_id.into_iter().chain(record.messages.iter().map(|(id, _)| id)) {
             self.event(lane, record, id, next);

@@ -1,8 +1,6 @@
 //! The server process.
 
-#![deny(unsafe_code)]
-
-mod memory;
+#![forbid(unsafe_code)]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +15,11 @@ use mas::config::{Config, MAX_SPIN_US};
 use mas::runner::{Fsync, ManagedRedis, RunnerError};
 use mas::server::Server;
 use mas::store::Endpoint;
+
+/// An idle connection costs a quarter less than with `malloc`. The C core keeps `malloc`: to take its place breaks under
+/// preloaded libraries.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Routes, authorizes and records messages between agents.
 #[derive(Debug, Parser)]
@@ -46,7 +49,6 @@ fn main() -> ExitCode {
     let args = Args::parse();
     logging::start(args.log_format);
     logging::abort_on_panic();
-    memory::spare_in_openssl();
     run(&args).into()
 }
 

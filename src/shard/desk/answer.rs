@@ -5,10 +5,17 @@ use std::sync::Arc;
 use super::outbox::Outbound;
 use super::outcome::{Declined, Outcome};
 use super::session::Session;
-use crate::refusal::Refusal;
+use crate::gate::Credit;
+use crate::refusal::{Kind, Refusal};
+
+/// Where a job's outcome goes, and what its caller has staked on it.
+pub struct Answer<T> {
+    to: To<T>,
+    credit: Credit,
+}
 
 /// Where a job's outcome goes.
-pub enum Answer<T> {
+enum To<T> {
     /// To a unary call.
     Call(Box<dyn FnOnce(Result<T, Declined>) + Send>),
     /// To the session that submitted it.
@@ -23,6 +30,16 @@ pub enum Answer<T> {
 }
 
 impl<T> Answer<T> {
+    /// To a unary call.
+    pub fn call(answer: Box<dyn FnOnce(Result<T, Declined>) + Send>, credit: Credit) -> Self {
+        Self { to: To::Call(answer), credit }
+    }
+
+    /// To the session that submitted it under that reference.
+    pub fn stream(session: Arc<Session>, reference: u64, name: fn(T) -> Outcome, credit: Credit) -> Self {
+        Self { to: To::Stream { session, reference, name }, credit }
+    }
+
     /// Tells of a change that happened: that it lasts only where that is `assured`. See [`put`](Self::put).
     #[must_use]
     pub fn done(self, done: T, assured: bool) -> Option<Arc<Session>> {
@@ -40,12 +57,16 @@ impl<T> Answer<T> {
     /// woken: a worker does that once for all that it has for it.
     #[must_use]
     pub fn put(self, result: Result<T, Declined>) -> Option<Arc<Session>> {
-        match self {
-            Self::Call(answer) => {
+        // What fails for the server's sake costs the caller nothing.
+        if result.as_ref().is_err_and(|declined| declined.refusal.kind != Kind::Unavailable) {
+            self.credit.spend();
+        }
+        match self.to {
+            To::Call(answer) => {
                 answer(result);
                 None
             }
-            Self::Stream { session, reference, name } => {
+            To::Stream { session, reference, name } => {
                 let outcome = match result {
                     Ok(success) => name(success),
                     Err(declined) => Outcome::Declined(declined),

@@ -13,6 +13,9 @@ use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::refusal::Refusal;
 
+/// Messages that one commit may hold.
+pub const MAX_COMMIT_MESSAGES: usize = 64;
+
 /// Who asks.
 #[derive(Debug, Clone)]
 pub struct Caller {

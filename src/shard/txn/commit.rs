@@ -12,14 +12,11 @@ use crate::audit::{Action, Decision, Fields};
 use crate::ids::AgentId;
 use crate::refusal::Refusal;
 use crate::shard::desk::delivery::DeliveryId;
-use crate::shard::desk::job::{CommitJob, Outgoing, Post};
+use crate::shard::desk::job::{CommitJob, MAX_COMMIT_MESSAGES, Outgoing, Post};
 use crate::shard::desk::outcome::{Accepted, CommitResult, MessageKind};
 use crate::shard::inbox::Held;
 use crate::shard::inbox::entry::EntryKey;
 use crate::store::keys;
-
-/// Messages that one commit may hold.
-const MAX_COMMIT_MESSAGES: usize = 64;
 
 /// The verdict on one message of a commit.
 enum Verdict {

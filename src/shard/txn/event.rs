@@ -102,7 +102,7 @@ impl Transaction<'_> {
                 self.publish(&News::Failed(agent.clone(), self.shared.server.clone()));
             }
             Event::Circuit { agent, opened, reason } => self.circuit(agent, *opened, reason),
-            Event::Operator(OperatorEvent { action, target, rule, reason }) => {
+            Event::Operator(OperatorEvent { action, target, rule, reason, .. }) => {
                 self.record(*action, Decision::Event, &Fields { target, rule, reason, ..Fields::default() });
             }
             Event::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),

@@ -202,6 +202,7 @@ impl Worker {
                 target: String::new(),
                 rule: String::new(),
                 reason: format!("from {} to {}", hex(old), hex(new)),
+                pending: None,
             }));
         }
     }

@@ -3,3 +3,4 @@
 
 mod floods;
 mod raw;
+mod refusals;
