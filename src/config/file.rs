@@ -96,6 +96,12 @@ pub struct Limits {
     pub max_sessions_per_agent: usize,
     /// Concurrent RPCs on one connection.
     pub max_streams_per_connection: u32,
+    /// Connections of one agent at once. Read at start.
+    pub max_connections_per_agent: usize,
+    /// Sessions that one agent may open in a second, after a hundred times as many at once. Read at start.
+    pub session_opens_per_second: u32,
+    /// Refusals of one agent in a second that are looked at and go on record one by one. Read at start.
+    pub refusals_per_second: u32,
 }
 
 impl Default for Limits {
@@ -108,6 +114,9 @@ impl Default for Limits {
             max_state_fields: 1024,
             max_sessions_per_agent: 64,
             max_streams_per_connection: 100,
+            max_connections_per_agent: 1024,
+            session_opens_per_second: 20,
+            refusals_per_second: 100,
         }
     }
 }
@@ -121,7 +130,10 @@ impl Limits {
         within("max_state_bytes", self.max_state_bytes, 1, 64 * 1024 * 1024)?;
         within("max_state_fields", self.max_state_fields, 1, 1_000_000)?;
         within("max_sessions_per_agent", self.max_sessions_per_agent, 1, 10_000)?;
-        within("max_streams_per_connection", self.max_streams_per_connection, 1, 100_000)
+        within("max_streams_per_connection", self.max_streams_per_connection, 1, 100_000)?;
+        within("max_connections_per_agent", self.max_connections_per_agent, 1, 100_000)?;
+        within("session_opens_per_second", self.session_opens_per_second, 1, 10_000)?;
+        within("refusals_per_second", self.refusals_per_second, 1, 1_000_000)
     }
 }
 

@@ -16,6 +16,9 @@ const MAX_DOUBLINGS: u32 = 6;
 /// One doubling is forgotten after so long without a cut.
 const FORGOTTEN_US: u64 = 60_000_000;
 
+/// Sessions that may be opened at once, as a multiple of those in a second: a fleet that comes back.
+const OPENS_AT_ONCE: u64 = 100;
+
 /// Tokens that come back with time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {
@@ -96,8 +99,10 @@ pub(super) struct Budget {
     penalty_until_us: u64,
 }
 
-impl Default for Budget {
-    fn default() -> Self {
+impl Budget {
+    /// Of an identity that may open so many sessions in a second.
+    pub(super) fn new(session_opens_per_s: u32) -> Self {
+        let opens = u64::from(session_opens_per_s);
         Self {
             frames: Bucket::new(200_000, 400_000),
             blocks: Bucket::new(10_000, 40_000),
@@ -106,7 +111,7 @@ impl Default for Budget {
             resets: Bucket::new(1_000, 1_500),
             windows: Bucket::new(10_000, 100_000),
             pings: Bucket::new(1_000, 2_000),
-            opens: Bucket::new(2_000, 20),
+            opens: Bucket::new(opens * OPENS_AT_ONCE, opens),
             held_us: 0,
             held_until_us: 0,
             doublings: 0,
@@ -248,13 +253,13 @@ mod tests {
 
     #[test]
     fn an_honest_canceller_is_never_cut() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(20);
         assert_eq!(send(&mut budget, Unit::Reset, 1_000, 60, S), (60_000, false));
     }
 
     #[test]
     fn resets_are_held_back_and_then_cut() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(20);
         let (passed, cut) = send(&mut budget, Unit::Reset, 70_000, 60, S);
         assert!(cut);
         assert!(passed < 1_500 + 4 * 1_600, "{passed}");
@@ -262,7 +267,7 @@ mod tests {
 
     #[test]
     fn streams_are_held_back_and_not_cut() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(20);
         let (passed, cut) = send(&mut budget, Unit::Block, 200_000, 10, S);
         assert!(!cut);
         assert!((390_000..=411_000).contains(&passed), "{passed}");
@@ -270,7 +275,7 @@ mod tests {
 
     #[test]
     fn connections_that_are_held_back_together_count_once() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(20);
         for n in 0..100 {
             assert!(!budget.hold(S + n, S + n + 20_000), "{n}");
         }
@@ -279,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_penalty_grows_with_each_cut_and_is_forgotten() {
-        let mut budget = Budget::default();
+        let mut budget = Budget::new(20);
         let mut now = S;
         for expected in
             [500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000, 16_000_000, 32_000_000, 32_000_000]
@@ -300,7 +305,7 @@ mod tests {
     #[test]
     fn identities_that_reset_together_share_what_one_may() {
         let mut common = Common::default();
-        let mut budgets: Vec<Budget> = (0..20).map(|_| Budget::default()).collect();
+        let mut budgets: Vec<Budget> = (0..20).map(|_| Budget::new(20)).collect();
         let mut passed = 0_u64;
         for tick in 0..10_000 {
             let now = S + tick * 100;

@@ -7,13 +7,11 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Refusals of an identity that is allowed, at once: more than it may have under way on all its sessions.
 const REFUSALS: i64 = 16_384;
-/// And in a second.
-const REFUSALS_PER_S: i64 = 100;
 /// The same for all together who are not allowed.
 const STRANGERS_REFUSALS: i64 = 200;
 const STRANGERS_REFUSALS_PER_S: i64 = 20;
-/// Credit comes back in steps of so many microseconds.
-const STEP_US: u64 = 50_000;
+const SECOND_US: u64 = 1_000_000;
+/// Credit comes back in so many steps a second at most.
 const STEPS_PER_S: i64 = 20;
 
 /// The credit of one identity, or of all strangers.
@@ -22,30 +20,32 @@ pub(super) struct Conduct {
     left: AtomicI64,
     most: i64,
     per_step: i64,
+    step_us: u64,
     step_at_us: AtomicU64,
 }
 
-impl Default for Conduct {
-    fn default() -> Self {
-        Self::new(REFUSALS, REFUSALS_PER_S)
-    }
-}
-
 impl Conduct {
-    fn new(most: i64, per_s: i64) -> Self {
-        let per_step = per_s / STEPS_PER_S;
-        Self { left: AtomicI64::new(most), most, per_step, step_at_us: AtomicU64::new(0) }
+    fn with(most: i64, per_s: i64) -> Self {
+        let steps_per_s = STEPS_PER_S.min(per_s.max(1));
+        let (per_step, step_us) = (per_s / steps_per_s, SECOND_US / steps_per_s.unsigned_abs());
+        Self { left: AtomicI64::new(most), most, per_step, step_us, step_at_us: AtomicU64::new(0) }
+    }
+
+    /// The one of an agent that is allowed.
+    pub(super) fn of_agent(refusals_per_s: u32) -> Self {
+        let per_s = i64::from(refusals_per_s);
+        Self::with(REFUSALS.max(per_s), per_s)
     }
 
     /// The one that all strangers share.
     pub(super) fn of_strangers() -> Self {
-        Self::new(STRANGERS_REFUSALS, STRANGERS_REFUSALS_PER_S)
+        Self::with(STRANGERS_REFUSALS, STRANGERS_REFUSALS_PER_S)
     }
 
     fn refill(&self, now_us: u64) {
         let at_us = self.step_at_us.load(Ordering::Relaxed);
-        let steps = now_us.saturating_sub(at_us) / STEP_US;
-        let next_us = at_us + steps * STEP_US;
+        let steps = now_us.saturating_sub(at_us) / self.step_us;
+        let next_us = at_us + steps * self.step_us;
         let taken = self.step_at_us.compare_exchange(at_us, next_us, Ordering::Relaxed, Ordering::Relaxed);
         if steps == 0 || taken.is_err() {
             // Nothing to add, or somebody else adds it.
@@ -109,17 +109,17 @@ mod tests {
 
     #[test]
     fn who_is_refused_too_often_has_none_left_and_gets_it_back_with_time() {
-        let conduct = Conduct::default();
+        let conduct = Conduct::of_agent(100);
         let refused = |seconds: u64| (0..30_000).filter(|_| conduct.take(1, seconds * S)).count();
         assert_eq!(refused(1), REFUSALS as usize);
-        assert_eq!(refused(2), REFUSALS_PER_S as usize);
-        assert_eq!(refused(12), 10 * REFUSALS_PER_S as usize);
+        assert_eq!(refused(2), 100);
+        assert_eq!(refused(12), 10 * 100);
         assert_eq!(refused(10_000), REFUSALS as usize);
     }
 
     #[test]
     fn who_is_never_refused_always_has_some() {
-        let conduct = Conduct::default();
+        let conduct = Conduct::of_agent(100);
         for n in 0..100_000 {
             assert!(conduct.take(1, S + n));
             conduct.give_back(1);

@@ -36,6 +36,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{Backlog, listen};
 use rustls::ServerConfig;
 
+use crate::config::Limits;
 use peers::Bounds;
 use poll::Bell;
 use relay::{Line, Relay, Told};
@@ -52,8 +53,6 @@ pub use tls::load;
 const DESCRIPTORS_EACH: u64 = 3;
 /// Descriptors that the rest of the server may need.
 const DESCRIPTORS_KEPT: u64 = 256;
-/// Connections of one identity.
-const MAX_CONNECTIONS_EACH: usize = 1_024;
 /// Connections of all whose identity is not allowed.
 const MAX_STRANGERS: usize = 256;
 /// Calls of one identity whose message has not come.
@@ -99,7 +98,7 @@ pub struct Gate {
 
 impl Doorstep {
     /// Binds.
-    pub fn bind(addr: &str, recorder: Recorder) -> Result<Self, GateError> {
+    pub fn bind(addr: &str, limits: &Limits, recorder: Recorder) -> Result<Self, GateError> {
         let bind = |source| GateError::Bind { addr: addr.to_owned(), source };
         let listener = TcpListener::bind(addr).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
@@ -109,10 +108,12 @@ impl Doorstep {
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
         let bounds = Bounds {
             total: connections(raise_descriptors()),
-            each: MAX_CONNECTIONS_EACH,
+            each: limits.max_connections_per_agent,
             strangers: MAX_STRANGERS,
             waiting_calls: MAX_WAITING_CALLS,
             strangers_calls: MAX_STRANGERS_CALLS,
+            session_opens_per_s: limits.session_opens_per_second,
+            refusals_per_s: limits.refusals_per_second,
         };
         log::info!("up to {} connections, as descriptors allow", bounds.total);
         let addr = format!("{host}:{port}");

@@ -47,7 +47,7 @@ impl Peer {
 }
 
 /// What all connections of an identity share. Those whose identity is not allowed share one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account {
     connections: AtomicUsize,
     /// Calls whose message has not come.
@@ -57,6 +57,15 @@ struct Account {
 }
 
 impl Account {
+    fn new(conduct: Conduct, session_opens_per_s: u32) -> Self {
+        Self {
+            connections: AtomicUsize::new(0),
+            waiting_calls: AtomicUsize::new(0),
+            budget: Mutex::new(Budget::new(session_opens_per_s)),
+            conduct: Arc::new(conduct),
+        }
+    }
+
     fn budget(&self) -> MutexGuard<'_, Budget> {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,6 +84,10 @@ pub(super) struct Bounds {
     pub waiting_calls: usize,
     /// Of all who are not allowed.
     pub strangers_calls: usize,
+    /// Sessions that one identity may open in a second.
+    pub session_opens_per_s: u32,
+    /// Refusals of one identity in a second that are looked at.
+    pub refusals_per_s: u32,
 }
 
 /// Why a connection is turned away after its handshake.
@@ -101,7 +114,7 @@ impl Peers {
         Self {
             by_fd: RwLock::default(),
             accounts: Mutex::default(),
-            strangers: Arc::new(Account { conduct: Arc::new(Conduct::of_strangers()), ..Account::default() }),
+            strangers: Arc::new(Account::new(Conduct::of_strangers(), bounds.session_opens_per_s)),
             report,
             common: Mutex::default(),
             total: AtomicUsize::new(0),
@@ -184,7 +197,11 @@ impl Peers {
 
     fn account(&self, agent: &AgentId) -> Arc<Account> {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        accounts.entry(agent.clone()).or_default().clone()
+        let account = || {
+            let conduct = Conduct::of_agent(self.bounds.refusals_per_s);
+            Arc::new(Account::new(conduct, self.bounds.session_opens_per_s))
+        };
+        accounts.entry(agent.clone()).or_insert_with(account).clone()
     }
 
     /// Makes a connection known by its descriptor, before the C core hears of it.

@@ -70,7 +70,7 @@ impl Listener {
         grpcio::redirect_log();
         let tls = gate::load(config)?;
         let recording = shards.clone();
-        let doorstep = Doorstep::bind(addr, Box::new(move |event| recording.record(event)))?;
+        let doorstep = Doorstep::bind(addr, &config.limits, Box::new(move |event| recording.record(event)))?;
         let addr = doorstep.addr.clone();
         let environment = Arc::new(environment(threads));
         let callers = Arc::new(Callers::new(shards.shared().clone(), doorstep.peers().clone()));
