@@ -91,6 +91,8 @@ pub(super) struct Budget {
     pings: Bucket,
     /// Sessions that are opened.
     opens: Bucket,
+    /// Discoveries: each walks all agents.
+    discoveries: Bucket,
     /// For how long it was held back for what it should not keep doing.
     held_us: u64,
     /// Until when it is.
@@ -112,6 +114,7 @@ impl Budget {
             windows: Bucket::new(10_000, 100_000),
             pings: Bucket::new(1_000, 2_000),
             opens: Bucket::new(opens * OPENS_AT_ONCE, opens),
+            discoveries: Bucket::new(1_000, 100),
             held_us: 0,
             held_until_us: 0,
             doublings: 0,
@@ -146,6 +149,11 @@ impl Budget {
     /// Whether one more session may be opened.
     pub(super) fn open(&mut self, now_us: u64) -> bool {
         self.opens.take(now_us).is_ok()
+    }
+
+    /// Whether one more discovery may be made.
+    pub(super) fn discover(&mut self, now_us: u64) -> bool {
+        self.discoveries.take(now_us).is_ok()
     }
 
     fn reset(&mut self, common: &mut Common, now_us: u64) -> Result<(), u64> {

@@ -162,6 +162,15 @@ impl Peers {
         may
     }
 
+    /// Whether one more discovery may be made; where not, it is counted as refused.
+    pub fn may_discover(&self, peer: &Peer, now_us: u64) -> bool {
+        let may = peer.account.budget().discover(now_us);
+        if !may {
+            self.report.unseen(peer.agent(), "too many discoveries", now_us);
+        }
+        may
+    }
+
     /// Whether one more call of somebody who is not allowed may be looked at and put on record; where not, it is
     /// counted.
     pub fn may_record_stranger(&self, now_us: u64) -> bool {

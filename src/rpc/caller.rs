@@ -76,6 +76,11 @@ impl Callers {
         self.peers.credit(peer, count, Now::mono_us())
     }
 
+    /// Whether one more discovery may be made.
+    pub(super) fn may_discover(&self, peer: &Peer) -> bool {
+        self.peers.may_discover(peer, Now::mono_us())
+    }
+
     /// Whether one more session may be opened.
     pub(super) fn may_open(&self, peer: &Peer) -> bool {
         self.peers.may_open(peer, Now::mono_us())

@@ -79,9 +79,11 @@ impl Gateway {
         &self,
         ctx: &RpcContext<'_>,
         request: &'r Untrusted<Q>,
+        action: Action,
     ) -> Result<(Caller, &'r Q, Credit), Stranger> {
         let Admitted { identity, peer } = self.callers.identify(ctx)?;
-        let Some(credit) = self.callers.credit(&peer, 1) else {
+        let too_many = action == Action::Discover && !self.callers.may_discover(&peer);
+        let Some(credit) = self.callers.credit(&peer, 1).filter(|_| !too_many) else {
             return Err(Stranger { refusal: TOO_OFTEN, identity: Some(identity), unseen: true });
         };
         match &request.0 {
@@ -114,7 +116,7 @@ impl Gateway {
         answer: Waiting<T>,
         about: impl Fn(&Q) -> About,
     ) -> Option<(Caller, InstanceId, Q, (About, Waiting<T>, Credit))> {
-        let (caller, credit) = match self.admit(ctx, &request) {
+        let (caller, credit) = match self.admit(ctx, &request, action) {
             Ok((caller, _, credit)) => (caller, credit),
             Err(stranger) => {
                 self.refuse_call(action, stranger, &About::default(), answer);
@@ -361,7 +363,7 @@ fn owned<Q: Message, T: Send + 'static>(
     answer: Waiting<T>,
     job: impl FnOnce(Caller, Q, Answer<T>) -> Job,
 ) {
-    let (caller, credit) = match gateway.admit(ctx, &request) {
+    let (caller, credit) = match gateway.admit(ctx, &request, action) {
         Ok((caller, _, credit)) => (caller, credit),
         Err(stranger) => return gateway.refuse_call(action, stranger, &About::default(), answer),
     };

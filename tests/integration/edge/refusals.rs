@@ -138,3 +138,15 @@ fn who_is_never_refused_is_never_limited() {
         senders.into_iter().for_each(|sender| sender.join().unwrap());
     });
 }
+
+#[test]
+fn discoveries_without_end_are_refused_after_a_while() {
+    let world = World::new();
+    let server = world.server();
+    let gamma = world.client(&server, "gamma");
+    until("discoveries are refused", || {
+        (0..200).any(|_| gamma.discover(&[]).is_err_and(|refused| refused.details == "rate_limited"))
+    });
+    world.client(&server, "alpha").discover(&[]).unwrap();
+    until("it is on record", || unseen(&world, "gamma").0 > 0);
+}
