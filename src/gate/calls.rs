@@ -1,5 +1,8 @@
 //! The calls of one connection whose first message has not come. For each of them the C core keeps one of a bounded
-//! number of places, so they are bounded, and none may wait for ever. Pure.
+//! number of places, so they are bounded, and none may wait for ever. So are all that are open: the C core bounds them for
+//! those clients only that acknowledge its settings. Pure.
+
+use std::collections::HashSet;
 
 /// What stands before a message: a flag and its length.
 const PREFIX_BYTES: u8 = 5;
@@ -21,6 +24,10 @@ struct Awaited {
 pub struct Calls {
     // Mostly none, or one: a client sends a call and its message together.
     awaited: Vec<Awaited>,
+    /// Those that neither side has given up and the server has not ended.
+    open: HashSet<u32, foldhash::fast::RandomState>,
+    /// Ended since it was asked last.
+    closed: usize,
     /// The highest stream so far: streams begin in order.
     last: u32,
     /// Since it was asked last.
@@ -36,6 +43,7 @@ impl Calls {
     /// A call begins; `ends`: no message will come.
     pub fn begin(&mut self, stream: u32, ends: bool, now_us: u64) {
         self.last = stream;
+        let _ = self.open.insert(stream);
         if !ends {
             self.awaited.push(Awaited { stream, prefix: 0, left: 0, since_us: now_us });
         }
@@ -65,6 +73,22 @@ impl Calls {
         if call.prefix == PREFIX_BYTES && call.left == 0 {
             self.end(stream);
         }
+    }
+
+    /// The call is over.
+    pub fn close(&mut self, stream: u32) {
+        self.closed += usize::from(self.open.remove(&stream));
+        self.end(stream);
+    }
+
+    /// Calls that are over since this was asked last.
+    pub fn take_closed(&mut self) -> usize {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Calls that are not over.
+    pub fn open(&self) -> usize {
+        self.open.len() + self.closed
     }
 
     /// Nothing more will come, or is waited for.
@@ -102,9 +126,16 @@ pub struct Answers {
     have: usize,
     /// Bytes of the payload left.
     left: u32,
+    /// Streams that were given up since it was asked last.
+    resets: usize,
 }
 
 impl Answers {
+    /// Streams that the server gave up since this was asked last.
+    pub fn take_resets(&mut self) -> usize {
+        std::mem::take(&mut self.resets)
+    }
+
     /// Reads on.
     pub fn scan(&mut self, mut bytes: &[u8], calls: &mut Calls) {
         while !bytes.is_empty() {
@@ -124,9 +155,10 @@ impl Answers {
             self.have = 0;
             let [l0, l1, l2, kind, flags, s0, s1, s2, s3] = self.header;
             self.left = u32::from_be_bytes([0, l0, l1, l2]);
+            self.resets += usize::from(kind == 3);
             // DATA and HEADERS may end their stream; RST_STREAM does.
             if kind == 3 || (kind < 2 && flags & 1 != 0) {
-                calls.end(u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]));
+                calls.close(u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]));
             }
         }
     }

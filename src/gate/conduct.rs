@@ -1,6 +1,6 @@
-//! What an identity may still be refused. A refusal costs as much as an acceptance and stays on record, so each call
-//! takes credit when it comes, and has it back unless it is refused. Who has none left is refused at once, unseen: counted
-//! together, and on record once a second.
+//! What an identity may still be refused. A refusal costs as much as an acceptance and stays on record, so each spends
+//! credit, which comes back with time. Who has none left is refused at once, unseen: counted together, and on record once
+//! a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,6 +10,8 @@ const REFUSALS: i64 = 16_384;
 /// The same for all together who are not allowed.
 const STRANGERS_REFUSALS: i64 = 200;
 const STRANGERS_REFUSALS_PER_S: i64 = 20;
+/// What calls under way may spend beyond the credit.
+const OVERDRAFT: i64 = 500;
 const SECOND_US: u64 = 1_000_000;
 /// Credit comes back in so many steps a second at most.
 const STEPS_PER_S: i64 = 20;
@@ -53,51 +55,38 @@ impl Conduct {
         }
         let room = self.most - self.left.load(Ordering::Relaxed);
         let steps = i64::try_from(steps).unwrap_or(i64::MAX);
-        self.give_back(steps.saturating_mul(self.per_step).min(room).max(0));
+        let back = steps.saturating_mul(self.per_step).min(room).max(0);
+        let _ = self.left.fetch_add(back, Ordering::Relaxed);
     }
 
-    /// Takes so much, where there is any.
-    pub(super) fn take(&self, count: i64, now_us: u64) -> bool {
+    /// What a call may spend that comes now; `None` where nothing is left. It is taken only when it is spent: what is under
+    /// way may overdraw it a little.
+    pub(super) fn credit(self: &Arc<Self>, cost: i64, now_us: u64) -> Option<Credit> {
         self.refill(now_us);
-        if self.left.fetch_sub(count, Ordering::Relaxed) > 0 {
-            return true;
-        }
-        self.give_back(count);
-        false
+        (self.left.load(Ordering::Relaxed) > 0).then(|| Credit { conduct: self.clone(), cost })
     }
 
-    /// The same as credit that comes back.
-    pub(super) fn credit(self: &Arc<Self>, count: i64, now_us: u64) -> Option<Credit> {
-        self.take(count, now_us).then(|| Credit::new(self, count))
-    }
-
-    fn give_back(&self, count: i64) {
-        let _ = self.left.fetch_add(count, Ordering::Relaxed);
+    fn spend(&self, cost: i64) {
+        let _ = self.left.fetch_sub(cost, Ordering::Relaxed);
+        let _ = self.left.fetch_max(-OVERDRAFT, Ordering::Relaxed);
     }
 }
 
-/// What a call has taken; given back when it is dropped.
+/// What a call spends where it is refused.
 pub struct Credit {
-    conduct: Option<Arc<Conduct>>,
-    count: i64,
+    conduct: Arc<Conduct>,
+    cost: i64,
 }
 
 impl Credit {
-    fn new(conduct: &Arc<Conduct>, count: i64) -> Self {
-        Self { conduct: Some(conduct.clone()), count }
+    /// The call was refused, and all that came of it is on record.
+    pub fn spend(self) {
+        self.conduct.spend(self.cost);
     }
 
-    /// The call was refused: it is not given back.
-    pub fn spend(mut self) {
-        self.conduct = None;
-    }
-}
-
-impl Drop for Credit {
-    fn drop(&mut self) {
-        if let Some(conduct) = &self.conduct {
-            conduct.give_back(self.count);
-        }
+    /// The call was refused because somebody else was faster.
+    pub fn spend_one(self) {
+        self.conduct.spend(1);
     }
 }
 
@@ -107,29 +96,40 @@ mod tests {
 
     const S: u64 = 1_000_000;
 
+    /// How many of 30,000 calls that are all refused are looked at.
+    fn refused(conduct: &Arc<Conduct>, second: u64) -> usize {
+        let seen = |_: &u32| conduct.credit(1, second * S).map(Credit::spend).is_some();
+        (0..30_000).filter(seen).count()
+    }
+
     #[test]
     fn who_is_refused_too_often_has_none_left_and_gets_it_back_with_time() {
-        let conduct = Conduct::of_agent(100);
-        let refused = |seconds: u64| (0..30_000).filter(|_| conduct.take(1, seconds * S)).count();
-        assert_eq!(refused(1), REFUSALS as usize);
-        assert_eq!(refused(2), 100);
-        assert_eq!(refused(12), 10 * 100);
-        assert_eq!(refused(10_000), REFUSALS as usize);
+        let conduct = Arc::new(Conduct::of_agent(100));
+        assert_eq!(refused(&conduct, 1), REFUSALS as usize);
+        assert_eq!(refused(&conduct, 2), 100);
+        assert_eq!(refused(&conduct, 12), 1000);
+        assert_eq!(refused(&conduct, 10_000), REFUSALS as usize);
     }
 
     #[test]
     fn who_is_never_refused_always_has_some() {
-        let conduct = Conduct::of_agent(100);
-        for n in 0..100_000 {
-            assert!(conduct.take(1, S + n));
-            conduct.give_back(1);
-        }
-        assert_eq!(conduct.left.load(Ordering::Relaxed), REFUSALS);
+        let conduct = Arc::new(Conduct::of_agent(1));
+        let credits: Vec<_> = (0..100_000).map(|n| conduct.credit(65, S + n)).collect();
+        assert!(credits.iter().all(Option::is_some));
+    }
+
+    #[test]
+    fn what_was_under_way_is_paid_back_within_seconds() {
+        let conduct = Arc::new(Conduct::of_agent(100));
+        let credits: Vec<_> = (0..60_000).filter_map(|_| conduct.credit(1, S)).collect();
+        credits.into_iter().for_each(Credit::spend);
+        assert_eq!(refused(&conduct, 5), 0);
+        assert!(refused(&conduct, 7) > 0);
     }
 
     #[test]
     fn strangers_have_little_together() {
-        let conduct = Conduct::of_strangers();
-        assert_eq!((0..1000).filter(|_| conduct.take(1, S)).count(), STRANGERS_REFUSALS as usize);
+        let conduct = Arc::new(Conduct::of_strangers());
+        assert_eq!(refused(&conduct, 1), STRANGERS_REFUSALS as usize);
     }
 }

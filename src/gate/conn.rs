@@ -22,8 +22,12 @@ pub(super) const CHUNK: usize = 64 * 1024;
 const TURNS: usize = 4;
 /// How long a client has for its preface and settings.
 const GREETING_US: u64 = 5_000_000;
+/// How long a connection is held back without anything passing.
+const STUCK_US: u64 = 10_000_000;
 /// How long nothing may come of a call's first message.
 const CALL_US: u64 = 30_000_000;
+/// The same where many calls of the identity wait.
+const CROWDED_CALL_US: u64 = 5_000_000;
 /// How long what the C core said last may take to reach the client.
 const FLUSH_US: u64 = 5_000_000;
 /// How long an end of the connection that was told to the client is waited for.
@@ -84,6 +88,8 @@ pub(super) struct Conn {
     passed: usize,
     /// Until then the rest is held back; 0: it is not.
     held_until_us: u64,
+    /// Since then nothing of it has passed; 0: it does.
+    stuck_since_us: u64,
     greeting_until_us: u64,
     phase: Phase,
     /// As the set has them; `None`: not in it any more.
@@ -101,6 +107,7 @@ impl Conn {
             pending: Vec::new(),
             passed: 0,
             held_until_us: 0,
+            stuck_since_us: 0,
             greeting_until_us: now_us + GREETING_US,
             phase: Phase::Open,
             tcp_interest: None,
@@ -116,9 +123,14 @@ impl Conn {
         self.with.fd
     }
 
-    /// Calls whose message has not come.
-    pub(super) fn waiting_calls(&self) -> usize {
-        self.frames.calls.waiting()
+    /// Calls whose message has not come, and calls that are not over.
+    pub(super) fn calls(&self) -> (usize, usize) {
+        (self.frames.calls.waiting(), self.frames.calls.open())
+    }
+
+    fn settle_calls(&mut self, peers: &Peers) {
+        let calls = &mut self.frames.calls;
+        peers.calls_settled(&self.with.peer, calls.take_settled(), calls.take_closed());
     }
 
     /// Until when the client's frames are held back; 0: they are not.
@@ -136,7 +148,8 @@ impl Conn {
     }
 
     /// What a look at the clock alone says.
-    pub(super) fn look(&self, now_us: u64, unix_s: i64) -> Fate {
+    /// `many_wait`: many calls of its identity wait for their messages.
+    pub(super) fn look(&self, now_us: u64, unix_s: i64, many_wait: bool) -> Fate {
         if now_us >= self.with.peer.cut_at_us() {
             return Fate::Over;
         }
@@ -146,7 +159,11 @@ impl Conn {
         if !self.frames.is_greeted() && now_us >= self.greeting_until_us {
             return Fate::Over;
         }
-        if self.frames.calls.any_since_before(now_us.saturating_sub(CALL_US)) {
+        if self.stuck_since_us > 0 && now_us >= self.stuck_since_us + STUCK_US {
+            return Fate::Cut("calls that do not end");
+        }
+        let patience_us = if many_wait { CROWDED_CALL_US } else { CALL_US };
+        if self.frames.calls.any_since_before(now_us.saturating_sub(patience_us)) {
             return Fate::Cut("a call whose message does not come");
         }
         match self.phase {
@@ -198,7 +215,8 @@ impl Conn {
         number: u64,
         now_us: u64,
     ) -> Fate {
-        let mut fate = self.take(&mut [], buffers, peers, now_us);
+        let gone = matches!(self.phase, Phase::ClientGone(_));
+        let mut fate = if gone { Fate::Keep } else { self.take(&mut [], buffers, peers, now_us) };
         if fate == Fate::Keep {
             fate = self.write_pair(peers, now_us);
         }
@@ -224,7 +242,7 @@ impl Conn {
         }
         let tcp = Interest {
             read: match self.phase {
-                Phase::Open => self.pending.is_empty(),
+                Phase::Open => self.pending.is_empty() && self.held_until_us <= now_us,
                 Phase::Lingering(_) => true,
                 Phase::ClientGone(_) | Phase::CoreGone(_) => false,
             },
@@ -264,7 +282,7 @@ impl Conn {
     /// From the client to the C core.
     fn read_tcp(&mut self, buffers: &mut Buffers, peers: &Peers, now_us: u64) -> Fate {
         for _ in 0..TURNS {
-            if !self.pending.is_empty() {
+            if !self.pending.is_empty() || (self.held_until_us > now_us && self.phase == Phase::Open) {
                 break;
             }
             let mut cipher = std::mem::take(&mut buffers.cipher);
@@ -304,8 +322,13 @@ impl Conn {
     fn take(&mut self, cipher: &mut [u8], buffers: &mut Buffers, peers: &Peers, now_us: u64) -> Fate {
         let mut cipher: &[u8] = cipher;
         loop {
-            if !cipher.is_empty() && self.with.tls.read_tls(&mut cipher).is_err() {
-                return Fate::Over;
+            if !cipher.is_empty() {
+                match self.with.tls.read_tls(&mut cipher) {
+                    // The client has closed its side of TLS: what stands behind that is nothing.
+                    Ok(0) => cipher = &[],
+                    Ok(_) => {}
+                    Err(_) => return Fate::Over,
+                }
             }
             if self.with.tls.process_new_packets().is_err() {
                 // The alert goes out, if it can.
@@ -346,7 +369,7 @@ impl Conn {
 
     /// Asks what may be passed on of further bytes, and passes it on.
     fn pass(&mut self, plain: &[u8], peers: &Peers, now_us: u64) -> Fate {
-        if !self.pending.is_empty() {
+        if !self.pending.is_empty() || self.held_until_us > now_us {
             self.pending.extend_from_slice(plain);
             return Fate::Keep;
         }
@@ -376,18 +399,25 @@ impl Conn {
                 other => other,
             })
         });
-        peers.calls_settled(&self.with.peer, self.frames.calls.take_settled());
-        self.held_until_us = match scanned.then {
-            Charge::Hold(until_us) => until_us,
-            Charge::Pass | Charge::Cut(_) => 0,
-        };
+        self.settle_calls(peers);
+        if let Charge::Hold(until_us) = scanned.then {
+            self.held_until_us = self.held_until_us.max(until_us);
+            if scanned.pass > 0 || self.stuck_since_us == 0 {
+                self.stuck_since_us = now_us;
+            }
+        } else {
+            self.stuck_since_us = 0;
+        }
         (scanned.pass, scanned.then)
     }
 
     /// Passes on what waited for the C core, or for its time.
     fn write_pair(&mut self, peers: &Peers, now_us: u64) -> Fate {
         loop {
-            if self.passed == 0 && !self.pending.is_empty() && now_us >= self.held_until_us {
+            if now_us >= self.held_until_us {
+                self.held_until_us = 0;
+            }
+            if self.passed == 0 && !self.pending.is_empty() && self.held_until_us == 0 {
                 let pending = std::mem::take(&mut self.pending);
                 let (passes, then) = self.scan(&pending, peers, now_us);
                 self.pending = pending;
@@ -428,15 +458,18 @@ impl Conn {
                 return Fate::Keep;
             }
             match (&self.with.pair).read(&mut buffers.plain) {
-                Ok(0) => {
-                    self.phase = Phase::CoreGone(now_us + FLUSH_US);
-                    self.with.tls.send_close_notify();
-                    return if self.flush_tls().is_err() { Fate::Over } else { Fate::Keep };
+                Ok(0) => return self.core_gone(now_us),
+                // It went with something unread, which is told after all that it said.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    return self.core_gone(now_us);
                 }
                 Ok(n) => {
                     let Some(bytes) = buffers.plain.get(..n) else { return Fate::Over };
                     self.answers.scan(bytes, &mut self.frames.calls);
-                    peers.calls_settled(&self.with.peer, self.frames.calls.take_settled());
+                    let fate = self.answered(peers, now_us);
+                    if fate != Fate::Keep {
+                        return fate;
+                    }
                     if self.with.tls.writer().write_all(bytes).is_err() || self.flush_tls().is_err() {
                         return Fate::Over;
                     }
@@ -449,6 +482,24 @@ impl Conn {
             }
         }
         Fate::Keep
+    }
+
+    /// What the C core said ends calls, and streams that it gives up count as given up by the client: it was the
+    /// client's frames that made it.
+    fn answered(&mut self, peers: &Peers, now_us: u64) -> Fate {
+        self.settle_calls(peers);
+        if let Charge::Cut(reason) = peers.owe(&self.with.peer, self.answers.take_resets(), now_us) {
+            return Fate::Cut(reason);
+        }
+        Fate::Keep
+    }
+
+    /// The C core has said its last: the client is told.
+    fn core_gone(&mut self, now_us: u64) -> Fate {
+        self.phase = Phase::CoreGone(now_us + FLUSH_US);
+        (self.pending, self.passed, self.held_until_us) = (Vec::new(), 0, 0);
+        self.with.tls.send_close_notify();
+        if self.flush_tls().is_err() { Fate::Over } else { Fate::Keep }
     }
 
     /// The client takes more.

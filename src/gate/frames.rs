@@ -20,7 +20,6 @@ pub const MIN_WINDOW_BYTES: u32 = 1024;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -44,6 +43,8 @@ pub enum Unit {
     Frame,
     /// A header block that begins a call whose message is to come.
     Call,
+    /// A header block that begins a call without one.
+    EmptyCall,
     /// Another header block.
     Block,
     /// A field of a header block.
@@ -52,7 +53,7 @@ pub enum Unit {
     Reset,
     /// Room for more answers.
     Window,
-    /// A ping, or a change of priority.
+    /// A ping.
     Ping,
     /// Settings.
     Settings,
@@ -78,14 +79,10 @@ enum At {
     Header(usize),
     /// In a payload that passes unread; bytes left.
     Opaque(u32),
-    /// The length of the padding of data that a call waits for comes next; bytes left behind it.
-    DataPadLength(u32),
-    /// In data that a call waits for: bytes left, and of the padding behind them.
-    Data(u32, u32),
+    /// In data that a call waits for: bytes left.
+    Data(u32),
     /// In settings: bytes left, of the current entry so far.
     Settings(u32, [u8; 6], usize),
-    /// The length of a block's padding comes next.
-    PadLength,
     /// In what stands before the block: bytes left.
     Prefix(u32),
     /// In a header block's fragment.
@@ -97,9 +94,8 @@ enum At {
 pub struct Frames {
     at: At,
     header: [u8; HEADER_BYTES],
-    /// Of the fragment: bytes left, and of the padding behind it.
+    /// Of the fragment: bytes left.
     fragment: u32,
-    padding: u32,
     /// A block has begun and not ended; its stream.
     open: Option<u32>,
     fields: Fields,
@@ -116,7 +112,6 @@ impl Default for Frames {
             at: At::Preface(0),
             header: [0; HEADER_BYTES],
             fragment: 0,
-            padding: 0,
             open: None,
             fields: Fields::default(),
             block_bytes: 0,
@@ -163,16 +158,14 @@ impl Frames {
                 self.opaque(left - taken as u32);
                 Ok(taken)
             }
-            At::DataPadLength(left) => cut(self.data_padding(left, first)),
-            At::Data(left, padding) => {
+            At::Data(left) => {
                 let taken = rest.len().min(left as usize);
                 let stream = self.stream();
                 self.calls.data(stream, rest.get(..taken).unwrap_or_default(), now_us);
-                self.data(left - taken as u32, padding);
+                self.data(left - taken as u32);
                 Ok(taken)
             }
             At::Settings(left, entry, have) => cut(self.settings(left, entry, have, first)),
-            At::PadLength => cut(self.pad_length(first)),
             At::Prefix(left) => {
                 let taken = rest.len().min(left as usize);
                 self.prefix(left - taken as u32);
@@ -244,17 +237,30 @@ impl Frames {
         if !matches!(kind, DATA | HEADERS | CONTINUATION) && length > MAX_CONTROL_BYTES {
             return Err("a long control frame");
         }
+        // What the C core ignores or reads otherwise would leave the two of us with different streams.
+        if kind == HEADERS && stream.is_multiple_of(2) {
+            return Err("a stream that is not a client's");
+        }
+        if matches!(kind, DATA | HEADERS) && flags & PADDED != 0 {
+            return Err("padding");
+        }
+        if kind == DATA && flags & !END_STREAM != 0 {
+            return Err("unknown flags");
+        }
         Ok(match kind {
             DATA if length == 0 && flags & END_STREAM == 0 => Unit::Empty,
-            // Padding alone is no data either.
-            DATA if flags & PADDED != 0 && length <= 256 && flags & END_STREAM == 0 => Unit::Empty,
-            HEADERS if flags & END_STREAM == 0 && self.calls.begins(stream) => Unit::Call,
+            HEADERS if self.calls.begins(stream) => {
+                if flags & END_STREAM == 0 {
+                    Unit::Call
+                } else {
+                    Unit::EmptyCall
+                }
+            }
             HEADERS => Unit::Block,
             CONTINUATION if length == 0 => return Err("an empty continuation"),
             RST_STREAM => Unit::Reset,
             SETTINGS if flags & ACK == 0 => Unit::Settings,
             PING if flags & ACK == 0 => Unit::Ping,
-            PRIORITY => Unit::Ping,
             WINDOW_UPDATE => Unit::Window,
             _ => Unit::Frame,
         })
@@ -262,7 +268,9 @@ impl Frames {
 
     fn begin(&mut self, kind: u8, flags: u8, length: u32, now_us: u64) -> Step {
         let stream = self.stream();
-        if kind == RST_STREAM || (kind == DATA && flags & END_STREAM != 0) {
+        if kind == RST_STREAM {
+            self.calls.close(stream);
+        } else if kind == DATA && flags & END_STREAM != 0 {
             self.calls.end(stream);
         }
         match kind {
@@ -275,19 +283,12 @@ impl Frames {
                 }
                 (self.fields, self.block_bytes) = (Fields::default(), 0);
                 let before = if flags & PRIORITIZED != 0 { 5 } else { 0 };
-                self.padding = 0;
-                if flags & PADDED != 0 {
-                    self.fragment =
-                        length.checked_sub(before + 1).ok_or("a header frame that is too short")?;
-                    self.at = At::PadLength;
-                } else {
-                    self.fragment = length.checked_sub(before).ok_or("a header frame that is too short")?;
-                    self.prefix(before);
-                }
+                self.fragment = length.checked_sub(before).ok_or("a header frame that is too short")?;
+                self.prefix(before);
                 self.grow()
             }
             CONTINUATION => {
-                (self.fragment, self.padding) = (length, 0);
+                self.fragment = length;
                 self.prefix(0);
                 self.grow()
             }
@@ -297,12 +298,7 @@ impl Frames {
                 Ok(())
             }
             DATA if self.calls.awaits(stream) => {
-                if flags & PADDED == 0 {
-                    self.data(length, 0);
-                } else {
-                    self.at =
-                        At::DataPadLength(length.checked_sub(1).ok_or("a data frame that is too short")?);
-                }
+                self.data(length);
                 Ok(())
             }
             _ => {
@@ -312,18 +308,8 @@ impl Frames {
         }
     }
 
-    fn data_padding(&mut self, left: u32, byte: u8) -> Step {
-        let padding = u32::from(byte);
-        self.data(left.checked_sub(padding).ok_or("padding longer than its frame")?, padding);
-        Ok(())
-    }
-
-    fn data(&mut self, left: u32, padding: u32) {
-        if left == 0 {
-            self.opaque(padding);
-        } else {
-            self.at = At::Data(left, padding);
-        }
+    fn data(&mut self, left: u32) {
+        self.at = if left == 0 { At::Header(0) } else { At::Data(left) };
     }
 
     /// The fragment's bytes count for the block.
@@ -334,13 +320,6 @@ impl Frames {
 
     fn opaque(&mut self, left: u32) {
         self.at = if left == 0 { At::Header(0) } else { At::Opaque(left) };
-    }
-
-    fn pad_length(&mut self, byte: u8) -> Step {
-        self.padding = u32::from(byte);
-        self.fragment = self.fragment.checked_sub(self.padding).ok_or("padding longer than its frame")?;
-        self.prefix(if self.header[4] & PRIORITIZED != 0 { 5 } else { 0 });
-        Ok(())
     }
 
     fn prefix(&mut self, left: u32) {
@@ -357,7 +336,7 @@ impl Frames {
         if self.header[4] & END_HEADERS != 0 {
             self.open = None;
         }
-        self.opaque(self.padding);
+        self.at = At::Header(0);
     }
 
     fn settings(&mut self, left: u32, mut entry: [u8; 6], have: usize, byte: u8) -> Step {

@@ -56,9 +56,11 @@ const DESCRIPTORS_KEPT: u64 = 256;
 /// Connections of all whose identity is not allowed.
 const MAX_STRANGERS: usize = 256;
 /// Calls of one identity whose message has not come.
-const MAX_WAITING_CALLS: usize = 512;
-/// Of all whose identity is not allowed.
-const MAX_STRANGERS_CALLS: usize = 128;
+const MAX_WAITING_CALLS: usize = 2_048;
+/// Calls of one identity that are not over, beside its sessions.
+const MAX_OPEN_CALLS: usize = 4_096;
+/// Of all whose identity is not allowed, both.
+const MAX_STRANGERS_CALLS: usize = 512;
 /// One thread relays for so many cores.
 const CORES_PER_RELAY: usize = 4;
 /// How far below the other threads handshakes stand.
@@ -106,12 +108,16 @@ impl Doorstep {
         listen(&listener, Backlog::MAXCONN).map_err(|errno| bind(errno.into()))?;
         let port = listener.local_addr().map_err(bind)?.port();
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+        let descriptors = raise_descriptors();
         let bounds = Bounds {
-            total: connections(raise_descriptors()),
+            total: connections(descriptors),
+            shaking: usize::try_from(shake::max_shaking(descriptors)).unwrap_or(usize::MAX),
             each: limits.max_connections_per_agent,
             strangers: MAX_STRANGERS,
             waiting_calls: MAX_WAITING_CALLS,
             strangers_calls: MAX_STRANGERS_CALLS,
+            open_calls: MAX_OPEN_CALLS + limits.max_sessions_per_agent,
+            strangers_open: MAX_STRANGERS_CALLS,
             session_opens_per_s: limits.session_opens_per_second,
             refusals_per_s: limits.refusals_per_second,
         };
@@ -218,6 +224,7 @@ fn raise_descriptors() -> u64 {
 }
 
 fn connections(descriptors: u64) -> usize {
-    let left = descriptors.saturating_sub(DESCRIPTORS_KEPT) / DESCRIPTORS_EACH;
+    let left =
+        descriptors.saturating_sub(DESCRIPTORS_KEPT + shake::max_shaking(descriptors)) / DESCRIPTORS_EACH;
     usize::try_from(left.max(1)).unwrap_or(usize::MAX)
 }

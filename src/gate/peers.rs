@@ -36,7 +36,7 @@ impl Peer {
         self.cut_at_us.load(Ordering::Relaxed)
     }
 
-    fn cut_at(&self, at_us: u64) {
+    pub(super) fn cut_at(&self, at_us: u64) {
         let _ = self.cut_at_us.fetch_min(at_us, Ordering::Relaxed);
     }
 
@@ -52,16 +52,19 @@ struct Account {
     connections: AtomicUsize,
     /// Calls whose message has not come.
     waiting_calls: AtomicUsize,
+    /// Calls that are not over.
+    open_calls: AtomicUsize,
     budget: Mutex<Budget>,
     conduct: Arc<Conduct>,
 }
 
 impl Account {
-    fn new(conduct: Conduct, session_opens_per_s: u32) -> Self {
+    fn new(conduct: Conduct, budget: Budget) -> Self {
         Self {
             connections: AtomicUsize::new(0),
             waiting_calls: AtomicUsize::new(0),
-            budget: Mutex::new(Budget::new(session_opens_per_s)),
+            open_calls: AtomicUsize::new(0),
+            budget: Mutex::new(budget),
             conduct: Arc::new(conduct),
         }
     }
@@ -76,6 +79,8 @@ impl Account {
 pub(super) struct Bounds {
     /// Connections.
     pub total: usize,
+    /// Handshakes in progress.
+    pub shaking: usize,
     /// Of one identity.
     pub each: usize,
     /// Of all who are not allowed.
@@ -84,6 +89,10 @@ pub(super) struct Bounds {
     pub waiting_calls: usize,
     /// Of all who are not allowed.
     pub strangers_calls: usize,
+    /// Calls of one identity that are not over.
+    pub open_calls: usize,
+    /// Of all who are not allowed.
+    pub strangers_open: usize,
     /// Sessions that one identity may open in a second.
     pub session_opens_per_s: u32,
     /// Refusals of one identity in a second that are looked at.
@@ -114,7 +123,7 @@ impl Peers {
         Self {
             by_fd: RwLock::default(),
             accounts: Mutex::default(),
-            strangers: Arc::new(Account::new(Conduct::of_strangers(), bounds.session_opens_per_s)),
+            strangers: Arc::new(Account::new(Conduct::of_strangers(), Budget::of_strangers())),
             report,
             common: Mutex::default(),
             total: AtomicUsize::new(0),
@@ -130,6 +139,11 @@ impl Peers {
 
     fn by_fd_mut(&self) -> RwLockWriteGuard<'_, Vec<Option<Arc<Peer>>>> {
         self.by_fd.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Handshakes that may be in progress.
+    pub(super) fn max_shaking(&self) -> usize {
+        self.bounds.shaking
     }
 
     /// Whether there is room for one more connection at all.
@@ -174,11 +188,16 @@ impl Peers {
     /// Whether one more call of somebody who is not allowed may be looked at and put on record; where not, it is
     /// counted.
     pub fn may_record_stranger(&self, now_us: u64) -> bool {
-        let may = self.strangers.conduct.take(1, now_us);
-        if !may {
-            self.report.unseen("", "calls of strangers", now_us);
+        match self.strangers.conduct.credit(1, now_us) {
+            Some(credit) => {
+                credit.spend();
+                true
+            }
+            None => {
+                self.report.unseen("", "calls of strangers", now_us);
+                false
+            }
         }
-        may
     }
 
     /// Counts a connection in, where it may be. `allowed`: it has an account of its own.
@@ -208,7 +227,7 @@ impl Peers {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let account = || {
             let conduct = Conduct::of_agent(self.bounds.refusals_per_s);
-            Arc::new(Account::new(conduct, self.bounds.session_opens_per_s))
+            Arc::new(Account::new(conduct, Budget::new(self.bounds.session_opens_per_s)))
         };
         accounts.entry(agent.clone()).or_insert_with(account).clone()
     }
@@ -226,8 +245,8 @@ impl Peers {
     }
 
     /// Forgets a connection; not a later one with the same descriptor.
-    pub(super) fn remove(&self, fd: RawFd, peer: &Arc<Peer>, waiting_calls: usize) {
-        self.calls_settled(peer, waiting_calls);
+    pub(super) fn remove(&self, fd: RawFd, peer: &Arc<Peer>, (waiting, open): (usize, usize)) {
+        self.calls_settled(peer, waiting, open);
         let mut by_fd = self.by_fd_mut();
         let place = usize::try_from(fd).ok().and_then(|at| by_fd.get_mut(at));
         if let Some(place) = place.filter(|place| place.as_ref().is_some_and(|own| Arc::ptr_eq(own, peer))) {
@@ -250,22 +269,42 @@ impl Peers {
         let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
         let strangers = Arc::ptr_eq(account, &self.strangers);
         let most = if strangers { self.bounds.strangers_calls } else { self.bounds.waiting_calls };
+        let most_open = if strangers { self.bounds.strangers_open } else { self.bounds.open_calls };
         ask(&mut |unit| {
-            if unit == Unit::Call && account.waiting_calls.load(Ordering::Relaxed) >= most {
+            let (begins, waits) = (matches!(unit, Unit::Call | Unit::EmptyCall), unit == Unit::Call);
+            if (waits && account.waiting_calls.load(Ordering::Relaxed) >= most)
+                || (begins && account.open_calls.load(Ordering::Relaxed) >= most_open)
+            {
                 return Charge::Hold(now_us + CALL_HOLD_US);
             }
             let charge = budget.charge(unit, &mut common, now_us);
-            if unit == Unit::Call && charge == Charge::Pass {
-                let _ = account.waiting_calls.fetch_add(1, Ordering::Relaxed);
+            if charge == Charge::Pass {
+                let _ = account.waiting_calls.fetch_add(usize::from(waits), Ordering::Relaxed);
+                let _ = account.open_calls.fetch_add(usize::from(begins), Ordering::Relaxed);
             }
             charge
         })
     }
 
-    /// So many calls do not wait for their message any more.
-    pub(super) fn calls_settled(&self, peer: &Peer, count: usize) {
-        if count > 0 {
-            let _ = peer.account.waiting_calls.fetch_sub(count, Ordering::Relaxed);
+    /// The server was made to give up so many streams of that connection.
+    pub(super) fn owe(&self, peer: &Peer, count: usize, now_us: u64) -> Charge {
+        if count == 0 { Charge::Pass } else { peer.account.budget().owe(count, now_us) }
+    }
+
+    /// Whether many calls of that identity wait for their messages.
+    pub(super) fn many_wait(&self, peer: &Peer) -> bool {
+        let strangers = Arc::ptr_eq(&peer.account, &self.strangers);
+        let most = if strangers { self.bounds.strangers_calls } else { self.bounds.waiting_calls };
+        peer.account.waiting_calls.load(Ordering::Relaxed) > most / 4
+    }
+
+    /// So many calls do not wait for their message any more, and so many are over.
+    pub(super) fn calls_settled(&self, peer: &Peer, settled: usize, closed: usize) {
+        if settled > 0 {
+            let _ = peer.account.waiting_calls.fetch_sub(settled, Ordering::Relaxed);
+        }
+        if closed > 0 {
+            let _ = peer.account.open_calls.fetch_sub(closed, Ordering::Relaxed);
         }
     }
 
@@ -274,11 +313,13 @@ impl Peers {
         peer.account.budget().punish(now_us);
     }
 
-    /// Marks the connections that `is_void` names, to be cut at that time.
-    pub(super) fn cut(&self, is_void: impl Fn(&Identity) -> bool, at_us: u64) {
+    /// Marks the connections of those who are not allowed any more, to be cut at that time; and those of strangers who are
+    /// allowed now: their next connection has an account of its own.
+    pub(super) fn cut(&self, is_allowed: impl Fn(&Identity) -> bool, at_us: u64) {
         let by_fd = self.by_fd.read().unwrap_or_else(PoisonError::into_inner);
         for peer in by_fd.iter().flatten() {
-            if peer.identity.as_ref().is_ok_and(|identity| is_void(identity)) {
+            let stranger = Arc::ptr_eq(&peer.account, &self.strangers);
+            if peer.identity.as_ref().is_ok_and(|identity| is_allowed(identity) == stranger) {
                 peer.cut_at(at_us);
             }
         }

@@ -123,8 +123,9 @@ impl Relay {
     /// How long there is nothing to do by itself.
     fn sleep(&self) -> Option<Duration> {
         let held = self.holds.peek().map(|Reverse((until_us, _))| *until_us);
-        let anybody = self.free.len() < self.places.len();
-        let look = (anybody || self.peers.report().has_waiting()).then_some(self.look_at_us);
+        // One of them also looks for all, and when there is nobody.
+        let anybody = self.free.len() < self.places.len() || self.core.is_some();
+        let look = anybody.then_some(self.look_at_us);
         let until_us = [held, look, self.end_at_us].into_iter().flatten().min()?;
         Some(Duration::from_micros(until_us.saturating_sub(Now::mono_us())))
     }
@@ -184,7 +185,7 @@ impl Relay {
             }
         }
         if let Some(conn) = place.conn.take() {
-            self.peers.remove(conn.fd(), conn.peer(), conn.waiting_calls());
+            self.peers.remove(conn.fd(), conn.peer(), conn.calls());
             place.generation = place.generation.wrapping_add(1);
             self.free.push(at);
         }
@@ -209,13 +210,13 @@ impl Relay {
     fn look(&mut self, now_us: u64) {
         self.look_at_us = now_us + LOOK_US;
         if let Some(core) = self.core.as_ref().filter(|core| core.has_changed()) {
-            self.peers.cut(|identity| !core.is_allowed(identity), now_us + GRACE_US);
+            self.peers.cut(|identity| core.is_allowed(identity), now_us + GRACE_US);
             self.peers.tidy(now_us);
         }
         let unix_s = i64::try_from(Now::read().unix_s()).unwrap_or(i64::MAX);
         for at in 0..self.places.len() {
             let Some(Place { generation, conn: Some(conn) }) = self.places.get(at) else { continue };
-            let fate = conn.look(now_us, unix_s);
+            let fate = conn.look(now_us, unix_s, self.peers.many_wait(conn.peer()));
             if fate != Fate::Keep {
                 let number = number(at, *generation);
                 self.settle(number, fate, now_us);

@@ -117,11 +117,6 @@ impl Report {
         *waiting.counts.entry(kind).or_default() += 1;
     }
 
-    /// Whether something waits to be put on record.
-    pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting().counts.is_empty()
-    }
-
     /// Puts on record what was gathered, when it is time: once what was gathered before is on record, so that nothing
     /// piles up while the trail cannot be written.
     pub(super) fn flush(&self, now_us: u64) {

@@ -27,8 +27,9 @@ use crate::refusal::Refusal;
 
 /// How long a handshake may take.
 const PATIENCE_US: u64 = 5_000_000;
-/// Handshakes in progress; the oldest makes room for the newest.
-const MAX_SHAKING: usize = 1_024;
+/// Handshakes in progress, and their part of the process' descriptors; the oldest makes room for the newest.
+const MAX_SHAKING: u64 = 1_024;
+const SHAKING_PART: u64 = 8;
 /// Handshakes of one source address, once their first message is there, which is when they begin to cost: at once, and
 /// in a second.
 const PER_SOURCE: Bucket = Bucket::new(2_000, 1_000);
@@ -71,6 +72,8 @@ pub(super) struct Shaker {
     /// Oldest first; some are over already.
     order: VecDeque<(u64, u64)>,
     next: u64,
+    /// Relays take connections in turn.
+    turn: usize,
     sources: HashMap<IpAddr, Bucket>,
     others: Bucket,
     current: Arc<Current>,
@@ -117,6 +120,7 @@ impl Shaker {
             shaking: HashMap::new(),
             order: VecDeque::new(),
             next: 0,
+            turn: 0,
             sources: HashMap::new(),
             others: PER_SOURCE,
             current,
@@ -187,7 +191,7 @@ impl Shaker {
         if prepare(&tcp).is_err() {
             return;
         }
-        if self.shaking.len() >= MAX_SHAKING {
+        if self.shaking.len() >= self.peers.max_shaking() {
             self.drop_oldest(now_us);
         }
         let number = self.next;
@@ -212,12 +216,18 @@ impl Shaker {
         self.sources.entry(source).or_insert(PER_SOURCE).take(now_us).is_ok()
     }
 
+    /// Makes room: of those that have said nothing yet the oldest goes, else the oldest of all.
     fn drop_oldest(&mut self, now_us: u64) {
-        while let Some((_, number)) = self.order.pop_front() {
-            if let Some(shaking) = self.shaking.remove(&number) {
-                let from = shaking.source.to_string();
-                return self.peers.report().refused(&from, &"others came while it took its time", now_us);
-            }
+        let silent = |number: &u64| {
+            self.shaking.get(number).is_some_and(|shaking| matches!(shaking.phase, Phase::Hello(_)))
+        };
+        let silent = self.order.iter().position(|(_, number)| silent(number));
+        let at =
+            silent.or_else(|| self.order.iter().position(|(_, number)| self.shaking.contains_key(number)));
+        let Some((_, number)) = at.and_then(|at| self.order.remove(at)) else { return };
+        if let Some(shaking) = self.shaking.remove(&number) {
+            let from = shaking.source.to_string();
+            self.peers.report().refused(&from, &"others came while it took its time", now_us);
         }
     }
 
@@ -322,14 +332,19 @@ impl Shaker {
             Ok((pair, theirs)) => {
                 let fd = theirs.as_raw_fd();
                 self.peers.insert(fd, &peer);
+                if allowed && !peer.identity.as_ref().is_ok_and(|identity| self.core.is_allowed(identity)) {
+                    // It changed meanwhile, and whoever looks for that may have looked before.
+                    peer.cut_at(now_us);
+                }
                 self.core.take(OwnedFd::from(theirs));
-                let relay = usize::try_from(fd).unwrap_or(0) % self.relays.len().max(1);
+                self.turn = self.turn.wrapping_add(1);
+                let relay = self.turn % self.relays.len().max(1);
                 if let Some(line) = self.relays.get(relay) {
                     line.tell(Told::Take(Box::new(Shaken { tcp, tls: *tls, pair, peer, fd })));
                 }
             }
             Err(error) => {
-                self.peers.remove(-1, &peer, 0);
+                self.peers.remove(-1, &peer, (0, 0));
                 self.peers.report().refused(&source.to_string(), &error, now_us);
             }
         }
@@ -380,8 +395,11 @@ fn shake(tcp: &mut TcpStream, tls: &mut ServerConnection, buffer: &mut [u8]) -> 
         Ok(n) => {
             let mut bytes = buffer.get(..n).unwrap_or_default();
             while !bytes.is_empty() {
-                if tls.read_tls(&mut bytes).is_err() {
-                    return Step::Over;
+                match tls.read_tls(&mut bytes) {
+                    // The client has closed its side of TLS, and says no more.
+                    Ok(0) => return Step::Over,
+                    Ok(_) => {}
+                    Err(_) => return Step::Over,
                 }
                 if let Err(error) = tls.process_new_packets() {
                     // The alert, as far as it goes.
@@ -414,6 +432,11 @@ fn flush(tcp: &mut TcpStream, tls: &mut ServerConnection) -> Result<bool, ()> {
 
 fn is_block(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Handshakes that may be in progress, where a process may have so many descriptors.
+pub(super) fn max_shaking(descriptors: u64) -> u64 {
+    MAX_SHAKING.min(descriptors / SHAKING_PART).max(1)
 }
 
 fn prepare(tcp: &TcpStream) -> std::io::Result<()> {

@@ -12,8 +12,9 @@ use serde_json::json;
 use super::worker::{Add, Report, Sum, Task};
 use crate::agent::{Agent, Credentials};
 use crate::cli::audit::verify_trail;
+use crate::ids::AgentId;
 use crate::runner::Runner;
-use crate::store::Endpoint;
+use crate::store::{Endpoint, overview, owners};
 
 /// How long any one thing may take before its scene counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -214,7 +215,16 @@ fn discover(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     Ok("planner sees worker, and not the vault it may not message".to_owned())
 }
 
+/// Instances of the worker that the store knows, connected ones as soon as it has started.
+fn known_workers(endpoint: &Endpoint) -> Result<usize, AnyError> {
+    let worker = AgentId::parse("worker").ok_or("a malformed agent id")?;
+    let views = overview::agents(&mut endpoint.within(PATIENCE).open()?, std::iter::once(&worker))?;
+    Ok(views.first().map_or(0, |view| owners::instances(view.instances.clone()).len()))
+}
+
 fn share(stage: &mut Stage<'_>) -> Result<String, AnyError> {
+    let endpoint = stage.endpoint;
+    until("both workers to be connected", || known_workers(endpoint).is_ok_and(|known| known == 2))?;
     for number in 1..=TASKS {
         drop(stage.planner.send("worker", "task", &Task { number, slow: false })?);
     }

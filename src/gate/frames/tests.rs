@@ -80,9 +80,9 @@ fn a_call_costs_its_block_its_fields_and_its_data() {
 }
 
 #[test]
-fn padding_and_priority_are_no_fields() {
-    let payload = [&[4][..], &[0, 0, 0, 0, 16], &fields(), &[0; 4]].concat();
-    let (units, then) = read(&client(&[headers(END_HEADERS | PADDED | PRIORITIZED, &payload)]));
+fn a_priority_is_no_field() {
+    let payload = [&[0, 0, 0, 0, 16][..], &fields()].concat();
+    let (units, then) = read(&client(&[headers(END_HEADERS | PRIORITIZED, &payload)]));
     assert_eq!((units.iter().filter(|unit| **unit == Unit::Field).count(), then), (3, Charge::Pass));
 }
 
@@ -113,7 +113,7 @@ fn what_no_client_may_send_is_cut() {
     let many = vec![0x83; MAX_FIELDS as usize + 1];
     let long = [&[0, 0x7f, 0x80, 0x80, 2][..], &vec![b'a'; 20_000], &[0]].concat();
     let window = [&[0, 4][..], &(MIN_WINDOW_BYTES - 1).to_be_bytes()].concat();
-    let cases: [(&str, Vec<Vec<u8>>); 13] = [
+    let cases: [(&str, Vec<Vec<u8>>); 17] = [
         ("too many header fields", vec![headers(END_HEADERS, &many)]),
         ("a long header block", vec![headers(END_HEADERS, &long)]),
         (
@@ -132,7 +132,11 @@ fn what_no_client_may_send_is_cut() {
         ),
         ("a tiny window", vec![frame(SETTINGS, 0, 0, &window)]),
         ("a long control frame", vec![frame(SETTINGS, 0, 0, &[0; 6 * 3000])]),
-        ("padding longer than its frame", vec![headers(END_HEADERS | PADDED, &[2, 0])]),
+        ("padding", vec![headers(END_HEADERS | PADDED, &[1, 0x83, 0])]),
+        ("padding", vec![frame(DATA, PADDED, 1, &[0])]),
+        ("unknown flags", vec![frame(DATA, 0x40, 1, &[0])]),
+        ("a stream that is not a client's", vec![frame(HEADERS, END_HEADERS, 0x7fff_fffe, &[0x83])]),
+        ("a stream that is not a client's", vec![frame(HEADERS, END_HEADERS, 0, &[0x83])]),
         ("a header frame that is too short", vec![headers(END_HEADERS | PRIORITIZED, &[0; 4])]),
         ("a long integer in a header field", vec![headers(END_HEADERS, &[0xff; 12])]),
         ("a header field that does not end", vec![headers(END_HEADERS, &[0x40, 3, b'a'])]),
@@ -151,18 +155,13 @@ fn answers_and_ends_cost_no_more_than_a_frame() {
         frame(SETTINGS, ACK, 0, &[]),
         frame(PING, ACK, 0, &[0; 8]),
         frame(DATA, END_STREAM, 1, &[]),
-        frame(DATA, PADDED, 1, &[0; 257]),
+        frame(DATA, 0, 1, &[0; 257]),
     ];
     let (units, then) = read(&client(&frames));
     assert_eq!((&units[1..], then), (&[Unit::Frame; 4][..], Charge::Pass));
-    let costly = [
-        frame(DATA, 0, 1, &[]),
-        frame(DATA, PADDED, 1, &[9; 10]),
-        frame(RST_STREAM, 0, 1, &[0; 4]),
-        frame(PRIORITY, 0, 1, &[0; 5]),
-        frame(WINDOW_UPDATE, 0, 1, &[0; 4]),
-    ];
-    let expected = [Unit::Empty, Unit::Empty, Unit::Reset, Unit::Ping, Unit::Window];
+    let costly =
+        [frame(DATA, 0, 1, &[]), frame(RST_STREAM, 0, 1, &[0; 4]), frame(WINDOW_UPDATE, 0, 1, &[0; 4])];
+    let expected = [Unit::Empty, Unit::Reset, Unit::Window];
     assert_eq!(&read(&client(&costly)).0[1..], expected);
 }
 
@@ -199,16 +198,15 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         1..8,
     );
     prop_oneof![
-        (fields, 0..20_u8, any::<bool>(), 0..3_usize).prop_map(|(fields, padding, prioritized, parts)| {
+        (fields, any::<bool>(), 0..3_usize).prop_map(|(fields, prioritized, parts)| {
             let block = fields.concat();
             let first = block.len() / (parts + 1);
-            let mut payload = vec![padding];
+            let mut payload = Vec::new();
             if prioritized {
                 payload.extend([0; 5]);
             }
             payload.extend(&block[..first]);
-            payload.extend(vec![0; padding.into()]);
-            let flags = PADDED | if prioritized { PRIORITIZED } else { 0 };
+            let flags = if prioritized { PRIORITIZED } else { 0 };
             let ends = if first == block.len() { END_HEADERS } else { 0 };
             let mut bytes = frame(HEADERS, flags | ends, 1, &payload);
             let mut rest = &block[first..];
@@ -232,13 +230,11 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 fn calls_wait_for_their_message_and_no_longer() {
     let data = |flags, stream, payload: &[u8]| frame(DATA, flags, stream, payload);
     let message = [0, 0, 0, 0, 2, 8, 9];
-    let padded = [&[3][..], &message, &[0; 3]].concat();
     let call = |stream| frame(HEADERS, END_HEADERS, stream, &fields());
-    let cases: [(Vec<Vec<u8>>, usize); 9] = [
+    let cases: [(Vec<Vec<u8>>, usize); 8] = [
         (vec![call(1)], 1),
         (vec![call(1), data(0, 1, &message[..6])], 1),
         (vec![call(1), data(0, 1, &message[..6]), data(0, 1, &message[6..])], 0),
-        (vec![call(1), data(PADDED, 1, &padded)], 0),
         (vec![call(1), data(END_STREAM, 1, &[])], 0),
         (vec![call(1), call(3), frame(RST_STREAM, 0, 1, &[0; 4])], 1),
         (vec![call(1), frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields())], 0),

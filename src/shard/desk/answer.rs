@@ -58,8 +58,10 @@ impl<T> Answer<T> {
     #[must_use]
     pub fn put(self, result: Result<T, Declined>) -> Option<Arc<Session>> {
         // What fails for the server's sake costs the caller nothing.
-        if result.as_ref().is_err_and(|declined| declined.refusal.kind != Kind::Unavailable) {
-            self.credit.spend();
+        match result.as_ref().map_err(|declined| declined.refusal.kind) {
+            Ok(_) | Err(Kind::Unavailable) => {}
+            Err(Kind::Aborted) => self.credit.spend_one(),
+            Err(_) => self.credit.spend(),
         }
         match self.to {
             To::Call(answer) => {

@@ -20,6 +20,7 @@ pub const PING: u8 = 6;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 pub const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
 /// CANCEL.
 pub const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
@@ -75,6 +76,29 @@ impl Raw {
             raw.turn()?;
         }
         raw.flush()?;
+        Ok(raw)
+    }
+
+    /// Shakes hands, and sends with its last words of the handshake that it closes, and bytes behind that.
+    pub fn close_at_once(server: &Server, passport: &Passport) -> Result<Self, Gone> {
+        let tcp = TcpStream::connect(&server.addr).map_err(|_| Gone)?;
+        tcp.set_nonblocking(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut raw = Self { tcp, tls: ClientConnection::new(passport.0.clone(), name).unwrap(), heard: 0 };
+        raw.flush()?;
+        let give_up = Instant::now() + PATIENCE;
+        while raw.tls.is_handshaking() {
+            assert!(Instant::now() < give_up, "a handshake that does not end");
+            raw.hear()?;
+            std::thread::park_timeout(Duration::from_micros(200));
+        }
+        raw.tls.send_close_notify();
+        let mut last = Vec::new();
+        while raw.tls.wants_write() {
+            raw.tls.write_tls(&mut last).unwrap();
+        }
+        last.extend([0x17; 6000]);
+        raw.tcp.write_all(&last).map_err(|_| Gone)?;
         Ok(raw)
     }
 
