@@ -57,9 +57,10 @@ const DESCRIPTORS_KEPT: u64 = 256;
 const MAX_STRANGERS: usize = 256;
 /// Calls of one identity whose message has not come.
 const MAX_WAITING_CALLS: usize = 2_048;
-/// Calls of one identity that are not over, beside its sessions.
-const MAX_OPEN_CALLS: usize = 4_096;
-/// Of all whose identity is not allowed, both.
+/// Calls of one identity that are not over, beside its sessions: as many as others' calls may have to wait for.
+const MAX_OPEN_CALLS: usize = 512;
+/// Of all whose identity is not allowed.
+const MAX_STRANGERS_OPEN: usize = 64;
 const MAX_STRANGERS_CALLS: usize = 512;
 /// One thread relays for so many cores.
 const CORES_PER_RELAY: usize = 4;
@@ -117,7 +118,7 @@ impl Doorstep {
             waiting_calls: MAX_WAITING_CALLS,
             strangers_calls: MAX_STRANGERS_CALLS,
             open_calls: MAX_OPEN_CALLS + limits.max_sessions_per_agent,
-            strangers_open: MAX_STRANGERS_CALLS,
+            strangers_open: MAX_STRANGERS_OPEN,
             session_opens_per_s: limits.session_opens_per_second,
             refusals_per_s: limits.refusals_per_second,
         };

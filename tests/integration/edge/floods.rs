@@ -31,6 +31,7 @@ fn beside_a_pair(world: &World, server: &Server, flood: impl Fn(&AtomicBool) + S
     let before = server.rss_kib();
     let over = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
+        let _end = End(&over);
         let flooding = scope.spawn(|| flood(&over));
         let (mut sent, end) = (0, Instant::now() + FLOOD);
         while Instant::now() < end {
@@ -50,6 +51,15 @@ fn beside_a_pair(world: &World, server: &Server, flood: impl Fn(&AtomicBool) + S
         server.rss_kib() < before + GROWTH_KIB
     });
     sent
+}
+
+/// Ends the flood, also where an assertion fails meanwhile.
+struct End<'f>(&'f AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Says the same again and again, on one connection after the other.
