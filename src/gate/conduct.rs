@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Refusals of an identity that is allowed, at once: more than it may have under way on all its sessions.
+/// Refusals of an identity that is allowed, at once: what has piled up is refused, and a fleet's mistake is still seen.
 const REFUSALS: i64 = 16_384;
 /// The same for all together who are not allowed.
 const STRANGERS_REFUSALS: i64 = 200;

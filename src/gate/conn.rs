@@ -147,8 +147,7 @@ impl Conn {
         Ok(())
     }
 
-    /// What a look at the clock alone says.
-    /// `many_wait`: many calls of its identity wait for their messages.
+    /// Whether time has ended it. `many_wait`: many calls of its identity wait for their messages.
     pub(super) fn look(&self, now_us: u64, unix_s: i64, many_wait: bool) -> Fate {
         if now_us >= self.with.peer.cut_at_us() {
             return Fate::Over;

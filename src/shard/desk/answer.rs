@@ -8,7 +8,7 @@ use super::session::Session;
 use crate::gate::Credit;
 use crate::refusal::{Kind, Refusal};
 
-/// Where a job's outcome goes, and what its caller has staked on it.
+/// Where a job's outcome goes, and what its caller spends if it is refused.
 pub struct Answer<T> {
     to: To<T>,
     credit: Credit,
