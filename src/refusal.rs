@@ -86,7 +86,8 @@ refusals! {
     NOT_AUTHORIZED = PermissionDenied, "not_authorized";
     /// The target is offline and `delivery.queue_offline` is false.
     TARGET_OFFLINE = FailedPrecondition, "target_offline";
-    /// The target's inbox holds `limits.max_queue_len` messages.
+    /// The target's inbox holds `limits.max_queue_len` messages or `max_queue_bytes` bytes, or as many bytes as Redis has
+    /// room left for.
     QUEUE_FULL = ResourceExhausted, "queue_full";
     /// Too many messages of this sender.
     RATE_LIMITED = ResourceExhausted, "rate_limited";

@@ -166,6 +166,7 @@ impl Server {
     pub fn stop(self) {
         let Self { listener, shards, mut checkpointer, sink, subscription, keeper, .. } = self;
         checkpointer.stop_archiving();
+        shards.record_unseen(true);
         shards.record(OperatorEvent {
             action: Action::ServerStopped,
             target: listener.addr.clone(),

@@ -45,6 +45,16 @@ impl LaneId {
         self.0.split_once('-').map_or(&self.0, |(boot, _)| boot)
     }
 
+    /// The worker that writes it, with its run.
+    pub fn writer(&self) -> &str {
+        self.0.rsplit_once("-c").map_or(&self.0, |(writer, _)| writer)
+    }
+
+    /// Which of that worker's connections; 0 where the id does not say.
+    pub fn connection(&self) -> u64 {
+        self.0.rsplit_once("-c").and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

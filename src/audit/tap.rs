@@ -1,7 +1,9 @@
 //! Where committed blocks are handed to the copy in a file. A worker never waits here: what there is no room
 //! for is left out, and the copy reads it back from the store.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -28,14 +30,19 @@ pub struct CommittedBlock {
 pub struct Tap {
     blocks: Sender<CommittedBlock>,
     waiting_bytes: AtomicUsize,
-    missed: AtomicBool,
+    /// Lanes of which a block was left out.
+    missed: Mutex<BTreeSet<LaneId>>,
 }
 
 impl Tap {
     /// A tap and what runs out of it.
     pub fn new() -> (Self, Receiver<CommittedBlock>) {
         let (blocks, feed) = crossbeam_channel::bounded(MAX_BLOCKS);
-        (Self { blocks, waiting_bytes: AtomicUsize::new(0), missed: AtomicBool::new(false) }, feed)
+        (Self { blocks, waiting_bytes: AtomicUsize::new(0), missed: Mutex::default() }, feed)
+    }
+
+    fn missed(&self) -> MutexGuard<'_, BTreeSet<LaneId>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands a block over, or notes that it was not. Hot path: one copy of its bytes.
@@ -44,7 +51,7 @@ impl Tap {
         let block = || CommittedBlock { lane: lane.clone(), first_seq, bytes: bytes.to_vec() };
         if before + bytes.len() > MAX_BYTES || self.blocks.try_send(block()).is_err() {
             let _ = self.waiting_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
-            self.missed.store(true, Ordering::Relaxed);
+            let _ = self.missed().insert(lane.clone());
         }
     }
 
@@ -53,9 +60,9 @@ impl Tap {
         let _ = self.waiting_bytes.fetch_sub(block.bytes.len(), Ordering::Relaxed);
     }
 
-    /// Whether a block was left out since this was asked last.
-    pub fn take_missed(&self) -> bool {
-        self.missed.swap(false, Ordering::Relaxed)
+    /// The lanes of which a block was left out since this was asked last.
+    pub fn take_missed(&self) -> BTreeSet<LaneId> {
+        std::mem::take(&mut *self.missed())
     }
 }
 
@@ -70,13 +77,14 @@ mod tests {
         for seq in 0..MAX_BLOCKS as u64 + 1 {
             tap.offer(&lane, seq, b"record");
         }
-        assert!(tap.take_missed() && !tap.take_missed());
+        assert_eq!(tap.take_missed(), BTreeSet::from([lane.clone()]));
+        assert!(tap.take_missed().is_empty());
         assert_eq!(feed.len(), MAX_BLOCKS);
         for block in feed.try_iter() {
             tap.taken(&block);
         }
         assert_eq!(tap.waiting_bytes.load(Ordering::Relaxed), 0);
         tap.offer(&lane, 1, &vec![0; MAX_BYTES + 1]);
-        assert!(tap.take_missed() && feed.is_empty());
+        assert!(!tap.take_missed().is_empty() && feed.is_empty());
     }
 }

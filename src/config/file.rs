@@ -88,6 +88,8 @@ pub struct Limits {
     pub max_json_depth: usize,
     /// Messages that may wait (undelivered or unacknowledged) for one agent.
     pub max_queue_len: u64,
+    /// What they may take in Redis, in bytes; never more than Redis has room left for.
+    pub max_queue_bytes: u64,
     /// Keys and values of one agent's state together, in bytes.
     pub max_state_bytes: usize,
     /// Fields of one agent's state.
@@ -110,6 +112,7 @@ impl Default for Limits {
             max_message_bytes: 1024 * 1024,
             max_json_depth: 64,
             max_queue_len: 100_000,
+            max_queue_bytes: 1024 * 1024 * 1024,
             max_state_bytes: 1024 * 1024,
             max_state_fields: 1024,
             max_sessions_per_agent: 64,
@@ -127,6 +130,9 @@ impl Limits {
         within("max_message_bytes", self.max_message_bytes, 1, 4 * 1024 * 1024 - 64 * 1024)?;
         within("max_json_depth", self.max_json_depth, 1, 120)?;
         within("max_queue_len", self.max_queue_len, 1, 100_000_000)?;
+        // A message and what it takes beside its data must fit.
+        let least = self.max_message_bytes as u64 + 64 * 1024;
+        within("max_queue_bytes", self.max_queue_bytes, least, 1 << 50)?;
         within("max_state_bytes", self.max_state_bytes, 1, 64 * 1024 * 1024)?;
         within("max_state_fields", self.max_state_fields, 1, 1_000_000)?;
         within("max_sessions_per_agent", self.max_sessions_per_agent, 1, 10_000)?;

@@ -16,9 +16,14 @@ const SECOND_US: u64 = 1_000_000;
 /// Credit comes back in so many steps a second at most.
 const STEPS_PER_S: i64 = 20;
 
+/// Bytes of large answers that may be on their way to an identity at once; one always may.
+const MAX_ANSWERING: u64 = 32 * 1024 * 1024;
+
 /// The credit of one identity, or of all strangers.
 #[derive(Debug)]
 pub(super) struct Conduct {
+    /// Bytes of large answers that are on their way.
+    answering: AtomicU64,
     left: AtomicI64,
     most: i64,
     per_step: i64,
@@ -30,7 +35,14 @@ impl Conduct {
     fn with(most: i64, per_s: i64) -> Self {
         let steps_per_s = STEPS_PER_S.min(per_s.max(1));
         let (per_step, step_us) = (per_s / steps_per_s, SECOND_US / steps_per_s.unsigned_abs());
-        Self { left: AtomicI64::new(most), most, per_step, step_us, step_at_us: AtomicU64::new(0) }
+        Self {
+            answering: AtomicU64::new(0),
+            left: AtomicI64::new(most),
+            most,
+            per_step,
+            step_us,
+            step_at_us: AtomicU64::new(0),
+        }
     }
 
     /// The one of an agent that is allowed.
@@ -90,6 +102,28 @@ impl Credit {
     }
 }
 
+impl Credit {
+    /// Room for an answer of so many bytes; `None` where too much is on its way that the client does not read.
+    pub fn answering(&self, bytes: u64) -> Option<Answering> {
+        let conduct = self.conduct.clone();
+        let before = conduct.answering.fetch_add(bytes, Ordering::Relaxed);
+        let answering = Answering { conduct, bytes };
+        (before == 0 || before + bytes <= MAX_ANSWERING).then_some(answering)
+    }
+}
+
+/// A large answer that is on its way.
+pub struct Answering {
+    conduct: Arc<Conduct>,
+    bytes: u64,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let _ = self.conduct.answering.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +159,20 @@ mod tests {
         credits.into_iter().for_each(Credit::spend);
         assert_eq!(refused(&conduct, 5), 0);
         assert!(refused(&conduct, 7) > 0);
+    }
+
+    #[test]
+    fn answers_that_are_not_read_are_bounded() {
+        let conduct = Arc::new(Conduct::of_agent(100));
+        let credit = conduct.credit(1, S).unwrap();
+        let mib = 1024 * 1024;
+        let sent: Vec<_> = (0..100).map_while(|_| credit.answering(mib)).collect();
+        assert_eq!(sent.len() as u64, MAX_ANSWERING / mib);
+        drop(sent);
+        let large = credit.answering(10 * MAX_ANSWERING);
+        assert!(large.is_some() && credit.answering(1).is_none());
+        drop(large);
+        assert!(credit.answering(1).is_some(), "what was not answered does not count");
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub trait Core: Send + Sync {
     fn take(&self, pair: OwnedFd);
     /// Whether that identity may be here at all.
     fn is_allowed(&self, identity: &Identity) -> bool;
+    /// Puts on record what was counted until now, when it is time for that.
+    fn record_counts(&self);
     /// Whether that may have changed for anybody since it was last asked.
     fn has_changed(&self) -> bool;
 }

@@ -25,6 +25,7 @@ mod relay;
 mod report;
 mod shake;
 mod tls;
+mod verifier;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,13 +41,12 @@ use crate::config::Limits;
 use peers::Bounds;
 use poll::Bell;
 use relay::{Line, Relay, Told};
-use report::Report;
 use shake::{Around, Current, Shaker};
 
-pub use conduct::Credit;
+pub use conduct::{Answering, Credit};
 pub use core::Core;
 pub use peers::{Peer, Peers};
-pub use report::Recorder;
+pub use report::Report;
 pub use tls::load;
 
 /// Descriptors of a connection: its socket, and both ends of its pair.
@@ -101,7 +101,7 @@ pub struct Gate {
 
 impl Doorstep {
     /// Binds.
-    pub fn bind(addr: &str, limits: &Limits, recorder: Recorder) -> Result<Self, GateError> {
+    pub fn bind(addr: &str, limits: &Limits, report: Arc<Report>) -> Result<Self, GateError> {
         let bind = |source| GateError::Bind { addr: addr.to_owned(), source };
         let listener = TcpListener::bind(addr).map_err(bind)?;
         listener.set_nonblocking(true).map_err(bind)?;
@@ -124,7 +124,7 @@ impl Doorstep {
         };
         log::info!("up to {} connections, as descriptors allow", bounds.total);
         let addr = format!("{host}:{port}");
-        Ok(Self { listener, addr, peers: Arc::new(Peers::new(bounds, Report::new(recorder))) })
+        Ok(Self { listener, addr, peers: Arc::new(Peers::new(bounds, report)) })
     }
 
     /// Who is connected.

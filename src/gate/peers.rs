@@ -112,14 +112,14 @@ pub struct Peers {
     by_fd: RwLock<Vec<Option<Arc<Peer>>>>,
     accounts: Mutex<HashMap<AgentId, Arc<Account>>>,
     strangers: Arc<Account>,
-    report: Report,
+    report: Arc<Report>,
     common: Mutex<Common>,
     total: AtomicUsize,
     bounds: Bounds,
 }
 
 impl Peers {
-    pub(super) fn new(bounds: Bounds, report: Report) -> Self {
+    pub(super) fn new(bounds: Bounds, report: Arc<Report>) -> Self {
         Self {
             by_fd: RwLock::default(),
             accounts: Mutex::default(),

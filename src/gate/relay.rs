@@ -222,6 +222,8 @@ impl Relay {
                 self.settle(number, fate, now_us);
             }
         }
-        self.peers.report().flush(now_us);
+        if let Some(core) = &self.core {
+            core.record_counts();
+        }
     }
 }

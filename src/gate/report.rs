@@ -1,8 +1,9 @@
-//! What the gate turned away or cut: counted, on record once for each reason, identity and second, and logged a few
-//! times a second.
+//! What was cut, turned away, or refused without being decided: counted, on record once for each reason, identity and
+//! second, and logged a few times a second.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::budget::Bucket;
 use crate::audit::{Action, OperatorEvent};
@@ -13,9 +14,6 @@ const LINES_PER_S: u64 = 5;
 const MAX_WAITING: usize = 256;
 /// How long events of a kind are gathered.
 const GATHER_US: u64 = 1_000_000;
-
-/// Where events go on record.
-pub type Recorder = Box<dyn Fn(OperatorEvent) + Send + Sync>;
 
 /// What was done, to whom, and why.
 type Kind = (Done, String, &'static str);
@@ -40,7 +38,7 @@ impl Done {
         match self {
             Self::Cut => "a connection was cut",
             Self::TurnedAway => "a connection was turned away",
-            Self::Unseen => "a call was refused unseen",
+            Self::Unseen => "a call was refused without being decided",
         }
     }
 }
@@ -51,8 +49,8 @@ impl std::fmt::Debug for Report {
     }
 }
 
-pub(super) struct Report {
-    recorder: Recorder,
+/// Counts of what was cut, turned away, or refused without being decided.
+pub struct Report {
     waiting: Mutex<Waiting>,
     /// Held by each event that is not on record yet.
     pending: Arc<()>,
@@ -60,22 +58,25 @@ pub(super) struct Report {
 
 struct Waiting {
     counts: BTreeMap<Kind, u64>,
+    /// When the first of them was counted.
     since_us: u64,
     lines: Bucket,
     left_out: u64,
 }
 
-impl Report {
-    pub(super) fn new(recorder: Recorder) -> Self {
+impl Default for Report {
+    fn default() -> Self {
         let waiting = Waiting {
             counts: BTreeMap::new(),
             since_us: 0,
             lines: Bucket::new(LINES_PER_S, LINES_PER_S),
             left_out: 0,
         };
-        Self { recorder, waiting: Mutex::new(waiting), pending: Arc::new(()) }
+        Self { waiting: Mutex::new(waiting), pending: Arc::new(()) }
     }
+}
 
+impl Report {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,8 +91,8 @@ impl Report {
         self.note(Done::TurnedAway, agent, reason, now_us);
     }
 
-    /// A call was refused before anything looked at it.
-    pub(super) fn unseen(&self, agent: &str, reason: &'static str, now_us: u64) {
+    /// A call was refused without being decided: too many of that agent were refused, or there was no room.
+    pub fn unseen(&self, agent: &str, reason: &'static str, now_us: u64) {
         self.note(Done::Unseen, agent, reason, now_us);
     }
 
@@ -114,28 +115,29 @@ impl Report {
         } else {
             kind
         };
+        if waiting.counts.is_empty() {
+            waiting.since_us = now_us;
+        }
         *waiting.counts.entry(kind).or_default() += 1;
     }
 
-    /// Puts on record what was gathered, when it is time: once what was gathered before is on record, so that nothing
-    /// piles up while the trail cannot be written.
-    pub(super) fn flush(&self, now_us: u64) {
-        if Arc::strong_count(&self.pending) > 1 {
-            return;
-        }
-        let counts = {
+    /// Has that recorded what was gathered, when it is time: once what was gathered before is on record, so that nothing
+    /// piles up while the trail cannot be written. `all`: whatever the time.
+    pub fn flush(&self, now_us: u64, all: bool, record: impl Fn(OperatorEvent)) {
+        let (counts, since_us) = {
             let mut waiting = self.waiting();
-            if now_us < waiting.since_us + GATHER_US || waiting.counts.is_empty() {
+            let ripe = now_us >= waiting.since_us + GATHER_US && Arc::strong_count(&self.pending) == 1;
+            if waiting.counts.is_empty() || !(ripe || all) {
                 return;
             }
-            waiting.since_us = now_us;
-            std::mem::take(&mut waiting.counts)
+            (std::mem::take(&mut waiting.counts), waiting.since_us)
         };
+        let gathered = Duration::from_micros(now_us.saturating_sub(since_us)).as_secs().max(1);
         for ((done, agent, reason), count) in counts {
-            (self.recorder)(OperatorEvent {
+            record(OperatorEvent {
                 action: done.action(),
                 target: agent,
-                rule: format!("{count} times"),
+                rule: format!("{count} times in {gathered} s"),
                 reason: reason.to_owned(),
                 pending: Some(self.pending.clone()),
             });

@@ -10,13 +10,15 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
+use super::report::Report;
+use super::verifier::Verifier;
 use crate::config::{Config, ConfigError};
 
 /// What a client must offer.
 pub(super) const ALPN: &[u8] = b"h2";
 
-/// Reads and checks the files.
-pub fn load(config: &Config) -> Result<Arc<ServerConfig>, ConfigError> {
+/// Reads and checks the files. `report`: where certificates are counted that are not within their dates.
+pub fn load(config: &Config, report: &Arc<Report>) -> Result<Arc<ServerConfig>, ConfigError> {
     let tls = &config.tls;
     let at = |key: &str, path: &Path, problem: String| {
         config.error_at(key, format!("{} {problem}", path.display()))
@@ -40,7 +42,7 @@ pub fn load(config: &Config) -> Result<Arc<ServerConfig>, ConfigError> {
     let mut made = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| key_problem(error.to_string()))?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::new(Verifier::new(verifier, report.clone())))
         .with_single_cert(certificates, key)
         .map_err(|error| {
             at("tls_server_cert_path", &tls.cert, format!("does not go with {}: {error}", tls.key.display()))

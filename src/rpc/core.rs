@@ -9,8 +9,8 @@ use super::caller::refusal;
 use crate::certs::Revocations;
 use crate::gate;
 use crate::identity::Identity;
+use crate::shard::Shards;
 use crate::shard::desk::settings::Settings;
-use crate::shard::desk::shared::Shared;
 
 /// What decided who is allowed when it was last asked.
 type Seen = (Arc<Settings>, Arc<Revocations>);
@@ -18,18 +18,24 @@ type Seen = (Arc<Settings>, Arc<Revocations>);
 pub(super) struct Core {
     /// Gone when the server stops.
     server: Mutex<Option<Server>>,
-    shared: Arc<Shared>,
+    shards: Arc<Shards>,
     seen: Mutex<Seen>,
 }
 
 impl Core {
-    pub(super) fn new(server: Server, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(server: Server, shards: Arc<Shards>) -> Self {
+        let shared = shards.shared();
         let seen = Mutex::new((shared.settings(), shared.revoked()));
-        Self { server: Mutex::new(Some(server)), shared, seen }
+        Self { server: Mutex::new(Some(server)), shards, seen }
     }
 
     fn server(&self) -> MutexGuard<'_, Option<Server>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where what is turned away is counted.
+    pub(super) fn report(&self) -> &Arc<gate::Report> {
+        &self.shards.shared().report
     }
 
     /// The server, to be stopped: no connection reaches it any more.
@@ -49,11 +55,16 @@ impl gate::Core for Core {
     }
 
     fn is_allowed(&self, identity: &Identity) -> bool {
-        refusal(&self.shared, identity).is_none()
+        refusal(self.shards.shared(), identity).is_none()
+    }
+
+    fn record_counts(&self) {
+        self.shards.record_unseen(false);
     }
 
     fn has_changed(&self) -> bool {
-        let now = (self.shared.settings(), self.shared.revoked());
+        let shared = self.shards.shared();
+        let now = (shared.settings(), shared.revoked());
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let same = Arc::ptr_eq(&seen.0, &now.0) && Arc::ptr_eq(&seen.1, &now.1);
         *seen = now;

@@ -68,9 +68,9 @@ impl Listener {
         threads: usize,
     ) -> Result<Self, ListenError> {
         grpcio::redirect_log();
-        let tls = gate::load(config)?;
-        let recording = shards.clone();
-        let doorstep = Doorstep::bind(addr, &config.limits, Box::new(move |event| recording.record(event)))?;
+        let report = shards.shared().report.clone();
+        let tls = gate::load(config, &report)?;
+        let doorstep = Doorstep::bind(addr, &config.limits, report)?;
         let addr = doorstep.addr.clone();
         let environment = Arc::new(environment(threads));
         let callers = Arc::new(Callers::new(shards.shared().clone(), doorstep.peers().clone()));
@@ -84,14 +84,14 @@ impl Listener {
             .build()
             .map_err(ListenError::Build)?;
         server.start();
-        let core = Arc::new(Core::new(server, shards.shared().clone()));
+        let core = Arc::new(Core::new(server, shards));
         let gate = doorstep.open(tls, core.clone())?;
         Ok(Self { gate, core, _environment: environment, addr })
     }
 
     /// Reads the certificate files again; new connections use them.
     pub fn renew(&self, config: &Config) -> Result<(), ListenError> {
-        self.gate.renew(gate::load(config)?);
+        self.gate.renew(gate::load(config, self.core.report())?);
         Ok(())
     }
 
@@ -151,7 +151,7 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
 
 /// Checks the certificate files without listening.
 pub fn check_credentials(config: &Config) -> Result<(), ListenError> {
-    gate::load(config)?;
+    gate::load(config, &Arc::default())?;
     Ok(())
 }
 

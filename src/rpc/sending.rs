@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use crate::gate::Answering;
+
 /// A future that runs on whichever thread wakes it: the first time on the one that answers, then on the call's completion
 /// queue. Only for futures whose wakers are called without a lock held that they need, as grpcio's are.
 pub(super) struct Sending<F> {
     // Locked by the one thread that polls; the others leave it to that one.
-    future: Mutex<Option<F>>,
+    future: Mutex<Option<(F, Option<Answering>)>>,
     /// Wakes that no poll has followed yet, and the poll under way.
     wakes: AtomicUsize,
 }
@@ -22,16 +24,17 @@ impl<F> Sending<F>
 where
     F: Future<Output = grpcio::Result<()>> + Send + Unpin + 'static,
 {
-    /// Sees to it that the future runs to its end.
-    pub(super) fn start(future: F) {
-        Arc::new(Self { future: Mutex::new(Some(future)), wakes: AtomicUsize::new(0) }).wake();
+    /// Sees to it that the future runs to its end; `answering` is let go then.
+    pub(super) fn start(future: F, answering: Option<Answering>) {
+        let future = Mutex::new(Some((future, answering)));
+        Arc::new(Self { future, wakes: AtomicUsize::new(0) }).wake();
     }
 
     /// Whether it is over.
     fn poll(self: &Arc<Self>) -> bool {
         let waker = Waker::from(self.clone());
         let mut slot = self.future.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(future) = slot.as_mut() else { return true };
+        let Some((future, _)) = slot.as_mut() else { return true };
         match Pin::new(future).poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => false,
             Poll::Ready(sent) => {
@@ -97,7 +100,7 @@ mod tests {
     fn start() -> (Arc<AtomicBool>, Arc<AtomicBool>, mpsc::Receiver<Waker>) {
         let (done, dropped) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let (wakers, woken) = mpsc::channel();
-        Sending::start(Waiting { done: done.clone(), wakers, dropped: dropped.clone() });
+        Sending::start(Waiting { done: done.clone(), wakers, dropped: dropped.clone() }, None);
         (done, dropped, woken)
     }
 

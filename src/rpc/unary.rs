@@ -11,7 +11,7 @@ use super::sending::Sending;
 use super::status::status;
 use crate::audit::Action;
 use crate::envelope::Trace;
-use crate::gate::Credit;
+use crate::gate::{Answering, Credit};
 use crate::ids::InstanceId;
 use crate::protocol::{
     AgentRecord, DiscoverRequest, DiscoverResponse, GetStateRequest, GetStateResponse, ReplyRequest,
@@ -19,7 +19,7 @@ use crate::protocol::{
     SendResponse, Untrusted, UpdateStateRequest, UpdateStateResponse,
 };
 use crate::refusal::Refusal;
-use crate::shard::desk::answer::Answer;
+use crate::shard::desk::answer::{Answer, Waiting};
 use crate::shard::desk::job::{Caller, Job, MessageJob, Post, RefusedJob, ReplyJob, StateChange};
 use crate::shard::desk::outcome::{Accepted, Declined};
 
@@ -31,9 +31,6 @@ struct About {
     message_type: String,
 }
 
-/// Where a unary call's outcome goes.
-type Waiting<T> = Box<dyn FnOnce(Result<T, Declined>) + Send>;
-
 /// A call that waits for its answer; no task runs for it meanwhile.
 struct Unanswered<T, R: Send + 'static> {
     sink: Option<UnarySink<R>>,
@@ -43,7 +40,7 @@ struct Unanswered<T, R: Send + 'static> {
 impl<T, R: Send + 'static> Unanswered<T, R> {
     /// Called by the worker, and sent from its thread. The sink's future must run to its end: dropping it cancels the
     /// call.
-    fn answer(mut self, result: Result<T, Declined>) {
+    fn answer(mut self, result: Result<T, Declined>, answering: Option<Answering>) {
         let Some(mut sink) = self.sink.take() else { return };
         let sent = match result {
             Ok(success) => sink.success((self.convert)(success)),
@@ -54,7 +51,7 @@ impl<T, R: Send + 'static> Unanswered<T, R> {
                 sink.fail(detailed(&declined))
             }
         };
-        Sending::start(sent);
+        Sending::start(sent, answering);
     }
 }
 
@@ -62,7 +59,7 @@ impl<T, R: Send + 'static> Drop for Unanswered<T, R> {
     fn drop(&mut self) {
         // The worker stopped with the job in its mailbox.
         if let Some(sink) = self.sink.take() {
-            Sending::start(sink.fail(status(Refusal::SERVER_STOPPING)));
+            Sending::start(sink.fail(status(Refusal::SERVER_STOPPING)), None);
         }
     }
 }
@@ -70,7 +67,7 @@ impl<T, R: Send + 'static> Drop for Unanswered<T, R> {
 /// What the worker answers a call with.
 fn respond<T: Send + 'static, R: Send + 'static>(sink: UnarySink<R>, convert: fn(T) -> R) -> Waiting<T> {
     let unanswered = Unanswered { sink: Some(sink), convert };
-    Box::new(move |result| unanswered.answer(result))
+    Box::new(move |result, answering| unanswered.answer(result, answering))
 }
 
 impl Gateway {
@@ -170,7 +167,7 @@ impl Gateway {
         about: &About,
         answer: Waiting<T>,
     ) {
-        let answer = Box::new(move |declined| answer(Err(declined)));
+        let answer = Box::new(move |declined| answer(Err(declined), None));
         self.refuse(action, stranger, &about.instance, &about.target, &about.message_type, answer);
     }
 }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::audit::OperatorEvent;
 use crate::certs::Revocations;
+use crate::clock::Now;
 use crate::config::Config;
 use crate::ids::{AgentId, ServerId};
 use crate::refusal::Refusal;
@@ -121,18 +122,23 @@ impl Shards {
     /// [`ring`](Self::ring).
     pub fn queue(&self, hash: u16, job: Job) {
         if let Some(refusal) = self.shared.board.refusal() {
-            return job.fail(refusal);
+            return self.shared.turn_away(job, refusal);
         }
         if job.takes_room() && self.shared.is_storage_full() {
-            return job.fail(Refusal::STORAGE_FULL);
+            return self.shared.turn_away(job, Refusal::STORAGE_FULL);
         }
         let Some(mailbox) = self.by_hash(hash) else {
-            return job.fail(Refusal::OVERLOADED);
+            return self.shared.turn_away(job, Refusal::OVERLOADED);
         };
-        let bytes = job.payload_bytes();
-        if let Err((job, refusal)) = mailbox.try_send(job, bytes) {
-            job.fail(refusal);
+        let (from, bytes) = (AgentId::route_hash_of(job.agent()).unwrap_or(0), self.shared.cost(&job));
+        if let Err((job, refusal)) = mailbox.try_send(job, from, bytes) {
+            self.shared.turn_away(*job, refusal);
         }
+    }
+
+    /// Puts on record what was refused without being decided, as far as it is time for that; or all of it.
+    pub fn record_unseen(&self, all: bool) {
+        self.shared.report.flush(Now::mono_us(), all, |event| self.record(event));
     }
 
     /// Passes on what other servers tell.
@@ -180,7 +186,7 @@ impl Shards {
                     self.tell_all(|| Control::Resync);
                 }
             }
-            News::Storage { full } => shared.set_storage_full(full),
+            News::Storage { full, room } => shared.set_storage(full, room),
             // Each worker compares it with its own connection, which may be older or newer than another's.
             News::Primary(primary) => self.tell_all(|| Control::Primary(primary.clone())),
             News::Missed => self.tell_all(|| Control::Resync),

@@ -143,6 +143,14 @@ fn positions(
     Ok(next)
 }
 
+/// Whether nothing more comes of a lane that is not open: its writer has another one, or has ended.
+fn is_over(lane: &LaneId, open: &BTreeSet<LaneId>) -> bool {
+    let of_this_run = open.iter().any(|other| other.boot() == lane.boot());
+    let has_gone_on =
+        |other: &LaneId| other.writer() == lane.writer() && other.connection() > lane.connection();
+    !open.is_empty() && (!of_this_run || open.iter().any(has_gone_on))
+}
+
 struct Copier {
     path: PathBuf,
     config: config::Audit,
@@ -171,12 +179,16 @@ impl Copier {
                         tap.taken(&block);
                         if outcome.is_ok() && !self.behind {
                             outcome = self.take(&block);
+                        } else {
+                            self.hear_of(block.lane);
                         }
                     }
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
-            self.behind |= outcome.is_err() || tap.take_missed();
+            let missed = tap.take_missed();
+            self.behind |= outcome.is_err() || !missed.is_empty();
+            missed.into_iter().for_each(|lane| self.hear_of(lane));
             if outcome.is_ok() && (self.behind || stopping) {
                 outcome = self.catch_up(board);
             }
@@ -187,6 +199,11 @@ impl Copier {
                 return;
             }
         }
+    }
+
+    /// A lane has a block that was not copied: it is read back, whether the board has the lane yet or not.
+    fn hear_of(&mut self, lane: LaneId) {
+        let _ = self.next.entry(lane).or_insert(1);
     }
 
     /// A block from a worker. What is missing before it is read back first.
@@ -211,7 +228,8 @@ impl Copier {
             self.read_back(&lane)?;
         }
         self.flush()?;
-        self.next.retain(|lane, _| open.contains(lane));
+        // The board gets a lane a little after its first block is handed over.
+        self.next.retain(|lane, _| open.contains(lane) || !is_over(lane, &open));
         self.behind = false;
         Ok(())
     }
@@ -316,5 +334,23 @@ impl Copier {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_lane_is_over_when_its_writer_has_another_or_has_ended() {
+        let (boot, before) = (Uuid::now_v7(), Uuid::now_v7());
+        let open = BTreeSet::from([LaneId::new(boot, 0, 3)]);
+        assert!(is_over(&LaneId::new(boot, 0, 2), &open));
+        assert!(is_over(&LaneId::new(before, 1, 1), &open));
+        // Not on the board yet.
+        assert!(!is_over(&LaneId::new(boot, 0, 10), &open));
+        assert!(!is_over(&LaneId::new(boot, 1, 1), &open));
+        assert!(!is_over(&LaneId::new(boot, 1, 1), &BTreeSet::new()));
     }
 }

@@ -96,6 +96,11 @@ impl Memory {
         let percent = if was_full { OPEN_PERCENT } else { CLOSE_PERCENT };
         self.max > 0 && self.used > self.max / 100 * percent
     }
+
+    /// Bytes that may be added before there is too little room for more; `None`: without a bound.
+    pub fn room(self) -> Option<u64> {
+        (self.max > 0).then(|| (self.max / 100 * CLOSE_PERCENT).saturating_sub(self.used))
+    }
 }
 
 /// Adds the look at Redis' memory; where its answer stands.
@@ -244,6 +249,8 @@ mod tests {
         assert!(!at(900).is_full(false) && at(901).is_full(false));
         assert!(at(851).is_full(true) && !at(850).is_full(true));
         assert!(!Memory { used: u64::MAX, max: 0 }.is_full(true));
+        assert_eq!((at(100).room(), at(950).room()), (Some(800), Some(0)));
+        assert_eq!(Memory { used: 5, max: 0 }.room(), None);
     }
 
     #[test]

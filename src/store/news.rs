@@ -42,10 +42,12 @@ pub enum News {
         /// Those that are gone.
         gone: Vec<ServerId>,
     },
-    /// Redis has too little room for more, or has room again. Never published.
+    /// How much room Redis has for more. Never published.
     Storage {
-        /// Which of both.
+        /// It is too little.
         full: bool,
+        /// In bytes, where it is bounded.
+        room: Option<u64>,
     },
     /// Which Redis the Sentinels call the primary. Never published.
     Primary(String),

@@ -217,9 +217,10 @@ impl Membership {
         moved
     }
 
-    /// Tells when there is too little room in Redis, and when there is enough again.
+    /// Tells how much room Redis has, and whether that is enough.
     fn tell_storage(&self, full: &mut bool, tell: &impl Fn(News)) {
         let is_full = self.memory.is_some_and(|memory| memory.is_full(*full));
+        tell(News::Storage { full: is_full, room: self.memory.and_then(Memory::room) });
         if std::mem::replace(full, is_full) == is_full {
             return;
         }
@@ -228,7 +229,6 @@ impl Membership {
         } else {
             log::warn!("Redis has room again: messages are admitted");
         }
-        tell(News::Storage { full: is_full });
     }
 
     /// Renews the lease, looks at the others, fences those that are gone: whether any came, and who went.

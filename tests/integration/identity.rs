@@ -104,6 +104,11 @@ fn without_a_certificate_of_our_authority_there_is_no_connection() {
         };
         let (cert, key) = world.authority.issue_custom(leaf).unwrap();
         assert_eq!(code(world.client_with(&server, cert.into(), key.into())), "UNAVAILABLE", "{what}");
+        until("whose it is, is on record", || {
+            world.records().iter().any(|r| {
+                r.action.as_str() == "connection_refused" && r.target == "alpha" && r.reason.contains(what)
+            })
+        });
     }
     // Nothing was offered in the clear either.
     use std::io::{Read, Write};

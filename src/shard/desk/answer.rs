@@ -5,8 +5,11 @@ use std::sync::Arc;
 use super::outbox::Outbound;
 use super::outcome::{Declined, Outcome};
 use super::session::Session;
-use crate::gate::Credit;
+use crate::gate::{Answering, Credit};
 use crate::refusal::{Kind, Refusal};
+
+/// Where a unary call's outcome goes; with it what counts a large one until it is sent.
+pub type Waiting<T> = Box<dyn FnOnce(Result<T, Declined>, Option<Answering>) + Send>;
 
 /// Where a job's outcome goes, and what its caller spends if it is refused.
 pub struct Answer<T> {
@@ -17,7 +20,7 @@ pub struct Answer<T> {
 /// Where a job's outcome goes.
 enum To<T> {
     /// To a unary call.
-    Call(Box<dyn FnOnce(Result<T, Declined>) + Send>),
+    Call(Waiting<T>),
     /// To the session that submitted it.
     Stream {
         /// Which.
@@ -31,7 +34,7 @@ enum To<T> {
 
 impl<T> Answer<T> {
     /// To a unary call.
-    pub fn call(answer: Box<dyn FnOnce(Result<T, Declined>) + Send>, credit: Credit) -> Self {
+    pub fn call(answer: Waiting<T>, credit: Credit) -> Self {
         Self { to: To::Call(answer), credit }
     }
 
@@ -46,6 +49,21 @@ impl<T> Answer<T> {
         self.put(if assured { Ok(done) } else { Err(Refusal::COMMIT_UNKNOWN.into()) })
     }
 
+    /// Tells whoever asked, unless too much is on its way to him already.
+    #[must_use]
+    pub fn put_large(self, done: T, bytes: usize) -> Option<Arc<Session>> {
+        match (self.credit.answering(bytes as u64), self.to) {
+            (Some(answering), To::Call(answer)) => {
+                answer(Ok(done), Some(answering));
+                None
+            }
+            (answering, to) => {
+                let answer = Self { to, credit: self.credit };
+                answer.put(if answering.is_some() { Ok(done) } else { Err(Refusal::OVERLOADED.into()) })
+            }
+        }
+    }
+
     /// Tells whoever asked.
     pub fn send(self, result: Result<T, Declined>) {
         if let Some(session) = self.put(result) {
@@ -58,14 +76,17 @@ impl<T> Answer<T> {
     #[must_use]
     pub fn put(self, result: Result<T, Declined>) -> Option<Arc<Session>> {
         // What fails for the server's sake costs the caller nothing.
-        match result.as_ref().map_err(|declined| declined.refusal.kind) {
-            Ok(_) | Err(Kind::Unavailable) => {}
-            Err(Kind::Aborted) => self.credit.spend_one(),
-            Err(_) => self.credit.spend(),
+        match result.as_ref().map_err(|declined| declined.refusal) {
+            Ok(_) | Err(Refusal::STORAGE_FULL | Refusal::AUDIT_FULL) => {}
+            Err(refusal) => match refusal.kind {
+                Kind::Unavailable => {}
+                Kind::Aborted => self.credit.spend_one(),
+                _ => self.credit.spend(),
+            },
         }
         match self.to {
             To::Call(answer) => {
-                answer(result);
+                answer(result, None);
                 None
             }
             To::Stream { session, reference, name } => {

@@ -24,6 +24,15 @@ pub enum Control {
     Closed(SessionName),
     /// An agent's inbox holds something that another server put there.
     News(AgentId),
+    /// Another worker has added a message to an agent's inbox: to the shared stream, or to an instance's own.
+    Grown {
+        /// Whose inbox.
+        agent: AgentId,
+        /// Which stream.
+        shared: bool,
+        /// What it takes in Redis.
+        bytes: u64,
+    },
     /// An instance of this agent has a session on that server now.
     OpenedElsewhere(AgentId, ServerId),
     /// An instance of the agent left another server.

@@ -292,6 +292,21 @@ impl Job {
         }
     }
 
+    /// Who asks; empty for one whose certificate names nobody.
+    pub fn agent(&self) -> &str {
+        match self {
+            Self::Message(MessageJob { caller, .. })
+            | Self::Reply(ReplyJob { caller, .. })
+            | Self::Commit(CommitJob { caller, .. })
+            | Self::Discover { caller, .. }
+            | Self::StateGet { caller, .. }
+            | Self::StateUpdate { caller, .. }
+            | Self::StateReset { caller, .. } => caller.identity.agent.as_str(),
+            Self::Open(session) => session.identity.agent.as_str(),
+            Self::Refused(job) => &job.agent,
+        }
+    }
+
     /// The session that it opens, if it does.
     pub fn as_open(&self) -> Option<&Arc<Session>> {
         match self {

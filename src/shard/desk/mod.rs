@@ -2,9 +2,10 @@
 //! settings in force. Knows no worker and no inbox.
 //!
 //! * [`job`], [`outcome`], [`answer`]: work, its result, and the way back to the caller.
-//! * [`mailbox`], [`control`]: the way to a worker.
+//! * [`mailbox`], [`turns`], [`control`]: the way to a worker, and who comes next.
 //! * [`session`], [`outbox`], [`delivery`]: one agent process' stream.
 //! * [`directory`], [`peers`]: the connected instances, on this server and on others; the other servers.
+//! * [`stored`]: the bytes of the inboxes.
 //! * [`settings`], [`shared`]: the configuration in force, and everything else that all threads see.
 
 pub mod answer;
@@ -20,6 +21,8 @@ pub mod session;
 pub mod session_key;
 pub mod settings;
 pub mod shared;
+pub mod stored;
+pub mod turns;
 
 /// The sending side of a worker's mailbox.
 pub type WorkerMailbox = mailbox::Mailbox<job::Job, control::Control>;

@@ -55,6 +55,14 @@ pub struct Discovered {
     pub metadata_json: String,
 }
 
+impl Discovered {
+    /// Its bytes.
+    pub fn bytes(&self) -> usize {
+        let capabilities: usize = self.capabilities.iter().map(String::len).sum();
+        self.agent.as_str().len() + capabilities + self.metadata_json.len()
+    }
+}
+
 /// What a commit did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitResult {

@@ -1,7 +1,7 @@
 //! Everything that all threads of one server see.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crossbeam_channel::Receiver;
@@ -9,14 +9,24 @@ use crossbeam_channel::Receiver;
 use super::WorkerMailbox;
 use super::control::Control;
 use super::directory::Directory;
+use super::job::Job;
 use super::peers::Peers;
 use super::settings::Settings;
+use super::stored::Sizes;
 use crate::audit::tap::CommittedBlock;
 use crate::audit::{Board, Tap};
 use crate::certs::Revocations;
+use crate::clock::Now;
 use crate::config::{Config, Durability};
+use crate::gate::Report;
 use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::refusal::Refusal;
 use crate::store::Endpoint;
+
+/// What a state costs to read that was not read before, in bytes.
+const UNKNOWN_STATE_BYTES: usize = 256 * 1024;
+/// What a discovery costs for each agent of the configuration, in bytes.
+const DISCOVERY_BYTES: usize = 32;
 
 /// What every worker and every completion-queue thread of one server shares.
 #[derive(Debug)]
@@ -47,6 +57,14 @@ pub struct Shared {
     pub durability: Durability,
     /// Whether Redis has too little room for more.
     storage_full: AtomicBool,
+    /// How much room Redis has for more, in bytes; `u64::MAX`: without a bound.
+    storage_room: AtomicU64,
+    /// The bytes of the inboxes.
+    pub inboxes: Sizes,
+    /// The bytes of the states, as far as one was read or written.
+    pub states: Sizes,
+    /// What was refused without being decided, counted for the record.
+    pub report: Arc<Report>,
 }
 
 impl Shared {
@@ -69,7 +87,30 @@ impl Shared {
             redis: Endpoint::new(&config.redis),
             durability: config.redis.durability,
             storage_full: AtomicBool::new(false),
+            storage_room: AtomicU64::new(u64::MAX),
+            inboxes: Sizes::default(),
+            states: Sizes::default(),
+            report: Arc::default(),
         }
+    }
+
+    /// What a job costs its worker, in bytes: what it carries, and what has to be read and walked through for it.
+    pub fn cost(&self, job: &Job) -> usize {
+        let behind = match job {
+            Job::StateGet { caller, .. } => {
+                let bytes = self.states.of(caller.identity.agent.as_str());
+                bytes.map_or(UNKNOWN_STATE_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
+            }
+            Job::Discover { .. } => self.settings().policy.agents().count() * DISCOVERY_BYTES,
+            _ => 0,
+        };
+        job.payload_bytes() + behind
+    }
+
+    /// Refuses a job that nothing has decided: it is counted, and goes on record with others of its kind.
+    pub fn turn_away(&self, job: Job, refusal: Refusal) {
+        self.report.unseen(job.agent(), refusal.detail, Now::mono_us());
+        job.fail(refusal);
     }
 
     /// Whether a target's circuit is known not to be closed.
@@ -122,9 +163,24 @@ impl Shared {
         self.storage_full.load(Ordering::Relaxed)
     }
 
-    /// Redis has too little room for more, or has room again.
-    pub fn set_storage_full(&self, full: bool) {
+    /// Whether Redis has too little room for more, and how much it has, where that is bounded.
+    pub fn set_storage(&self, full: bool, room: Option<u64>) {
         self.storage_full.store(full, Ordering::Relaxed);
+        self.storage_room.store(room.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How much room Redis has for more, in bytes; `u64::MAX`: without a bound.
+    pub fn storage_room(&self) -> u64 {
+        self.storage_room.load(Ordering::Relaxed)
+    }
+
+    /// So much was added since Redis was asked.
+    pub fn take_room(&self, bytes: u64) {
+        let room = self.storage_room();
+        if room != u64::MAX {
+            // What another worker takes at the same time may be forgotten until Redis is asked again.
+            self.storage_room.store(room.saturating_sub(bytes), Ordering::Relaxed);
+        }
     }
 
     /// Puts other settings in force.

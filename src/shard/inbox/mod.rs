@@ -7,6 +7,7 @@
 //! * [`entry`]: one tracked entry and its states. * [`consumer`]: one connected instance and its credit.
 //! * [`settle`]: acknowledgements, refusals, answers of reads and claims: the changes.
 //! * [`handout`]: a plan of what may be handed on now, which changes nothing.
+//! * `size`: the bytes that it holds.
 //! * `recovery`: what Redis lists after a connection, a session or a server was lost.
 
 pub mod consumer;
@@ -14,6 +15,7 @@ pub mod entry;
 pub mod handout;
 mod recovery;
 pub mod settle;
+mod size;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -29,6 +31,7 @@ use crate::store::answers::EntryId;
 use crate::store::keys;
 use consumer::Consumer;
 use entry::{DeadLetter, Entry, EntryKey, State};
+use size::Size;
 
 /// Pending entries that are tracked at once; a scan of Redis' list pauses above it.
 pub const MAX_TRACKED_ENTRIES: usize = 50_000;
@@ -73,6 +76,8 @@ pub struct Inbox {
     pub stream: String,
     /// Messages in the shared inbox, with those that are about to leave it.
     pub len: u64,
+    /// How many bytes it holds.
+    pub size: Size,
     /// Whether `len` has followed every change since Redis said it last: not after a connect.
     pub is_exact: bool,
     /// Undelivered entries in the shared inbox.
@@ -116,6 +121,7 @@ impl Inbox {
             stream: keys::inbox(&agent),
             agent,
             len: 0,
+            size: Size::default(),
             is_exact: false,
             backlog: Backlog::Unknown,
             leaving: Vec::new(),

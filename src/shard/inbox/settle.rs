@@ -10,6 +10,7 @@ use super::{Backlog, Held, Inbox};
 use crate::config::Delivery;
 use crate::ids::InstanceId;
 use crate::shard::desk::delivery::{DeliveryId, Source};
+use crate::shard::desk::stored::Stored;
 use crate::store::dead_letters::Failure;
 
 /// The result of a nack.
@@ -116,8 +117,9 @@ impl Inbox {
     }
 
     /// So many more messages are in the shared inbox, the largest of them of `max_bytes`.
-    pub fn added(&mut self, messages: usize, max_bytes: usize) {
+    pub fn added(&mut self, messages: usize, max_bytes: usize, (shared, own): (u64, u64)) {
         self.len += messages as u64;
+        self.size.added(messages as u64, shared, own);
         self.typical_bytes = self.typical_bytes.max(max_bytes);
         if let Backlog::AtMost(n) = self.backlog {
             self.backlog = Backlog::AtMost(n + messages);
@@ -269,15 +271,32 @@ impl Inbox {
     /// Entries that were acknowledged, or are stored as dead letters, are out of Redis.
     pub fn left(&mut self, keys: &[EntryKey]) {
         for key in keys {
-            drop(self.entries.remove(key));
+            let bytes = self.entries.remove(key).map(|entry| Stored::of_entry(entry.bytes));
+            self.size.left(key.owner.is_none(), bytes, self.len);
             if key.owner.is_none() {
                 self.len = self.len.saturating_sub(1);
             }
         }
     }
 
+    /// Redis has said how many bytes the shared stream takes, if it has.
+    pub fn weighed(&mut self, bytes: Option<u64>) {
+        match bytes {
+            Some(_) if self.len == 0 => self.size.weighed(0),
+            Some(bytes) => self.size.weighed(bytes),
+            None => {}
+        }
+    }
+
+    /// A message that was counted as added is not there.
+    pub fn not_added(&mut self) {
+        self.size.left(true, None, self.len);
+        self.len = self.len.saturating_sub(1);
+    }
+
     /// Redis' own number of messages in the shared inbox.
     pub fn measured(&mut self, len: u64) {
+        self.size.measured(self.len, len);
         self.len = len;
     }
 

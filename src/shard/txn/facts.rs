@@ -48,8 +48,42 @@ pub(crate) struct Facts {
 pub(crate) struct StateFact {
     /// Sizes of its fields.
     pub sizes: HashMap<String, usize>,
+    /// Its fields' names and values together, in bytes.
+    pub bytes: usize,
     /// How often it was changed.
     pub version: u64,
+}
+
+impl StateFact {
+    /// A state with fields of these sizes.
+    pub(crate) fn new(sizes: HashMap<String, usize>, version: u64) -> Self {
+        let bytes = sizes.iter().map(|(field, size)| field.len() + size).sum();
+        Self { sizes, bytes, version }
+    }
+
+    /// How many fields and bytes it has after these updates, each of another field.
+    pub(super) fn after(&self, updates: &[(String, String)]) -> (usize, usize) {
+        let (mut fields, mut bytes) = (self.sizes.len(), self.bytes);
+        for (field, value) in updates {
+            match self.sizes.get(field) {
+                Some(before) => bytes = bytes - before + value.len(),
+                None => {
+                    fields += 1;
+                    bytes += field.len() + value.len();
+                }
+            }
+        }
+        (fields, bytes)
+    }
+
+    /// Updates its fields.
+    pub(super) fn update(&mut self, updates: &[(String, String)]) {
+        self.bytes = self.after(updates).1;
+        for (field, value) in updates {
+            let _ = self.sizes.insert(field.clone(), value.len());
+        }
+        self.version += 1;
+    }
 }
 
 /// Agents' instances and the servers that live.

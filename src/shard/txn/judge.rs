@@ -9,6 +9,7 @@ use crate::ids::AgentId;
 use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
 use crate::refusal::Refusal;
 use crate::shard::desk::job::{Post, Response};
+use crate::shard::desk::stored::Stored;
 
 /// What was decided on a message, ready for the record.
 pub(super) struct Judged {
@@ -88,7 +89,7 @@ impl Transaction<'_> {
         if judged.refusal.is_some() {
             return judged;
         }
-        if let Err(refusal) = self.check_room(&post.target) {
+        if let Err(refusal) = self.check_room(&post.target, post.data_json.len()) {
             (judged.decision, judged.refusal) = (Decision::Refused, Some(refusal));
             return judged;
         }
@@ -103,21 +104,39 @@ impl Transaction<'_> {
         judged
     }
 
-    /// Whether the target's inbox takes one more.
-    fn check_room(&self, target: &str) -> Result<(), Refusal> {
+    /// Whether the target's inbox takes one more message with so much data.
+    fn check_room(&self, target: &str, data: usize) -> Result<(), Refusal> {
         let len = match self.inboxes.get(target) {
             Some(inbox) => inbox.len,
             // Another worker's inbox: its length was read for this round.
             None => self.facts.lengths.get(target).copied().unwrap_or(0),
         };
-        if len + self.added_to(target) >= self.settings.limits.max_queue_len {
+        if len + self.added_to(target).0 >= self.settings.limits.max_queue_len {
             return Err(Refusal::QUEUE_FULL);
         }
+        self.check_bytes(target, data)?;
         let offline = || AgentId::parse(target).is_none_or(|agent| !self.shared.directory.is_active(&agent));
         if !self.settings.delivery.queue_offline && offline() {
             return Err(Refusal::TARGET_OFFLINE);
         }
         Ok(())
+    }
+
+    /// Whether the target's inbox takes so many bytes more. It may have no more than Redis has room left for, so that
+    /// messages to somebody who does not take them never fill it up.
+    fn check_bytes(&self, target: &str, data: usize) -> Result<(), Refusal> {
+        let stored = match self.inboxes.get(target) {
+            Some(inbox) => inbox.size.stored().get(),
+            None => self.shared.inboxes.of(target).unwrap_or(0),
+        };
+        let added = self.added_to(target).1;
+        let after = stored.saturating_add(added).saturating_add(Stored::of_entry(data));
+        let room = self.shared.storage_room().saturating_sub(added);
+        match after {
+            after if after > room && self.shared.is_storage_full() => Err(Refusal::STORAGE_FULL),
+            after if after > self.settings.limits.max_queue_bytes.min(room) => Err(Refusal::QUEUE_FULL),
+            _ => Ok(()),
+        }
     }
 
     /// Judges a reply: its request is its permission.
@@ -127,7 +146,10 @@ impl Transaction<'_> {
         response: &Response,
     ) -> Judged {
         match addressee {
-            Ok(_) => {
+            Ok(to) => {
+                if let Err(refusal) = self.check_bytes(to.agent.as_str(), response.data_json.len()) {
+                    return Judged::refused(refusal);
+                }
                 let policy = &self.settings.policy;
                 let verdict = policy.check_reply(&response.message_type, &response.data_json, self.scratch);
                 Judged::new(policy, verdict)

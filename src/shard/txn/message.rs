@@ -14,6 +14,7 @@ use crate::ids::CorrelationId;
 use crate::refusal::Refusal;
 use crate::shard::desk::job::{MessageJob, Post};
 use crate::shard::desk::outcome::Accepted;
+use crate::shard::desk::stored::Stored;
 use crate::store::keys;
 
 impl Transaction<'_> {
@@ -117,6 +118,7 @@ impl Transaction<'_> {
         let added = self.adds_to(&target);
         added.messages += 1;
         added.max_bytes = added.max_bytes.max(bytes);
+        added.shared_bytes += Stored::of_entry(bytes);
         if let (Some(correlation_id), Some(ttl_s)) = (correlation_id, post.request_ttl_s) {
             let pending = PendingRequest {
                 sender_id: sender.agent().to_string(),
@@ -134,7 +136,7 @@ impl Transaction<'_> {
             let _ = self.facts.remembered.insert((sender.agent().clone(), key.clone()), Some(remembered));
         }
         let accepted = Accepted { message_id, correlation_id, receipt: None };
-        Ok(Success::Queued { accepted, target })
+        Ok(Success::Queued { accepted, target, bytes: Stored::of_entry(bytes) })
     }
 
     /// Adds the envelope to a stream; its size in bytes.

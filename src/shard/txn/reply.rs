@@ -11,6 +11,7 @@ use crate::policy::check_payload;
 use crate::refusal::Refusal;
 use crate::shard::desk::job::{ReplyJob, Response};
 use crate::shard::desk::outcome::Accepted;
+use crate::shard::desk::stored::Stored;
 use crate::store::keys;
 
 impl Transaction<'_> {
@@ -88,16 +89,19 @@ impl Transaction<'_> {
             reply_to_instance: Some(&instance),
             trace: sender.trace,
         };
-        let _ = self.append(&keys::instance_inbox(&target, &instance), &envelope);
+        let bytes = self.append(&keys::instance_inbox(&target, &instance), &envelope);
+        let bytes = Stored::of_entry(bytes);
         let _ = self.effect("DEL").arg(keys::pending_request(&response.correlation_id));
         if !self.shared.directory.has(&target, &instance) {
             // Registered, so that the reply is cleared away if the instance never comes back.
             let now_ms = self.now.unix_us / 1000;
             let _ = self.effect("HSETNX").arg(keys::instances(&target)).arg(instance.as_str()).arg(now_ms);
         }
-        self.adds_to(&target).replies.push(instance.clone());
+        let added = self.adds_to(&target);
+        added.replies.push(instance.clone());
+        added.own_bytes += bytes;
         let correlation_id = response.correlation_id;
         let accepted = Accepted { message_id, correlation_id: Some(correlation_id), receipt: None };
-        Ok(Success::Replied { accepted, target, instance, correlation_id, pending, ttl_ms })
+        Ok(Success::Replied { accepted, target, bytes, instance, correlation_id, pending, ttl_ms })
     }
 }

@@ -85,12 +85,8 @@ impl Transaction<'_> {
             return Err(Refusal::VERSION_MISMATCH);
         }
         let limits = &self.settings.limits;
-        let mut sizes = state.sizes.clone();
-        for (field, value) in &change.updates {
-            let _ = sizes.insert(field.clone(), value.len());
-        }
-        let bytes: usize = sizes.iter().map(|(field, size)| field.len() + size).sum();
-        if sizes.len() > limits.max_state_fields || bytes > limits.max_state_bytes {
+        let (fields, bytes) = state.after(&change.updates);
+        if fields > limits.max_state_fields || bytes > limits.max_state_bytes {
             return Err(Refusal::STATE_TOO_LARGE);
         }
         Ok(())
@@ -120,10 +116,7 @@ impl Transaction<'_> {
         let told = self.multi.ask("INCR", number);
         let _ = self.multi.args().arg(keys::state_version(agent));
         if let Some(state) = self.facts.states.get_mut(agent) {
-            state.version = version + 1;
-            for (field, value) in &change.updates {
-                let _ = state.sizes.insert(field.clone(), value.len());
-            }
+            state.update(&change.updates);
         }
         (version + 1, Some(told))
     }

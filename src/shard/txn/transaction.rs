@@ -43,11 +43,12 @@ pub(crate) type Ruling = Result<Success, Refusal>;
 /// What an allowed job yields once it is committed.
 pub(crate) enum Success {
     /// A message was queued for the agent.
-    Queued { accepted: Accepted, target: AgentId },
+    Queued { accepted: Accepted, target: AgentId, bytes: u64 },
     /// A reply was queued for the instance; the request is not pending any more.
     Replied {
         accepted: Accepted,
         target: AgentId,
+        bytes: u64,
         instance: InstanceId,
         correlation_id: CorrelationId,
         pending: PendingRequest,
@@ -86,6 +87,10 @@ pub(crate) struct Added {
     pub messages: usize,
     /// The largest of them, in bytes.
     pub max_bytes: usize,
+    /// What they take in Redis.
+    pub shared_bytes: u64,
+    /// What replies to instances' own inboxes take there.
+    pub own_bytes: u64,
     /// Instances whose own inboxes get replies.
     pub replies: Vec<InstanceId>,
 }
@@ -198,9 +203,11 @@ impl<'a> Transaction<'a> {
         self.added.entry(agent.clone()).or_default()
     }
 
-    /// Messages that this transaction adds to the target's shared inbox.
-    pub(super) fn added_to(&self, target: &str) -> u64 {
-        self.added.get(target).map_or(0, |added| added.messages as u64)
+    /// Messages that this transaction adds to the target's shared inbox, and the bytes it adds to all of its inboxes.
+    pub(super) fn added_to(&self, target: &str) -> (u64, u64) {
+        self.added.get(target).map_or((0, 0), |added| {
+            (added.messages as u64, added.shared_bytes.saturating_add(added.own_bytes))
+        })
     }
 
     /// Adds what the senders of this round have sent to the counts that all servers share, so that

@@ -22,6 +22,7 @@ const ADOPT_PAGE: usize = 256;
 struct Asking {
     agent: AgentId,
     len: Asked<Option<u64>>,
+    bytes: Asked<Option<u64>>,
     instances: Asked<Vec<(InstanceId, Owner)>>,
     circuit: Asked<Option<String>>,
     sent: [Asked<Vec<(u64, u32)>>; 2],
@@ -31,6 +32,7 @@ struct Asking {
 struct Found {
     agent: AgentId,
     len: Option<u64>,
+    bytes: Option<u64>,
     instances: Vec<(InstanceId, Owner)>,
     is_open: bool,
     sent: Vec<(u64, u32)>,
@@ -133,7 +135,7 @@ impl Worker {
     }
 
     fn found(&mut self, found: Found, servers: &HashSet<ServerId>, now: Now) {
-        let Found { agent, len, instances, is_open, sent } = found;
+        let Found { agent, len, bytes, instances, is_open, sent } = found;
         let Some(inbox) = self.inboxes.get_mut(&agent) else {
             return;
         };
@@ -147,6 +149,7 @@ impl Worker {
             }
         }
         inbox.measured(len.unwrap_or(0));
+        inbox.weighed(bytes);
         // A transaction of the last connection may still be carried out.
         inbox.is_exact = len.is_some() && self.link.is_first() && !self.shared.has_peers();
         let entered: BTreeSet<InstanceId> = instances.iter().map(|(instance, _)| instance.clone()).collect();
@@ -213,9 +216,18 @@ impl Worker {
     }
 }
 
+/// What an agent's shared inbox takes in Redis; `None` where there is none, or its user may not ask. Never within a
+/// transaction, which would fail with it.
+pub(super) fn ask_bytes(batch: &mut Batch, agent: &AgentId) -> Asked<Option<u64>> {
+    let bytes = batch.ask("MEMORY", |answer| answers::int(&answer));
+    let _ = batch.arg("USAGE").arg(keys::inbox(agent));
+    bytes
+}
+
 fn ask(batch: &mut Batch, agent: &AgentId, now: Now) -> Asking {
     let len = batch.ask("XLEN", |answer| answers::int(&answer));
     let _ = batch.arg(keys::inbox(agent));
+    let bytes = ask_bytes(batch, agent);
     let instances = batch.ask("HGETALL", owners::instances);
     let _ = batch.arg(keys::instances(agent));
     let circuit = batch.ask("HGET", |answer| answers::text(&answer).map(str::to_owned));
@@ -226,7 +238,7 @@ fn ask(batch: &mut Batch, agent: &AgentId, now: Now) -> Asking {
         let _ = batch.arg(keys::rate(agent, hour));
         asked
     });
-    Asking { agent: agent.clone(), len, instances, circuit, sent }
+    Asking { agent: agent.clone(), len, bytes, instances, circuit, sent }
 }
 
 impl Asking {
@@ -234,6 +246,7 @@ impl Asking {
         Found {
             agent: self.agent,
             len: answers.take(self.len),
+            bytes: answers.take(self.bytes),
             instances: answers.take(self.instances),
             is_open: answers.take(self.circuit).as_deref() == Some("OPEN"),
             sent: self.sent.into_iter().flat_map(|hour| answers.take(hour)).collect(),

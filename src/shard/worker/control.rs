@@ -38,6 +38,12 @@ impl Worker {
                     self.close(&name, now, "stream_ended", None);
                 }
                 Control::News(agent) => self.news(agent),
+                Control::Grown { agent, shared, bytes } => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.size.grown(shared, bytes);
+                    }
+                    self.news(agent);
+                }
                 // Messages added before this was known were not announced to that server: it looks once more.
                 Control::OpenedElsewhere(agent, server) => {
                     self.ledger.push(Event::Told { agent, server });

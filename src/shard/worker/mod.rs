@@ -1,7 +1,7 @@
 //! One worker: takes what waits, makes one round trip, and sleeps only when there is nothing to do.
 //!
 //! * [`link`]: the connection to Redis and the lane. * [`agenda`]: work that is due by itself, and when to wake.
-//! * [`ledger`], [`custody`]: what must go on record. * [`sessions`]: open streams.
+//! * [`ledger`], [`custody`]: what must go on record. * [`sessions`], [`states`]: open streams; states as they were changed last.
 //! * `control`: what other threads tell. * `adopt`: what Redis holds, compared after a connect.
 //! * `round`: one round trip: plan, gather, decide, commit, settle.
 //!
@@ -19,6 +19,7 @@ mod ready;
 mod round;
 mod sessions;
 mod settlements;
+mod states;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,7 @@ use agenda::{Agenda, Standing, Timer, Wake};
 use ledger::Ledger;
 use link::Link;
 use sessions::Sessions;
+use states::States;
 
 /// Jobs taken into one round trip.
 const MAX_BATCH_JOBS: usize = 256;
@@ -62,6 +64,7 @@ pub(crate) struct Worker {
     link: Link,
     inboxes: AgentMap<Inbox>,
     sessions: Sessions,
+    states: States,
     agenda: Agenda,
     ledger: Ledger,
     /// Buffers of payload scans.
@@ -89,6 +92,7 @@ impl Worker {
             link,
             inboxes: AgentMap::default(),
             sessions: Sessions::default(),
+            states: States::default(),
             agenda: Agenda::default(),
             ledger: Ledger::default(),
             scratch: Scratch::new(),
@@ -114,7 +118,9 @@ impl Worker {
             .cloned()
             .collect();
         for agent in &new {
-            drop(self.inboxes.insert(agent.clone(), Inbox::new(agent.clone(), max_bytes)));
+            let inbox = Inbox::new(agent.clone(), max_bytes);
+            self.shared.inboxes.enter(agent, inbox.size.stored().clone());
+            drop(self.inboxes.insert(agent.clone(), inbox));
         }
         new
     }
@@ -127,12 +133,12 @@ impl Worker {
             let now = Now::read();
             self.take_control(now);
             self.fire_timers(now);
-            let jobs = self.take_jobs();
+            let jobs = self.inlet.take(MAX_BATCH_JOBS, MAX_BATCH_BYTES);
             if self.is_connected(now) {
                 self.round(jobs, now);
             } else {
                 for job in jobs {
-                    job.fail(Refusal::STORAGE_UNAVAILABLE);
+                    self.shared.turn_away(job, Refusal::STORAGE_UNAVAILABLE);
                 }
             }
             if self.stopping && self.inlet.has_no_job() {
@@ -145,19 +151,6 @@ impl Worker {
                 self.inlet.wait(until_ms, self.shared.spin_us);
             }
         }
-    }
-
-    fn take_jobs(&mut self) -> Vec<Job> {
-        let mut jobs = Vec::new();
-        let mut bytes = 0;
-        while jobs.len() < MAX_BATCH_JOBS && bytes < MAX_BATCH_BYTES {
-            let Some((job, size)) = self.inlet.next_job() else {
-                break;
-            };
-            bytes += size;
-            jobs.push(job);
-        }
-        jobs
     }
 
     /// Whether there is a connection; takes up a new one as soon as it is made.
@@ -245,8 +238,9 @@ impl Worker {
             }
         }
         // What slipped in while the mailbox closed.
-        while let Some((job, _)) = self.inlet.next_job() {
-            job.fail(Refusal::SERVER_STOPPING);
+        while !self.inlet.has_no_job() {
+            let left = self.inlet.take(MAX_BATCH_JOBS, MAX_BATCH_BYTES);
+            left.into_iter().for_each(|job| job.fail(Refusal::SERVER_STOPPING));
         }
     }
 }

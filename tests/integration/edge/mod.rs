@@ -4,3 +4,4 @@
 mod floods;
 mod raw;
 mod refusals;
+mod room;

@@ -6,7 +6,7 @@ use crate::ids::{AgentId, InstanceId};
 use crate::refusal::Refusal;
 use crate::shard::desk::control::Control;
 use crate::shard::desk::job::{CommitJob, Job, MessageJob, ReplyJob};
-use crate::shard::desk::outcome::{Accepted, CommitResult, Declined};
+use crate::shard::desk::outcome::{Accepted, CommitResult, Declined, Discovered};
 use crate::shard::inbox::Gone;
 use crate::shard::txn::event::Event;
 use crate::shard::txn::transaction::{Decided, Success};
@@ -66,11 +66,20 @@ impl Worker {
                 self.committed(&job, parts, now);
                 job.answer.done(CommitResult { version, ..result }, assured)
             }
-            (Job::Discover { answer, .. }, Success::Discovered(found)) => answer.put(Ok(found)),
-            (Job::StateGet { answer, .. }, Success::State { fields, version }) => {
+            (Job::Discover { answer, .. }, Success::Discovered(found)) => {
+                let bytes = found.iter().map(Discovered::bytes).sum();
+                answer.put_large(found, bytes)
+            }
+            (Job::StateGet { caller, answer }, Success::State { fields, version }) => {
                 let version = effects.take(version).unwrap_or(0);
-                let fields = effects.take(fields).ok_or(Refusal::STORAGE_UNAVAILABLE.into());
-                answer.put(fields.map(|fields| (fields, version)))
+                match effects.take(fields) {
+                    Some(fields) => {
+                        let bytes = fields.iter().map(|(field, value)| field.len() + value.len()).sum();
+                        self.shared.states.note(&caller.identity.agent, bytes as u64);
+                        answer.put_large((fields, version), bytes)
+                    }
+                    None => answer.put(Err(Refusal::STORAGE_UNAVAILABLE.into())),
+                }
             }
             (Job::StateUpdate { answer, .. }, Success::Changed { version, told }) => {
                 answer.done(told.and_then(|told| effects.take(told)).unwrap_or(version), assured)
@@ -104,13 +113,13 @@ impl Worker {
         }
         for part in parts {
             match part {
-                Success::Queued { target, .. } => {
+                Success::Queued { target, bytes, .. } => {
                     self.admitted(&target, now);
-                    self.tell_home(target);
+                    self.tell_home(target, true, bytes);
                 }
-                Success::Replied { target, instance, .. } => {
+                Success::Replied { target, instance, bytes, .. } => {
                     self.expect_return(&target, instance, now);
-                    self.tell_home(target);
+                    self.tell_home(target, false, bytes);
                 }
                 _ => {}
             }
@@ -118,9 +127,9 @@ impl Worker {
     }
 
     /// The inbox of another worker holds something new.
-    fn tell_home(&self, agent: AgentId) {
+    fn tell_home(&self, agent: AgentId, shared: bool, bytes: u64) {
         if !self.inboxes.contains_key(&agent) {
-            self.shared.tell_news(&agent.clone(), Control::News(agent));
+            self.shared.tell_news(&agent.clone(), Control::Grown { agent, shared, bytes });
         }
     }
 
@@ -144,7 +153,7 @@ impl Worker {
             let (message_id, agent) = match part {
                 Success::Queued { accepted, target, .. } => {
                     if let Some(inbox) = self.inboxes.get_mut(target) {
-                        inbox.len = inbox.len.saturating_sub(1);
+                        inbox.not_added();
                     }
                     if committed {
                         // Part of it may be there.

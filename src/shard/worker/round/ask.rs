@@ -37,6 +37,7 @@ type About<S, T> = Vec<(S, Asked<T>)>;
 /// The questions of one round.
 pub(super) struct Questions {
     pub facts: FactQuestions,
+    pub states: Vec<StateQuestion>,
     pub pages: Vec<Asked<Page>>,
     pub letters: Vec<LetterQuestion>,
     pub remains: Vec<RemainsQuestion>,
@@ -45,7 +46,6 @@ pub(super) struct Questions {
 /// The questions whose answers are facts.
 pub(super) struct FactQuestions {
     pub pending: Vec<RequestQuestion>,
-    pub states: Vec<StateQuestion>,
     pub remembered: About<(AgentId, String), Option<Remembered>>,
     pub lengths: About<AgentId, Option<u64>>,
     pub holders: About<(AgentId, EntryKey), Option<String>>,
@@ -64,8 +64,24 @@ pub(super) struct RequestQuestion {
 /// About an agent's state.
 pub(super) struct StateQuestion {
     agent: AgentId,
-    sizes: Asked<HashMap<String, usize>>,
+    asked: StateAsked,
     version: Asked<Option<u64>>,
+}
+
+/// What is asked about it.
+enum StateAsked {
+    /// All of its fields' sizes.
+    Sizes(Asked<HashMap<String, usize>>),
+    /// How many fields it has: the rest is known, if that and the version are as they were.
+    Fields(Asked<Option<u64>>),
+}
+
+/// What was answered about a state.
+pub(super) enum StateAnswer {
+    /// The state.
+    State(StateFact),
+    /// Its version and its number of fields.
+    Outline(u64, u64),
 }
 
 /// About a message that goes to the dead letters. `duty`: who writes it, where several servers could.
@@ -97,10 +113,6 @@ impl FactQuestions {
             let fact = answers.take(request).map(|request| (request, ttl_ms));
             let _ = facts.pending.insert(id, fact);
         }
-        for StateQuestion { agent, sizes, version } in self.states {
-            let (sizes, version) = (answers.take(sizes), answers.take(version).unwrap_or(0));
-            let _ = facts.states.insert(agent, StateFact { sizes, version });
-        }
         let remembered = self.remembered.into_iter();
         facts.remembered.extend(remembered.map(|(key, asked)| (key, answers.take(asked))));
         let lengths = self.lengths.into_iter();
@@ -121,6 +133,18 @@ impl FactQuestions {
     }
 }
 
+impl StateQuestion {
+    /// Reads the answers.
+    pub(super) fn read(self, answers: &mut Answers) -> (AgentId, StateAnswer) {
+        let version = answers.take(self.version).unwrap_or(0);
+        let answer = match self.asked {
+            StateAsked::Sizes(sizes) => StateAnswer::State(StateFact::new(answers.take(sizes), version)),
+            StateAsked::Fields(fields) => StateAnswer::Outline(version, answers.take(fields).unwrap_or(0)),
+        };
+        (self.agent, answer)
+    }
+}
+
 impl Questioner<'_> {
     pub(super) fn request(&mut self, id: &CorrelationId) -> RequestQuestion {
         let batch = &mut *self.batch;
@@ -131,16 +155,21 @@ impl Questioner<'_> {
         RequestQuestion { id: *id, request, ttl_ms }
     }
 
-    pub(super) fn state(&mut self, agent: &AgentId) -> StateQuestion {
+    /// `known`: what it was after its last change is known.
+    pub(super) fn state(&mut self, agent: &AgentId, known: bool) -> StateQuestion {
         let batch = &mut *self.batch;
-        let sizes = batch.ask("HGETALL", |answer| {
-            let fields = answers::pairs(answer).unwrap_or_default();
-            fields.into_iter().map(|(field, value)| (field, value.len())).collect()
-        });
+        let asked = if known {
+            StateAsked::Fields(batch.ask("HLEN", number))
+        } else {
+            StateAsked::Sizes(batch.ask("HGETALL", |answer| {
+                let fields = answers::pairs(answer).unwrap_or_default();
+                fields.into_iter().map(|(field, value)| (field, value.len())).collect()
+            }))
+        };
         let _ = batch.arg(keys::state(agent));
         let version = batch.ask("GET", number);
         let _ = batch.arg(keys::state_version(agent));
-        StateQuestion { agent: agent.clone(), sizes, version }
+        StateQuestion { agent: agent.clone(), asked, version }
     }
 
     pub(super) fn remembered(

@@ -11,10 +11,11 @@ use super::gather::{FoundLetter, Gathered, Remains};
 use super::plan::{DueLetter, Plan};
 use super::tail::{self, Step};
 use crate::clock::Now;
-use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::ids::{AgentId, AgentMap, InstanceId, ServerId};
 use crate::shard::desk::job::Job;
 use crate::shard::desk::shared::Shared;
 use crate::shard::inbox::entry::{DeadLetter, EntryKey};
+use crate::shard::txn::facts::StateFact;
 use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, Transaction};
 use crate::store::news::News;
 use crate::store::pipeline::Exec;
@@ -31,8 +32,10 @@ pub(super) struct Drafted {
     /// The decisions on the plan's jobs.
     pub decided: Vec<Decided>,
     /// What it adds to inboxes, this worker's and others'.
-    pub added: crate::ids::AgentMap<Added>,
+    pub added: AgentMap<Added>,
     pub counts: Counts,
+    /// The states that it changes, as they are after it.
+    pub states: AgentMap<StateFact>,
     /// Dead letters and the effects that store them.
     pub letters: Vec<(FoundLetter, Range<usize>)>,
     pub remains: Vec<Remains>,
@@ -83,7 +86,8 @@ impl Worker {
             };
             moving.write(&mut transaction, &plan.moving, &mut steps);
         }
-        let Transaction { multi, added, facts, .. } = transaction;
+        let Transaction { multi, added, mut facts, .. } = transaction;
+        let states = std::mem::take(&mut facts.states);
         let exec = if multi.is_empty() {
             // Nothing to do after all.
             link.batch.clear();
@@ -105,11 +109,11 @@ impl Worker {
         if exec.is_none() && link.batch.is_empty() && !unassured {
             // Only what was read has to be settled.
             let drafted =
-                Drafted { plan, decided, added, counts, letters, remains, pages, steps, exec, block };
+                Drafted { plan, decided, added, counts, states, letters, remains, pages, steps, exec, block };
             self.settle_unsent(drafted, now);
             return None;
         }
-        Some(Drafted { plan, decided, added, counts, letters, remains, pages, steps, exec, block })
+        Some(Drafted { plan, decided, added, counts, states, letters, remains, pages, steps, exec, block })
     }
 }
 

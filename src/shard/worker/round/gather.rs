@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 
 use super::super::Worker;
-use super::ask::{FactQuestions, Page, Questioner, Questions};
+use super::ask::{
+    FactQuestions, LetterQuestion, Page, Questioner, Questions, RemainsQuestion, StateAnswer, StateQuestion,
+};
 use super::plan::{DueLetter, Plan};
 use crate::clock::Now;
-use crate::ids::{AgentId, CorrelationId, InstanceId};
+use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId};
 use crate::policy::Circuit;
 use crate::shard::desk::job::Job;
 use crate::shard::inbox::entry::EntryKey;
-use crate::shard::txn::facts::Facts;
+use crate::shard::txn::facts::{Facts, StateFact};
 use crate::store::answers::StreamEntry;
-use crate::store::pipeline::Answers;
+use crate::store::pipeline::{Answers, Asked};
 use crate::store::{Batch, StoreError, keys};
 
 /// A plan, and what its decisions depend on.
@@ -63,6 +65,9 @@ impl Subjects {
     }
 }
 
+/// The questions whose answers are no facts.
+type Others = (Vec<Asked<Page>>, Vec<LetterQuestion>, Vec<RemainsQuestion>);
+
 impl Worker {
     /// Reads what the plan's decisions depend on.
     pub(super) fn gather(&mut self, plan: Plan) -> Result<Gathered, Box<(Plan, StoreError)>> {
@@ -78,9 +83,59 @@ impl Worker {
             let (letters, remains, pages) = (Vec::new(), Vec::new(), Vec::new());
             return Ok(Gathered { plan, facts, letters, remains, pages, watching });
         }
-        match self.read_batch() {
-            Ok(answers) => Ok(self.read(plan, questions, answers, watching)),
-            Err(error) => Err(Box::new((plan, error))),
+        let (questions, mut answers) = match self.read_batch() {
+            Ok(answers) => (questions, answers),
+            Err(error) => return Err(Box::new((plan, error))),
+        };
+        let Questions { facts, states, pages, letters, remains } = questions;
+        let states = match self.read_states(states, &mut answers) {
+            Ok(states) => states,
+            Err(error) => return Err(Box::new((plan, error))),
+        };
+        let facts = Facts { states, ..facts.read(&mut answers, &self.shared.server) };
+        let others = (pages, letters, remains);
+        Ok(self.read(plan, facts, others, answers, watching))
+    }
+
+    /// The states that are changed in this round; those that are not as they are remembered are read as a whole.
+    fn read_states(
+        &mut self,
+        questions: Vec<StateQuestion>,
+        answers: &mut Answers,
+    ) -> Result<AgentMap<StateFact>, StoreError> {
+        let mut states = AgentMap::default();
+        let mut changed = Vec::new();
+        for question in questions {
+            let (agent, answer) = question.read(answers);
+            let state = match answer {
+                StateAnswer::State(state) => Some(state),
+                StateAnswer::Outline(version, fields) => self.states.take(&agent, version, fields),
+            };
+            match state {
+                Some(state) => drop(states.insert(agent, state)),
+                None => changed.push(agent),
+            }
+        }
+        if changed.is_empty() {
+            return Ok(states);
+        }
+        self.link.batch.clear();
+        let mut ask = self.questioner();
+        let questions: Vec<StateQuestion> = changed.iter().map(|agent| ask.state(agent, false)).collect();
+        let mut answers = self.read_batch()?;
+        for question in questions {
+            if let (agent, StateAnswer::State(state)) = question.read(&mut answers) {
+                let _ = states.insert(agent, state);
+            }
+        }
+        Ok(states)
+    }
+
+    fn questioner(&mut self) -> Questioner<'_> {
+        Questioner {
+            batch: &mut self.link.batch,
+            server: &self.shared.server,
+            has_peers: self.shared.has_peers(),
         }
     }
 
@@ -106,14 +161,12 @@ impl Worker {
         let trials = if self.shared.has_peers() { self.trials(&plan.jobs, Now::read()) } else { Vec::new() };
         let lengths = self.homes_elsewhere(&plan.jobs);
         let holders = self.uncertain(&plan.jobs);
-        let mut ask = Questioner {
-            batch: &mut self.link.batch,
-            server: &self.shared.server,
-            has_peers: self.shared.has_peers(),
-        };
+        let known: Vec<bool> = subjects.states.iter().map(|agent| self.states.knows(agent)).collect();
+        let mut ask = self.questioner();
+        let states = subjects.states.iter().zip(known).map(|(agent, known)| ask.state(agent, known));
+        let states = states.collect();
         let facts = FactQuestions {
             pending: subjects.answered.iter().map(|id| ask.request(id)).collect(),
-            states: subjects.states.iter().map(|agent| ask.state(agent)).collect(),
             remembered: subjects.keyed.iter().map(|key| ask.remembered(key.clone())).collect(),
             lengths: lengths.into_iter().map(|agent| ask.length(agent)).collect(),
             holders: holders.into_iter().map(|entry| ask.holder(entry)).collect(),
@@ -123,16 +176,22 @@ impl Worker {
         };
         Questions {
             facts,
+            states,
             pages: plan.scans.iter().map(|scan| ask.page(scan)).collect(),
             letters: plan.letters.iter().map(|letter| ask.letter(letter)).collect(),
             remains: plan.clears.iter().map(|(agent, instance)| ask.remains(agent, instance)).collect(),
         }
     }
 
-    fn read(&self, plan: Plan, questions: Questions, mut answers: Answers, watching: bool) -> Gathered {
-        let Questions { pages, letters, remains, facts } = questions;
+    fn read(
+        &self,
+        plan: Plan,
+        facts: Facts,
+        (pages, letters, remains): Others,
+        mut answers: Answers,
+        watching: bool,
+    ) -> Gathered {
         let server = &self.shared.server;
-        let facts = facts.read(&mut answers, server);
         let pages = pages.into_iter().map(|page| answers.take(page)).collect();
         let letters = plan.letters.iter().zip(letters).map(|(letter, asked)| FoundLetter {
             letter: letter.clone(),

@@ -65,7 +65,7 @@ impl Worker {
         let mut conflicts = 0;
         while let Some(jobs) = left.pop() {
             if !self.link.is_up() {
-                jobs.into_iter().for_each(|job| job.fail(Refusal::STORAGE_UNAVAILABLE));
+                jobs.into_iter().for_each(|job| self.shared.turn_away(job, Refusal::STORAGE_UNAVAILABLE));
                 continue;
             }
             let Some(mut again) = self.attempt(jobs, now, moves) else {
@@ -80,7 +80,9 @@ impl Worker {
                 }
                 1 => {
                     log::warn!("worker {}: a watched key kept changing; its job is refused", self.index);
-                    again.into_iter().for_each(|job| job.fail(Refusal::STORAGE_UNAVAILABLE));
+                    again
+                        .into_iter()
+                        .for_each(|job| self.shared.turn_away(job, Refusal::STORAGE_UNAVAILABLE));
                     conflicts = 0;
                 }
                 count => {

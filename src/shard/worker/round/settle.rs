@@ -40,7 +40,9 @@ impl Worker {
             RoundOutcome::Before(plan, error) => {
                 self.link.lane.discard();
                 self.lose_link(&error, now);
-                self.fail(plan, Refusal::STORAGE_UNAVAILABLE);
+                for job in self.give_back(plan) {
+                    self.shared.turn_away(job, Refusal::STORAGE_UNAVAILABLE);
+                }
                 None
             }
             RoundOutcome::Unknown(drafted, error) => {
@@ -58,7 +60,9 @@ impl Worker {
                     let (agent, instance) = (session.identity.agent.clone(), session.instance.clone());
                     self.ledger.push(Event::Unopened { agent, instance });
                 }
-                self.fail(plan, Refusal::COMMIT_UNKNOWN);
+                for job in self.give_back(plan) {
+                    job.fail(Refusal::COMMIT_UNKNOWN);
+                }
                 None
             }
         }
@@ -75,14 +79,8 @@ impl Worker {
         }
         let jobs = self.give_back(plan).into_iter();
         let (again, refused): (Vec<Job>, Vec<Job>) = jobs.partition(|job| !last && job.is_essential());
-        refused.into_iter().for_each(|job| job.fail(Refusal::STORAGE_UNAVAILABLE));
+        refused.into_iter().for_each(|job| self.shared.turn_away(job, Refusal::STORAGE_UNAVAILABLE));
         (!again.is_empty()).then_some(again)
-    }
-
-    fn fail(&mut self, plan: Plan, refusal: Refusal) {
-        for job in self.give_back(plan) {
-            job.fail(refusal);
-        }
     }
 
     /// A round whose transaction would have been empty: scans, and events that came to nothing.
@@ -96,7 +94,8 @@ impl Worker {
     }
 
     fn settle_committed(&mut self, drafted: Drafted, mut effects: Effects, assured: bool, now: Now) {
-        let Drafted { plan, decided, added, counts, letters, remains, pages, steps, block, .. } = drafted;
+        let Drafted { plan, decided, added, counts, states, letters, remains, pages, steps, block, .. } =
+            drafted;
         if self.link.note_assurance(assured) {
             self.compare_all();
         }
@@ -109,9 +108,15 @@ impl Worker {
         // Also those without a record.
         self.ledger.carried_out(plan.events);
         self.learn_counts(counts, &mut effects, now);
+        for (agent, state) in &states {
+            self.shared.states.note(agent, state.bytes as u64);
+        }
+        self.states.keep(states);
         for (agent, added) in added {
+            self.shared.take_room(added.shared_bytes.saturating_add(added.own_bytes));
             if let Some(inbox) = self.inboxes.get_mut(&agent) {
-                inbox.added(added.messages, added.max_bytes);
+                let bytes = (added.shared_bytes, added.own_bytes);
+                inbox.added(added.messages, added.max_bytes, bytes);
                 added.replies.iter().for_each(|instance| inbox.own_news(instance));
                 if !plan.moves {
                     // It was not read in the same round.
