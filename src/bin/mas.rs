@@ -12,6 +12,7 @@ use mas::cli::certs::{self, CertsCommand};
 use mas::cli::dlp::{self, DlpCommand};
 use mas::cli::dlq::{self, DlqCommand};
 use mas::cli::exit::Exit;
+use mas::cli::inbox::{self, InboxCommand};
 use mas::cli::logging::{self, LogFormat};
 use mas::cli::migrate::{self, MigrateArgs};
 use mas::cli::policy::{self, PolicyCommand};
@@ -41,6 +42,9 @@ enum Command {
     /// Dead letters: look through them, put them back, remove them.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// An agent's inbox: empty it.
+    #[command(subcommand)]
+    Inbox(InboxCommand),
     /// The agents, where their instances are, and what waits for them.
     Agents(AgentsArgs),
     /// An agent's state: read it, change it.
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         },
         Command::Audit(command) => audit::run(command),
         Command::Dlq(command) => dlq::run(command),
+        Command::Inbox(command) => inbox::run(command),
         Command::Agents(args) => agents::run(&args),
         Command::State(command) => state::run(command),
         Command::Dlp(command) => dlp::run(command),

@@ -48,7 +48,7 @@ fn show(args: &AgentsArgs) -> Result<Exit, Trouble> {
         }
         return Ok(Exit::Done);
     }
-    let heading = ["AGENT", "STATUS", "QUEUED", "UNACKED", "CIRCUIT", "INSTANCES"];
+    let heading = ["AGENT", "STATUS", "QUEUED", "BYTES", "UNACKED", "CIRCUIT", "INSTANCES"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     rows.extend(views.iter().map(|view| {
         let circuit = match view.circuit_open_ms {
@@ -59,6 +59,7 @@ fn show(args: &AgentsArgs) -> Result<Exit, Trouble> {
             view.agent.to_string(),
             plain(&view.status),
             view.queued.to_string(),
+            view.bytes.map_or_else(|| "?".to_owned(), |bytes| bytes.to_string()),
             view.pending.to_string(),
             circuit,
             instances_text(view, &servers),
@@ -103,6 +104,7 @@ fn view_json(view: &AgentView, servers: &BTreeSet<ServerId>) -> Json {
         "agent_id": view.agent.as_str(),
         "status": view.status,
         "queued": view.queued,
+        "bytes": view.bytes,
         "unacked": view.pending,
         "circuit": if view.circuit_open_ms.is_some() { "open" } else { "closed" },
         "circuit_since_ms": view.circuit_open_ms,

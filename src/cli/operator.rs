@@ -148,6 +148,16 @@ impl Operator {
         fields: &Fields<'_>,
         effects: impl FnOnce(&mut Batch),
     ) -> Result<Acted, StoreError> {
+        self.act_on_all(action, std::iter::once(*fields), effects)
+    }
+
+    /// The same with several records.
+    pub fn act_on_all<'f>(
+        &mut self,
+        action: Action,
+        records: impl Iterator<Item = Fields<'f>>,
+        effects: impl FnOnce(&mut Batch),
+    ) -> Result<Acted, StoreError> {
         let now = Now::read();
         let mut batch = Batch::new();
         let _ = batch.command("MULTI");
@@ -161,8 +171,10 @@ impl Operator {
             let _ = trail::register(&mut batch, self.lane.id(), &description.to_string());
         }
         let before = batch.len() - 1;
-        let fields = Fields { reason: &self.reason, policy_version: &self.policy_version, ..*fields };
-        let _ = self.lane.append(now, action, Decision::Event, &fields);
+        for fields in records {
+            let fields = Fields { reason: &self.reason, policy_version: &self.policy_version, ..fields };
+            let _ = self.lane.append(now, action, Decision::Event, &fields);
+        }
         effects(&mut batch);
         if let Some(block) = self.lane.block() {
             let _ = trail::append(&mut batch, block);

@@ -151,6 +151,9 @@ impl Shards {
                     shared.tell_news(&agent.clone(), Control::News(agent));
                 }
             }
+            News::Taken(agent, count) => {
+                shared.tell_news(&agent.clone(), Control::Taken(agent, count));
+            }
             News::Joined(server) if foreign(&server) => shared.peers.heard(&server),
             News::Opened(agent, instance, server) if foreign(&server) => {
                 shared.opened_elsewhere(&agent, &instance, &server);

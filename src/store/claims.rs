@@ -61,6 +61,12 @@ pub fn claim(
     effect
 }
 
+/// The same outside of a transaction; its answer is for [`read`].
+pub fn claim_alone(batch: &mut Batch, stream: &str, parties: Parties<'_>, entries: &[Wanted]) {
+    let _ = batch.command("EVAL");
+    arguments(batch, stream, parties, "", entries);
+}
+
 /// Adds the correction of Redis' count of deliveries; the entries stay with their holder.
 pub fn recount(multi: &mut Multi<'_>, stream: &str, parties: Parties<'_>, entries: &[Wanted]) {
     let _ = multi.effect("EVAL");
@@ -78,7 +84,7 @@ fn arguments(batch: &mut Batch, stream: &str, parties: Parties<'_>, mode: &str, 
 }
 
 /// The answers in the order of the entries, or the code of the refusal.
-fn read(value: Value) -> Result<Vec<Claimed>, String> {
+pub fn read(value: Value) -> Result<Vec<Claimed>, String> {
     if let Some(code) = answers::error_code(&value) {
         // A script's error names the command's own behind its code.
         let text = format!("{value:?}");

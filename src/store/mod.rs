@@ -7,6 +7,7 @@ mod claim_script;
 pub mod claims;
 pub mod connection;
 pub mod dead_letters;
+pub mod emptying;
 pub mod endpoint;
 pub mod entries;
 pub mod essential;

@@ -23,6 +23,8 @@ const RETRY: Duration = Duration::from_millis(250);
 pub enum News {
     /// These agents' inboxes hold something for sessions of the receiving server.
     Inboxes(Vec<AgentId>),
+    /// An operator has taken so many messages out of an agent's inbox.
+    Taken(AgentId, u64),
     /// A server has joined.
     Joined(ServerId),
     /// An instance has a session on that server.
@@ -68,6 +70,7 @@ impl News {
                 text
             }
             Self::Joined(server) => format!("joined {server}"),
+            Self::Taken(agent, count) => format!("taken {agent} {count}"),
             Self::Opened(agent, instance, server) => format!("opened {agent} {instance} {server}"),
             Self::Closed(agent, instance, server) => format!("closed {agent} {instance} {server}"),
             Self::Circuit(agent, true, server) => format!("circuit-open {agent} {server}"),
@@ -101,6 +104,7 @@ impl News {
             }
             "circuit-open" => Self::Circuit(agent, true, ServerId::parse(words.next()?)?),
             "circuit-closed" => Self::Circuit(agent, false, ServerId::parse(words.next()?)?),
+            "taken" => Self::Taken(agent, words.next()?.parse().ok()?),
             "failed" => Self::Failed(agent, ServerId::parse(words.next()?)?),
             _ => return None,
         };

@@ -23,6 +23,8 @@ pub struct AgentView {
     pub instances: Value,
     /// Messages in its shared inbox, delivered ones that are not acknowledged included.
     pub queued: u64,
+    /// What its shared inbox takes in Redis, in bytes; `None` where that may not be asked.
+    pub bytes: Option<u64>,
     /// Those that are delivered and not acknowledged.
     pub pending: u64,
     /// When its circuit opened (Unix milliseconds), if it is not closed.
@@ -65,6 +67,8 @@ pub fn agents<'a>(
             let _ = batch.arg(keys::instances(agent));
             let _ = batch.command("XLEN");
             let _ = batch.arg(keys::inbox(agent));
+            let _ = batch.command("MEMORY");
+            let _ = batch.arg("USAGE").arg(keys::inbox(agent));
             let _ = batch.command("XPENDING");
             let _ = batch.arg(keys::inbox(agent)).arg(keys::GROUP);
             let _ = batch.command("HGET");
@@ -73,12 +77,14 @@ pub fn agents<'a>(
         let mut found = connection.run(&mut batch)?.into_iter();
         for agent in page {
             let mut next = || found.next().unwrap_or_default();
-            let (status, instances, queued, pending, circuit) = (next(), next(), next(), next(), next());
+            let (status, instances, queued) = (next(), next(), next());
+            let (bytes, pending, circuit) = (next(), next(), next());
             views.push(AgentView {
                 agent: (*agent).clone(),
                 status: text(&status).unwrap_or_default().to_owned(),
                 instances,
                 queued: answers::int(&queued).unwrap_or(0),
+                bytes: if bytes == Value::Nil { Some(0) } else { answers::int(&bytes) },
                 pending: match &pending {
                     Value::Array(summary) => summary.first().and_then(answers::int).unwrap_or(0),
                     // No stream or no group yet: nothing is delivered.

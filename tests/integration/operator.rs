@@ -61,3 +61,57 @@ fn a_state_is_changed_by_hand_like_by_its_agent_and_on_record() {
     assert_eq!((by_hand.action.as_str(), by_hand.target.as_str()), ("state_update", "alpha"));
     world.assert_intact();
 }
+
+#[test]
+fn an_inbox_is_emptied_into_the_dead_letters_and_what_is_in_hand_stays() {
+    let world = World::with(World::PAIR, "delivery: {reclaim_idle_ms: 60000, max_in_flight: 2}\n");
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let _a = alpha.session("a");
+    // Two are lost with their instance, two are in the hands of another one, many wait.
+    let gone = beta.session("gone");
+    for n in 0..2 {
+        alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).unwrap();
+        let _ = gone.next();
+    }
+    drop(gone);
+    let b = beta.session("b");
+    let held: Vec<_> = (0..2)
+        .map(|n| {
+            alpha.send("a", "beta", &format!("{{\"held\":{n}}}")).unwrap();
+            b.next()
+        })
+        .collect();
+    for n in 0..200 {
+        alpha.send("a", "beta", &format!("{{\"waits\":{n}}}")).unwrap();
+    }
+    let (code, said) = mas(&world, &["inbox", "empty", "beta", "--reason", "a mistake"]);
+    assert_eq!((code, &said[0]["moved"]), (Some(0), &202.into()));
+    let (_, letters) =
+        mas(&world, &["dlq", "list", "--agent", "beta", "--died-of", "emptied", "--limit", "500"]);
+    assert_eq!(letters.len(), 202);
+    // Whoever has something goes on, and so does the inbox.
+    held.iter().for_each(|delivered| b.ack(&delivered.id));
+    alpha.send("a", "beta", "{\"next\":1}").unwrap();
+    assert_eq!(b.take().data()["next"], 1);
+    until("it is empty", || world.redis.len("agent.stream:beta") == 0);
+    let records = world.records();
+    let moved =
+        |r: &&mas::audit::Record| r.action.as_str() == "dead_letter" && r.reason.ends_with(": a mistake");
+    assert_eq!(records.iter().filter(moved).count(), 202);
+    assert!(!records.iter().any(|r| r.action.as_str() == "vanished"), "the server was told");
+    // They can be put back, and an inbox of an absent agent is emptied without a server too.
+    let (_, back) = mas(&world, &["dlq", "redrive", "--agent", "beta", "--limit", "3"]);
+    assert_eq!(back.iter().filter(|letter| letter["outcome"] == "redriven").count(), 3);
+    for _ in 0..3 {
+        b.take();
+    }
+    drop(b);
+    alpha.send("a", "beta", "{}").unwrap();
+    server.stop();
+    let (code, said) = mas(&world, &["inbox", "empty", "beta"]);
+    assert_eq!((code, &said[0]["moved"]), (Some(0), &1.into()));
+    assert_eq!(mas(&world, &["inbox", "empty", "nobody"]).1[0]["moved"], 0);
+    let _server = world.server();
+    world.assert_intact();
+}

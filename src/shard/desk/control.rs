@@ -33,6 +33,8 @@ pub enum Control {
         /// What it takes in Redis.
         bytes: u64,
     },
+    /// An operator has taken so many messages out of an agent's inbox.
+    Taken(AgentId, u64),
     /// An instance of this agent has a session on that server now.
     OpenedElsewhere(AgentId, ServerId),
     /// An instance of the agent left another server.

@@ -288,6 +288,13 @@ impl Inbox {
         }
     }
 
+    /// An operator has taken messages out.
+    pub fn taken(&mut self, count: u64) {
+        for _ in 0..count.min(self.len) {
+            self.not_added();
+        }
+    }
+
     /// A message that was counted as added is not there.
     pub fn not_added(&mut self) {
         self.size.left(true, None, self.len);

@@ -38,6 +38,11 @@ impl Worker {
                     self.close(&name, now, "stream_ended", None);
                 }
                 Control::News(agent) => self.news(agent),
+                Control::Taken(agent, count) => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        inbox.taken(count);
+                    }
+                }
                 Control::Grown { agent, shared, bytes } => {
                     if let Some(inbox) = self.inboxes.get_mut(&agent) {
                         inbox.size.grown(shared, bytes);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::desk::Desk;
 use super::history::{History, Opened, now_us, session_number};
 use super::place::Place;
-use super::random::Random;
+use crate::support::Random;
 use crate::support::{Client, Polled, Session};
 
 /// How long an attempt to open a session may take.

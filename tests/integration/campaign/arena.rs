@@ -13,8 +13,8 @@ use super::history::{History, now_us};
 use super::network::{Link, Network};
 use super::place::Place;
 use super::process::{AgentProcess, INHABITANTS};
-use super::random::Random;
 use super::wire::Wire;
+use crate::support::Random;
 use crate::support::{Redis, Server, World, free_port};
 
 const SENDERS: [&str; 3] = ["s0", "s1", "s2"];

@@ -19,7 +19,7 @@ mod inflict;
 mod network;
 mod place;
 mod process;
-mod random;
+
 mod sabotage;
 mod sending;
 mod settled;

@@ -24,6 +24,9 @@ pub const END_STREAM: u8 = 1;
 /// CANCEL.
 pub const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
+/// What is kept of a server's words.
+const MAX_WORDS: usize = 64 * 1024;
+
 /// What a client needs for its handshakes.
 #[derive(Clone)]
 pub struct Passport(Arc<ClientConfig>);
@@ -58,8 +61,10 @@ pub struct Gone;
 pub struct Raw {
     tcp: TcpStream,
     tls: ClientConnection,
-    /// What the server said.
+    /// Bytes that the server said.
     pub heard: usize,
+    /// The first of them.
+    words: Vec<u8>,
 }
 
 impl Raw {
@@ -69,7 +74,12 @@ impl Raw {
         tcp.set_nonblocking(true).unwrap();
         tcp.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let mut raw = Self { tcp, tls: ClientConnection::new(passport.0.clone(), name).unwrap(), heard: 0 };
+        let mut raw = Self {
+            tcp,
+            tls: ClientConnection::new(passport.0.clone(), name).unwrap(),
+            heard: 0,
+            words: Vec::new(),
+        };
         let give_up = Instant::now() + PATIENCE;
         while raw.tls.is_handshaking() {
             assert!(Instant::now() < give_up, "a handshake that does not end");
@@ -84,7 +94,12 @@ impl Raw {
         let tcp = TcpStream::connect(&server.addr).map_err(|_| Gone)?;
         tcp.set_nonblocking(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let mut raw = Self { tcp, tls: ClientConnection::new(passport.0.clone(), name).unwrap(), heard: 0 };
+        let mut raw = Self {
+            tcp,
+            tls: ClientConnection::new(passport.0.clone(), name).unwrap(),
+            heard: 0,
+            words: Vec::new(),
+        };
         raw.flush()?;
         let give_up = Instant::now() + PATIENCE;
         while raw.tls.is_handshaking() {
@@ -146,6 +161,8 @@ impl Raw {
                             return Err(Gone);
                         }
                         self.heard += n;
+                        let room = MAX_WORDS.saturating_sub(self.words.len());
+                        self.words.extend(&buffer[..n.min(room)]);
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -159,6 +176,21 @@ impl Raw {
         self.hear()?;
         std::thread::park_timeout(Duration::from_micros(200));
         Ok(())
+    }
+
+    /// Whether the server has ended that stream with a status, as far as it was heard.
+    pub fn is_answered(&mut self, stream: u32) -> bool {
+        let _ = self.hear();
+        let mut rest = self.words.as_slice();
+        while let [a, b, c, kind, flags, s0, s1, s2, s3, behind @ ..] = rest {
+            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+            let of = u32::from_be_bytes([*s0, *s1, *s2, *s3]);
+            if *kind == HEADERS && flags & END_STREAM != 0 && of == stream {
+                return true;
+            }
+            rest = behind.get(length..).unwrap_or_default();
+        }
+        false
     }
 
     /// Whether the server ends the connection within that time.

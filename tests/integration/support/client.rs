@@ -143,6 +143,14 @@ impl Client {
         self.call(&self.methods.get_state.client, &GetStateRequest::default()).map(|response| response.state)
     }
 
+    /// A call that is under way.
+    pub fn begin_state(&self) -> grpcio::ClientUnaryReceiver<GetStateResponse> {
+        let option = CallOption::default().timeout(CALL_TIMEOUT);
+        self.raw
+            .unary_call_async(&self.methods.get_state.client, &GetStateRequest::default(), option)
+            .unwrap()
+    }
+
     pub fn update_state(&self, updates: &[(&str, &str)]) -> Called<()> {
         let request = UpdateStateRequest {
             updates: updates.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),

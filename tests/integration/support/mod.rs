@@ -3,12 +3,14 @@
 mod client;
 mod gate;
 mod process;
+mod random;
 mod redis;
 mod world;
 
 pub use client::{Client, Delivered, Ended, Polled, Refused, Session};
 pub use gate::{Gate, pass};
 pub use process::Process;
+pub use random::Random;
 pub use redis::Redis;
 pub use world::{Blocks, Server, World};
 

@@ -1,0 +1,187 @@
+//! Emptying an inbox by hand: messages that no connected instance has are taken by a consumer of the operator's own,
+//! and only what it holds moves to the dead letters. So nothing is taken from who works on it, and nothing is moved
+//! that a server has handed on meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::Value;
+use uuid::Uuid;
+
+use super::answers::{self, StreamEntry};
+use super::claims::{self, Claimed, Parties, Wanted};
+use super::connection::{Batch, Connection, StoreError};
+use super::dead_letters::{self, Burial};
+use super::keys;
+use super::news::News;
+use super::overview;
+use super::owners::{self, Owner};
+use crate::ids::{AgentId, InstanceId, ServerId};
+
+/// Messages taken in one step: each may be as long as the longest message.
+pub const PAGE: usize = 64;
+/// Characters that tell one operator's consumer from another's.
+const HAND_CHARS: usize = 16;
+/// Why a letter is among the dead.
+pub const REASON: &str = "emptied";
+
+/// A message that was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its entry in the inbox.
+    pub entry: StreamEntry,
+    /// How often it was delivered.
+    pub attempts: u32,
+}
+
+/// One agent's inbox on its way to be empty.
+#[derive(Debug)]
+pub struct Emptying<'a> {
+    agent: &'a AgentId,
+    stream: String,
+    /// The operator as a consumer.
+    hand: InstanceId,
+    servers: BTreeSet<ServerId>,
+    /// Pending entries before this one were looked at.
+    after: Option<String>,
+}
+
+impl<'a> Emptying<'a> {
+    /// Begins, as a consumer whose name no other has; `None`: there is no inbox.
+    pub fn begin(connection: &mut Connection, agent: &'a AgentId) -> Result<Option<Self>, StoreError> {
+        let stream = keys::inbox(agent);
+        let kind = connection.command("TYPE", &[&stream])?;
+        if answers::text(&kind) != Some("stream") {
+            return Ok(None);
+        }
+        // It exists where an instance was connected before; else the server makes it later, and finds this one.
+        let mut batch = Batch::new();
+        let _ = batch.command("XGROUP");
+        let _ = batch.arg("CREATE").arg(&stream).arg(keys::GROUP).arg("0");
+        let _ = connection.run(&mut batch)?;
+        let name = Uuid::new_v4().simple().to_string();
+        let hand = name.get(..HAND_CHARS).and_then(|name| InstanceId::parse(&format!("operator-{name}")));
+        let Some(hand) = hand else { return Ok(None) };
+        let servers = overview::servers(connection)?;
+        Ok(Some(Self { agent, stream, hand, servers, after: None }))
+    }
+
+    /// The inbox.
+    pub fn stream(&self) -> &str {
+        &self.stream
+    }
+
+    /// Takes the next messages; none: there are no more.
+    pub fn take(&mut self, connection: &mut Connection) -> Result<Vec<Taken>, StoreError> {
+        loop {
+            match self.take_pending(connection)? {
+                None => return self.take_unread(connection),
+                Some(taken) if taken.is_empty() => {}
+                Some(taken) => return Ok(taken),
+            }
+        }
+    }
+
+    /// Takes pending messages of instances that are not connected; `None`: all were looked at.
+    fn take_pending(&mut self, connection: &mut Connection) -> Result<Option<Vec<Taken>>, StoreError> {
+        let from = self.after.as_deref().map_or_else(|| "-".to_owned(), |after| format!("({after}"));
+        let page = PAGE.to_string();
+        let answer = connection.command("XPENDING", &[&self.stream, keys::GROUP, &from, "+", &page])?;
+        let lines = answers::pending(&answer).ok_or_else(|| unexpected("XPENDING", &answer))?;
+        let Some(last) = lines.last() else { return Ok(None) };
+        self.after = Some(last.id.to_string());
+        let known = owners::instances(connection.command("HGETALL", &[&keys::instances(self.agent)])?);
+        let is_connected = |owner: &Owner| matches!(owner, Owner::Server(s) if self.servers.contains(s));
+        let connected: BTreeSet<String> = known
+            .iter()
+            .filter(|(_, owner)| is_connected(owner))
+            .map(|(instance, _)| keys::consumer(self.agent, instance))
+            .collect();
+        let prefix = format!("{}-", self.agent);
+        let mut held: BTreeMap<InstanceId, Vec<Wanted>> = BTreeMap::new();
+        for line in lines.iter().filter(|line| !connected.contains(&line.consumer)) {
+            let Some(holder) = line.consumer.strip_prefix(&prefix).and_then(InstanceId::parse) else {
+                continue;
+            };
+            let (delivery, stored) = (line.deliveries, line.deliveries);
+            held.entry(holder).or_default().push(Wanted { entry: line.id, delivery, stored });
+        }
+        // No server: who is connected anywhere keeps what it has.
+        let (server, consumer) = (ServerId::new(), keys::consumer(self.agent, &self.hand));
+        let mut taken = Vec::new();
+        for (holder, entries) in held {
+            let parties =
+                Parties { agent: self.agent, holder: &holder, consumer: &consumer, server: &server };
+            let mut batch = Batch::new();
+            claims::claim_alone(&mut batch, &self.stream, parties, &entries);
+            let answer = connection.run(&mut batch)?.pop().unwrap_or_default();
+            let claimed = claims::read(answer)
+                .map_err(|answer| StoreError::Unexpected { command: "claiming by hand", answer })?;
+            for claimed in claimed {
+                if let Claimed::Taken(entry, attempts) = claimed {
+                    taken.push(Taken { entry, attempts });
+                }
+            }
+        }
+        Ok(Some(taken))
+    }
+
+    fn take_unread(&self, connection: &mut Connection) -> Result<Vec<Taken>, StoreError> {
+        let (consumer, page) = (keys::consumer(self.agent, &self.hand), PAGE.to_string());
+        let words = ["GROUP", keys::GROUP, &consumer, "COUNT", &page, "STREAMS", &self.stream, ">"];
+        let answer = connection.command("XREADGROUP", &words)?;
+        let shown = format!("{answer:?}").chars().take(200).collect();
+        let entries = answers::read_one_stream(answer)
+            .ok_or(StoreError::Unexpected { command: "XREADGROUP", answer: shown })?;
+        Ok(entries.into_iter().map(|entry| Taken { entry, attempts: 0 }).collect())
+    }
+
+    /// Adds what moves messages that were taken to the dead letters, and tells the servers.
+    pub fn bury(&self, batch: &mut Batch, taken: &[Taken], time_ms: u64) {
+        for Taken { entry, attempts } in taken {
+            if let Some(envelope) = &entry.envelope {
+                let burial = Burial {
+                    envelope,
+                    agent: self.agent,
+                    instance: &self.hand,
+                    reason: REASON,
+                    attempts: *attempts,
+                    history: &[],
+                    stream: &self.stream,
+                    entry: entry.id,
+                    time_ms,
+                };
+                let _ = batch.command("XADD");
+                dead_letters::arguments(batch, &burial);
+            }
+        }
+        for (command, group) in [("XDEL", None), ("XACK", Some(keys::GROUP))] {
+            let _ = batch.command(command);
+            let _ = batch.arg(&self.stream);
+            if let Some(group) = group {
+                let _ = batch.arg(group);
+            }
+            for Taken { entry, .. } in taken {
+                let _ = batch.arg(entry.id);
+            }
+        }
+        let news = News::Taken(self.agent.clone(), taken.len() as u64).to_text();
+        for server in &self.servers {
+            let _ = batch.command("PUBLISH");
+            let _ = batch.arg(keys::news_for(server)).arg(&news);
+        }
+    }
+
+    /// Leaves nothing of the operator's consumer behind; what it could not move stays pending, and reaches an instance.
+    pub fn end(self, connection: &mut Connection) -> Result<(), StoreError> {
+        let consumer = keys::consumer(self.agent, &self.hand);
+        let left = connection.command("XPENDING", &[&self.stream, keys::GROUP, "-", "+", "1", &consumer])?;
+        if matches!(&left, Value::Array(lines) if lines.is_empty()) {
+            let _ = connection.command("XGROUP", &["DELCONSUMER", &self.stream, keys::GROUP, &consumer])?;
+        }
+        Ok(())
+    }
+}
+
+fn unexpected(command: &'static str, answer: &Value) -> StoreError {
+    StoreError::Unexpected { command, answer: format!("{answer:?}").chars().take(200).collect() }
+}
