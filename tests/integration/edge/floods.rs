@@ -20,33 +20,47 @@ const GROWTH_KIB: u64 = 100 * 1024;
 /// Records that the flood of one identity may leave behind beside those of its calls.
 const CUT_RECORDS: usize = 40;
 
-/// Floods while a pair talks: the pair's messages.
+/// What share of these took no longer, in milliseconds.
+fn percentiles(mut spans: Vec<Duration>) -> String {
+    spans.sort();
+    let at = |share: usize| spans.get((spans.len() * share / 100).min(spans.len().saturating_sub(1)));
+    let ms = |share| at(share).map_or(0.0, |span| span.as_secs_f64() * 1e3);
+    format!("{} messages, p50 {:.1} ms, p99 {:.1} ms", spans.len(), ms(50), ms(99))
+}
+
+/// Floods while a pair talks: the pair's messages. With `--nocapture` it says how the pair fared.
 fn beside_a_pair(world: &World, server: &Server, flood: impl Fn(&AtomicBool) + Sync) -> usize {
     let (alpha, beta) = (world.client(server, "alpha"), world.client(server, "beta"));
     let (_a, b) = (alpha.session("a"), beta.session("b"));
-    for _ in 0..20 {
+    let message = || {
+        let began = Instant::now();
         alpha.send("a", "beta", "{}").unwrap();
         b.take();
-    }
+        began.elapsed()
+    };
+    let alone: Vec<Duration> = (0..200).map(|_| message()).collect();
     let before = server.rss_kib();
     let over = AtomicBool::new(false);
-    let sent = std::thread::scope(|scope| {
+    let beside = std::thread::scope(|scope| {
         let _end = End(&over);
         let flooding = scope.spawn(|| flood(&over));
-        let (mut sent, end) = (0, Instant::now() + FLOOD);
+        let (mut spans, mut most, end) = (Vec::new(), 0, Instant::now() + FLOOD);
         while Instant::now() < end {
-            let began = Instant::now();
-            alpha.send("a", "beta", "{}").unwrap();
-            b.take();
-            assert!(began.elapsed() < LONGEST_CALL, "message {sent} took {:?}", began.elapsed());
+            let span = message();
+            assert!(span < LONGEST_CALL, "message {} took {span:?}", spans.len());
             let grown = server.rss_kib().saturating_sub(before);
             assert!(grown < GROWTH_KIB, "the server grew by {grown} KiB");
-            sent += 1;
+            most = most.max(grown);
+            spans.push(span);
         }
         over.store(true, Ordering::SeqCst);
         flooding.join().unwrap();
-        sent
+        eprintln!("during: +{most} KiB");
+        spans
     });
+    let sent = beside.len();
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    eprintln!("{name}: alone {}; beside {}", percentiles(alone), percentiles(beside));
     until("the server is as small as before, but for what its malloc keeps", || {
         server.rss_kib() < before + GROWTH_KIB
     });
