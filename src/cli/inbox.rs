@@ -12,12 +12,13 @@ use crate::audit::{Action, Fields};
 use crate::clock::Now;
 use crate::envelope::message_id_of;
 use crate::ids::AgentId;
-use crate::store::emptying::{Emptying, REASON, Taken};
+use crate::store::emptying::{Begun, Emptying, REASON, Taken};
 
 /// Subcommands of `mas inbox`.
 #[derive(Debug, Subcommand)]
 pub enum InboxCommand {
-    /// Move what waits for an agent to the dead letters; what a connected instance has been given stays with it.
+    /// Move what waits for an agent to the dead letters. What connected instances have been given, or are to get again
+    /// later, stays with them; so do replies in instances' own inboxes. `mas dlq drop` is what frees Redis' memory.
     Empty(EmptyArgs),
 }
 
@@ -49,26 +50,70 @@ fn empty(args: &EmptyArgs) -> Result<Exit, Trouble> {
     let agent = AgentId::parse(&args.agent)
         .ok_or_else(|| Trouble::Usage(format!("{:?} is no agent id", args.agent)))?;
     let mut operator = Operator::connect(&config, &args.why)?;
-    let mut moved = 0_u64;
-    if let Some(mut emptying) = Emptying::begin(&mut operator.connection, &agent)? {
-        while moved < args.limit {
-            let taken = emptying.take(&mut operator.connection)?;
-            if taken.is_empty() {
-                break;
-            }
-            bury(&mut operator, &emptying, &agent, &taken)?;
-            moved += taken.len() as u64;
+    let refused = |why: &str| Err(Trouble::Refused(why.to_owned()));
+    let (mut emptying, waiting) = match Emptying::begin(&mut operator.connection, &agent)? {
+        Begun::Holding(emptying, waiting) => (emptying, waiting),
+        Begun::NoInbox => return refused("this agent has no inbox: nothing was ever sent to it"),
+        Begun::NoRoom => {
+            return refused("Redis has no room for dead letters; `mas dlq drop` removes older ones for good");
         }
-        emptying.end(&mut operator.connection)?;
-    }
+        Begun::Taken => return refused("another operator empties this inbox right now"),
+    };
+    // What comes while this goes on is not meant.
+    let limit = args.limit.min(waiting);
+    let mut moved = 0_u64;
+    let ended = loop {
+        if moved >= limit {
+            break Ok(());
+        }
+        match page(&mut operator, &mut emptying, &agent, limit - moved, config.delivery.reclaim_idle_ms) {
+            Ok(0) => break Ok(()),
+            Ok(count) => moved += count,
+            Err(trouble) => break Err(trouble),
+        }
+    };
+    let left = emptying.end(&mut operator.connection);
     operator.close()?;
+    let left = match (ended, left) {
+        (Ok(()), Ok(left)) => left,
+        (Err(trouble), _) => {
+            eprintln!("mas inbox: {moved} messages were moved before this:");
+            return Err(trouble);
+        }
+        (Ok(()), Err(error)) => return Err(error.into()),
+    };
     let mut out = std::io::stdout().lock();
     if args.source.json {
-        writeln!(out, "{}", json!({"agent_id": agent.as_str(), "moved": moved}))?;
+        writeln!(out, "{}", json!({"agent_id": agent.as_str(), "moved": moved, "left": left}))?;
     } else {
         writeln!(out, "{moved} messages of {agent} are dead letters now: mas dlq list --agent {agent}")?;
+        writeln!(out, "{left} are in the inbox: given to connected instances, or newer")?;
     }
     Ok(Exit::Done)
+}
+
+/// Moves one page; how many messages that were.
+fn page(
+    operator: &mut Operator,
+    emptying: &mut Emptying<'_>,
+    agent: &AgentId,
+    most: u64,
+    reclaim_idle_ms: u64,
+) -> Result<u64, Trouble> {
+    let began = Now::read().mono_ms;
+    let taken = emptying.take(&mut operator.connection, most)?;
+    if taken.is_empty() {
+        return Ok(0);
+    }
+    // Servers hand on what a consumer that is not connected holds for so long.
+    let in_time = Now::read().mono_ms < began + reclaim_idle_ms / 2;
+    if !in_time || !emptying.watch(&mut operator.connection)? {
+        return Err(Trouble::Refused(
+            "this took too long: what was taken last goes to an instance".to_owned(),
+        ));
+    }
+    bury(operator, emptying, agent, &taken)?;
+    Ok(taken.len() as u64)
 }
 
 fn bury(
@@ -91,7 +136,8 @@ fn bury(
     })?;
     match acted {
         Acted::Done(_) => Ok(()),
-        // Nothing is watched.
-        Acted::Conflict => Err(Trouble::Refused("Redis refused the transaction".to_owned())),
+        Acted::Conflict => {
+            Err(Trouble::Refused("another operator empties this inbox since a moment ago".to_owned()))
+        }
     }
 }

@@ -250,6 +250,7 @@ impl Copier {
             if blocks.is_empty() {
                 break;
             }
+            let reached = self.next.get(lane).copied().unwrap_or(1);
             for block in blocks {
                 let next = self.next.get(lane).copied().unwrap_or(1);
                 if block.first_seq > next {
@@ -260,6 +261,10 @@ impl Copier {
                     );
                 }
                 self.write(lane, block.first_seq, &block.bytes)?;
+            }
+            if self.next.get(lane).copied().unwrap_or(1) == reached {
+                log::error!("{}: lane {lane} holds something that is no block", self.path.display());
+                break;
             }
         }
         self.connection = Some(connection);

@@ -11,6 +11,7 @@ use super::answers::{self, StreamEntry};
 use super::claims::{self, Claimed, Parties, Wanted};
 use super::connection::{Batch, Connection, StoreError};
 use super::dead_letters::{self, Burial};
+use super::fitness;
 use super::keys;
 use super::news::News;
 use super::overview;
@@ -18,7 +19,9 @@ use super::owners::{self, Owner};
 use crate::ids::{AgentId, InstanceId, ServerId};
 
 /// Messages taken in one step: each may be as long as the longest message.
-pub const PAGE: usize = 64;
+const PAGE: u64 = 16;
+/// How long an operator may take with one step before another one may empty the same inbox, in milliseconds.
+const HOLD_MS: &str = "60000";
 /// Characters that tell one operator's consumer from another's.
 const HAND_CHARS: usize = 16;
 /// Why a letter is among the dead.
@@ -33,6 +36,19 @@ pub struct Taken {
     pub attempts: u32,
 }
 
+/// Whether an inbox may be emptied.
+#[derive(Debug)]
+pub enum Begun<'a> {
+    /// It is this operator's; so many messages are in it.
+    Holding(Emptying<'a>, u64),
+    /// There is none.
+    NoInbox,
+    /// Redis has no room for dead letters.
+    NoRoom,
+    /// Another operator empties it.
+    Taken,
+}
+
 /// One agent's inbox on its way to be empty.
 #[derive(Debug)]
 pub struct Emptying<'a> {
@@ -41,17 +57,24 @@ pub struct Emptying<'a> {
     /// The operator as a consumer.
     hand: InstanceId,
     servers: BTreeSet<ServerId>,
+    /// What this operator holds while it goes on.
+    hold: String,
     /// Pending entries before this one were looked at.
     after: Option<String>,
 }
 
 impl<'a> Emptying<'a> {
-    /// Begins, as a consumer whose name no other has; `None`: there is no inbox.
-    pub fn begin(connection: &mut Connection, agent: &'a AgentId) -> Result<Option<Self>, StoreError> {
+    /// Begins, as a consumer whose name no other has.
+    pub fn begin(connection: &mut Connection, agent: &'a AgentId) -> Result<Begun<'a>, StoreError> {
         let stream = keys::inbox(agent);
         let kind = connection.command("TYPE", &[&stream])?;
         if answers::text(&kind) != Some("stream") {
-            return Ok(None);
+            return Ok(Begun::NoInbox);
+        }
+        // A letter takes room before its message gives it back.
+        let info = connection.command("INFO", &["memory"])?;
+        if fitness::memory(&info).is_some_and(|memory| memory.is_full(false)) {
+            return Ok(Begun::NoRoom);
         }
         // It exists where an instance was connected before; else the server makes it later, and finds this one.
         let mut batch = Batch::new();
@@ -60,9 +83,22 @@ impl<'a> Emptying<'a> {
         let _ = connection.run(&mut batch)?;
         let name = Uuid::new_v4().simple().to_string();
         let hand = name.get(..HAND_CHARS).and_then(|name| InstanceId::parse(&format!("operator-{name}")));
-        let Some(hand) = hand else { return Ok(None) };
+        let Some(hand) = hand else { return Ok(Begun::Taken) };
+        let hold = keys::once(&format!("{stream}:emptied"));
+        let held = connection.command("SET", &[&hold, hand.as_str(), "NX", "PX", HOLD_MS])?;
+        if held == Value::Nil {
+            return Ok(Begun::Taken);
+        }
         let servers = overview::servers(connection)?;
-        Ok(Some(Self { agent, stream, hand, servers, after: None }))
+        let waiting = answers::int(&connection.command("XLEN", &[&stream])?).unwrap_or(0);
+        Ok(Begun::Holding(Self { agent, stream, hand, servers, hold, after: None }, waiting))
+    }
+
+    /// Watches that this operator still holds the inbox; a transaction that follows is refused where another one does.
+    pub fn watch(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        let _ = connection.command("WATCH", &[&self.hold])?;
+        let holder = connection.command("GET", &[&self.hold])?;
+        Ok(answers::text(&holder) == Some(self.hand.as_str()))
     }
 
     /// The inbox.
@@ -70,11 +106,12 @@ impl<'a> Emptying<'a> {
         &self.stream
     }
 
-    /// Takes the next messages; none: there are no more.
-    pub fn take(&mut self, connection: &mut Connection) -> Result<Vec<Taken>, StoreError> {
+    /// Takes the next messages, at most `most`; none: there are no more.
+    pub fn take(&mut self, connection: &mut Connection, most: u64) -> Result<Vec<Taken>, StoreError> {
+        let page = most.clamp(1, PAGE).to_string();
         loop {
-            match self.take_pending(connection)? {
-                None => return self.take_unread(connection),
+            match self.take_pending(connection, &page)? {
+                None => return self.take_unread(connection, &page),
                 Some(taken) if taken.is_empty() => {}
                 Some(taken) => return Ok(taken),
             }
@@ -82,10 +119,13 @@ impl<'a> Emptying<'a> {
     }
 
     /// Takes pending messages of instances that are not connected; `None`: all were looked at.
-    fn take_pending(&mut self, connection: &mut Connection) -> Result<Option<Vec<Taken>>, StoreError> {
+    fn take_pending(
+        &mut self,
+        connection: &mut Connection,
+        page: &str,
+    ) -> Result<Option<Vec<Taken>>, StoreError> {
         let from = self.after.as_deref().map_or_else(|| "-".to_owned(), |after| format!("({after}"));
-        let page = PAGE.to_string();
-        let answer = connection.command("XPENDING", &[&self.stream, keys::GROUP, &from, "+", &page])?;
+        let answer = connection.command("XPENDING", &[&self.stream, keys::GROUP, &from, "+", page])?;
         let lines = answers::pending(&answer).ok_or_else(|| unexpected("XPENDING", &answer))?;
         let Some(last) = lines.last() else { return Ok(None) };
         self.after = Some(last.id.to_string());
@@ -125,9 +165,9 @@ impl<'a> Emptying<'a> {
         Ok(Some(taken))
     }
 
-    fn take_unread(&self, connection: &mut Connection) -> Result<Vec<Taken>, StoreError> {
-        let (consumer, page) = (keys::consumer(self.agent, &self.hand), PAGE.to_string());
-        let words = ["GROUP", keys::GROUP, &consumer, "COUNT", &page, "STREAMS", &self.stream, ">"];
+    fn take_unread(&self, connection: &mut Connection, page: &str) -> Result<Vec<Taken>, StoreError> {
+        let consumer = keys::consumer(self.agent, &self.hand);
+        let words = ["GROUP", keys::GROUP, &consumer, "COUNT", page, "STREAMS", &self.stream, ">"];
         let answer = connection.command("XREADGROUP", &words)?;
         let shown = format!("{answer:?}").chars().take(200).collect();
         let entries = answers::read_one_stream(answer)
@@ -164,6 +204,8 @@ impl<'a> Emptying<'a> {
                 let _ = batch.arg(entry.id);
             }
         }
+        let _ = batch.command("SET");
+        let _ = batch.arg(&self.hold).arg(self.hand.as_str()).arg("PX").arg(HOLD_MS);
         let news = News::Taken(self.agent.clone(), taken.len() as u64).to_text();
         for server in &self.servers {
             let _ = batch.command("PUBLISH");
@@ -172,13 +214,18 @@ impl<'a> Emptying<'a> {
     }
 
     /// Leaves nothing of the operator's consumer behind; what it could not move stays pending, and reaches an instance.
-    pub fn end(self, connection: &mut Connection) -> Result<(), StoreError> {
+    /// How many messages the inbox has yet.
+    pub fn end(self, connection: &mut Connection) -> Result<u64, StoreError> {
+        if self.watch(connection)? {
+            let _ = connection.command("DEL", &[&self.hold])?;
+        }
+        let _ = connection.command("UNWATCH", &[])?;
         let consumer = keys::consumer(self.agent, &self.hand);
         let left = connection.command("XPENDING", &[&self.stream, keys::GROUP, "-", "+", "1", &consumer])?;
         if matches!(&left, Value::Array(lines) if lines.is_empty()) {
             let _ = connection.command("XGROUP", &["DELCONSUMER", &self.stream, keys::GROUP, &consumer])?;
         }
-        Ok(())
+        Ok(answers::int(&connection.command("XLEN", &[&self.stream])?).unwrap_or(0))
     }
 }
 

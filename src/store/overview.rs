@@ -68,7 +68,7 @@ pub fn agents<'a>(
             let _ = batch.command("XLEN");
             let _ = batch.arg(keys::inbox(agent));
             let _ = batch.command("MEMORY");
-            let _ = batch.arg("USAGE").arg(keys::inbox(agent));
+            let _ = batch.arg("USAGE").arg(keys::inbox(agent)).arg("SAMPLES").arg(0);
             let _ = batch.command("XPENDING");
             let _ = batch.arg(keys::inbox(agent)).arg(keys::GROUP);
             let _ = batch.command("HGET");

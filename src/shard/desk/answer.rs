@@ -49,18 +49,20 @@ impl<T> Answer<T> {
         self.put(if assured { Ok(done) } else { Err(Refusal::COMMIT_UNKNOWN.into()) })
     }
 
-    /// Tells whoever asked, unless too much is on its way to him already.
+    /// Room for an answer of so many bytes; `None` where too much is on its way to that identity already.
+    pub fn reserve(&self, bytes: usize) -> Option<Answering> {
+        self.credit.answering(bytes as u64)
+    }
+
+    /// Tells whoever asked; what was reserved is given back once it is sent.
     #[must_use]
-    pub fn put_large(self, done: T, bytes: usize) -> Option<Arc<Session>> {
-        match (self.credit.answering(bytes as u64), self.to) {
-            (Some(answering), To::Call(answer)) => {
+    pub fn put_large(self, done: T, answering: Answering) -> Option<Arc<Session>> {
+        match self.to {
+            To::Call(answer) => {
                 answer(Ok(done), Some(answering));
                 None
             }
-            (answering, to) => {
-                let answer = Self { to, credit: self.credit };
-                answer.put(if answering.is_some() { Ok(done) } else { Err(Refusal::OVERLOADED.into()) })
-            }
+            to @ To::Stream { .. } => Self { to, credit: self.credit }.put(Ok(done)),
         }
     }
 

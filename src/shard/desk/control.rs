@@ -24,15 +24,19 @@ pub enum Control {
     Closed(SessionName),
     /// An agent's inbox holds something that another server put there.
     News(AgentId),
-    /// Another worker has added a message to an agent's inbox: to the shared stream, or to an instance's own.
+    /// Another worker has added to an agent's inbox.
     Grown {
         /// Whose inbox.
         agent: AgentId,
-        /// Which stream.
-        shared: bool,
-        /// What it takes in Redis.
+        /// Messages to the shared stream.
+        messages: u64,
+        /// What they take in Redis.
         bytes: u64,
+        /// Replies to instances' own streams, and what each takes there.
+        replies: Vec<(InstanceId, u64)>,
     },
+    /// An agent's inbox is full by what is known: ask Redis.
+    Weigh(AgentId),
     /// An operator has taken so many messages out of an agent's inbox.
     Taken(AgentId, u64),
     /// An instance of this agent has a session on that server now.

@@ -13,6 +13,8 @@ use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::refusal::Refusal;
 
+/// What a message of a commit costs beside its bytes.
+const MESSAGE_BYTES: usize = 512;
 /// Messages that one commit may hold.
 pub const MAX_COMMIT_MESSAGES: usize = 64;
 
@@ -223,7 +225,8 @@ impl Job {
                     Outgoing::Post(post) => post.bytes(),
                     Outgoing::Response(response) => response.bytes(),
                 });
-                messages.sum::<usize>() + fields(&job.change.updates)
+                // Each message is judged and recorded by itself.
+                job.messages.len() * MESSAGE_BYTES + messages.sum::<usize>() + fields(&job.change.updates)
             }
             Self::StateUpdate { change, .. } => fields(&change.updates),
             Self::Refused(job) => job.target.len() + job.message_type.len() + job.instance.len(),

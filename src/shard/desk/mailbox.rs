@@ -34,8 +34,8 @@ const LITTLE_BYTES: usize = 256 * 1024;
 
 /// Control messages that may wait for one worker before news is missed rather than kept.
 pub const MAX_NEWS: usize = 16_384;
-/// Counts of what agents have waiting; agents whose hashes share one share it.
-const SHARES: usize = 4096;
+/// Counts of what agents have waiting, one for each route hash.
+const SHARES: usize = 65_536;
 
 /// A job on its way: who asks, and its payload's bytes.
 struct Item<J> {

@@ -1,7 +1,10 @@
 //! The configuration in force, as far as decisions depend on it.
 
 use crate::config::{Config, Delivery, Limits};
-use crate::policy::Policy;
+use crate::policy::{Card, Policy};
+
+/// What an agent costs a discovery beside what is told of it.
+const LISTED_BYTES: usize = 32;
 
 /// What a configuration means for decisions. A round is decided by one of these as a whole.
 #[derive(Debug)]
@@ -12,13 +15,21 @@ pub struct Settings {
     pub limits: Limits,
     /// Credit and redelivery.
     pub delivery: Delivery,
+    /// Bytes of what Discover tells of all agents.
+    pub listing_bytes: usize,
 }
 
 impl Settings {
     /// Compiles a configuration; counts of messages of `previous` go on counting.
     pub fn new(config: &Config, previous: Option<&Self>) -> Self {
+        let policy = Policy::compile(config, previous.map(|previous| &previous.policy));
+        let listed = |card: &Card| {
+            let capabilities: usize = card.capabilities.iter().map(String::len).sum();
+            card.id.as_str().len() + capabilities + card.metadata_json.len() + LISTED_BYTES
+        };
         Self {
-            policy: Policy::compile(config, previous.map(|previous| &previous.policy)),
+            listing_bytes: policy.agents().map(listed).sum(),
+            policy,
             limits: config.limits.clone(),
             delivery: config.delivery.clone(),
         }

@@ -25,8 +25,6 @@ use crate::store::Endpoint;
 
 /// What a state costs to read that was not read before, in bytes.
 const UNKNOWN_STATE_BYTES: usize = 256 * 1024;
-/// What a discovery costs for each agent of the configuration, in bytes.
-const DISCOVERY_BYTES: usize = 32;
 
 /// What every worker and every completion-queue thread of one server shares.
 #[derive(Debug)]
@@ -59,8 +57,10 @@ pub struct Shared {
     storage_full: AtomicBool,
     /// How much room Redis has for more, in bytes; `u64::MAX`: without a bound.
     storage_room: AtomicU64,
-    /// The bytes of the inboxes.
+    /// The bytes of the shared inboxes.
     pub inboxes: Sizes,
+    /// The bytes of the replies that wait, by the agent that asked.
+    pub replies: Sizes,
     /// The bytes of the states, as far as one was read or written.
     pub states: Sizes,
     /// What was refused without being decided, counted for the record.
@@ -89,6 +89,7 @@ impl Shared {
             storage_full: AtomicBool::new(false),
             storage_room: AtomicU64::new(u64::MAX),
             inboxes: Sizes::default(),
+            replies: Sizes::default(),
             states: Sizes::default(),
             report: Arc::default(),
         }
@@ -101,8 +102,12 @@ impl Shared {
                 let bytes = self.states.of(caller.identity.agent.as_str());
                 bytes.map_or(UNKNOWN_STATE_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
             }
-            Job::Discover { .. } => self.settings().policy.agents().count() * DISCOVERY_BYTES,
-            _ => 0,
+            Job::Discover { .. } => self.settings().listing_bytes,
+            // What was never read here is read as a whole.
+            _ => match job.changed_state() {
+                Some(agent) if self.states.of(agent.as_str()).is_none() => UNKNOWN_STATE_BYTES,
+                Some(_) | None => 0,
+            },
         };
         job.payload_bytes() + behind
     }
@@ -174,12 +179,13 @@ impl Shared {
         self.storage_room.load(Ordering::Relaxed)
     }
 
-    /// So much was added since Redis was asked.
-    pub fn take_room(&self, bytes: u64) {
+    /// So much was added since Redis was asked, and so much has left.
+    pub fn take_room(&self, added: u64, left: u64) {
         let room = self.storage_room();
         if room != u64::MAX {
             // What another worker takes at the same time may be forgotten until Redis is asked again.
-            self.storage_room.store(room.saturating_sub(bytes), Ordering::Relaxed);
+            let after = room.saturating_sub(added).saturating_add(left).min(u64::MAX - 1);
+            self.storage_room.store(after, Ordering::Relaxed);
         }
     }
 

@@ -44,8 +44,8 @@ pub struct Expected<'a> {
     pub messages: usize,
     /// The largest of them, in bytes.
     pub max_bytes: usize,
-    /// Instances whose own inboxes get replies.
-    pub replies: &'a [InstanceId],
+    /// Instances whose own inboxes get replies, and what each takes.
+    pub replies: &'a [(InstanceId, u64)],
 }
 
 /// What may be handed on.
@@ -179,7 +179,8 @@ impl Inbox {
                 break;
             };
             let mut credit = consumer.credit(config, typical_bytes, planned.of(at));
-            let own_news = consumer.own_news || expected.replies.contains(&consumer.instance);
+            let own_news =
+                consumer.own_news || expected.replies.iter().any(|(to, _)| *to == consumer.instance);
             if own_news && credit > 0 {
                 let own = credit.min(READ_BATCH);
                 credit -= own;

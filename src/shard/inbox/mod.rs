@@ -78,6 +78,12 @@ pub struct Inbox {
     pub len: u64,
     /// How many bytes it holds.
     pub size: Size,
+    /// Messages that somebody else seems to have removed.
+    pub missing: u64,
+    /// Since when that is so (monotonic milliseconds).
+    pub missing_since_ms: Option<u64>,
+    /// When Redis was last asked how many bytes it takes (monotonic milliseconds).
+    pub weighed_ms: Option<u64>,
     /// Whether `len` has followed every change since Redis said it last: not after a connect.
     pub is_exact: bool,
     /// Undelivered entries in the shared inbox.
@@ -122,6 +128,9 @@ impl Inbox {
             agent,
             len: 0,
             size: Size::default(),
+            missing: 0,
+            missing_since_ms: None,
+            weighed_ms: None,
             is_exact: false,
             backlog: Backlog::Unknown,
             leaving: Vec::new(),

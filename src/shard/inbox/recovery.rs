@@ -169,7 +169,10 @@ impl Inbox {
         self.drop_stale_due();
         match owner {
             None => self.backlog = Backlog::Unknown,
-            Some(instance) => self.own_news(instance),
+            Some(instance) => {
+                self.own_news(instance);
+                self.size.own_is(instance, 0);
+            }
         }
     }
 
@@ -206,6 +209,7 @@ impl Inbox {
     pub fn cleared(&mut self, instance: &InstanceId) {
         self.entries.retain(|key, _| key.owner.as_ref() != Some(instance));
         drop(self.due_own.remove(instance));
+        self.size.own_is(instance, 0);
     }
 
     /// Replies for this instance may be unread.

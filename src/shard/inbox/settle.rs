@@ -38,6 +38,9 @@ pub enum NotClaimed {
     },
 }
 
+/// Bytes of an instance's replies from which on it is worth looking what is tracked of them.
+const OWN_WORTH_A_LOOK: u64 = 1024 * 1024;
+
 impl Inbox {
     /// Takes a delivery that `instance` holds off its hands.
     fn release(&mut self, instance: &InstanceId, id: DeliveryId, state: State) -> Option<(EntryKey, Held)> {
@@ -117,9 +120,9 @@ impl Inbox {
     }
 
     /// So many more messages are in the shared inbox, the largest of them of `max_bytes`.
-    pub fn added(&mut self, messages: usize, max_bytes: usize, (shared, own): (u64, u64)) {
+    pub fn added(&mut self, messages: usize, max_bytes: usize, bytes: u64) {
         self.len += messages as u64;
-        self.size.added(messages as u64, shared, own);
+        self.size.added(messages as u64, bytes);
         self.typical_bytes = self.typical_bytes.max(max_bytes);
         if let Backlog::AtMost(n) = self.backlog {
             self.backlog = Backlog::AtMost(n + messages);
@@ -271,10 +274,15 @@ impl Inbox {
     /// Entries that were acknowledged, or are stored as dead letters, are out of Redis.
     pub fn left(&mut self, keys: &[EntryKey]) {
         for key in keys {
-            let bytes = self.entries.remove(key).map(|entry| Stored::of_entry(entry.bytes));
-            self.size.left(key.owner.is_none(), bytes, self.len);
-            if key.owner.is_none() {
-                self.len = self.len.saturating_sub(1);
+            // What another session or server was given is not known here.
+            let bytes = self.entries.remove(key).map(|entry| entry.bytes).filter(|bytes| *bytes > 0);
+            let bytes = bytes.map(Stored::of_entry);
+            match &key.owner {
+                Some(instance) => self.size.reply_left(instance, bytes.unwrap_or(0)),
+                None => {
+                    self.size.left(bytes, self.len);
+                    self.len = self.len.saturating_sub(1);
+                }
             }
         }
     }
@@ -288,16 +296,28 @@ impl Inbox {
         }
     }
 
-    /// An operator has taken messages out.
+    /// Nothing in an instance's own stream is unread: it holds what is tracked of it.
+    pub fn own_is_read(&mut self, instance: &InstanceId) {
+        if self.size.own(instance) < OWN_WORTH_A_LOOK {
+            return;
+        }
+        let own = self.entries.iter().filter(|(key, _)| key.owner.as_ref() == Some(instance));
+        let bytes = own.map(|(_, entry)| Stored::of_entry(entry.bytes)).sum();
+        self.size.own_is(instance, bytes);
+    }
+
+    /// An operator has taken messages out: those that were missed are explained, the others are gone.
     pub fn taken(&mut self, count: u64) {
-        for _ in 0..count.min(self.len) {
+        let explained = count.min(self.missing);
+        self.missing -= explained;
+        for _ in 0..(count - explained).min(self.len) {
             self.not_added();
         }
     }
 
     /// A message that was counted as added is not there.
     pub fn not_added(&mut self) {
-        self.size.left(true, None, self.len);
+        self.size.left(None, self.len);
         self.len = self.len.saturating_sub(1);
     }
 

@@ -46,7 +46,7 @@ fn id(n: u64) -> DeliveryId {
 }
 
 fn deliver(inbox: &mut Inbox, n: usize, entry: u64) {
-    inbox.added(1, 100, (164, 0));
+    inbox.added(1, 100, 164);
     inbox.delivered_new(&instance(n), id(entry), Uuid::nil(), 100);
 }
 

@@ -129,7 +129,25 @@ impl Transaction<'_> {
             Some(inbox) => inbox.size.stored().get(),
             None => self.shared.inboxes.of(target).unwrap_or(0),
         };
-        let added = self.added_to(target).1;
+        self.check_size(stored, self.added_to(target).1, data)
+    }
+
+    /// The same for an instance's own inbox. What waits in the shared one does not count: replies are what its handlers
+    /// may wait for.
+    fn check_reply_bytes(&self, to: &Addressee, data: usize) -> Result<(), Refusal> {
+        let target = to.agent.as_str();
+        let stored = match self.inboxes.get(target) {
+            Some(inbox) => inbox.size.own(&to.instance),
+            None => self.shared.replies.of(target).unwrap_or(0),
+        };
+        self.check_size(stored, self.replied_to(target, &to.instance), data)
+    }
+
+    fn check_size(&self, stored: u64, added: u64, data: usize) -> Result<(), Refusal> {
+        if stored + added == 0 {
+            // One always.
+            return Ok(());
+        }
         let after = stored.saturating_add(added).saturating_add(Stored::of_entry(data));
         let room = self.shared.storage_room().saturating_sub(added);
         match after {
@@ -147,7 +165,7 @@ impl Transaction<'_> {
     ) -> Judged {
         match addressee {
             Ok(to) => {
-                if let Err(refusal) = self.check_bytes(to.agent.as_str(), response.data_json.len()) {
+                if let Err(refusal) = self.check_reply_bytes(to, response.data_json.len()) {
                     return Judged::refused(refusal);
                 }
                 let policy = &self.settings.policy;

@@ -136,7 +136,7 @@ impl Transaction<'_> {
             let _ = self.facts.remembered.insert((sender.agent().clone(), key.clone()), Some(remembered));
         }
         let accepted = Accepted { message_id, correlation_id, receipt: None };
-        Ok(Success::Queued { accepted, target, bytes: Stored::of_entry(bytes) })
+        Ok(Success::Queued { accepted, target })
     }
 
     /// Adds the envelope to a stream; its size in bytes.

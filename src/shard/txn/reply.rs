@@ -97,11 +97,9 @@ impl Transaction<'_> {
             let now_ms = self.now.unix_us / 1000;
             let _ = self.effect("HSETNX").arg(keys::instances(&target)).arg(instance.as_str()).arg(now_ms);
         }
-        let added = self.adds_to(&target);
-        added.replies.push(instance.clone());
-        added.own_bytes += bytes;
+        self.adds_to(&target).replies.push((instance.clone(), bytes));
         let correlation_id = response.correlation_id;
         let accepted = Accepted { message_id, correlation_id: Some(correlation_id), receipt: None };
-        Ok(Success::Replied { accepted, target, bytes, instance, correlation_id, pending, ttl_ms })
+        Ok(Success::Replied { accepted, target, instance, correlation_id, pending, ttl_ms })
     }
 }

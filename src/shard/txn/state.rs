@@ -1,7 +1,7 @@
 //! An agent's state: read, changed, reset.
 
 use super::facts::StateFact;
-use super::transaction::{Ruling, Success, Transaction};
+use super::transaction::{Ruling, StateRead, Success, Transaction};
 use crate::audit::{Action, Decision, Fields};
 use crate::ids::AgentId;
 use crate::refusal::Refusal;
@@ -21,17 +21,28 @@ impl Transaction<'_> {
     /// Reads the caller's state.
     pub(super) fn state_get(&mut self, caller: &Caller) -> Ruling {
         let agent = &caller.identity.agent;
-        let fields = self.multi.ask("HGETALL", answers::pairs);
-        let _ = self.multi.args().arg(keys::state(agent));
-        let version = self.multi.ask("GET", number);
-        let _ = self.multi.args().arg(keys::state_version(agent));
+        let read = match self.state_read_of.get(agent) {
+            // Nothing has changed it since.
+            Some(read) => *read,
+            None => {
+                let fields = self.multi.ask("HGETALL", answers::pairs);
+                let _ = self.multi.args().arg(keys::state(agent));
+                let version = self.multi.ask("GET", number);
+                let _ = self.multi.args().arg(keys::state_version(agent));
+                self.state_reads.push(StateRead { fields, version });
+                let read = self.state_reads.len() - 1;
+                let _ = self.state_read_of.insert(agent.clone(), read);
+                read
+            }
+        };
         self.state_record(caller, Action::StateGet, None, 0);
-        Ok(Success::State { fields, version })
+        Ok(Success::State { read })
     }
 
     /// Removes the caller's state.
     pub(super) fn state_reset(&mut self, caller: &Caller) -> Ruling {
         let agent = &caller.identity.agent;
+        let _ = self.state_read_of.remove(agent);
         let _ = self.effect("DEL").arg(keys::state(agent));
         let _ = self.effect("INCR").arg(keys::state_version(agent));
         if let Some(state) = self.facts.states.get_mut(agent) {
@@ -106,6 +117,7 @@ impl Transaction<'_> {
         if change.updates.is_empty() {
             return (version, None);
         }
+        let _ = self.state_read_of.remove(agent);
         let hash = self.effect("HSET").arg(keys::state(agent));
         for (field, value) in &change.updates {
             let _ = hash.arg(field).arg(value);

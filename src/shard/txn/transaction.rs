@@ -43,12 +43,11 @@ pub(crate) type Ruling = Result<Success, Refusal>;
 /// What an allowed job yields once it is committed.
 pub(crate) enum Success {
     /// A message was queued for the agent.
-    Queued { accepted: Accepted, target: AgentId, bytes: u64 },
+    Queued { accepted: Accepted, target: AgentId },
     /// A reply was queued for the instance; the request is not pending any more.
     Replied {
         accepted: Accepted,
         target: AgentId,
-        bytes: u64,
         instance: InstanceId,
         correlation_id: CorrelationId,
         pending: PendingRequest,
@@ -62,8 +61,8 @@ pub(crate) enum Success {
     Changed { version: u64, told: Option<Effect<Option<u64>>> },
     /// The agents to show.
     Discovered(Vec<Discovered>),
-    /// The state's fields and its version.
-    State { fields: Effect<Option<Vec<(String, String)>>>, version: Effect<Option<u64>> },
+    /// Which of the transaction's reads has the state's fields and its version.
+    State { read: usize },
     /// Done.
     Done,
     /// The session may open.
@@ -89,14 +88,18 @@ pub(crate) struct Added {
     pub max_bytes: usize,
     /// What they take in Redis.
     pub shared_bytes: u64,
-    /// What replies to instances' own inboxes take there.
-    pub own_bytes: u64,
-    /// Instances whose own inboxes get replies.
-    pub replies: Vec<InstanceId>,
+    /// Instances whose own inboxes get replies, and what each takes in Redis.
+    pub replies: Vec<(InstanceId, u64)>,
 }
 
 /// Whose messages were counted, and what all servers together have counted.
 pub(crate) type Counts = Vec<(AgentId, Effect<Option<u64>>)>;
+
+/// A state that is read.
+pub(crate) struct StateRead {
+    pub fields: Effect<Option<Vec<(String, String)>>>,
+    pub version: Effect<Option<u64>>,
+}
 
 /// One transaction in the making.
 pub(crate) struct Transaction<'a> {
@@ -118,6 +121,9 @@ pub(crate) struct Transaction<'a> {
     pub(super) opening: Vec<(AgentId, InstanceId)>,
     /// Breakers that admitted a trial in this round.
     pub(super) trials: AgentMap<Breaker>,
+    /// States that are read, and which of them is an agent's as it is now.
+    pub state_reads: Vec<StateRead>,
+    pub(super) state_read_of: AgentMap<usize>,
     /// How many messages were counted in this round, by sender.
     senders: BTreeMap<AgentId, u32>,
     /// The counts of the current job.
@@ -159,6 +165,8 @@ impl<'a> Transaction<'a> {
             committed: HashSet::new(),
             opening: Vec::new(),
             trials: AgentMap::default(),
+            state_reads: Vec::new(),
+            state_read_of: AgentMap::default(),
             senders: BTreeMap::new(),
             counted: Vec::new(),
             receipt: None,
@@ -203,11 +211,15 @@ impl<'a> Transaction<'a> {
         self.added.entry(agent.clone()).or_default()
     }
 
-    /// Messages that this transaction adds to the target's shared inbox, and the bytes it adds to all of its inboxes.
+    /// Messages and bytes that this transaction adds to the target's shared inbox.
     pub(super) fn added_to(&self, target: &str) -> (u64, u64) {
-        self.added.get(target).map_or((0, 0), |added| {
-            (added.messages as u64, added.shared_bytes.saturating_add(added.own_bytes))
-        })
+        self.added.get(target).map_or((0, 0), |added| (added.messages as u64, added.shared_bytes))
+    }
+
+    /// Bytes of replies that this transaction adds for an instance.
+    pub(super) fn replied_to(&self, target: &str, instance: &InstanceId) -> u64 {
+        let replies = self.added.get(target).into_iter().flat_map(|added| &added.replies);
+        replies.filter(|(to, _)| to == instance).map(|(_, bytes)| *bytes).sum()
     }
 
     /// Adds what the senders of this round have sent to the counts that all servers share, so that

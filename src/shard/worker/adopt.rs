@@ -220,7 +220,8 @@ impl Worker {
 /// transaction, which would fail with it.
 pub(super) fn ask_bytes(batch: &mut Batch, agent: &AgentId) -> Asked<Option<u64>> {
     let bytes = batch.ask("MEMORY", |answer| answers::int(&answer));
-    let _ = batch.arg("USAGE").arg(keys::inbox(agent));
+    // All of it: whoever fills the stream could choose what a sample finds.
+    let _ = batch.arg("USAGE").arg(keys::inbox(agent)).arg("SAMPLES").arg(0);
     bytes
 }
 

@@ -83,6 +83,8 @@ pub(super) struct Agenda {
     pub acking: Vec<AgentId>,
     /// Inboxes whose consumer groups must be made again.
     pub regroup: HashSet<AgentId>,
+    /// Inboxes whose bytes are to be asked for.
+    pub(super) weigh: HashSet<AgentId>,
     /// Inboxes whose length is to be read.
     pub measure: HashSet<AgentId>,
     /// Agents with dead letters to write.
@@ -104,6 +106,7 @@ pub(super) struct Agenda {
 impl Default for Agenda {
     fn default() -> Self {
         Self {
+            weigh: HashSet::new(),
             ready: Ready::default(),
             acking: Vec::new(),
             regroup: HashSet::new(),

@@ -42,15 +42,23 @@ impl Worker {
                     if let Some(inbox) = self.inboxes.get_mut(&agent) {
                         inbox.taken(count);
                     }
+                    // Some of them may be tracked here.
+                    self.agenda.scan_from_start(&agent, None);
                 }
-                Control::Grown { agent, shared, bytes } => {
+                Control::Grown { agent, messages, bytes, replies } => {
                     if let Some(inbox) = self.inboxes.get_mut(&agent) {
-                        inbox.size.grown(shared, bytes);
+                        inbox.size.told(messages, bytes);
                     }
+                    self.replied(&agent, &replies);
                     self.news(agent);
                 }
+                Control::Weigh(agent) => self.weigh(&agent, now),
                 // Messages added before this was known were not announced to that server: it looks once more.
                 Control::OpenedElsewhere(agent, server) => {
+                    if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                        let directory = &self.shared.directory;
+                        inbox.size.keep_own(|instance| !directory.is_elsewhere(&agent, instance));
+                    }
                     self.ledger.push(Event::Told { agent, server });
                 }
                 Control::Left(agent, instance) => {

@@ -9,6 +9,8 @@ use crate::shard::inbox::{Gone, Inbox};
 
 /// The remains of an instance are cleared away after this many times `reclaim_idle_ms`.
 const GRACE_FACTOR: u64 = 2;
+/// How often Redis is asked for an inbox's bytes, in milliseconds.
+const WEIGH_MS: u64 = 1000;
 
 impl Worker {
     /// How long an instance may be away before the remains of it are cleared, in milliseconds.
@@ -87,6 +89,28 @@ impl Worker {
             }
         }
         self.agenda.set_sweep(now);
+    }
+
+    /// Replies were added for instances of an agent; what is read on another server is not followed here.
+    pub(super) fn replied(&mut self, agent: &AgentId, replies: &[(InstanceId, u64)]) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        for (instance, bytes) in replies {
+            if !self.shared.directory.is_elsewhere(agent, instance) {
+                inbox.size.replied(instance, *bytes);
+            }
+        }
+    }
+
+    /// Has Redis asked how many bytes an inbox takes, which is full by what is known.
+    pub(super) fn weigh(&mut self, agent: &AgentId, now: Now) {
+        if let Some(inbox) = self.inboxes.get_mut(agent)
+            && inbox.weighed_ms.is_none_or(|at_ms| now.mono_ms >= at_ms + WEIGH_MS)
+        {
+            inbox.weighed_ms = Some(now.mono_ms);
+            let _ = self.agenda.weigh.insert(agent.clone());
+        }
     }
 
     /// Has an inbox compared with Redis, if somebody is connected to it.

@@ -120,6 +120,7 @@ impl Worker {
         for agent in &new {
             let inbox = Inbox::new(agent.clone(), max_bytes);
             self.shared.inboxes.enter(agent, inbox.size.stored().clone());
+            self.shared.replies.enter(agent, inbox.size.replies().clone());
             drop(self.inboxes.insert(agent.clone(), inbox));
         }
         new
@@ -170,6 +171,8 @@ impl Worker {
     /// The connection broke: answers may have been lost with it.
     fn lose_link(&mut self, error: &StoreError, now: Now) {
         self.link.lose(error, now);
+        // What was not assured may be lost with a primary.
+        self.states = States::default();
         self.inboxes.values_mut().for_each(Inbox::mark_unverified);
     }
 

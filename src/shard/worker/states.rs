@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::ids::{AgentId, AgentMap};
 use crate::shard::txn::facts::StateFact;
 
-/// Bytes of field names that are kept; beyond, all are forgotten.
+/// Bytes of field names that are kept.
 const MAX_NAME_BYTES: usize = 4 * 1024 * 1024;
 /// What a field takes here beside its name, in bytes.
 const FIELD_BYTES: usize = 64;
@@ -39,13 +39,18 @@ impl States {
     pub(super) fn keep(&mut self, states: AgentMap<StateFact>) {
         for (agent, state) in states {
             let bytes = name_bytes(&state.sizes);
-            if self.bytes + bytes > MAX_NAME_BYTES {
-                *self = Self::default();
+            if bytes > MAX_NAME_BYTES {
+                continue;
             }
-            if bytes <= MAX_NAME_BYTES {
-                self.bytes += bytes;
-                if let Some(before) = self.known.insert(agent, state) {
-                    self.bytes = self.bytes.saturating_sub(name_bytes(&before.sizes));
+            if let Some(before) = self.known.insert(agent.clone(), state) {
+                self.bytes -= name_bytes(&before.sizes);
+            }
+            self.bytes += bytes;
+            while self.bytes > MAX_NAME_BYTES {
+                // Any other one.
+                let Some(other) = self.known.keys().find(|known| **known != agent).cloned() else { break };
+                if let Some(before) = self.known.remove(&other) {
+                    self.bytes -= name_bytes(&before.sizes);
                 }
             }
         }

@@ -124,7 +124,8 @@ fn no_bytes_hurt_anybody_else() {
                 }
                 rest = behind;
             }
-            let _ = raw.hear();
+            // Closed at once, the server might not read it all.
+            let _ = raw.ends_within(Duration::from_millis(10));
         }
         if seed % 20 == 0 {
             alpha.send("a", "beta", "{}").unwrap_or_else(|refused| panic!("seed {seed}: {refused:?}"));

@@ -178,15 +178,16 @@ impl Raw {
         Ok(())
     }
 
-    /// Whether the server has ended that stream with a status, as far as it was heard.
+    /// Whether the server has answered on that stream with a message and a status, as far as it was heard.
     pub fn is_answered(&mut self, stream: u32) -> bool {
         let _ = self.hear();
-        let mut rest = self.words.as_slice();
+        let (mut rest, mut data) = (self.words.as_slice(), false);
         while let [a, b, c, kind, flags, s0, s1, s2, s3, behind @ ..] = rest {
             let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
             let of = u32::from_be_bytes([*s0, *s1, *s2, *s3]);
+            data |= *kind == DATA && of == stream;
             if *kind == HEADERS && flags & END_STREAM != 0 && of == stream {
-                return true;
+                return data;
             }
             rest = behind.get(length..).unwrap_or_default();
         }

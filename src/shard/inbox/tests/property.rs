@@ -74,7 +74,7 @@ proptest! {
                     }
                 }
                 Step::Read => {
-                    inbox.added(1, 100, (164, 0));
+                    inbox.added(1, 100, 164);
                     for read in reads(&mut inbox) {
                         let n: usize = read.instance.as_str()[1..].parse().unwrap();
                         let got = usize::from(read.source == Source::Shared && read.count > 0);

@@ -1,16 +1,39 @@
 //! Callers are told what was decided and committed.
 
+use std::sync::Arc;
+
 use super::super::Worker;
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};
 use crate::refusal::Refusal;
+use crate::shard::desk::answer::Answer;
 use crate::shard::desk::control::Control;
-use crate::shard::desk::job::{CommitJob, Job, MessageJob, ReplyJob};
+use crate::shard::desk::job::{Caller, CommitJob, Job, MessageJob, ReplyJob};
 use crate::shard::desk::outcome::{Accepted, CommitResult, Declined, Discovered};
+use crate::shard::desk::session::Session;
 use crate::shard::inbox::Gone;
 use crate::shard::txn::event::Event;
-use crate::shard::txn::transaction::{Decided, Success};
+use crate::shard::txn::transaction::{Decided, StateRead, Success};
 use crate::store::pipeline::Effects;
+
+/// A state that was read.
+pub(super) struct StateSeen {
+    fields: Option<Vec<(String, String)>>,
+    version: u64,
+    bytes: usize,
+}
+
+impl StateSeen {
+    /// Those of a transaction.
+    pub(super) fn all(reads: Vec<StateRead>, effects: &mut Effects) -> Vec<Self> {
+        let mut read = |StateRead { fields, version }| {
+            let fields: Option<Vec<(String, String)>> = effects.take(fields);
+            let bytes = fields.iter().flatten().map(|(field, value)| field.len() + value.len()).sum();
+            Self { fields, version: effects.take(version).unwrap_or(0), bytes }
+        };
+        reads.into_iter().map(&mut read).collect()
+    }
+}
 
 impl Worker {
     /// Tells every caller.
@@ -18,8 +41,7 @@ impl Worker {
         &mut self,
         jobs: Vec<Job>,
         decided: Vec<Decided>,
-        effects: &mut Effects,
-        assured: bool,
+        (read, effects, assured): (&[StateSeen], &mut Effects, bool),
         now: Now,
     ) {
         for (job, Decided { ruling, counted, receipt, effects: own }) in jobs.into_iter().zip(decided) {
@@ -27,6 +49,9 @@ impl Worker {
             let success = match ruling {
                 Ok(success) => success,
                 Err(refusal) => {
+                    if matches!(refusal, Refusal::QUEUE_FULL | Refusal::COMMIT_REFUSED) {
+                        self.weigh_targets(&job, now);
+                    }
                     job.fail(Declined { refusal, receipt });
                     continue;
                 }
@@ -37,7 +62,18 @@ impl Worker {
                 job.fail(Refusal::STORAGE_UNAVAILABLE);
                 continue;
             }
-            self.succeeded(job, success, receipt, (effects, assured), now);
+            self.succeeded(job, success, receipt, (read, effects, assured), now);
+        }
+    }
+
+    /// An inbox is full by what is known: sizes are estimates where others add and take too.
+    fn weigh_targets(&mut self, job: &Job, now: Now) {
+        for agent in job.posts().filter_map(|post| AgentId::parse(&post.target)) {
+            if self.inboxes.contains_key(&agent) {
+                self.weigh(&agent, now);
+            } else {
+                self.shared.tell_news(&agent.clone(), Control::Weigh(agent));
+            }
         }
     }
 
@@ -46,7 +82,7 @@ impl Worker {
         job: Job,
         success: Success,
         receipt: Option<crate::shard::desk::outcome::Receipt>,
-        (effects, assured): (&mut Effects, bool),
+        (read, effects, assured): (&[StateSeen], &mut Effects, bool),
         now: Now,
     ) {
         let woken = match (job, success) {
@@ -66,21 +102,19 @@ impl Worker {
                 self.committed(&job, parts, now);
                 job.answer.done(CommitResult { version, ..result }, assured)
             }
-            (Job::Discover { answer, .. }, Success::Discovered(found)) => {
+            (Job::Discover { caller, answer, .. }, Success::Discovered(found)) => {
                 let bytes = found.iter().map(Discovered::bytes).sum();
-                answer.put_large(found, bytes)
+                self.tell_large(answer, &caller, bytes, || found)
             }
-            (Job::StateGet { caller, answer }, Success::State { fields, version }) => {
-                let version = effects.take(version).unwrap_or(0);
-                match effects.take(fields) {
-                    Some(fields) => {
-                        let bytes = fields.iter().map(|(field, value)| field.len() + value.len()).sum();
-                        self.shared.states.note(&caller.identity.agent, bytes as u64);
-                        answer.put_large((fields, version), bytes)
-                    }
-                    None => answer.put(Err(Refusal::STORAGE_UNAVAILABLE.into())),
+            (Job::StateGet { caller, answer }, Success::State { read: at }) => match read.get(at) {
+                Some(StateSeen { fields: Some(fields), version, bytes }) => {
+                    self.shared.states.note(&caller.identity.agent, *bytes as u64);
+                    self.tell_large(answer, &caller, *bytes, || (fields.clone(), *version))
                 }
-            }
+                Some(StateSeen { fields: None, .. }) | None => {
+                    answer.put(Err(Refusal::STORAGE_UNAVAILABLE.into()))
+                }
+            },
             (Job::StateUpdate { answer, .. }, Success::Changed { version, told }) => {
                 answer.done(told.and_then(|told| effects.take(told)).unwrap_or(version), assured)
             }
@@ -95,6 +129,24 @@ impl Worker {
             }
         };
         self.sessions.wake_later(woken);
+    }
+
+    /// Answers, unless too much is on its way to that agent already, which is counted.
+    fn tell_large<T>(
+        &self,
+        answer: Answer<T>,
+        caller: &Caller,
+        bytes: usize,
+        done: impl FnOnce() -> T,
+    ) -> Option<Arc<Session>> {
+        match answer.reserve(bytes) {
+            Some(answering) => answer.put_large(done(), answering),
+            None => {
+                let agent = caller.identity.agent.as_str();
+                self.shared.report.unseen(agent, Refusal::OVERLOADED.detail, Now::mono_us());
+                answer.put(Err(Refusal::OVERLOADED.into()))
+            }
+        }
     }
 
     fn admitted(&mut self, target: &AgentId, now: Now) {
@@ -113,23 +165,10 @@ impl Worker {
         }
         for part in parts {
             match part {
-                Success::Queued { target, bytes, .. } => {
-                    self.admitted(&target, now);
-                    self.tell_home(target, true, bytes);
-                }
-                Success::Replied { target, instance, bytes, .. } => {
-                    self.expect_return(&target, instance, now);
-                    self.tell_home(target, false, bytes);
-                }
+                Success::Queued { target, .. } => self.admitted(&target, now),
+                Success::Replied { target, instance, .. } => self.expect_return(&target, instance, now),
                 _ => {}
             }
-        }
-    }
-
-    /// The inbox of another worker holds something new.
-    fn tell_home(&self, agent: AgentId, shared: bool, bytes: u64) {
-        if !self.inboxes.contains_key(&agent) {
-            self.shared.tell_news(&agent.clone(), Control::Grown { agent, shared, bytes });
         }
     }
 

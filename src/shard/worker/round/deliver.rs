@@ -21,6 +21,8 @@ use crate::store::claims::{Claimed, Wanted};
 const EXPIRED_REASON: &str = "expired";
 /// Why an entry dies that no server has written.
 const NO_ENVELOPE_REASON: &str = "no_envelope";
+/// How long an operator's word for messages that are missing may take, in milliseconds.
+const OPERATORS_WORD_MS: u64 = 1000;
 
 /// Takes a delivery back whose time has not come, or is over: it waits, or goes to the dead letters.
 fn untimely(
@@ -54,7 +56,9 @@ impl Worker {
         match answered {
             Ok(_) => {
                 inbox.leaving.retain(|key| !keys.contains(key));
+                let before = inbox.size.stored().get();
                 inbox.left(keys);
+                self.shared.take_room(0, before.saturating_sub(inbox.size.stored().get()));
             }
             Err(code) => {
                 // Still to be acknowledged: Redis may be out of disk for a while.
@@ -65,22 +69,42 @@ impl Worker {
     }
 
     /// Redis' number of messages in an inbox; those that are missing were removed by somebody else.
-    pub(super) fn measured(&mut self, agent: &AgentId, len: Option<u64>) {
+    pub(super) fn measured(&mut self, agent: &AgentId, len: Option<u64>, now: Now) {
         let _ = self.agenda.measure.remove(agent);
         let (Some(inbox), Some(len)) = (self.inboxes.get_mut(agent), len) else {
             return;
         };
-        let expected = inbox.len;
-        inbox.measured(len);
         // With other servers, these have taken them out.
-        let missing = expected.saturating_sub(inbox.len);
-        if missing > 0 && inbox.is_exact && !self.shared.has_peers() {
-            let reason = format!("{missing} messages of {} were removed by somebody else", inbox.stream);
-            log::error!("agent {agent}: {reason}");
-            self.ledger.push(Event::Vanished { agent: agent.clone(), instance: String::new(), reason });
+        if inbox.is_exact && !self.shared.has_peers() {
+            inbox.missing += inbox.len.saturating_sub(len);
         }
-        if let Some(inbox) = self.inboxes.get_mut(agent) {
-            inbox.is_exact = !self.shared.has_peers();
+        inbox.measured(len);
+        inbox.is_exact = !self.shared.has_peers();
+        self.look_for_missing(agent, now);
+    }
+
+    /// Messages that somebody else removed go on record, unless an operator's word for it comes in time.
+    fn look_for_missing(&mut self, agent: &AgentId, now: Now) {
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        let missing = inbox.missing;
+        match inbox.missing_since_ms {
+            _ if missing == 0 => inbox.missing_since_ms = None,
+            None => {
+                inbox.missing_since_ms = Some(now.mono_ms);
+                let _ = self.agenda.measure.insert(agent.clone());
+                self.look_again(agent, now.mono_ms + OPERATORS_WORD_MS);
+            }
+            Some(since_ms) if now.mono_ms < since_ms + OPERATORS_WORD_MS => {
+                let _ = self.agenda.measure.insert(agent.clone());
+            }
+            Some(_) => {
+                (inbox.missing, inbox.missing_since_ms) = (0, None);
+                let reason = format!("{missing} messages of {} were removed by somebody else", inbox.stream);
+                log::error!("agent {agent}: {reason}");
+                self.ledger.push(Event::Vanished { agent: agent.clone(), instance: String::new(), reason });
+            }
         }
     }
 
@@ -186,6 +210,7 @@ impl Worker {
             }
         };
         inbox.read_answered(&read.instance, read.source, read.count, entries.len());
+        let own_has_ended = read.source == Source::Own && entries.len() < read.count;
         let has_ended = read.source == Source::Shared && entries.len() < read.count;
         let known = (inbox.tracked() + entries.len()) as u64;
         if has_ended && inbox.is_exact && inbox.len > known {
@@ -215,6 +240,9 @@ impl Worker {
                     let _ = inbox.nack(&read.instance, id, reason, now_ms, &self.settings.delivery);
                 }
             }
+        }
+        if own_has_ended {
+            inbox.own_is_read(&read.instance);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::shard::desk::job::Job;
 use crate::shard::desk::shared::Shared;
 use crate::shard::inbox::entry::{DeadLetter, EntryKey};
 use crate::shard::txn::facts::StateFact;
-use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, Transaction};
+use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, StateRead, Transaction};
 use crate::store::news::News;
 use crate::store::pipeline::Exec;
 use crate::store::{keys, trail};
@@ -36,6 +36,8 @@ pub(super) struct Drafted {
     pub counts: Counts,
     /// The states that it changes, as they are after it.
     pub states: AgentMap<StateFact>,
+    /// The states that it reads.
+    pub state_reads: Vec<StateRead>,
     /// Dead letters and the effects that store them.
     pub letters: Vec<(FoundLetter, Range<usize>)>,
     pub remains: Vec<Remains>,
@@ -86,7 +88,7 @@ impl Worker {
             };
             moving.write(&mut transaction, &plan.moving, &mut steps);
         }
-        let Transaction { multi, added, mut facts, .. } = transaction;
+        let Transaction { multi, added, mut facts, state_reads, .. } = transaction;
         let states = std::mem::take(&mut facts.states);
         let exec = if multi.is_empty() {
             // Nothing to do after all.
@@ -108,12 +110,37 @@ impl Worker {
         };
         if exec.is_none() && link.batch.is_empty() && !unassured {
             // Only what was read has to be settled.
-            let drafted =
-                Drafted { plan, decided, added, counts, states, letters, remains, pages, steps, exec, block };
+            let drafted = Drafted {
+                plan,
+                decided,
+                added,
+                counts,
+                states,
+                state_reads,
+                letters,
+                remains,
+                pages,
+                steps,
+                exec,
+                block,
+            };
             self.settle_unsent(drafted, now);
             return None;
         }
-        Some(Drafted { plan, decided, added, counts, states, letters, remains, pages, steps, exec, block })
+        Some(Drafted {
+            plan,
+            decided,
+            added,
+            counts,
+            states,
+            state_reads,
+            letters,
+            remains,
+            pages,
+            steps,
+            exec,
+            block,
+        })
     }
 }
 

@@ -14,9 +14,13 @@ use crate::policy::Circuit;
 use crate::shard::desk::job::Job;
 use crate::shard::inbox::entry::EntryKey;
 use crate::shard::txn::facts::{Facts, StateFact};
+use crate::shard::worker::adopt::ask_bytes;
 use crate::store::answers::StreamEntry;
 use crate::store::pipeline::{Answers, Asked};
 use crate::store::{Batch, StoreError, keys};
+
+/// Inboxes whose bytes are asked for in one round.
+const MAX_WEIGHED: usize = 16;
 
 /// A plan, and what its decisions depend on.
 pub(super) struct Gathered {
@@ -78,6 +82,7 @@ impl Worker {
             watch(&mut self.link.batch, &subjects, &plan.clears);
         }
         let questions = self.ask(&plan, &subjects);
+        let weighed = self.ask_weights();
         if self.link.batch.is_empty() {
             let facts = Facts::default();
             let (letters, remains, pages) = (Vec::new(), Vec::new(), Vec::new());
@@ -87,6 +92,12 @@ impl Worker {
             Ok(answers) => (questions, answers),
             Err(error) => return Err(Box::new((plan, error))),
         };
+        for (agent, asked) in weighed {
+            if let Some(inbox) = self.inboxes.get_mut(&agent) {
+                // As Redis has it before this round: nothing that follows takes it back.
+                inbox.weighed(answers.take(asked));
+            }
+        }
         let Questions { facts, states, pages, letters, remains } = questions;
         let states = match self.read_states(states, &mut answers) {
             Ok(states) => states,
@@ -129,6 +140,16 @@ impl Worker {
             }
         }
         Ok(states)
+    }
+
+    fn ask_weights(&mut self) -> Vec<(AgentId, Asked<Option<u64>>)> {
+        let agents: Vec<AgentId> = self.agenda.weigh.iter().take(MAX_WEIGHED).cloned().collect();
+        let ask = |agent: AgentId| {
+            let _ = self.agenda.weigh.remove(&agent);
+            let asked = ask_bytes(&mut self.link.batch, &agent);
+            (agent, asked)
+        };
+        agents.into_iter().map(ask).collect()
     }
 
     fn questioner(&mut self) -> Questioner<'_> {

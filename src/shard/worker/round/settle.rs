@@ -4,6 +4,7 @@
 use super::super::Worker;
 use super::super::agenda::Scan;
 use super::RoundOutcome;
+use super::answer::StateSeen;
 use super::ask::{Page, SCAN_PAGE};
 use super::draft::Drafted;
 use super::gather::{FoundLetter, Remains};
@@ -12,6 +13,7 @@ use super::tail::Step;
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};
 use crate::refusal::Refusal;
+use crate::shard::desk::control::Control;
 use crate::shard::desk::job::Job;
 use crate::shard::inbox::{Gone, MAX_ATTEMPTS_REASON, MAX_TRACKED_ENTRIES};
 use crate::shard::txn::event::Event;
@@ -94,8 +96,8 @@ impl Worker {
     }
 
     fn settle_committed(&mut self, drafted: Drafted, mut effects: Effects, assured: bool, now: Now) {
-        let Drafted { plan, decided, added, counts, states, letters, remains, pages, steps, block, .. } =
-            drafted;
+        let Drafted { plan, decided, added, counts, states, state_reads, .. } = drafted;
+        let Drafted { letters, remains, pages, steps, block, .. } = drafted;
         if self.link.note_assurance(assured) {
             self.compare_all();
         }
@@ -113,11 +115,12 @@ impl Worker {
         }
         self.states.keep(states);
         for (agent, added) in added {
-            self.shared.take_room(added.shared_bytes.saturating_add(added.own_bytes));
+            let replied: u64 = added.replies.iter().map(|(_, bytes)| *bytes).sum();
+            self.shared.take_room(added.shared_bytes.saturating_add(replied), 0);
+            self.replied(&agent, &added.replies);
             if let Some(inbox) = self.inboxes.get_mut(&agent) {
-                let bytes = (added.shared_bytes, added.own_bytes);
-                inbox.added(added.messages, added.max_bytes, bytes);
-                added.replies.iter().for_each(|instance| inbox.own_news(instance));
+                inbox.added(added.messages, added.max_bytes, added.shared_bytes);
+                added.replies.iter().for_each(|(instance, _)| inbox.own_news(instance));
                 if !plan.moves {
                     // It was not read in the same round.
                     self.agenda.ready.insert(agent.clone());
@@ -126,9 +129,15 @@ impl Worker {
                     // Others add to this inbox too.
                     let _ = self.agenda.measure.insert(agent);
                 }
+            } else {
+                // The inbox of another worker.
+                let (messages, bytes, replies) = (added.messages as u64, added.shared_bytes, added.replies);
+                let grown = Control::Grown { agent: agent.clone(), messages, bytes, replies };
+                self.shared.tell_news(&agent, grown);
             }
         }
-        self.answer(plan.jobs, decided, &mut effects, assured, now);
+        let seen = StateSeen::all(state_reads, &mut effects);
+        self.answer(plan.jobs, decided, (&seen, &mut effects, assured), now);
         self.settle_letters(letters, &effects, now);
         self.settle_remains(plan.clears, remains, now);
         self.settle_steps(steps, &mut effects, assured, now);
@@ -301,7 +310,7 @@ impl Worker {
                     agent
                 }
                 Step::Measured { agent, len } => {
-                    self.measured(&agent, effects.take(len));
+                    self.measured(&agent, effects.take(len), now);
                     agent
                 }
                 Step::Claimed { agent, claim, claimed } => {
