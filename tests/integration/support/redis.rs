@@ -112,8 +112,27 @@ impl Redis {
         redis::Client::open(self.url())?.get_connection()
     }
 
+    /// A connection. A Redis whose role changes cuts its clients off, new ones too.
     pub fn connection(&self) -> redis::Connection {
-        self.try_connect().unwrap()
+        let give_up = std::time::Instant::now() + super::PATIENCE;
+        loop {
+            match self.try_connect() {
+                Ok(connection) => return connection,
+                Err(error) if error.is_connection_dropped() && std::time::Instant::now() < give_up => {
+                    std::thread::park_timeout(std::time::Duration::from_millis(10));
+                }
+                Err(error) => panic!("no connection to Redis: {error}"),
+            }
+        }
+    }
+
+    /// The same as [`query`](Self::query) for what only reads: nothing where it is cut off meanwhile.
+    pub fn try_read<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut self.try_connect().ok()?).ok()
     }
 
     pub fn query<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
