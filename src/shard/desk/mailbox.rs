@@ -1,13 +1,9 @@
 //! The way work reaches a worker: a channel of jobs whose number and bytes are bounded, a channel of control messages,
 //! and a doorbell. Knows neither jobs nor control messages by type.
 //!
-//! Completion-queue threads only ever `try_send`: a full mailbox refuses at once. No agent may have more waiting than
-//! there is room left, so one that floods fills half of it at most, and some room is kept for those that have little
-//! waiting: who floods hears of it, and the others do not. What waits is taken in its order, unless that is more than
-//! one round takes: then in turns.
-//!
-//! The doorbell is a parked thread rather than a blocking `recv`, because crossbeam's `recv` spins before it parks and
-//! an idle server must cost nothing.
+//! A full mailbox refuses at once. No agent may have more waiting than there is room left, and some room is kept for
+//! those that have little waiting: who floods hears of it, the others do not. What waits is taken in its order, unless
+//! that is more than one round takes: then in turns. The doorbell is a parked thread: crossbeam's `recv` spins first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
