@@ -216,7 +216,8 @@ mod tests {
             News::Closed(agent.clone(), instance, server.clone()),
             News::Circuit(agent.clone(), true, server.clone()),
             News::Circuit(agent.clone(), false, server.clone()),
-            News::Failed(agent, server),
+            News::Failed(agent.clone(), server),
+            News::Taken(agent, 64),
         ] {
             assert_eq!(News::parse(&news.to_text()), Some(news));
         }

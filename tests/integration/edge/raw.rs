@@ -68,18 +68,19 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Shakes hands; does not wait for the server's word on the client's certificate.
-    pub fn connect(server: &Server, passport: &Passport) -> Result<Self, Gone> {
+    /// Connects, and says nothing yet.
+    fn dial(server: &Server, passport: &Passport) -> Result<Self, Gone> {
         let tcp = TcpStream::connect(&server.addr).map_err(|_| Gone)?;
         tcp.set_nonblocking(true).unwrap();
         tcp.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let mut raw = Self {
-            tcp,
-            tls: ClientConnection::new(passport.0.clone(), name).unwrap(),
-            heard: 0,
-            words: Vec::new(),
-        };
+        let tls = ClientConnection::new(passport.0.clone(), name).unwrap();
+        Ok(Self { tcp, tls, heard: 0, words: Vec::new() })
+    }
+
+    /// Shakes hands; does not wait for the server's word on the client's certificate.
+    pub fn connect(server: &Server, passport: &Passport) -> Result<Self, Gone> {
+        let mut raw = Self::dial(server, passport)?;
         let give_up = Instant::now() + PATIENCE;
         while raw.tls.is_handshaking() {
             assert!(Instant::now() < give_up, "a handshake that does not end");
@@ -91,15 +92,7 @@ impl Raw {
 
     /// Shakes hands, and sends with its last words of the handshake that it closes, and bytes behind that.
     pub fn close_at_once(server: &Server, passport: &Passport) -> Result<Self, Gone> {
-        let tcp = TcpStream::connect(&server.addr).map_err(|_| Gone)?;
-        tcp.set_nonblocking(true).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut raw = Self {
-            tcp,
-            tls: ClientConnection::new(passport.0.clone(), name).unwrap(),
-            heard: 0,
-            words: Vec::new(),
-        };
+        let mut raw = Self::dial(server, passport)?;
         raw.flush()?;
         let give_up = Instant::now() + PATIENCE;
         while raw.tls.is_handshaking() {

@@ -108,26 +108,8 @@ impl Worker {
             };
             Some(multi.exec(&self.shared.server, &guards))
         };
-        if exec.is_none() && link.batch.is_empty() && !unassured {
-            // Only what was read has to be settled.
-            let drafted = Drafted {
-                plan,
-                decided,
-                added,
-                counts,
-                states,
-                state_reads,
-                letters,
-                remains,
-                pages,
-                steps,
-                exec,
-                block,
-            };
-            self.settle_unsent(drafted, now);
-            return None;
-        }
-        Some(Drafted {
+        let nothing_is_sent = exec.is_none() && link.batch.is_empty() && !unassured;
+        let drafted = Drafted {
             plan,
             decided,
             added,
@@ -140,7 +122,13 @@ impl Worker {
             steps,
             exec,
             block,
-        })
+        };
+        if nothing_is_sent {
+            // Only what was read has to be settled.
+            self.settle_unsent(drafted, now);
+            return None;
+        }
+        Some(drafted)
     }
 }
 
