@@ -211,6 +211,21 @@ pub fn hex(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes of lower-case hexadecimal text; `None` for anything else.
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digit = |byte: &u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let pairs = text.as_bytes().chunks(2);
+    let byte = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    };
+    pairs.map(byte).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,3 +34,4 @@ pub mod server;
 pub mod shard;
 pub mod sink;
 pub mod store;
+mod takeover;

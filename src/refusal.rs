@@ -105,6 +105,9 @@ refusals! {
     STATE_TOO_LARGE = ResourceExhausted, "state_too_large";
     /// The state has another version than the caller expects.
     VERSION_MISMATCH = Aborted, "version_mismatch";
+    /// The state in Redis is not what servers have stored: somebody else has changed it. A reset makes a new one; an
+    /// operator may look at it, and accept it.
+    STATE_FOREIGN = FailedPrecondition, "state_foreign";
     /// `idempotency_key` is not 1 to 64 characters of `[A-Za-z0-9_-]`.
     INVALID_IDEMPOTENCY_KEY = InvalidArgument, "invalid_idempotency_key";
     /// The key was used for another message.

@@ -8,22 +8,29 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use crate::audit::Action;
-use crate::audit::OperatorEvent;
+use crate::audit::{OperatorEvent, StoreKeys};
 use crate::certs::CertsError;
 use crate::checkpoint::{Checkpointer, Seal, SealError};
+use crate::clock::Now;
 use crate::config::Config;
 use crate::denylist::DenyList;
 use crate::ids::hex;
+use crate::key_files::store::LoadedKeys;
+use crate::key_files::{KeyError, StoreKeyFile};
 use crate::rpc::{ListenError, Listener};
 use crate::shard::Shards;
+use crate::shard::desk::key_ring::KeyRing;
 use crate::shard::desk::shared::Shared;
 use crate::sink::{Sink, SinkError};
 use crate::store::news::{News, Subscription};
 use crate::store::servers::{Keeper, Membership};
-use crate::store::{Endpoint, StoreError, fitness};
+use crate::store::{Endpoint, StoreError, fitness, joining};
+use crate::takeover;
 
 /// How long a start waits for Redis.
 const REDIS_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a start waits for another one that takes over what Redis holds.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(600);
 /// Wait between two attempts to reach Redis at start.
 const REDIS_RETRY: Duration = Duration::from_millis(100);
 /// How long a stop waits for open calls after the workers are done.
@@ -50,6 +57,9 @@ pub enum StartError {
     /// Redis.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store keys.
+    #[error("gateway.audit.store_key_path: {0}")]
+    StoreKeys(#[from] KeyError),
     /// The deny-list.
     #[error(transparent)]
     DenyList(#[from] CertsError),
@@ -71,6 +81,7 @@ impl StartError {
             Self::Seal(error) => error.is_configuration(),
             Self::Sink(error) => !matches!(error, SinkError::Store(_)),
             Self::Store(error) => matches!(error, StoreError::Unfit(_)),
+            Self::StoreKeys(_) => true,
             Self::DenyList(_) | Self::Listen(_) => false,
         }
     }
@@ -84,8 +95,19 @@ impl Server {
         for warning in &config.warnings {
             log::warn!("{}: {warning}", config.path.display());
         }
-        let membership = join(config)?;
-        let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others()));
+        let file = StoreKeyFile::new(&config.audit.store_key_path);
+        let stamp = file.stamp();
+        let mut keys = match file.load(now_ms())? {
+            Some(keys) => keys,
+            None => begin(config, &file)?,
+        };
+        let membership = join(config, &keys.keys)?;
+        if keys.taking_over {
+            keys = take_over(config, &file)?;
+        }
+        // As it was before it was read: what came since is taken up with the first look.
+        let key_ring = KeyRing::new(file, stamp, keys);
+        let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others(), key_ring));
         let seal = Seal::open(&config.audit)?;
         let shards = Arc::new(connect(&shared, threads)?);
         let deny_list = match &config.tls.revoked {
@@ -202,11 +224,41 @@ fn hear(shards: &Arc<Shards>) -> impl Fn(News) + Send + 'static {
     }
 }
 
-/// Joins the servers on this Redis, if it is fit; waits for it.
-fn join(config: &Config) -> Result<Membership, StoreError> {
+/// Makes the store keys, unless Redis holds what was stored with others.
+fn begin(config: &Config, file: &StoreKeyFile) -> Result<LoadedKeys, StartError> {
+    let endpoint = Endpoint::new(&config.redis);
+    patiently(|| joining::check_new(&mut endpoint.open()?, file.path()))?;
+    Ok(file.load_or_create(&file.lock()?, now_ms())?)
+}
+
+/// The first start takes over what Redis holds; of several, one at a time.
+fn take_over(config: &Config, file: &StoreKeyFile) -> Result<LoadedKeys, StartError> {
+    let give_up = Instant::now() + TAKEOVER_PATIENCE;
+    let lock = loop {
+        match file.lock() {
+            Err(KeyError::Locked { .. }) if Instant::now() < give_up => {}
+            locked => break locked?,
+        }
+    };
+    let keys = file.load_or_create(&lock, now_ms())?;
+    if keys.taking_over {
+        takeover::run(&Endpoint::new(&config.redis), &keys.keys, &config.digest)?;
+        file.taken_over(&lock)?;
+    }
+    Ok(keys)
+}
+
+fn now_ms() -> u64 {
+    Now::read().unix_us / 1000
+}
+
+/// Joins the servers on this Redis, if it is fit and theirs are the same keys; waits for it.
+fn join(config: &Config, keys: &StoreKeys) -> Result<Membership, StoreError> {
     let endpoint = Endpoint::new(&config.redis);
     patiently(|| {
-        fitness::check(&mut endpoint.open()?, config.redis.durability)?;
+        let mut connection = endpoint.open()?;
+        fitness::check(&mut connection, config.redis.durability)?;
+        joining::enter(&mut connection, keys)?;
         Membership::join(&endpoint)
     })
 }

@@ -14,7 +14,7 @@ use mas::audit::checkpoint::{Checkpoint, LaneHead, text_hash};
 use mas::audit::lane::Lane;
 use mas::audit::merkle::Frontier;
 use mas::audit::note::SigningKey;
-use mas::audit::segment::{Header, Item, SegmentWriter};
+use mas::audit::segment::{Attested, Header, Item, SegmentWriter};
 use mas::audit::verify::{Questions, Verifier};
 use mas::audit::{Action, Decision, Fields, KeyHistory, LaneId};
 use mas::clock::Now;
@@ -222,9 +222,13 @@ fn measure(log: &Log, trail: &[Kept]) -> Result<(), AnyError> {
         .item(&Item::Lane { lane: lane.into(), registered: Some("{}".into()), before }, &mut |_, _| {})?;
     for kept in trail {
         let item = match kept {
-            Kept::Block(first, bytes, root) => {
-                Item::Block { lane: lane.into(), first: *first, bytes: bytes.into(), root: root.into() }
-            }
+            Kept::Block(first, bytes, root) => Item::Block {
+                lane: lane.into(),
+                first: *first,
+                bytes: bytes.into(),
+                root: root.into(),
+                attested: Attested::NotLooked,
+            },
             Kept::Note(note) => Item::Checkpoint { note: note.into() },
         };
         verifier.item(&item, &mut |_, _| {})?;

@@ -5,13 +5,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::ArchiveError;
 use super::pace::Pace;
 use crate::audit::checkpoint::{Checkpoint, CheckpointError, LaneHead};
+use crate::audit::lane::Head;
 use crate::audit::merkle::{Frontier, leaf_hash};
 use crate::audit::segment::{End, Header, SegmentReader, SegmentWriter};
-use crate::audit::{KeyHistory, LaneId, lane, note};
+use crate::audit::{KeyHistory, LaneId, StoreKeys, lane, note};
 use crate::store::answers::EntryId;
 use crate::store::{Connection, checkpoints, trail};
 
@@ -72,6 +74,10 @@ pub(super) struct Segment<'a> {
     pub(super) records: u64,
     /// The newest checkpoint in it.
     pub(super) newest: Option<EntryId>,
+    /// For the tags.
+    keys: Arc<StoreKeys>,
+    /// Lanes of before the log's beginning, which have none.
+    older: BTreeMap<LaneId, Head>,
     pace: &'a mut Pace,
 }
 
@@ -82,11 +88,13 @@ impl<'a> Segment<'a> {
         path: &'a Path,
         header: &Header,
         trees: BTreeMap<LaneId, Frontier>,
+        keys: Arc<StoreKeys>,
         pace: &'a mut Pace,
     ) -> Result<Self, ArchiveError> {
         let writer = SegmentWriter::new(BufWriter::new(create(path)?), header)
             .map_err(ArchiveError::io("write", path))?;
         let listed = listed(connection, &trees)?;
+        let older = trail::taken_over(connection, &keys)?;
         Ok(Self {
             connection,
             writer,
@@ -96,6 +104,8 @@ impl<'a> Segment<'a> {
             listed,
             records: 0,
             newest: None,
+            keys,
+            older,
             pace,
         })
     }
@@ -144,7 +154,7 @@ impl<'a> Segment<'a> {
             }
         }
         // A lane that no checkpoint lists any more may hold one block more than it was known to: the one whose
-        // commit had an unknown outcome. Its successor's first record says so.
+        // commit had an unknown outcome. Its successor's first record says so. What no server has written stays.
         let before = self.listed.insert(boot, listed.clone()).unwrap_or_default();
         for gone in before.difference(&listed) {
             self.blocks(gone, None)?;
@@ -171,9 +181,19 @@ impl<'a> Segment<'a> {
                 if up_to.is_some_and(|up_to| tree.size() >= up_to) {
                     break;
                 }
+                if up_to.is_none() && block.check(&self.keys, lane).is_err() {
+                    let _ = self.trees.insert(lane.clone(), tree);
+                    return Ok(());
+                }
                 let seq = tree.size() + 1;
                 let parts = lane::split_block(&block.bytes).filter(|parts| !parts.is_empty());
                 let parts = parts.filter(|_| block.first_seq == seq).ok_or_else(|| failed(seq))?;
+                if block.check(&self.keys, lane).is_err()
+                    && self.older.get(lane).is_none_or(|head| seq > head.seq)
+                {
+                    // Whatever was signed over it, no server has written it.
+                    return Err(failed(seq));
+                }
                 for part in &parts {
                     tree.push(leaf_hash(part));
                 }

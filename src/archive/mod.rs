@@ -273,7 +273,8 @@ impl Worker {
         let temporary = archive.dir.join(format!(".{name}.tmp"));
         let header = Header::archive(number, Now::read().unix_us);
         let trees = archive.index.lanes.clone();
-        let mut segment = Segment::begin(connection, &temporary, &header, trees, &mut self.pace)?;
+        let keys = self.shards.shared().key_ring.keys();
+        let mut segment = Segment::begin(connection, &temporary, &header, trees, keys, &mut self.pace)?;
         segment.fill(&history, goal)?;
         let Segment { writer, trees, touched, records, newest, .. } = segment;
         let Some(newest) = newest else {

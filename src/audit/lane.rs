@@ -131,6 +131,8 @@ pub struct Block<'a> {
     pub lane: &'a LaneId,
     /// Sequence of the first record.
     pub first_seq: u64,
+    /// Sequence of the last record.
+    pub last_seq: u64,
     /// The records, each behind a `u32` length.
     pub bytes: &'a [u8],
     /// Root of the lane after the last record.
@@ -243,6 +245,7 @@ impl Lane {
         Some(Block {
             lane: &self.id,
             first_seq: self.confirmed.seq + 1,
+            last_seq: self.pending.size(),
             bytes: &self.block,
             hash: &self.root,
         })

@@ -6,6 +6,7 @@
 //! * [`checkpoint`]: the heads of all lanes at one time, under one signature.
 //! * [`board`]: the heads of a running server's lanes.
 //! * [`note`], [`keys`]: the form of signatures; which key signed when.
+//! * [`attest`]: tags on what is stored, which only who has the store key can make.
 //! * [`proof`]: receipts, and the path from a record to a signed checkpoint.
 //! * [`segment`]: the file format of exports and archives.
 //! * [`operator`]: events of the server itself.
@@ -15,6 +16,7 @@
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
 //! describes, and the checkpointer writes checkpoints.
 
+pub mod attest;
 pub mod board;
 pub mod checkpoint;
 pub mod json;
@@ -29,6 +31,7 @@ pub mod segment;
 pub mod tap;
 pub mod verify;
 
+pub use attest::StoreKeys;
 pub use board::Board;
 pub use checkpoint::Checkpoint;
 pub use keys::KeyHistory;

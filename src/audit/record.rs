@@ -121,6 +121,12 @@ coded! {
         ConnectionRefused = 33, "connection_refused";
         /// Calls were refused before anything looked at them: too many of that identity had been.
         CallsRefused = 34, "calls_refused";
+        /// Somebody else than a server has put something into Redis; it was put aside.
+        ForeignEntry = 35, "foreign_entry";
+        /// A log began, and took over what was in Redis before it. It has no tags of servers.
+        TakenOver = 36, "taken_over";
+        /// Another store key makes tags.
+        StoreKeyChanged = 37, "store_key_changed";
     }
 }
 

@@ -24,6 +24,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::attest::NotOurs;
 use super::lane::LaneId;
 use super::merkle::{Frontier, Hash};
 use crate::ids::hex;
@@ -88,6 +89,29 @@ impl Header {
     }
 }
 
+/// What a block's tag says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attested {
+    /// It was not looked at: files have no tags, or there is no store key at hand.
+    NotLooked,
+    /// A server, or an operator's command, has written the block.
+    Ours,
+    /// Nobody of these has.
+    Foreign,
+    /// It names a store key that is not at hand.
+    OtherKey,
+}
+
+impl From<Result<(), NotOurs>> for Attested {
+    fn from(checked: Result<(), NotOurs>) -> Self {
+        match checked {
+            Ok(()) => Self::Ours,
+            Err(NotOurs::Foreign) => Self::Foreign,
+            Err(NotOurs::UnknownKey) => Self::OtherKey,
+        }
+    }
+}
+
 /// What stands between the first and the last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item<'a> {
@@ -110,6 +134,8 @@ pub enum Item<'a> {
         bytes: Cow<'a, [u8]>,
         /// The stored root of the lane after the last record.
         root: Cow<'a, [u8]>,
+        /// Whether it has a server's tag.
+        attested: Attested,
     },
     /// A signed checkpoint, as text.
     Checkpoint {
@@ -383,7 +409,7 @@ impl<R: BufRead> SegmentReader<R> {
                 self.records += records.len() as u64;
                 read_block(&mut self.block, &mut self.root, &records, &root, number)?;
                 let (bytes, root) = (Cow::Borrowed(&*self.block), Cow::Borrowed(&*self.root));
-                Ok(Some(Item::Block { lane, first, bytes, root }))
+                Ok(Some(Item::Block { lane, first, bytes, root, attested: Attested::NotLooked }))
             }
             Line {
                 lane: None,

@@ -20,12 +20,13 @@ use std::io;
 
 use uuid::Uuid;
 
+use super::attest::NotOurs;
 use super::checkpoint::Checkpoint;
 use super::keys::KeyHistory;
-use super::lane::{LaneId, StatedEnd};
+use super::lane::{Head, LaneId, StatedEnd};
 use super::merkle::{Frontier, Hash};
 use super::record::{Decision, View};
-use super::segment::Item;
+use super::segment::{Attested, Item};
 
 pub use anchor::{AnchorLine, AnchorReader};
 pub use custody::Standing;
@@ -99,6 +100,12 @@ pub struct Verifier<'a> {
     /// Messages that should wait and were not found.
     not_found: Vec<Uuid>,
     vanished: u64,
+    /// Lanes of before the log's beginning, and where they ended then.
+    taken_over: BTreeMap<LaneId, Head>,
+    /// Nobody can look at the tags of what is in Redis.
+    without_store_keys: bool,
+    /// Lanes with tags of a store key that is not at hand.
+    other_keys: HashSet<String>,
 }
 
 /// One anchor, read side by side with the trail.
@@ -137,6 +144,9 @@ impl<'a> Verifier<'a> {
             older: 0,
             not_found: Vec::new(),
             vanished: 0,
+            taken_over: BTreeMap::new(),
+            without_store_keys: false,
+            other_keys: HashSet::new(),
         }
     }
 
@@ -163,8 +173,75 @@ impl<'a> Verifier<'a> {
                 self.begin_lane(lane, registered.is_some(), before);
                 Ok(())
             }
-            Item::Block { lane, first, bytes, root } => self.block(lane, *first, bytes, root, each),
+            Item::Block { lane, first, bytes, root, attested } => {
+                match attested {
+                    Attested::Foreign if !self.is_taken_over(lane, *first) => self.not_written(lane, *first),
+                    Attested::OtherKey => self.other_key(lane, *first),
+                    Attested::Foreign | Attested::Ours | Attested::NotLooked => {}
+                }
+                self.block(lane, *first, bytes, root, each)
+            }
             Item::Checkpoint { note } => self.checkpoint(note),
+        }
+    }
+
+    /// Lanes of before the log's beginning, and where they ended then.
+    pub fn taken_over(&mut self, lanes: BTreeMap<LaneId, Head>) {
+        self.taken_over = lanes;
+    }
+
+    /// Nobody can look at the tags of what is in Redis.
+    pub fn without_store_keys(&mut self) {
+        self.without_store_keys = true;
+    }
+
+    fn is_taken_over(&self, lane: &str, seq: u64) -> bool {
+        self.taken_over.get(lane).is_some_and(|head| seq <= head.seq)
+    }
+
+    /// A block that has no tag; what follows in its lane proves nothing.
+    fn not_written(&mut self, lane: &str, seq: u64) {
+        let at = self.index(lane);
+        let Some(lane) = self.states.get_mut(at).filter(|lane| !lane.state.broken) else {
+            return;
+        };
+        lane.state.broken = true;
+        lane.expected.clear();
+        let place = Place::Record { lane: lane.state.id.clone(), seq };
+        self.damages.add(place, DamageKind::NotAttested);
+    }
+
+    /// A block whose tag names a store key that is not at hand: said once a lane.
+    fn other_key(&mut self, lane: &str, seq: u64) {
+        if self.other_keys.insert(lane.to_owned()) {
+            let place = Place::Record { lane: LaneId::from_stored(lane), seq };
+            self.damages.add(place, DamageKind::OtherStoreKey);
+        }
+    }
+
+    /// Something in Redis, an entry of a stream or a key's value, that no server has put there.
+    pub fn not_attested(&mut self, key: &str, id: &str, why: NotOurs) {
+        let place = Place::Entry { stream: key.to_owned(), id: id.to_owned() };
+        let kind = match why {
+            NotOurs::Foreign => DamageKind::NotAttested,
+            NotOurs::UnknownKey => DamageKind::OtherStoreKey,
+        };
+        self.damages.add(place, kind);
+    }
+
+    /// The newest versions of agents' states that are on record so far.
+    pub fn state_versions(&self) -> Vec<(String, u64)> {
+        let mut versions: Vec<(String, u64)> =
+            self.custody.versions().map(|(agent, version)| (agent.to_owned(), version)).collect();
+        versions.sort();
+        versions
+    }
+
+    /// An agent's state has version `found` in Redis, and `recorded` was on record before that was read.
+    pub fn state_version(&mut self, agent: &str, key: String, found: u64, recorded: u64) {
+        if found < recorded {
+            let place = Place::Entry { stream: key, id: agent.to_owned() };
+            self.damages.add(place, DamageKind::StateRolledBack { found, recorded });
         }
     }
 
@@ -513,7 +590,12 @@ impl<'a> Verifier<'a> {
                 (count > 0).then_some((decision.as_str(), count))
             })
             .collect();
+        let older_lanes = self.taken_over.keys().filter_map(|lane| self.lanes.get(lane));
+        let older_lanes = older_lanes.filter_map(|at| self.states.get(*at));
+        let taken_over_records = older_lanes.map(|lane| lane.state.size()).sum();
         Report {
+            taken_over: self.custody.taken_over,
+            taken_over_records,
             records: self.records,
             lanes: self.states.len(),
             decisions,
@@ -558,6 +640,10 @@ impl<'a> Verifier<'a> {
         say(
             self.questions.keys.is_empty() && (self.trail.count > 0 || anchored > 0),
             "without the public key: who signed the checkpoints",
+        );
+        say(
+            self.without_store_keys,
+            "without the store keys: whether servers have written what no checkpoint covers, and what waits",
         );
         say(
             self.anchors.is_empty() && self.trail.count > 0,

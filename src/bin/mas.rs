@@ -12,6 +12,7 @@ use mas::cli::certs::{self, CertsCommand};
 use mas::cli::dlp::{self, DlpCommand};
 use mas::cli::dlq::{self, DlqCommand};
 use mas::cli::exit::Exit;
+use mas::cli::foreign::{self, ForeignCommand};
 use mas::cli::inbox::{self, InboxCommand};
 use mas::cli::logging::{self, LogFormat};
 use mas::cli::migrate::{self, MigrateArgs};
@@ -45,6 +46,9 @@ enum Command {
     /// An agent's inbox: empty it.
     #[command(subcommand)]
     Inbox(InboxCommand),
+    /// What somebody else than a server has put into Redis: list it, show it, remove it.
+    #[command(subcommand)]
+    Foreign(ForeignCommand),
     /// The agents, where their instances are, and what waits for them.
     Agents(AgentsArgs),
     /// An agent's state: read it, change it.
@@ -85,6 +89,7 @@ fn main() -> ExitCode {
         Command::Audit(command) => audit::run(command),
         Command::Dlq(command) => dlq::run(command),
         Command::Inbox(command) => inbox::run(command),
+        Command::Foreign(command) => foreign::run(command),
         Command::Agents(args) => agents::run(&args),
         Command::State(command) => state::run(command),
         Command::Dlp(command) => dlp::run(command),

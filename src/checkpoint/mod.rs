@@ -2,12 +2,16 @@
 //! `gateway.audit.checkpoint_interval_ms`, also when nothing happens, and at the stop. To the anchor
 //! first, then to Redis.
 //!
+//! * `alone`: a checkpoint of an operator's command, when no server runs.
 //! * [`anchor`]: the copy outside Redis.
+//! * `hands`: the lanes of operators' commands, which the next checkpoint covers.
 //! * `seal`: key and anchor, opened.
 //! * `sealer`: makes a checkpoint and writes it.
 //! * `start`: what a start finds in Redis, against what the anchor says.
 
+mod alone;
 pub mod anchor;
+mod hands;
 mod seal;
 mod sealer;
 mod start;
@@ -21,6 +25,7 @@ use std::time::{Duration, Instant};
 use crate::archive::Retention;
 use crate::config;
 use crate::shard::Shards;
+pub use alone::seal_alone;
 pub use seal::{Seal, SealError};
 use sealer::Sealer;
 

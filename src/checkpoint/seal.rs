@@ -36,6 +36,12 @@ pub enum SealError {
     /// Redis, which was there a moment ago.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no log here that could be gone on with.
+    #[error("gateway.audit.signing_key_path: there is no key yet")]
+    NoLog,
+    /// A field of the checkpoint cannot stand in a note.
+    #[error("a field of the checkpoint cannot stand in a note")]
+    Unsignable,
     /// The system gave no thread.
     #[error("the checkpointer's thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -46,7 +52,7 @@ impl SealError {
     pub fn is_configuration(&self) -> bool {
         match self {
             Self::Key(_) | Self::Anchor(_) | Self::Foreign { .. } | Self::Archive(_) => true,
-            Self::Store(_) | Self::Uplink(_) | Self::Thread(_) => false,
+            Self::NoLog | Self::Store(_) | Self::Uplink(_) | Self::Unsignable | Self::Thread(_) => false,
         }
     }
 }

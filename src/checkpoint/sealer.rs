@@ -1,9 +1,10 @@
 //! Makes a checkpoint of what stands on the board, and writes it: to the anchor, on disk, then to Redis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::anchor::Anchor;
+use super::hands::Hands;
 use super::seal::{Seal, SealError};
 use super::start;
 use super::uplink::Uplink;
@@ -15,7 +16,7 @@ use crate::clock::Now;
 use crate::config;
 use crate::key_files::{KeyError, KeyFiles, KeyLock, Keys, Stamp};
 use crate::shard::Shards;
-use crate::store::checkpoints;
+use crate::store::{checkpoints, trail};
 
 /// Checkpoints that may fail in a row before nothing is admitted any more.
 const MAX_MISSED: u32 = 10;
@@ -34,6 +35,8 @@ pub(super) struct Sealer {
     last_time_ms: u64,
     /// Lanes that nobody writes any more and that no checkpoint of this boot has covered.
     uncovered: BTreeMap<LaneId, Head>,
+    /// Lanes of operators' commands that end while this server runs.
+    hands: Hands,
     /// Records in the lanes that stand in no further checkpoint.
     done: u64,
     missed: u32,
@@ -97,7 +100,21 @@ impl Sealer {
             }
         }
         let heads = shared.board.take();
-        let mut uncovered = start::existing(&mut connection, shards.boot())?;
+        let keys_in_force = shared.key_ring.keys();
+        let found = start::existing(&mut connection, &keys_in_force, shards.boot())?;
+        for (index, (lane, blocks)) in found.foreign.iter().enumerate() {
+            let event = start::foreign_event(lane, *blocks);
+            if index < MAX_EVENTS {
+                log::error!("lane {lane}: {}; they are not signed", event.rule);
+                shards.record(event);
+            }
+        }
+        // What is covered now may go on: it is covered again then.
+        let operators = trail::operators_lanes(&mut connection)?;
+        let open = operators.into_iter().filter(|lane| found.open.contains(lane)).collect::<BTreeSet<_>>();
+        let hands = Hands::new(&shared.redis, shards.boot(), found.all, open.clone(), Now::read());
+        let mut uncovered = found.heads;
+        uncovered.retain(|lane, _| !open.contains(lane));
         uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
 
         Ok(Self {
@@ -110,6 +127,7 @@ impl Sealer {
             previous: newest.as_ref().map_or([0; 32], |(_, hash)| *hash),
             last_time_ms: newest.as_ref().map_or(0, |(newest, _)| newest.time_ms),
             uncovered,
+            hands,
             done: 0,
             missed: 0,
             redis_failing: false,
@@ -142,6 +160,7 @@ impl Sealer {
     }
 
     fn seal(&mut self) -> Result<(), Missed> {
+        self.look_around();
         let heads = self.shards.shared().board.take();
         // One for each connection that a worker lost since the last checkpoint that could be written.
         self.uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
@@ -187,11 +206,29 @@ impl Sealer {
         }
     }
 
+    /// Takes up store keys that were added, and what operators' commands have written.
+    fn look_around(&mut self) {
+        let (shared, now) = (self.shards.shared(), Now::read());
+        if let Some(key) = shared.key_ring.renew(now) {
+            log::info!("store key {key} makes tags now");
+            self.shards.record(OperatorEvent {
+                action: Action::StoreKeyChanged,
+                target: key,
+                rule: String::new(),
+                reason: String::new(),
+                pending: None,
+            });
+        }
+        self.uncovered.extend(self.hands.look(&shared.key_ring.keys(), now));
+    }
+
     fn compose(&self, open: Vec<LaneHead>) -> Checkpoint {
         let room = MAX_LANES.saturating_sub(open.len());
-        let uncovered = self.uncovered.iter().take(room);
+        let is_open = |lane: &LaneId| open.iter().any(|head| head.lane == *lane);
+        let uncovered = self.uncovered.iter().filter(|(lane, _)| !is_open(lane)).take(room);
+        let uncovered: Vec<(&LaneId, &Head)> = uncovered.collect();
         let mut lanes = open;
-        lanes.extend(uncovered.map(|(lane, head)| LaneHead { lane: lane.clone(), head: *head }));
+        lanes.extend(uncovered.into_iter().map(|(lane, head)| LaneHead { lane: lane.clone(), head: *head }));
         lanes.sort_by(|a, b| a.lane.cmp(&b.lane));
         // Clocks step back; the times of a log do not.
         let now_ms = Now::read().unix_us / 1000;

@@ -1,15 +1,19 @@
 //! What a start finds in Redis: whether it is what the anchor says it was, and which lanes are there, which
 //! the boot's first checkpoint covers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use uuid::Uuid;
 
 use crate::audit::OperatorEvent;
 use crate::audit::checkpoint::{Checkpoint, LaneHead};
-use crate::audit::lane::Head;
-use crate::audit::{Action, LaneId};
+use crate::audit::lane::{Head, split_block};
+use crate::audit::{Action, LaneId, StoreKeys, View};
+use crate::store::trail::StoredBlock;
 use crate::store::{Connection, StoreError, trail};
+
+/// Blocks at a lane's end that are looked through for the last one that a server wrote.
+const MAX_FOREIGN_BLOCKS: usize = 1024;
 
 /// What the newest checkpoint of the anchor says, and Redis does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,25 +76,111 @@ pub(super) fn compare(
     Ok(missing)
 }
 
+/// Where a lane ends, as far as servers and operators' commands have written it.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// The last block that has a tag; `None`: there is none.
+    pub head: Option<Head>,
+    /// Where the last block ends, whoever has written it.
+    pub last: Option<Head>,
+    /// Blocks behind the head that somebody else has put there, or that an earlier version wrote.
+    pub foreign: usize,
+    /// Whether its writer has ended it.
+    pub closed: bool,
+}
+
+/// Where a lane ends.
+pub(super) fn end_of(
+    connection: &mut Connection,
+    keys: &StoreKeys,
+    lane: &LaneId,
+) -> Result<End, StoreError> {
+    let mut end = End::default();
+    let mut count = 1;
+    loop {
+        let blocks = trail::newest_blocks(connection, lane, count)?;
+        end.last = blocks.first().and_then(head_of);
+        end.foreign = blocks.iter().take_while(|block| block.check(keys, lane).is_err()).count();
+        if let Some(block) = blocks.get(end.foreign) {
+            end.head = head_of(block);
+            end.closed = is_closed(&block.bytes);
+            return Ok(end);
+        }
+        // None of these: perhaps one before them.
+        if blocks.len() < count || count >= MAX_FOREIGN_BLOCKS {
+            return Ok(end);
+        }
+        count = MAX_FOREIGN_BLOCKS;
+    }
+}
+
+/// Where a block ends. Bytes that are none are for `mas audit verify` to judge.
+fn head_of(block: &StoredBlock) -> Option<Head> {
+    Some(Head { seq: block.last_seq()?, hash: block.hash.as_slice().try_into().ok()? })
+}
+
+fn is_closed(block: &[u8]) -> bool {
+    let records = split_block(block).unwrap_or_default();
+    records.last().and_then(|bytes| View::decode(bytes)).is_some_and(|last| last.action == Action::LaneClosed)
+}
+
+/// The lanes that Redis holds and this boot does not write.
+#[derive(Debug, Default)]
+pub(super) struct Existing {
+    /// All of them.
+    pub all: HashSet<LaneId>,
+    /// As far as servers and operators' commands have written them.
+    pub heads: BTreeMap<LaneId, Head>,
+    /// Those that may grow yet.
+    pub open: BTreeSet<LaneId>,
+    /// Those with blocks that have no tag, and how many at their end.
+    pub foreign: BTreeMap<LaneId, usize>,
+}
+
 /// The lanes that Redis holds and this boot does not write.
 pub(super) fn existing(
     connection: &mut Connection,
+    keys: &StoreKeys,
     boot: Uuid,
-) -> Result<BTreeMap<LaneId, Head>, StoreError> {
+) -> Result<Existing, StoreError> {
     let boot = boot.simple().to_string();
-    let mut heads = BTreeMap::new();
+    let taken_over = trail::taken_over(connection, keys)?;
+    let mut found = Existing::default();
     for lane in trail::lanes(connection)?.existing {
         if lane.boot() == boot {
             continue;
         }
-        let newest = trail::newest_blocks(connection, &lane, 1)?.pop();
-        // A lane without records, or with bytes that are none, is for `mas audit verify` to judge.
-        let Some((seq, hash)) =
-            newest.and_then(|block| Some((block.last_seq()?, block.hash.try_into().ok()?)))
-        else {
-            continue;
+        let end = match end_of(connection, keys, &lane) {
+            Ok(end) => end,
+            // Something else is under that key.
+            Err(StoreError::Unexpected { .. }) => End { foreign: 1, ..End::default() },
+            Err(error) => return Err(error),
         };
-        let _ = heads.insert(lane, Head { seq, hash });
+        let is_older = end.last.is_some() && taken_over.get(&lane) == end.last.as_ref();
+        if end.foreign > 0 && !is_older {
+            let _ = found.foreign.insert(lane.clone(), end.foreign);
+        }
+        if !end.closed && !is_older {
+            let _ = found.open.insert(lane.clone());
+        }
+        let _ = found.all.insert(lane.clone());
+        if let Some(head) = end.head {
+            let _ = found.heads.insert(lane, head);
+        }
     }
-    Ok(heads)
+    Ok(found)
+}
+
+/// What the record says of blocks that have no tag.
+pub(super) fn foreign_event(lane: &LaneId, blocks: usize) -> OperatorEvent {
+    OperatorEvent {
+        action: Action::TrailDiffers,
+        target: lane.to_string(),
+        rule: format!(
+            "blocks at its end without a server's tag: {blocks}{}",
+            if blocks < MAX_FOREIGN_BLOCKS { "" } else { " or more" }
+        ),
+        reason: "not_written_by_a_server".to_owned(),
+        pending: None,
+    }
 }

@@ -214,7 +214,7 @@ fn change(args: &ChangeArgs, action: Action) -> Result<Exit, Trouble> {
             Err(other) => return Err(other),
         }
     }
-    operator.close()?;
+    operator.close(&config)?;
     if !args.source.json {
         writeln!(out, "{done} {}, {failed} left where they are", action.as_str())?;
         if letters.is_cut() {
@@ -233,7 +233,7 @@ fn change_one(
     let own = operator.name().to_owned();
     for _ in 0..MAX_CONFLICTS {
         let letter = match dead_letters::hold(&mut operator.connection, id, &own)? {
-            Held::Ours(letter) => letter,
+            Held::Ours(letter) => *letter,
             Held::Gone => {
                 dead_letters::release(&mut operator.connection, id, &own)?;
                 return Err(Trouble::Refused("there is no such dead letter".to_owned()));
@@ -246,8 +246,12 @@ fn change_one(
         let acted = match action {
             Action::Redriven => redrive(operator, config, &letter),
             _ => {
-                let fields = Fields { target: &letter.stream, ..fields(&letter) };
-                Ok(operator.act(action, &fields, |batch| dead_letters::remove(batch, id))?)
+                let mut fields = Fields { target: &letter.stream, ..fields(&letter) };
+                if !letter.is_ours(&operator.keys) {
+                    // No message of anybody's.
+                    (fields.message_id, fields.rule) = (None, "not_written_by_a_server");
+                }
+                Ok(operator.act(action, &fields, |batch, _| dead_letters::remove(batch, id))?)
             }
         };
         match acted {
@@ -265,6 +269,9 @@ fn change_one(
 
 fn redrive(operator: &mut Operator, config: &Config, letter: &Letter) -> Result<Acted, Trouble> {
     let refused = |why: String| Err(Trouble::Refused(why));
+    if !letter.is_ours(&operator.keys) {
+        return refused("no server has written it; `mas dlq drop` removes it".to_owned());
+    }
     let max_len = config.limits.max_queue_len;
     let (stream, agent, instance) = match dead_letters::origin(&mut operator.connection, letter, max_len)? {
         Origin::Inbox { stream, agent, instance } => (stream, agent, instance),
@@ -284,8 +291,8 @@ fn redrive(operator: &mut Operator, config: &Config, letter: &Letter) -> Result<
         target_instance: instance.as_ref().map_or("", |instance| instance.as_str()),
         ..fields(letter)
     };
-    let redriven = operator.act(Action::Redriven, &fields, |batch| {
-        dead_letters::redrive(batch, letter, &stream, &agent, &servers);
+    let redriven = operator.act(Action::Redriven, &fields, |batch, on| {
+        dead_letters::redrive(batch, (letter, &agent, &stream), &servers, on.keys, on.first());
     });
     Ok(redriven?)
 }

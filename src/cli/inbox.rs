@@ -12,7 +12,12 @@ use crate::audit::{Action, Fields};
 use crate::clock::Now;
 use crate::envelope::message_id_of;
 use crate::ids::AgentId;
-use crate::store::emptying::{Begun, Emptying, REASON, Taken};
+use crate::store::attested::Foreign;
+use crate::store::emptying::{Begun, Emptying, REASON, Sorted, Taken};
+use crate::store::foreign;
+
+/// Why nothing more is moved.
+const EMPTIED_ELSEWHERE: &str = "another operator empties this inbox since a moment ago";
 
 /// Subcommands of `mas inbox`.
 #[derive(Debug, Subcommand)]
@@ -73,7 +78,7 @@ fn empty(args: &EmptyArgs) -> Result<Exit, Trouble> {
         }
     };
     let left = emptying.end(&mut operator.connection);
-    operator.close()?;
+    operator.close(&config)?;
     let left = match (ended, left) {
         (Ok(()), Ok(left)) => left,
         (Err(trouble), _) => {
@@ -112,8 +117,55 @@ fn page(
             "this took too long: what was taken last goes to an instance".to_owned(),
         ));
     }
-    bury(operator, emptying, agent, &taken)?;
-    Ok(taken.len() as u64)
+    let count = taken.len() as u64;
+    let Sorted { ours, foreign } = emptying.foreign(&mut operator.connection, taken, &operator.keys)?;
+    if !ours.is_empty() {
+        bury(operator, emptying, agent, &ours)?;
+    }
+    if !foreign.is_empty() {
+        if !emptying.watch(&mut operator.connection)? {
+            return Err(Trouble::Refused(EMPTIED_ELSEWHERE.to_owned()));
+        }
+        put_aside(operator, emptying, agent, foreign)?;
+    }
+    Ok(count)
+}
+
+/// Puts aside what no server has put into the inbox.
+fn put_aside(
+    operator: &mut Operator,
+    emptying: &Emptying<'_>,
+    agent: &AgentId,
+    found: Vec<(Taken, Foreign)>,
+) -> Result<(), Trouble> {
+    let (taken, foreign): (Vec<Taken>, Vec<Foreign>) = found.into_iter().unzip();
+    let digests: Vec<([u8; 32], String)> = foreign
+        .iter()
+        .map(|found| (found.digest(), found.entry.map(|entry| entry.to_text()).unwrap_or_default()))
+        .collect();
+    let records = digests.iter().map(|(digest, entry)| Fields {
+        agent: agent.as_str(),
+        target: emptying.stream(),
+        rule: entry,
+        payload_digest: digest,
+        ..Fields::default()
+    });
+    let time_ms = Now::read().unix_us / 1000;
+    let acted = operator.act_on_all(Action::ForeignEntry, records, |batch, _| {
+        for found in &foreign {
+            let _ = batch.command("XADD");
+            foreign::arguments(batch, found, time_ms);
+        }
+        emptying.take_out(batch, &taken);
+    })?;
+    done(&acted)
+}
+
+fn done(acted: &Acted) -> Result<(), Trouble> {
+    match acted {
+        Acted::Done(_) => Ok(()),
+        Acted::Conflict => Err(Trouble::Refused(EMPTIED_ELSEWHERE.to_owned())),
+    }
 }
 
 fn bury(
@@ -131,13 +183,8 @@ fn bury(
         ..Fields::default()
     });
     let time_ms = Now::read().unix_us / 1000;
-    let acted = operator.act_on_all(Action::DeadLetter, records, |batch| {
-        emptying.bury(batch, taken, time_ms);
+    let acted = operator.act_on_all(Action::DeadLetter, records, |batch, on| {
+        emptying.bury(batch, taken, time_ms, on.keys, (on.lane, on.records));
     })?;
-    match acted {
-        Acted::Done(_) => Ok(()),
-        Acted::Conflict => {
-            Err(Trouble::Refused("another operator empties this inbox since a moment ago".to_owned()))
-        }
-    }
+    done(&acted)
 }

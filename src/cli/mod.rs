@@ -7,6 +7,7 @@ pub mod demo;
 pub mod dlp;
 pub mod dlq;
 pub mod exit;
+pub mod foreign;
 pub mod inbox;
 pub mod logging;
 pub mod migrate;

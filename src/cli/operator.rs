@@ -3,17 +3,28 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::unistd::{Uid, User};
 use uuid::Uuid;
 
 use super::exit::Exit;
-use crate::audit::{Action, Decision, Fields, Lane, LaneId};
+use crate::audit::checkpoint::LaneHead;
+use crate::audit::{Action, Checkpoint, Decision, Fields, Lane, LaneId, StoreKeys, note};
+use crate::checkpoint::seal_alone;
 use crate::clock::Now;
 use crate::config::{Config, ConfigError};
+use crate::key_files::{KeyError, StoreKeyFile};
+use crate::store::attested::OnRecord;
 use crate::store::{Batch, Connection, Endpoint, StoreError, Value, answers, trail};
+use crate::store::{checkpoints, joining, servers};
 
+/// How long a running server is waited for that covers a command's records with a checkpoint, beside two intervals of
+/// checkpoints; never longer than the second; and how often it is looked for.
+const SEAL_PATIENCE: Duration = Duration::from_secs(3);
+const MAX_SEAL_PATIENCE: Duration = Duration::from_secs(10);
+const SEAL_LOOK: Duration = Duration::from_millis(50);
 /// Attempts when something that was watched changed meanwhile.
 pub const MAX_CONFLICTS: usize = 16;
 /// Longest `--reason`, in bytes.
@@ -57,6 +68,9 @@ pub enum Trouble {
     /// Redis.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store keys.
+    #[error("gateway.audit.store_key_path: {0}")]
+    Keys(#[from] KeyError),
     /// What it works on does not allow it now.
     #[error("{0}")]
     Refused(String),
@@ -74,7 +88,9 @@ pub fn exit(command: &str, outcome: Result<Exit, Trouble>) -> Exit {
             eprintln!("mas {command}: {error}");
             match error {
                 Trouble::Usage(_) | Trouble::Config(_) => Exit::Usage,
-                Trouble::Store(_) | Trouble::Refused(_) | Trouble::Output(_) => Exit::Failed,
+                Trouble::Keys(_) | Trouble::Store(_) | Trouble::Refused(_) | Trouble::Output(_) => {
+                    Exit::Failed
+                }
             }
         }
     }
@@ -92,16 +108,44 @@ pub fn connect(config: &Config) -> Result<Connection, StoreError> {
     Endpoint::new(&config.redis).open()
 }
 
+/// The store keys of the configuration, which the first start of a server makes.
+pub fn store_keys(config: &Config) -> Result<StoreKeys, KeyError> {
+    let file = StoreKeyFile::new(&config.audit.store_key_path);
+    let loaded = file.load(Now::read().unix_us / 1000)?;
+    loaded.map(|loaded| loaded.keys).ok_or_else(|| file.missing())
+}
+
 /// Someone who changes things by hand.
 pub struct Operator {
     /// For looking; changes go through [`act`](Self::act).
     pub connection: Connection,
+    /// For tags on what is stored.
+    pub keys: StoreKeys,
     lane: Lane,
     /// Whether the lane is in Redis.
     opened: bool,
     policy_version: [u8; 32],
     reason: String,
+    boot: Uuid,
     name: String,
+}
+
+/// Where an act is on record.
+#[derive(Debug)]
+pub struct Recorded<'a> {
+    /// For tags on what it stores.
+    pub keys: &'a StoreKeys,
+    /// The lane.
+    pub lane: &'a str,
+    /// Its records there, in order.
+    pub records: &'a [u64],
+}
+
+impl<'a> Recorded<'a> {
+    /// The first of them.
+    pub fn first(&self) -> OnRecord<'a> {
+        OnRecord { lane: self.lane, seq: self.records.first().copied().unwrap_or(0) }
+    }
 }
 
 /// What became of an act.
@@ -121,16 +165,21 @@ impl fmt::Debug for Operator {
 
 impl Operator {
     /// Connects; nothing is written before the first act.
-    pub fn connect(config: &Config, why: &Why) -> Result<Self, StoreError> {
+    pub fn connect(config: &Config, why: &Why) -> Result<Self, Trouble> {
         let boot = Uuid::now_v7();
         let user = user_name();
         let reason = if why.reason.is_empty() { user } else { format!("{user}: {}", why.reason) };
+        let mut connection = connect(config)?;
+        let keys = store_keys(config)?;
+        joining::enter(&mut connection, &keys)?;
         Ok(Self {
-            connection: connect(config)?,
+            connection,
+            keys,
             lane: Lane::new(LaneId::new(boot, 0, 1)),
             opened: false,
             policy_version: config.digest,
             reason,
+            boot,
             name: boot.simple().to_string(),
         })
     }
@@ -146,7 +195,7 @@ impl Operator {
         &mut self,
         action: Action,
         fields: &Fields<'_>,
-        effects: impl FnOnce(&mut Batch),
+        effects: impl FnOnce(&mut Batch, &Recorded<'_>),
     ) -> Result<Acted, StoreError> {
         self.act_on_all(action, std::iter::once(*fields), effects)
     }
@@ -156,7 +205,7 @@ impl Operator {
         &mut self,
         action: Action,
         records: impl Iterator<Item = Fields<'f>>,
-        effects: impl FnOnce(&mut Batch),
+        effects: impl FnOnce(&mut Batch, &Recorded<'_>),
     ) -> Result<Acted, StoreError> {
         let now = Now::read();
         let mut batch = Batch::new();
@@ -171,13 +220,15 @@ impl Operator {
             let _ = trail::register(&mut batch, self.lane.id(), &description.to_string());
         }
         let before = batch.len() - 1;
+        let mut places = Vec::new();
         for fields in records {
             let fields = Fields { reason: &self.reason, policy_version: &self.policy_version, ..fields };
-            let _ = self.lane.append(now, action, Decision::Event, &fields);
+            places.push(self.lane.append(now, action, Decision::Event, &fields).seq);
         }
-        effects(&mut batch);
+        let lane = self.lane.id().clone();
+        effects(&mut batch, &Recorded { keys: &self.keys, lane: lane.as_str(), records: &places });
         if let Some(block) = self.lane.block() {
-            let _ = trail::append(&mut batch, block);
+            let _ = trail::append(&mut batch, &self.keys, block);
         }
         let exec_at = batch.command("EXEC");
         let mut answers = self.connection.run(&mut batch)?;
@@ -205,8 +256,9 @@ impl Operator {
         }
     }
 
-    /// Ends the lane in order, if there is one.
-    pub fn close(mut self) -> Result<(), StoreError> {
+    /// Ends the lane in order, if there is one, and sees to it that a checkpoint covers it: a running server makes one,
+    /// else this command does. Says on standard error which.
+    pub fn close(mut self, config: &Config) -> Result<(), StoreError> {
         if !self.opened {
             return Ok(());
         }
@@ -214,14 +266,49 @@ impl Operator {
         let _ = self.lane.append(Now::read(), Action::LaneClosed, Decision::Event, &fields);
         let mut batch = Batch::new();
         if let Some(block) = self.lane.block() {
-            let _ = trail::append(&mut batch, block);
+            let _ = trail::append(&mut batch, &self.keys, block);
         }
-        match self.connection.run(&mut batch)?.pop() {
-            Some(Value::ServerError(error)) => {
-                Err(StoreError::Unexpected { command: "closing an audit lane", answer: format!("{error:?}") })
+        if let Some(Value::ServerError(error)) = self.connection.run(&mut batch)?.pop() {
+            let answer = format!("{error:?}");
+            return Err(StoreError::Unexpected { command: "closing an audit lane", answer });
+        }
+        self.lane.confirm();
+        self.seal(config)
+    }
+
+    fn seal(&mut self, config: &Config) -> Result<(), StoreError> {
+        let (lane, head) = (self.lane.id().clone(), self.lane.confirmed());
+        let receipt = format!("on record in lane {lane}, records 1 to {}", head.seq);
+        if !servers::any_alive(&mut self.connection)? {
+            let sealed = seal_alone(
+                &config.audit,
+                &mut self.connection,
+                self.boot,
+                LaneHead { lane, head },
+                self.policy_version,
+            );
+            match sealed {
+                Ok(()) => eprintln!("mas: {receipt}; sealed by this command, as no server runs"),
+                Err(error) => eprintln!("mas: {receipt}; the next start of a server seals it ({error})"),
             }
-            _ => Ok(()),
+            return Ok(());
         }
+        let patience = SEAL_PATIENCE + Duration::from_millis(2 * config.audit.checkpoint_interval_ms);
+        let give_up = Instant::now() + patience.min(MAX_SEAL_PATIENCE);
+        while Instant::now() < give_up {
+            for note in checkpoints::recent(&mut self.connection)? {
+                let checkpoint = note::text_of(&note).ok().and_then(|text| Checkpoint::parse(text).ok());
+                let covers = |found: &Checkpoint| found.lane(&lane).is_some_and(|found| found.head == head);
+                if let Some(found) = checkpoint.filter(covers) {
+                    let (counter, boot) = (found.counter, found.boot.simple());
+                    eprintln!("mas: {receipt}; sealed by checkpoint {counter} of server run {boot}");
+                    return Ok(());
+                }
+            }
+            std::thread::sleep(SEAL_LOOK);
+        }
+        eprintln!("mas: {receipt}; no checkpoint covers it yet");
+        Ok(())
     }
 }
 

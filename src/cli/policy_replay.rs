@@ -81,7 +81,12 @@ fn replay(args: &ReplayArgs) -> Result<(), Trouble> {
     let load = |path: &PathBuf| Config::load(path).map_err(|error| Trouble::Usage(error.to_string()));
     let candidate = load(&args.config)?;
     let trail = args.trail.as_ref().map(load).transpose()?;
-    let source = SourceArgs { config: None, export: args.export.clone(), archive: args.archive.clone() };
+    let source = SourceArgs {
+        config: None,
+        export: args.export.clone(),
+        archive: args.archive.clone(),
+        no_store_key: true,
+    };
     let mut source = Source::open(&source, Some(trail.as_ref().unwrap_or(&candidate)))?;
     let range = args.time.range(false)?;
     // Rates depend on what was sent before.

@@ -1,6 +1,7 @@
 //! `mas state`: an agent's state read and changed by an operator. A change counts as one for whoever compares
 //! versions, and goes on record in the transaction that makes it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::{Args, Subcommand};
@@ -11,8 +12,7 @@ use super::operator::{self, Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why
 use super::text::{plain, table};
 use crate::audit::{Action, Fields};
 use crate::config::{Config, Limits};
-use crate::ids::AgentId;
-use crate::store::answers;
+use crate::ids::{AgentId, hex};
 use crate::store::overview::{self, StateView};
 
 /// Subcommands of `mas state`.
@@ -24,6 +24,8 @@ pub enum StateCommand {
     Set(SetArgs),
     /// Remove all of it.
     Reset(ResetArgs),
+    /// Take a state over as it is that somebody else has changed: from now on it counts as the servers' own.
+    Accept(AcceptArgs),
 }
 
 /// Arguments of `get`.
@@ -56,6 +58,18 @@ pub struct ResetArgs {
     change: ChangeArgs,
 }
 
+/// Arguments of `accept`.
+#[derive(Debug, Args)]
+pub struct AcceptArgs {
+    /// Whose.
+    agent: String,
+    /// Only if it is this one: the SHA-256 that `get` shows.
+    #[arg(long, value_name = "HEX", required = true)]
+    sha256: String,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
 #[derive(Debug, Args)]
 struct ChangeArgs {
     /// Only if the state has this version.
@@ -78,8 +92,9 @@ fn parse_field(text: &str) -> Result<(String, String), String> {
 pub fn run(command: StateCommand) -> Exit {
     let outcome = match &command {
         StateCommand::Get(args) => get(args),
-        StateCommand::Set(args) => change(&args.agent, &args.change, &args.fields),
-        StateCommand::Reset(args) => change(&args.agent, &args.change, &[]),
+        StateCommand::Set(args) => change(&args.agent, &args.change, &Change::Set(&args.fields)),
+        StateCommand::Reset(args) => change(&args.agent, &args.change, &Change::Reset),
+        StateCommand::Accept(args) => change(&args.agent, &args.change, &Change::Accept(&args.sha256)),
     };
     operator::exit("state", outcome)
 }
@@ -93,6 +108,10 @@ fn get(args: &GetArgs) -> Result<Exit, Trouble> {
     let config = args.source.config()?;
     let agent = known(&config, &args.agent)?;
     let state = overview::watch_state(&mut operator::connect(&config)?, &agent)?;
+    if operator::store_keys(&config).is_ok_and(|keys| !state.is_ours(&keys, &agent)) {
+        let digest = hex(&state.digest());
+        eprintln!("mas state: somebody else than a server has changed this state, SHA-256 {digest}");
+    }
     let mut out = std::io::stdout().lock();
     if args.source.json {
         let fields: serde_json::Map<String, serde_json::Value> =
@@ -110,8 +129,35 @@ fn get(args: &GetArgs) -> Result<Exit, Trouble> {
     Ok(Exit::Done)
 }
 
-/// Sets fields, or, where there are none, removes the whole state.
-fn change(name: &str, args: &ChangeArgs, updates: &[(String, String)]) -> Result<Exit, Trouble> {
+/// What is done to a state.
+enum Change<'a> {
+    Set(&'a [(String, String)]),
+    Reset,
+    /// One with this digest.
+    Accept(&'a str),
+}
+
+impl Change<'_> {
+    /// Fields that are set.
+    fn updates(&self) -> &[(String, String)] {
+        match self {
+            Self::Set(updates) => updates,
+            Self::Reset | Self::Accept(_) => &[],
+        }
+    }
+
+    /// The state's fields after it.
+    fn after(&self, state: &StateView) -> Vec<(String, String)> {
+        let mut fields: BTreeMap<String, String> = match self {
+            Self::Reset => BTreeMap::new(),
+            Self::Set(_) | Self::Accept(_) => state.fields.iter().cloned().collect(),
+        };
+        fields.extend(self.updates().iter().cloned());
+        fields.into_iter().collect()
+    }
+}
+
+fn change(name: &str, args: &ChangeArgs, change: &Change<'_>) -> Result<Exit, Trouble> {
     let config = args.source.config()?;
     let agent = known(&config, name)?;
     let mut operator = Operator::connect(&config, &args.why)?;
@@ -120,31 +166,51 @@ fn change(name: &str, args: &ChangeArgs, updates: &[(String, String)]) -> Result
         if let Some(expected) = args.expect_version.filter(|expected| *expected != state.version) {
             return Err(Trouble::Refused(format!("the state has version {}, not {expected}", state.version)));
         }
-        check_size(&config.limits, state, updates)?;
-        let action = if updates.is_empty() { Action::StateReset } else { Action::StateUpdate };
+        if matches!(change, Change::Set(_)) && !state.is_ours(&operator.keys, &agent) {
+            return Err(Trouble::Refused(format!(
+                "somebody else has changed this state: look at it (mas state get {agent}), then accept or reset it"
+            )));
+        }
+        if let Change::Accept(expected) = change
+            && hex(&state.digest()) != *expected
+        {
+            return Err(Trouble::Refused(format!("the state's SHA-256 is {}", hex(&state.digest()))));
+        }
+        let (updates, after) = (change.updates(), change.after(&state));
+        check_size(&config.limits, &after, updates)?;
+        let action = match change {
+            Change::Reset => Action::StateReset,
+            Change::Set(_) | Change::Accept(_) => Action::StateUpdate,
+        };
         let bytes: usize = updates.iter().map(|(field, value)| field.len() + value.len()).sum();
+        let what =
+            if matches!(change, Change::Accept(_)) { "operator, accepted as it is" } else { "operator" };
+        let version = state.next_version();
+        let rule = format!("{what}, version {version}");
+        let digest = if matches!(change, Change::Accept(_)) { state.digest().to_vec() } else { Vec::new() };
+        let tag = state.next_tag(&operator.keys, &agent, &after);
         let fields = Fields {
             target: agent.as_str(),
-            rule: "operator",
+            rule: &rule,
+            payload_digest: &digest,
             // Bounded by `max_state_bytes`.
             payload_len: bytes as u32,
             ..Fields::default()
         };
-        let acted = operator.act(action, &fields, |batch| match updates {
-            [] => overview::reset_state(batch, &agent),
-            updates => overview::set_state(batch, &agent, updates),
+        let acted = operator.act(action, &fields, |batch, _| match change {
+            Change::Reset => overview::reset_state(batch, &agent, (version, &tag)),
+            Change::Set(_) | Change::Accept(_) => {
+                overview::set_state(batch, &agent, updates, (version, &tag));
+            }
         })?;
-        let Acted::Done(values) = acted else {
+        if matches!(acted, Acted::Conflict) {
             continue;
-        };
-        // Its own answer, before that of the record.
-        let version = values.iter().rev().nth(1).and_then(answers::int);
-        operator.close()?;
+        }
+        operator.close(&config)?;
         let mut out = std::io::stdout().lock();
         if args.source.json {
             writeln!(out, "{}", json!({"agent_id": agent.as_str(), "version": version}))?;
         } else {
-            let version = version.map(|version| version.to_string()).unwrap_or_default();
             writeln!(out, "{agent}: version {version}")?;
         }
         return Ok(Exit::Done);
@@ -153,9 +219,11 @@ fn change(name: &str, args: &ChangeArgs, updates: &[(String, String)]) -> Result
 }
 
 /// The bounds that hold for the agent itself.
-fn check_size(limits: &Limits, state: StateView, updates: &[(String, String)]) -> Result<(), Trouble> {
-    let mut fields: std::collections::BTreeMap<String, String> = state.fields.into_iter().collect();
-    fields.extend(updates.iter().cloned());
+fn check_size(
+    limits: &Limits,
+    fields: &[(String, String)],
+    updates: &[(String, String)],
+) -> Result<(), Trouble> {
     let bytes: usize = fields.iter().map(|(field, value)| field.len() + value.len()).sum();
     if !updates.is_empty() && (fields.len() > limits.max_state_fields || bytes > limits.max_state_bytes) {
         return Err(Trouble::Refused(format!(

@@ -26,6 +26,9 @@ pub struct Audit {
     pub backup_count: u32,
     /// The Ed25519 key that signs checkpoints; made on the first start.
     pub signing_key_path: PathBuf,
+    /// The keys whose tags are on everything that servers store in Redis; made on the first start, the same for all
+    /// servers on one Redis.
+    pub store_key_path: PathBuf,
     /// Time between two checkpoints, in milliseconds.
     pub checkpoint_interval_ms: u64,
     /// An append-only copy of the signed checkpoints outside Redis; `None`: no copy.
@@ -44,6 +47,7 @@ impl Default for Audit {
             max_bytes: 10 * 1024 * 1024,
             backup_count: 5,
             signing_key_path: PathBuf::from("keys/audit.ed25519"),
+            store_key_path: PathBuf::from("keys/store.key"),
             checkpoint_interval_ms: 1000,
             anchor_path: Some(PathBuf::from("audit-anchor.jsonl")),
             archive_dir: None,
@@ -62,6 +66,7 @@ impl Audit {
         let paths = [
             ("file_path", self.file_path.as_deref()),
             ("signing_key_path", Some(self.signing_key_path.as_path())),
+            ("store_key_path", Some(self.store_key_path.as_path())),
             ("anchor_path", self.anchor_path.as_deref()),
             ("archive_dir", self.archive_dir.as_deref()),
         ];
@@ -83,6 +88,7 @@ impl Audit {
         Self {
             file_path: self.file_path.map(|path| absolute(&path)),
             signing_key_path: absolute(&self.signing_key_path),
+            store_key_path: absolute(&self.store_key_path),
             anchor_path: self.anchor_path.map(|path| absolute(&path)),
             archive_dir: self.archive_dir.map(|path| absolute(&path)),
             ..self

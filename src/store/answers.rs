@@ -60,17 +60,33 @@ pub struct StreamEntry {
     pub expires_ms: Option<u64>,
     /// When it may be delivered first, in Unix milliseconds.
     pub not_before_ms: Option<u64>,
+    /// Its tag, and the record that allowed it; see [`super::attested`].
+    pub attest: Option<Vec<u8>>,
+}
+
+/// An entry with all its fields as they are stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WholeEntry {
+    /// What is known of it.
+    pub entry: StreamEntry,
+    /// Names and values in turn.
+    pub fields: Vec<Vec<u8>>,
 }
 
 impl StreamEntry {
     fn read(id: EntryId, fields: Vec<Value>) -> Self {
-        let mut entry = Self { id, envelope: None, expires_ms: None, not_before_ms: None };
+        let mut entry = Self { id, envelope: None, expires_ms: None, not_before_ms: None, attest: None };
         let mut fields = fields.into_iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
             match text(&name) {
                 Some(super::keys::ENVELOPE_FIELD) => {
                     if let Value::BulkString(bytes) = value {
                         entry.envelope = String::from_utf8(bytes).ok();
+                    }
+                }
+                Some(super::keys::ATTEST_FIELD) => {
+                    if let Value::BulkString(bytes) = value {
+                        entry.attest = Some(bytes);
                     }
                 }
                 Some(super::keys::EXPIRES_FIELD) => entry.expires_ms = int(&value),
@@ -137,6 +153,26 @@ pub fn entries(value: Value) -> Option<Vec<StreamEntry>> {
         }
     }
     Some(found)
+}
+
+/// XRANGE: entries as they are stored.
+pub fn whole_entries(value: Value) -> Option<Vec<WholeEntry>> {
+    let Value::Array(items) = value else {
+        return None;
+    };
+    let whole = |item: Value| {
+        let (id, values) = entry(item)?;
+        let fields = values.iter().map(bytes_of).collect();
+        Some(WholeEntry { entry: StreamEntry::read(id, values), fields })
+    };
+    items.into_iter().map(whole).collect()
+}
+
+fn bytes_of(value: &Value) -> Vec<u8> {
+    match value {
+        Value::BulkString(bytes) => bytes.clone(),
+        other => text(other).unwrap_or_default().as_bytes().to_vec(),
+    }
 }
 
 /// One stream entry: its id and its fields, names and values in turn.

@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::answers::{self, EntryId, text};
+use super::attested::{LetterText, Message, OnRecord};
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 use super::news::News;
+use crate::audit::StoreKeys;
 use crate::envelope::message_id_of;
 use crate::ids::{AgentId, InstanceId, ServerId};
 
@@ -76,6 +78,11 @@ pub struct Letter {
     pub stream: String,
     /// When it was added (Unix milliseconds).
     pub time_ms: u64,
+    /// Its tag, and the record of its burial.
+    attest: Vec<u8>,
+    /// Its failed deliveries, and its time, as they are stored.
+    history_json: String,
+    stated_ms: u64,
 }
 
 /// Which letters are meant.
@@ -106,7 +113,7 @@ pub struct Found {
 #[derive(Debug)]
 pub enum Held {
     /// It is this operator's for a while.
-    Ours(Letter),
+    Ours(Box<Letter>),
     /// There is no such letter (any more).
     Gone,
     /// Another operator deals with it.
@@ -141,6 +148,22 @@ impl Letter {
         self.envelope.as_deref().and_then(message_id_of)
     }
 
+    /// Whether a server, or an operator's command, has put it here.
+    pub fn is_ours(&self, keys: &StoreKeys) -> bool {
+        let Some(envelope) = &self.envelope else { return false };
+        let text = LetterText {
+            envelope,
+            agent: &self.agent,
+            instance: &self.instance,
+            reason: &self.reason,
+            attempts: self.attempts,
+            history: &self.history_json,
+            stream: &self.stream,
+            time_ms: self.stated_ms,
+        };
+        text.check(keys, &self.attest).is_ok()
+    }
+
     fn read(id: EntryId, fields: Vec<Value>) -> Self {
         let mut letter = Self {
             id,
@@ -152,6 +175,9 @@ impl Letter {
             history: Vec::new(),
             stream: String::new(),
             time_ms: id.ms,
+            attest: Vec::new(),
+            history_json: String::new(),
+            stated_ms: 0,
         };
         let mut fields = fields.iter();
         while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
@@ -166,11 +192,19 @@ impl Letter {
                 }
                 Some("history") => {
                     // Absent in letters of older versions.
-                    letter.history =
-                        text(value).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+                    letter.history_json = owned();
+                    letter.history = serde_json::from_str(&letter.history_json).unwrap_or_default();
+                }
+                Some(keys::ATTEST_FIELD) => {
+                    if let Value::BulkString(bytes) = value {
+                        letter.attest.clone_from(bytes);
+                    }
                 }
                 Some("stream") => letter.stream = owned(),
-                Some("time_ms") => letter.time_ms = answers::int(value).unwrap_or(id.ms),
+                Some("time_ms") => {
+                    letter.stated_ms = answers::int(value).unwrap_or(0);
+                    letter.time_ms = if letter.stated_ms == 0 { id.ms } else { letter.stated_ms };
+                }
                 _ => {}
             }
         }
@@ -195,19 +229,33 @@ impl Filter {
     }
 }
 
-/// Adds the arguments of the XADD that stores a letter. Its command was started by the caller.
-pub fn arguments(batch: &mut Batch, burial: &Burial<'_>) {
+/// Adds the arguments of the XADD that stores a letter, which `on` records. Its command was started by the caller.
+pub fn arguments(batch: &mut Batch, keys: &StoreKeys, burial: &Burial<'_>, on: OnRecord<'_>) {
+    // Numbers and strings always serialize.
+    let history = serde_json::to_string(burial.history).unwrap_or_default();
+    let letter = LetterText {
+        envelope: burial.envelope,
+        agent: burial.agent.as_str(),
+        instance: burial.instance.as_str(),
+        reason: burial.reason,
+        attempts: burial.attempts,
+        history: &history,
+        stream: burial.stream,
+        time_ms: burial.time_ms,
+    };
+    let mut attest = Vec::new();
+    letter.attest(keys, on, &mut attest);
     let _ = batch.arg(keys::DEAD_LETTERS).arg("MAXLEN").arg("~").arg(MAX_DEAD_LETTERS).arg("*");
     let _ = batch.arg(keys::ENVELOPE_FIELD).arg(burial.envelope);
     let _ = batch.arg("agent_id").arg(burial.agent.as_str());
     let _ = batch.arg("instance_id").arg(burial.instance.as_str());
     let _ = batch.arg("reason").arg(burial.reason);
     let _ = batch.arg("attempts").arg(burial.attempts);
-    // Numbers and strings always serialize.
-    let _ = batch.arg("history").arg(serde_json::to_string(burial.history).unwrap_or_default());
+    let _ = batch.arg("history").arg(&history);
     let _ = batch.arg("stream").arg(burial.stream);
     let _ = batch.arg("entry").arg(burial.entry);
     let _ = batch.arg("time_ms").arg(burial.time_ms);
+    let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_slice());
 }
 
 /// The next letters behind the entry `after` that the filter lets through, at most `limit`.
@@ -279,7 +327,7 @@ pub fn hold(connection: &mut Connection, id: EntryId, own: &str) -> Result<Held,
     let ours = answers.pop().as_ref().and_then(text) == Some(own);
     Ok(match letter {
         None => Held::Gone,
-        Some(letter) if ours => Held::Ours(letter),
+        Some(letter) if ours => Held::Ours(Box::new(letter)),
         Some(_) => Held::Taken,
     })
 }
@@ -341,11 +389,20 @@ pub fn servers(connection: &mut Connection) -> Result<Vec<ServerId>, StoreError>
     }
 }
 
-/// Adds what puts a held letter back as a new entry of its stream, and wakes the servers.
-pub fn redrive(batch: &mut Batch, letter: &Letter, stream: &str, agent: &AgentId, servers: &[ServerId]) {
+/// Adds what puts a held letter back as a new entry of its stream, which `on` records, and wakes the servers.
+pub fn redrive(
+    batch: &mut Batch,
+    (letter, agent, stream): (&Letter, &AgentId, &str),
+    servers: &[ServerId],
+    keys: &StoreKeys,
+    on: OnRecord<'_>,
+) {
     let _ = batch.command("XADD");
     let envelope = letter.envelope.as_deref().unwrap_or_default();
+    let mut attest = Vec::new();
+    Message { stream, envelope, expires_ms: None, not_before_ms: None }.attest(keys, on, &mut attest);
     let _ = batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(envelope);
+    let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_slice());
     remove(batch, letter.id);
     let news = News::Inboxes(vec![agent.clone()]).to_text();
     for server in servers {

@@ -8,6 +8,7 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::answers::{self, StreamEntry};
+use super::attested::{self, Foreign, OnRecord};
 use super::claims::{self, Claimed, Parties, Wanted};
 use super::connection::{Batch, Connection, StoreError};
 use super::dead_letters::{self, Burial};
@@ -16,6 +17,7 @@ use super::keys;
 use super::news::News;
 use super::overview;
 use super::owners::{self, Owner};
+use crate::audit::StoreKeys;
 use crate::ids::{AgentId, InstanceId, ServerId};
 
 /// Messages taken in one step: each may be as long as the longest message.
@@ -34,6 +36,15 @@ pub struct Taken {
     pub entry: StreamEntry,
     /// How often it was delivered.
     pub attempts: u32,
+}
+
+/// Messages that were taken, by who has put them there.
+#[derive(Debug)]
+pub struct Sorted {
+    /// A server.
+    pub ours: Vec<Taken>,
+    /// Somebody else; as they are stored.
+    pub foreign: Vec<(Taken, Foreign)>,
 }
 
 /// Whether an inbox may be emptied.
@@ -106,6 +117,28 @@ impl<'a> Emptying<'a> {
         &self.stream
     }
 
+    /// Those of the messages that were taken which no server has put there, as they are stored.
+    pub fn foreign(
+        &self,
+        connection: &mut Connection,
+        taken: Vec<Taken>,
+        keys: &StoreKeys,
+    ) -> Result<Sorted, StoreError> {
+        let (ours, others): (Vec<Taken>, Vec<Taken>) = taken
+            .into_iter()
+            .partition(|taken| attested::check_entry(keys, &self.stream, &taken.entry).is_ok());
+        let mut foreign = Vec::with_capacity(others.len());
+        for taken in others {
+            let id = taken.entry.id.to_text();
+            let answer = connection.command("XRANGE", &[&self.stream, &id, &id])?;
+            let whole = answers::whole_entries(answer).and_then(|entries| entries.into_iter().next());
+            let bytes = whole.map(|whole| whole.fields).unwrap_or_default();
+            let entry = Some(taken.entry.id);
+            foreign.push((taken, Foreign { key: self.stream.clone(), entry, bytes }));
+        }
+        Ok(Sorted { ours, foreign })
+    }
+
     /// Takes the next messages, at most `most`; none: there are no more.
     pub fn take(&mut self, connection: &mut Connection, most: u64) -> Result<Vec<Taken>, StoreError> {
         let page = most.clamp(1, PAGE).to_string();
@@ -175,9 +208,17 @@ impl<'a> Emptying<'a> {
         Ok(entries.into_iter().map(|entry| Taken { entry, attempts: 0 }).collect())
     }
 
-    /// Adds what moves messages that were taken to the dead letters, and tells the servers.
-    pub fn bury(&self, batch: &mut Batch, taken: &[Taken], time_ms: u64) {
-        for Taken { entry, attempts } in taken {
+    /// Adds what moves messages that were taken to the dead letters, and tells the servers. `on`: the records of that,
+    /// in the order of the messages, in this lane.
+    pub fn bury(
+        &self,
+        batch: &mut Batch,
+        taken: &[Taken],
+        time_ms: u64,
+        keys: &StoreKeys,
+        (lane, records): (&str, &[u64]),
+    ) {
+        for (Taken { entry, attempts }, seq) in taken.iter().zip(records) {
             if let Some(envelope) = &entry.envelope {
                 let burial = Burial {
                     envelope,
@@ -191,9 +232,14 @@ impl<'a> Emptying<'a> {
                     time_ms,
                 };
                 let _ = batch.command("XADD");
-                dead_letters::arguments(batch, &burial);
+                dead_letters::arguments(batch, keys, &burial, OnRecord { lane, seq: *seq });
             }
         }
+        self.take_out(batch, taken);
+    }
+
+    /// Adds what takes messages out of the inbox that are elsewhere now, and tells the servers.
+    pub fn take_out(&self, batch: &mut Batch, taken: &[Taken]) {
         for (command, group) in [("XDEL", None), ("XACK", Some(keys::GROUP))] {
             let _ = batch.command(command);
             let _ = batch.arg(&self.stream);

@@ -3,40 +3,27 @@
 
 use redis::Value;
 
-use super::answers::{self, EntryId};
+use super::answers::{self, WholeEntry};
 use super::connection::{Connection, StoreError};
-use super::keys;
-use super::trail::{scan, unexpected};
+use super::older::{self, Place};
+use super::trail::unexpected;
 
 /// Entries read in one step; each may be some megabytes.
 const PAGE_ENTRIES: usize = 64;
 
-/// Hands out every entry: its stream, its id, and its envelope where it has one.
-pub fn each(
-    connection: &mut Connection,
-    on: &mut dyn FnMut(&str, EntryId, Option<&str>),
-) -> Result<(), StoreError> {
-    let mut streams = scan(connection, &format!("{}*", keys::INBOX_PREFIX))?;
-    streams.sort();
-    streams.dedup();
-    streams.push(keys::DEAD_LETTERS.to_owned());
-    for stream in &streams {
+/// Hands out every entry, with where it is.
+pub fn each(connection: &mut Connection, on: &mut dyn FnMut(&Place, &WholeEntry)) -> Result<(), StoreError> {
+    for place in older::streams(connection)? {
         let mut from = "-".to_owned();
         loop {
-            let args = [stream.as_str(), &from, "+", "COUNT", &PAGE_ENTRIES.to_string()];
-            let answer = match connection.command("XRANGE", &args) {
-                // Not a stream: nothing of ours waits there.
-                Err(StoreError::Unexpected { answer, .. }) if answer.contains("WRONGTYPE") => break,
-                answer => answer?,
-            };
-            let entries = answers::entries(answer).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
+            let args = [place.stream.as_str(), &from, "+", "COUNT", &PAGE_ENTRIES.to_string()];
+            let answer = connection.command("XRANGE", &args)?;
+            let entries = answers::whole_entries(answer).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
             let Some(last) = entries.last() else {
                 break;
             };
-            from = format!("({}", last.id);
-            for entry in &entries {
-                on(stream, entry.id, entry.envelope.as_deref());
-            }
+            from = format!("({}", last.entry.id);
+            entries.iter().for_each(|entry| on(&place, entry));
         }
     }
     Ok(())

@@ -16,16 +16,26 @@ pub const ENVELOPE_FIELD: &str = "envelope";
 pub const EXPIRES_FIELD: &str = "expires_ms";
 /// Beside it, where its sender set a beginning: when it may be delivered first, in Unix milliseconds.
 pub const NOT_BEFORE_FIELD: &str = "not_before_ms";
+/// Beside it, three words: the tag (base64), the sequence of the record that allowed it, that record's lane. Also of a
+/// dead letter.
+pub const ATTEST_FIELD: &str = "attest";
 /// The servers on this Redis: a hash, server id → its process (JSON).
 pub const SERVERS: &str = "mas.servers";
 /// The channel on which servers tell all others.
 pub const NEWS: &str = "mas.news";
+/// What somebody else has put into Redis, put aside: a stream.
+pub const FOREIGN: &str = "mas.foreign";
+/// Which store key's tags are in this Redis: the id of its log's first one.
+pub const STORE_KEY: &str = "mas.store_key";
 /// The dead letters of all agents.
 pub const DEAD_LETTERS: &str = "dlq:messages";
 /// Registry of audit lanes: a hash, lane id → when and by whom it was opened (JSON).
 pub const LANES: &str = "audit:lanes";
 /// Prefix of the lanes' streams.
 pub const LANE_PREFIX: &str = "audit:lane:";
+
+/// Lanes of before the log's beginning: a hash, lane id → where it ended when it was taken over, and a tag.
+pub const TAKEN_OVER: &str = "audit:taken_over";
 
 /// Signed checkpoints over the lanes' heads: a stream.
 pub const CHECKPOINTS: &str = "audit:checkpoints";
@@ -86,22 +96,39 @@ pub fn agent(agent: &AgentId) -> String {
 
 /// The agent's state.
 pub fn state(agent: &AgentId) -> String {
-    format!("agent.state:{agent}")
+    format!("{STATE_PREFIX}{agent}")
 }
+
+/// Prefix of the tags of the agents' states.
+pub const STATE_TAG_PREFIX: &str = "agent.state_tag:";
+
+/// The tag of an agent's state, with what it is over.
+pub fn state_tag(agent: &AgentId) -> String {
+    format!("{STATE_TAG_PREFIX}{agent}")
+}
+
+/// Prefix of the agents' states.
+pub const STATE_PREFIX: &str = "agent.state:";
 
 /// Counts the changes of an agent's state; outlives the state, so that no version comes twice.
 pub fn state_version(agent: &AgentId) -> String {
     format!("agent.state_version:{agent}")
 }
 
+/// Prefix of what idempotency keys remember.
+pub const IDEMPOTENCY_PREFIX: &str = "mas.idempotency:";
+
 /// What became of a message with an idempotency key.
 pub fn idempotency(sender: &AgentId, key: &str) -> String {
-    format!("mas.idempotency:{sender}:{key}")
+    format!("{IDEMPOTENCY_PREFIX}{sender}:{key}")
 }
+
+/// Prefix of unanswered requests.
+pub const PENDING_REQUEST_PREFIX: &str = "mas.pending_request:";
 
 /// An unanswered request.
 pub fn pending_request(id: &CorrelationId) -> String {
-    format!("mas.pending_request:{id}")
+    format!("{PENDING_REQUEST_PREFIX}{id}")
 }
 
 /// A target's circuit breaker while it is not closed: a hash, `state` and `since_ms`.

@@ -2,6 +2,7 @@
 //! their answers.
 
 pub mod answers;
+pub mod attested;
 pub mod checkpoints;
 mod claim_script;
 pub mod claims;
@@ -12,12 +13,16 @@ pub mod endpoint;
 pub mod entries;
 pub mod essential;
 pub mod fitness;
+pub mod foreign;
+pub mod joining;
 pub mod keys;
 pub mod news;
+pub mod older;
 pub mod overview;
 pub mod owners;
 pub mod pipeline;
 pub mod servers;
+pub mod states;
 pub mod trail;
 pub mod walk;
 mod wire;

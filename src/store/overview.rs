@@ -3,10 +3,15 @@
 use std::collections::BTreeSet;
 
 use redis::Value;
+use sha2::{Digest, Sha256};
 
 use super::answers::{self, text};
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
+use super::pipeline::Answers;
+use super::states::{self, Stored};
+use crate::audit::StoreKeys;
+use crate::audit::attest::NotOurs;
 use crate::ids::{AgentId, ServerId};
 
 /// Agents looked up in one round trip.
@@ -40,6 +45,42 @@ pub struct StateView {
     pub version: u64,
     /// How long it is kept yet, in milliseconds; `None`: for good.
     pub ttl_ms: Option<u64>,
+    /// Its tag.
+    tag: Option<String>,
+}
+
+impl StateView {
+    /// Whether this is what servers and operators' commands have stored.
+    pub fn check(&self, keys: &StoreKeys, agent: &AgentId) -> Result<(), NotOurs> {
+        let (fields, tag) = (self.fields.clone(), self.tag.clone());
+        Stored { fields, version: self.version, tag }.check(keys, agent).map(drop)
+    }
+
+    /// The same.
+    pub fn is_ours(&self, keys: &StoreKeys, agent: &AgentId) -> bool {
+        self.check(keys, agent).is_ok()
+    }
+
+    /// The tag of the next version, with these fields.
+    pub fn next_tag(&self, keys: &StoreKeys, agent: &AgentId, fields: &[(String, String)]) -> String {
+        let temporary = self.ttl_ms.is_some() && !fields.is_empty();
+        Stored::next_tag(keys, agent, fields, self.next_version(), temporary)
+    }
+
+    /// The version after a change.
+    pub fn next_version(&self) -> u64 {
+        self.version.saturating_add(1)
+    }
+
+    /// SHA-256 of its fields, in hexadecimal.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        for part in self.fields.iter().flat_map(|(field, value)| [field, value]) {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        digest.finalize().into()
+    }
 }
 
 /// The servers on this Redis.
@@ -102,40 +143,45 @@ pub fn watch_state(connection: &mut Connection, agent: &AgentId) -> Result<State
     let (state, version) = (keys::state(agent), keys::state_version(agent));
     let mut batch = Batch::new();
     let _ = batch.command("WATCH");
-    let _ = batch.arg(&state).arg(&version);
-    let _ = batch.command("HGETALL");
+    let _ = batch.arg(&state).arg(&version).arg(keys::state_tag(agent));
+    let whole = states::ask_whole(&mut batch, agent);
+    let ttl = batch.ask("PTTL", |answer| answers::int(&answer));
     let _ = batch.arg(&state);
-    let _ = batch.command("GET");
-    let _ = batch.arg(&version);
-    let _ = batch.command("PTTL");
-    let _ = batch.arg(&state);
-    let answers = connection.run(&mut batch)?;
-    let [_, fields, version, ttl] = answers.as_slice() else {
-        return Err(StoreError::Unexpected { command: "reading a state", answer: format!("{answers:?}") });
-    };
-    let Some(mut fields) = answers::pairs(fields.clone()) else {
-        return Err(StoreError::Unexpected { command: "HGETALL", answer: format!("{fields:?}") });
-    };
+    let mut answers = Answers::new(connection.run(&mut batch)?);
+    let Stored { mut fields, version, tag } = answers.take(whole);
     fields.sort();
     // Negative where there is no state, or no end.
-    Ok(StateView { fields, version: answers::int(version).unwrap_or(0), ttl_ms: answers::int(ttl) })
+    Ok(StateView { fields, version, ttl_ms: answers.take(ttl), tag })
 }
 
-/// Adds what sets fields of a state. The new version is its last answer.
-pub fn set_state(batch: &mut Batch, agent: &AgentId, fields: &[(String, String)]) {
-    let _ = batch.command("HSET");
-    let _ = batch.arg(keys::state(agent));
-    for (field, value) in fields {
-        let _ = batch.arg(field).arg(value);
+/// Adds what sets fields of a state, and its version and tag after that.
+pub fn set_state(
+    batch: &mut Batch,
+    agent: &AgentId,
+    fields: &[(String, String)],
+    (version, tag): (u64, &str),
+) {
+    if !fields.is_empty() {
+        let _ = batch.command("HSET");
+        let _ = batch.arg(keys::state(agent));
+        for (field, value) in fields {
+            let _ = batch.arg(field).arg(value);
+        }
     }
-    let _ = batch.command("INCR");
-    let _ = batch.arg(keys::state_version(agent));
+    next_version(batch, agent, version, tag);
 }
 
-/// Adds what removes a state. The new version is its last answer.
-pub fn reset_state(batch: &mut Batch, agent: &AgentId) {
+/// Adds what removes a state, and its version and tag after that.
+pub fn reset_state(batch: &mut Batch, agent: &AgentId, (version, tag): (u64, &str)) {
     let _ = batch.command("DEL");
     let _ = batch.arg(keys::state(agent));
-    let _ = batch.command("INCR");
-    let _ = batch.arg(keys::state_version(agent));
+    next_version(batch, agent, version, tag);
+}
+
+fn next_version(batch: &mut Batch, agent: &AgentId, version: u64, tag: &str) {
+    let _ = batch.command("SET");
+    states::tag_arguments(batch, agent, tag);
+    // Not counted up: it is watched, and what was there may be no number.
+    let _ = batch.command("SET");
+    let _ = batch.arg(keys::state_version(agent)).arg(version);
 }

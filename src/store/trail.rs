@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use redis::Value;
 
 use super::answers::{self, EntryId, text};
+use super::attested;
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
+use crate::audit::attest::{NotOurs, StoreKeys};
+use crate::audit::lane::Head;
 use crate::audit::{Block, LaneId};
 use crate::clock::Now;
 use crate::ids::ServerId;
@@ -15,6 +18,8 @@ use crate::ids::ServerId;
 pub const BLOCK_FIELD: &str = "b";
 /// Field of a lane entry that holds the lane's root after its last record.
 pub const HASH_FIELD: &str = "h";
+/// Field of a lane entry that holds its tag.
+pub const TAG_FIELD: &str = "t";
 /// Blocks read in one step.
 pub(super) const PAGE_BLOCKS: usize = 256;
 
@@ -29,6 +34,8 @@ pub struct StoredBlock {
     pub bytes: Vec<u8>,
     /// The stored hash.
     pub hash: Vec<u8>,
+    /// The stored tag.
+    pub tag: Vec<u8>,
 }
 
 impl StoredBlock {
@@ -36,6 +43,12 @@ impl StoredBlock {
     pub fn last_seq(&self) -> Option<u64> {
         let count = crate::audit::lane::split_block(&self.bytes)?.len() as u64;
         (self.first_seq + count).checked_sub(1)
+    }
+
+    /// Whether a server, or an operator's command, has written it at this place.
+    pub fn check(&self, keys: &StoreKeys, lane: &LaneId) -> Result<(), NotOurs> {
+        let last_seq = self.last_seq().ok_or(NotOurs::Foreign)?;
+        attested::check_block(keys, lane, (self.first_seq, last_seq), &self.hash, &self.tag)
     }
 }
 
@@ -49,21 +62,24 @@ pub struct Lanes {
 }
 
 /// Adds the command that appends a block to its lane.
-pub fn append(batch: &mut Batch, block: Block<'_>) -> usize {
+pub fn append(batch: &mut Batch, keys: &StoreKeys, block: Block<'_>) -> usize {
     let place = batch.command("XADD");
-    block_arguments(batch, block);
+    block_arguments(batch, keys, block);
     place
 }
 
 /// Adds the arguments of the XADD that appends a block. Its command was started by the caller.
-pub fn block_arguments(batch: &mut Batch, block: Block<'_>) {
+pub fn block_arguments(batch: &mut Batch, keys: &StoreKeys, block: Block<'_>) {
+    let tag = attested::block_tag(keys, block.lane, (block.first_seq, block.last_seq), block.hash);
     let _ = batch
         .arg(keys::lane(block.lane))
         .arg(format!("{}-0", block.first_seq))
         .arg(BLOCK_FIELD)
         .arg(block.bytes)
         .arg(HASH_FIELD)
-        .arg(block.hash.as_slice());
+        .arg(block.hash.as_slice())
+        .arg(TAG_FIELD)
+        .arg(tag.as_slice());
 }
 
 /// Adds the arguments of the HSET that enters a server's lane into the registry. Its command was started by the caller.
@@ -202,6 +218,53 @@ pub fn written(connection: &mut Connection) -> Result<Vec<LaneId>, StoreError> {
     Ok(lanes.map(|(lane, _)| LaneId::from_stored(lane)).collect())
 }
 
+/// How many lanes are in the registry.
+pub fn registered_count(connection: &mut Connection) -> Result<u64, StoreError> {
+    Ok(answers::int(&connection.command("HLEN", &[keys::LANES])?).unwrap_or(0))
+}
+
+/// The lanes in the registry that operators' commands have written.
+pub fn operators_lanes(connection: &mut Connection) -> Result<Vec<LaneId>, StoreError> {
+    #[derive(serde::Deserialize)]
+    struct Description {
+        operator: Option<String>,
+    }
+    let registry = connection.command("HGETALL", &[keys::LANES])?;
+    let registry = answers::pairs(registry).ok_or_else(|| unexpected("HGETALL", &Value::Nil))?;
+    let is_operators = |text: &String| {
+        let description: Option<Description> = serde_json::from_str(text).ok();
+        description.is_some_and(|found| found.operator.is_some())
+    };
+    let lanes = registry.iter().filter(|(_, text)| is_operators(text));
+    Ok(lanes.map(|(lane, _)| LaneId::from_stored(lane)).collect())
+}
+
+/// Adds the command that notes where a lane of before the log's beginning ended when it was taken over.
+pub fn take_over(batch: &mut Batch, store_keys: &StoreKeys, lane: &LaneId, head: &Head) {
+    let _ = batch.command("HSET");
+    let tag = attested::lane_tag(store_keys, lane, head);
+    let value = format!("{} {} {tag}", head.seq, crate::ids::hex(&head.hash));
+    let _ = batch.arg(keys::TAKEN_OVER).arg(lane.as_str()).arg(value);
+}
+
+/// The lanes that were taken over, and where they ended.
+pub fn taken_over(
+    connection: &mut Connection,
+    store_keys: &StoreKeys,
+) -> Result<BTreeMap<LaneId, Head>, StoreError> {
+    let stored = answers::pairs(connection.command("HGETALL", &[keys::TAKEN_OVER])?);
+    let stored = stored.ok_or_else(|| unexpected("HGETALL", &Value::Nil))?;
+    let read = |(lane, value): &(String, String)| {
+        let lane = LaneId::from_stored(lane);
+        let mut words = value.split(' ');
+        let (seq, root, tag) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
+        let head = Head { seq, hash: crate::ids::unhex(root)?.try_into().ok()? };
+        attested::check_lane(store_keys, &lane, &head, tag).ok()?;
+        Some((lane, head))
+    };
+    Ok(stored.iter().filter_map(read).collect())
+}
+
 /// What the registry says of a lane.
 pub fn registration(connection: &mut Connection, lane: &LaneId) -> Result<Option<String>, StoreError> {
     Ok(text(&connection.command("HGET", &[keys::LANES, lane.as_str()])?).map(str::to_owned))
@@ -232,18 +295,19 @@ pub(super) fn parse_blocks(answer: Value) -> Result<Vec<StoredBlock>, StoreError
         .into_iter()
         .map(|item| {
             let (id, fields) = answers::entry(item).ok_or_else(|| unexpected("XRANGE", &Value::Nil))?;
-            let (mut bytes, mut hash) = (Vec::new(), Vec::new());
+            let (mut bytes, mut hash, mut tag) = (Vec::new(), Vec::new(), Vec::new());
             let mut fields = fields.into_iter();
             while let (Some(name), Some(Value::BulkString(value))) = (fields.next(), fields.next()) {
                 match text(&name) {
                     Some(BLOCK_FIELD) => bytes = value,
                     Some(HASH_FIELD) => hash = value,
+                    Some(TAG_FIELD) => tag = value,
                     _ => {}
                 }
             }
             // A second part of the id that is not 0 cannot come from a lane's writer.
             let first_seq = if id.seq == 0 { id.ms } else { 0 };
-            Ok(StoredBlock { id, first_seq, bytes, hash })
+            Ok(StoredBlock { id, first_seq, bytes, hash, tag })
         })
         .collect()
 }

@@ -13,13 +13,13 @@ use super::checkpoints::NOTE_FIELD;
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 use super::trail::{self, PAGE_BLOCKS, StoredBlock, parse_blocks, unexpected};
-use crate::audit::LaneId;
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::lane;
 use crate::audit::merkle::Frontier;
 use crate::audit::note;
 use crate::audit::record::View;
-use crate::audit::segment::Item;
+use crate::audit::segment::{Attested, Item};
+use crate::audit::{LaneId, StoreKeys};
 
 /// Checkpoints read in one step: each may list thousands of lanes.
 const PAGE_NOTES: usize = 64;
@@ -39,6 +39,8 @@ pub struct Start {
     pub seek_us: Option<u64>,
     /// Blocks that begin at or after this time are left out, in Unix microseconds.
     pub to_us: Option<u64>,
+    /// For a look at each block's tag.
+    pub keys: Option<StoreKeys>,
 }
 
 /// How a walk went.
@@ -320,7 +322,12 @@ impl<'a> Walk<'a> {
         let Some(cursor) = self.cursors.get_mut(at) else {
             return Ok(ControlFlow::Continue(()));
         };
+        let attested = match &self.start.keys {
+            Some(keys) => block.check(keys, &cursor.lane).into(),
+            None => Attested::NotLooked,
+        };
         let flow = on(&Item::Block {
+            attested,
             lane: cursor.lane.as_str().into(),
             first: block.first_seq,
             bytes: (&block.bytes).into(),

@@ -192,7 +192,9 @@ fn a_key_that_others_can_read_and_an_anchor_of_another_log_are_refused() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("audit.ed25519"));
 
-    std::fs::remove_dir_all(world.path().join("keys")).unwrap();
+    for file in [world.key_path(), world.path().join("keys/audit.ed25519.pub")] {
+        std::fs::remove_file(file).unwrap();
+    }
     let refused = world.mas_server(&["--config", "mas.yaml"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("audit-anchor.jsonl"));

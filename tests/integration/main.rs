@@ -46,4 +46,5 @@ mod state;
 mod structure;
 mod submissions;
 mod tamper;
+mod trust;
 mod volume;

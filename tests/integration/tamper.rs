@@ -18,12 +18,13 @@ permissions:
 agents: [{agent_id: alpha}, {agent_id: beta}, {agent_id: gamma}]
 ";
 
-/// A block: its records' bytes and the stored root.
+/// A block: its records' bytes, the stored root, and its tag.
 #[derive(Clone)]
 struct Block {
     id: String,
     records: Vec<Vec<u8>>,
     root: Vec<u8>,
+    tag: Vec<u8>,
 }
 
 /// A copy of what is in Redis.
@@ -50,6 +51,7 @@ impl Trail {
                     id,
                     records: split_block(&fields[0].1).unwrap().into_iter().map(<[u8]>::to_vec).collect(),
                     root: fields[1].1.clone(),
+                    tag: fields[2].1.clone(),
                 })
                 .collect();
             let _ = trail.lanes.insert(lane.to_owned(), blocks);
@@ -84,6 +86,8 @@ impl Trail {
                     .arg(bytes)
                     .arg("h")
                     .arg(&block.root)
+                    .arg("t")
+                    .arg(&block.tag)
                     .ignore();
             }
         }
@@ -198,7 +202,12 @@ impl Scene {
         scene
     }
 
+    /// As an auditor sees it who has no store key: what signatures and hashes alone can show.
     fn verify(&self, args: &[&str]) -> Verdict {
+        self.verify_with_key(&[args, &["--no-store-key"]].concat())
+    }
+
+    fn verify_with_key(&self, args: &[&str]) -> Verdict {
         let words: Vec<&str> = ["audit", "verify", "--json"].iter().chain(args).copied().collect();
         let output = self.world.mas(&words);
         let text = String::from_utf8(output.stdout).unwrap();
@@ -216,6 +225,8 @@ impl Scene {
             assert_eq!(verdict.code, 3, "{what} {args:?}: {}", verdict.report);
             assert!(verdict.kinds().contains(&kind), "{what} {args:?}: {}", verdict.report);
         }
+        let verdict = self.verify_with_key(&["--no-anchor"]);
+        assert_eq!(verdict.code, 3, "{what} with the store key: {}", verdict.report);
     }
 
     /// With this trail in Redis, the anchor shows it; without the anchor the command says what it cannot know. All that
@@ -506,11 +517,16 @@ fn a_message_that_nobody_was_allowed_to_send_is_found_in_its_inbox() {
     let verdict = scene.verify(&[]);
     assert_eq!(verdict.code, 0, "{}", verdict.report);
     assert_eq!(verdict.report["messages"]["older"], 2);
+    assert!(verdict.says("without the store keys"), "{}", verdict.report);
+    // Who has the store key sees that no server has written them.
+    let verdict = scene.verify_with_key(&[]);
+    assert_eq!((verdict.code, verdict.kinds()), (3, vec!["not_attested"; 2]), "{}", verdict.report);
     let entry = add(&forged.to_string());
     let verdict = scene.verify(&[]);
     assert_eq!((verdict.code, verdict.kinds()), (3, vec!["not_recorded"]), "{}", verdict.report);
     assert_eq!(verdict.report["damages"][0]["entry"], entry);
     assert_eq!(verdict.report["damages"][0]["stream"], "agent.stream:beta");
+    assert_eq!(scene.verify_with_key(&[]).kinds(), ["not_attested"; 3]);
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn read_all(bytes: &[u8]) -> Result<Vec<Owned>, SegmentError> {
             Item::Lane { lane, registered, before } => {
                 Owned::Lane(lane.into_owned(), registered.map(Cow::into_owned), before)
             }
-            Item::Block { lane, first, bytes, root } => {
+            Item::Block { lane, first, bytes, root, .. } => {
                 Owned::Block(lane.into_owned(), first, bytes.into_owned(), root.into_owned())
             }
             Item::Checkpoint { note } => Owned::Note(note.into_owned()),

@@ -16,6 +16,9 @@ use crate::audit::record::{Action, Decision, REPETITION_RULE, View};
 /// whose clock was stepped wrote is read far from its place. About 120 MB.
 const MAX_FINISHED: usize = 1 << 21;
 
+/// Messages handed on after they were done that are listed.
+const MAX_REPLAYED: usize = 1000;
+
 /// How far the clocks of two servers may be apart, in milliseconds, in what is concluded from the times of their records.
 const MAX_SKEW_MS: u64 = 60_000;
 
@@ -28,15 +31,20 @@ enum Life {
     Waiting(Agent),
     /// A dead letter of this agent. `acked`: a copy of it was acknowledged nevertheless, or the record stands before
     /// that of its redrive, in the lane of another.
-    Dead {
-        agent: Agent,
-        acked: bool,
-    },
-    Finished,
+    Dead { agent: Agent, acked: bool },
+    /// Done, by this record where that is known.
+    Finished(Option<At>),
     /// It should wait, and does not.
     Missing,
     /// Something is on record of it, and not yet why.
     Unknown(Box<Unknown>),
+}
+
+/// A record, by its lane's place in [`Custody::lanes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct At {
+    lane: u32,
+    seq: u64,
 }
 
 #[derive(Debug)]
@@ -69,12 +77,22 @@ pub(super) struct Custody {
     vanished: HashMap<Agent, u64>,
     pub(super) accepted: u64,
     pub(super) done: u64,
+    /// Messages of before the log's beginning.
+    pub(super) taken_over: u64,
+    /// The newest versions of agents' states that are on record.
+    versions: HashMap<Box<str>, u64>,
+    /// The lanes of records so far; the last one is mostly also the next.
+    lanes: HashMap<LaneId, u32>,
+    last_lane: Option<(LaneId, u32)>,
+    /// Messages that were handed on after they were done, at most [`MAX_REPLAYED`], and where that is on record.
+    replayed: Vec<(LaneId, u64, Uuid)>,
 }
 
 impl Custody {
     pub(super) fn record(&mut self, lane: &LaneId, record: &View<'_>) {
         let time_ms = record.time_us / 1000;
         self.start_ms = Some(self.start_ms.map_or(time_ms, |start| start.min(time_ms)));
+        self.version(record);
         let next = match record.action {
             Action::Send | Action::Request | Action::Reply => {
                 let sent = passes(record.decision) && record.rule != REPETITION_RULE;
@@ -115,11 +133,56 @@ impl Custody {
             | Action::TrailDiffers
             | Action::ConnectionCut
             | Action::ConnectionRefused
-            | Action::CallsRefused => return,
+            | Action::CallsRefused
+            | Action::ForeignEntry
+            | Action::StoreKeyChanged => return,
+            Action::TakenOver => {
+                let target = self.agent(record.target);
+                for (id, _) in record.messages.iter() {
+                    self.taken_over += 1;
+                    self.accept(id, target);
+                }
+                return;
+            }
         };
         for id in record.message_id.into_iter().chain(record.messages.iter().map(|(id, _)| id)) {
             self.event(lane, record, id, next);
         }
+    }
+
+    fn at(&mut self, lane: &LaneId, seq: u64) -> At {
+        if let Some((known, number)) = &self.last_lane
+            && known == lane
+        {
+            return At { lane: *number, seq };
+        }
+        // There are fewer lanes than 2^32.
+        let next = self.lanes.len() as u32;
+        let number = *self.lanes.entry(lane.clone()).or_insert(next);
+        self.last_lane = Some((lane.clone(), number));
+        At { lane: number, seq }
+    }
+
+    /// Takes note of the version of a state that a change has led to.
+    fn version(&mut self, record: &View<'_>) {
+        let agent = match record.action {
+            Action::StateUpdate | Action::StateReset if record.agent.is_empty() => record.target,
+            Action::StateUpdate | Action::StateReset | Action::Commit => record.agent,
+            Action::TakenOver => record.target,
+            _ => return,
+        };
+        let version = record.rule.rsplit_once("version ").and_then(|(_, number)| number.parse::<u64>().ok());
+        if let Some(version) = version {
+            match self.versions.get_mut(agent) {
+                Some(known) => *known = version.max(*known),
+                None => drop(self.versions.insert(agent.into(), version)),
+            }
+        }
+    }
+
+    /// The newest versions of agents' states that are on record.
+    pub(super) fn versions(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.versions.iter().map(|(agent, version)| (&**agent, *version))
     }
 
     fn agent(&mut self, name: &str) -> Agent {
@@ -143,13 +206,14 @@ impl Custody {
                 next => next,
             },
             // Recorded as accepted twice: its life goes on.
-            Some(Life::Waiting(_) | Life::Dead { .. } | Life::Finished | Life::Missing) => return,
+            Some(Life::Waiting(_) | Life::Dead { .. } | Life::Finished(_) | Life::Missing) => return,
         };
-        self.put(key, next, target);
+        self.put(key, next, target, None);
     }
 
     fn event(&mut self, lane: &LaneId, record: &View<'_>, id: Uuid, next: Next) {
         let key = id.as_u128();
+        let at = self.at(lane, record.seq);
         match self.lives.get_mut(&key) {
             None => {
                 let unknown = Unknown { lane: lane.clone(), seq: record.seq, action: record.action, next };
@@ -160,12 +224,22 @@ impl Custody {
                     unknown.next = next;
                 }
             }
-            Some(Life::Finished) => {
-                // Most are copies that were still under way when the message was finished. One that was refused
-                // is a dead letter all the same.
+            Some(Life::Finished(done)) => {
+                // Most are copies that were still under way when the message was finished. But what one lane says stands
+                // in its order: nothing that is done is handed on by the same worker afterwards.
+                let after = done.is_some_and(|done| done.lane == at.lane && done.seq < at.seq);
+                if after && record.action == Action::Delivered && self.replayed.len() < MAX_REPLAYED {
+                    self.replayed.push((lane.clone(), record.seq, id));
+                }
+                if matches!(next, Next::Waiting) {
+                    // A second letter of it was put back: it may be handed on again.
+                    let _ = self.lives.insert(key, Life::Finished(None));
+                    return;
+                }
+                // One that was refused is a dead letter all the same.
                 if matches!(next, Next::Dead) {
                     let agent = self.agent(record.agent);
-                    self.put(key, next, agent);
+                    self.put(key, next, agent, None);
                 }
             }
             Some(Life::Missing) => {}
@@ -174,16 +248,19 @@ impl Custody {
             // Its redrive is read behind what followed from it.
             Some(Life::Dead { agent, acked: true }) if matches!(next, Next::Waiting) => {
                 let agent = *agent;
-                self.put(key, Next::Finished, agent);
+                self.put(key, Next::Finished, agent, Some(at));
             }
             Some(Life::Waiting(agent) | Life::Dead { agent, .. }) => {
                 let agent = *agent;
-                self.put(key, next, agent);
+                // What could not be stored may be there nevertheless.
+                let at = (record.action != Action::EffectFailed).then_some(at);
+                self.put(key, next, agent, at);
             }
         }
     }
 
-    fn put(&mut self, key: u128, next: Next, agent: Agent) {
+    /// `at`: the record of it, where its order among the others is known.
+    fn put(&mut self, key: u128, next: Next, agent: Agent, at: Option<At>) {
         let life = match next {
             Next::Same => return,
             Next::Dead => Life::Dead { agent, acked: false },
@@ -192,12 +269,12 @@ impl Custody {
                 self.done += 1;
                 if self.finished.len() == MAX_FINISHED
                     && let Some(oldest) = self.finished.pop_front()
-                    && matches!(self.lives.get(&oldest), Some(Life::Finished))
+                    && matches!(self.lives.get(&oldest), Some(Life::Finished(_)))
                 {
                     let _ = self.lives.remove(&oldest);
                 }
                 self.finished.push_back(key);
-                Life::Finished
+                Life::Finished(at)
             }
         };
         let _ = self.lives.insert(key, life);
@@ -206,7 +283,9 @@ impl Custody {
     /// Whether the message is on record as accepted, or older than what is on record.
     pub(super) fn standing(&self, id: Uuid) -> Standing {
         match self.lives.get(&id.as_u128()) {
-            Some(Life::Waiting(_) | Life::Dead { .. } | Life::Finished | Life::Missing) => Standing::Accepted,
+            Some(Life::Waiting(_) | Life::Dead { .. } | Life::Finished(_) | Life::Missing) => {
+                Standing::Accepted
+            }
             _ if self.is_older(id) => Standing::Older,
             Some(Life::Unknown(_)) | None => Standing::Unknown,
         }
@@ -265,6 +344,10 @@ impl Custody {
             } else {
                 unknown.push((found, id));
             }
+        }
+        for (lane, seq, message) in &self.replayed {
+            let place = Place::Record { lane: lane.clone(), seq: *seq };
+            damages.add(place, DamageKind::Replayed { message: *message });
         }
         unknown.sort_by(|(a, _), (b, _)| (&a.lane, a.seq).cmp(&(&b.lane, b.seq)));
         for (found, message) in unknown {

@@ -168,6 +168,22 @@ pub enum DamageKind {
         /// The message.
         message: Uuid,
     },
+    /// A message was handed on after it was done: somebody has put it back.
+    Replayed {
+        /// The message.
+        message: Uuid,
+    },
+    /// Its tag names a store key that is not in the file at hand.
+    OtherStoreKey,
+    /// An agent's state is older than the newest change of it on record.
+    StateRolledBack {
+        /// Its version.
+        found: u64,
+        /// The newest one on record.
+        recorded: u64,
+    },
+    /// No server, and no operator's command, has written it: it has no tag that fits.
+    NotAttested,
     /// A message was accepted and is not done, and is in no inbox and not among the dead letters.
     MessageMissing {
         /// Whose inbox it should be in.
@@ -235,6 +251,10 @@ impl DamageKind {
             Self::SenderGap { .. } => "sender_gap",
             Self::Unaccepted { .. } => "unaccepted",
             Self::NotRecorded { .. } => "not_recorded",
+            Self::NotAttested => "not_attested",
+            Self::Replayed { .. } => "replayed",
+            Self::OtherStoreKey => "other_store_key",
+            Self::StateRolledBack { .. } => "state_rolled_back",
             Self::MessageMissing { .. } => "message_missing",
             Self::NotSigned { .. } => "not_signed",
             Self::CheckpointMissing { .. } => "checkpoint_missing",
@@ -278,6 +298,16 @@ impl fmt::Display for DamageKind {
             }
             Self::NotRecorded { message } => {
                 write!(f, "message {message} waits here, and is not on record as accepted")
+            }
+            Self::NotAttested => f.write_str("no server has written this here"),
+            Self::Replayed { message } => {
+                write!(f, "message {message} was handed on here after it was done")
+            }
+            Self::OtherStoreKey => {
+                f.write_str("its tag names a store key that is not in the file at hand: an older copy of it?")
+            }
+            Self::StateRolledBack { found, recorded } => {
+                write!(f, "version {found} of the state, version {recorded} is on record")
             }
             Self::MessageMissing { agent } => write!(
                 f,

@@ -38,6 +38,10 @@ pub struct Report {
     pub vanished: u64,
     /// Messages of before the trail, or of an older server: in Redis, or on record as handed on.
     pub older: u64,
+    /// Messages of before the log's beginning that it has taken over.
+    pub taken_over: u64,
+    /// Records in lanes of before the log's beginning.
+    pub taken_over_records: u64,
     /// What was not shown, for want of what.
     pub not_shown: Vec<String>,
 }

@@ -149,9 +149,13 @@ fn feed(verifier: &mut Verifier<'_>, kept: &[Kept]) {
                 registered: registered.then_some("{}".into()),
                 before: Frontier::default(),
             },
-            Kept::Block(lane, first, bytes, root) => {
-                Item::Block { lane: lane.into(), first: *first, bytes: bytes.into(), root: root.into() }
-            }
+            Kept::Block(lane, first, bytes, root) => Item::Block {
+                lane: lane.into(),
+                first: *first,
+                bytes: bytes.into(),
+                root: root.into(),
+                attested: Attested::NotLooked,
+            },
             Kept::Note(note) => Item::Checkpoint { note: note.into() },
         };
         verifier.item(&item, &mut |_, _| {}).unwrap();

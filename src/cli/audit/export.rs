@@ -133,7 +133,7 @@ impl<W: Write> Exporter<'_, W> {
                     self.announce(&LaneId::from_stored(lane))?;
                 }
             }
-            Item::Block { lane, first, bytes, root } => {
+            Item::Block { lane, first, bytes, root, .. } => {
                 let lane = LaneId::from_stored(lane);
                 if self.wants(bytes) {
                     self.announce(&lane)?;

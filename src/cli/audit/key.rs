@@ -9,9 +9,10 @@ use serde_json::json;
 use crate::audit::{Checkpoint, KeyHistory};
 use crate::checkpoint::anchor::Anchor;
 use crate::cli::exit::Exit;
+use crate::cli::text::{parse_span_ms, time_text};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::key_files::KeyFiles;
+use crate::key_files::{KeyFiles, StoreKeyFile};
 
 /// Subcommands of `mas audit key`.
 #[derive(Debug, Subcommand)]
@@ -20,6 +21,36 @@ pub enum KeyCommand {
     Show(KeyArgs),
     /// Make a new key, introduced by the one in force; a running server takes it with its next checkpoint.
     Rotate(KeyArgs),
+    /// Add a store key, whose tags are on what servers store in Redis. Older ones stay in the file: what has their tags
+    /// stays good. Copy the file to the other hosts before the new key's time has come.
+    RotateStore(RotateStoreArgs),
+}
+
+/// Arguments of `rotate-store`.
+#[derive(Debug, Args)]
+pub struct RotateStoreArgs {
+    /// The configuration that names the file; else MAS_CONFIG_FILE, else mas.yaml upward.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How long until the new key makes tags: 5s, 10m, 1h.
+    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = parse_span)]
+    after: u64,
+}
+
+fn parse_span(text: &str) -> Result<u64, String> {
+    parse_span_ms(text).ok_or_else(|| format!("{text:?} is no span: expected 5s, 10m, 1h"))
+}
+
+fn rotate_store(args: &RotateStoreArgs) -> Result<String, Box<dyn std::error::Error>> {
+    let config = Config::locate_and_load(args.config.as_deref())?;
+    let file = StoreKeyFile::new(&config.audit.store_key_path);
+    let from_ms = (Now::read().unix_us / 1000).saturating_add(args.after);
+    let keys = file.rotate(&file.lock()?, from_ms)?.keys;
+    Ok(format!(
+        "store key {} makes tags from {}",
+        keys.newest_name(),
+        time_text(from_ms.saturating_mul(1000))
+    ))
 }
 
 /// Arguments of both.
@@ -35,7 +66,18 @@ pub struct KeyArgs {
 
 /// Runs one command.
 pub(super) fn run(command: &KeyCommand) -> Exit {
-    let (KeyCommand::Show(args) | KeyCommand::Rotate(args)) = command;
+    let args = match command {
+        KeyCommand::Show(args) | KeyCommand::Rotate(args) => args,
+        KeyCommand::RotateStore(args) => {
+            return match rotate_store(args) {
+                Ok(line) => {
+                    println!("{line}");
+                    Exit::Done
+                }
+                Err(error) => fail(Exit::Failed, error.as_ref()),
+            };
+        }
+    };
     let config = match Config::locate_and_load(args.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return fail(Exit::Usage, &error),
@@ -51,7 +93,7 @@ pub(super) fn run(command: &KeyCommand) -> Exit {
             }
             Err(error) => return fail(Exit::Failed, &error),
         },
-        KeyCommand::Rotate(_) => match rotate(&config, &files) {
+        KeyCommand::Rotate(_) | KeyCommand::RotateStore(_) => match rotate(&config, &files) {
             Ok(history) => history,
             Err(error) => return fail(Exit::Failed, error.as_ref()),
         },

@@ -23,7 +23,7 @@ use crate::audit::lane::split_block;
 use crate::audit::merkle::{ProofBuilder, leaf_hash};
 use crate::audit::note;
 use crate::audit::proof::{MAX_PROOF_BYTES, Proof, Proven, Receipt};
-use crate::audit::segment::Item;
+use crate::audit::segment::{Attested, Item};
 use crate::audit::{Action, LaneId};
 use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
@@ -155,11 +155,17 @@ fn build(
     };
     let (mut next, mut record) = (1, None);
     let _ = source.read(Range::ALL, &mut |item| {
-        let Item::Block { lane: name, first, bytes, .. } = item else {
+        let Item::Block { lane: name, first, bytes, attested, .. } = item else {
             return Ok(ControlFlow::Continue(()));
         };
         if name.as_ref() != lane.as_str() {
             return Ok(ControlFlow::Continue(()));
+        }
+        if *attested == Attested::Foreign && *first <= sequence {
+            return Err(Trouble::Usage(format!(
+                "no server's key vouches for record {sequence} of lane {lane}: it was taken over, or put there by \
+                 somebody else"
+            )));
         }
         if *first != next {
             return Ok(ControlFlow::Break(()));

@@ -12,8 +12,10 @@ use super::trouble::Trouble;
 use crate::audit::lane::split_block;
 use crate::audit::record::View;
 use crate::audit::segment::{Header, Item, SegmentKind, SegmentReader};
-use crate::audit::{LaneId, lane};
+use crate::audit::{LaneId, StoreKeys, lane};
+use crate::clock::Now;
 use crate::config::Config;
+use crate::key_files::StoreKeyFile;
 use crate::store::walk::{Start, Walk};
 use crate::store::{Connection, Endpoint};
 
@@ -39,6 +41,9 @@ pub struct SourceArgs {
     /// the configuration.
     #[arg(long, value_name = "DIR")]
     pub archive: Option<PathBuf>,
+    /// Do not look at the tags of what is in Redis: as somebody sees it who has no store key.
+    #[arg(long)]
+    pub no_store_key: bool,
 }
 
 /// The configuration that a command is about.
@@ -49,11 +54,18 @@ pub(super) fn config(args: &SourceArgs) -> Result<Config, Trouble> {
 /// A trail.
 pub(crate) enum Source {
     /// In Redis.
-    Live(Connection),
+    Live(Live),
     /// In files, oldest first.
     Files(Vec<Part>),
     /// In files, oldest first, and then in Redis.
-    Joined(Vec<Part>, Connection),
+    Joined(Vec<Part>, Live),
+}
+
+/// What is in Redis.
+pub(crate) struct Live {
+    pub(crate) connection: Connection,
+    /// For a look at the tags.
+    pub(crate) keys: Option<StoreKeys>,
 }
 
 /// One file of a trail.
@@ -114,8 +126,11 @@ impl Source {
         let Some(config) = config else {
             return Err(Trouble::Usage("no configuration, and no --export FILE".to_owned()));
         };
-        let connection = Endpoint::new(&config.redis).open()?;
-        Ok(if parts.is_empty() { Self::Live(connection) } else { Self::Joined(parts, connection) })
+        let live = Live {
+            connection: Endpoint::new(&config.redis).open()?,
+            keys: if args.no_store_key { None } else { store_keys(config) },
+        };
+        Ok(if parts.is_empty() { Self::Live(live) } else { Self::Joined(parts, live) })
     }
 
     /// Whether a server has archived more since the trail was opened: what left Redis meanwhile is in files that
@@ -146,8 +161,13 @@ impl Source {
 
     /// The connection, where some of it is in Redis.
     pub(crate) fn connection(&mut self) -> Option<&mut Connection> {
+        self.live().map(|live| &mut live.connection)
+    }
+
+    /// What of it is in Redis.
+    pub(crate) fn live(&mut self) -> Option<&mut Live> {
         match self {
-            Self::Live(connection) | Self::Joined(_, connection) => Some(connection),
+            Self::Live(live) | Self::Joined(_, live) => Some(live),
             Self::Files(_) => None,
         }
     }
@@ -155,20 +175,31 @@ impl Source {
     /// Reads the trail, in the order in which it is verified. `on` may end it.
     pub(crate) fn read(&mut self, range: Range, on: &mut OnItem<'_>) -> Result<Progress, Trouble> {
         let mut progress = Progress::default();
-        let (parts, connection) = match self {
-            Self::Live(connection) => (&[][..], Some(connection)),
+        let (parts, live) = match self {
+            Self::Live(live) => (&[][..], Some(live)),
             Self::Files(parts) => (parts.as_slice(), None),
-            Self::Joined(parts, connection) => (parts.as_slice(), Some(connection)),
+            Self::Joined(parts, live) => (parts.as_slice(), Some(live)),
         };
         for part in parts {
             if read_part(part, range, &mut progress, on)?.is_break() {
                 return Ok(progress);
             }
         }
-        if let Some(connection) = connection {
-            return read_live(connection, progress, range, on);
+        if let Some(live) = live {
+            return read_live(live, progress, range, on);
         }
         Ok(progress)
+    }
+}
+
+/// The store keys of the configuration, where this user may read them.
+fn store_keys(config: &Config) -> Option<StoreKeys> {
+    match StoreKeyFile::new(&config.audit.store_key_path).load(Now::read().unix_us / 1000) {
+        Ok(loaded) => loaded.map(|loaded| loaded.keys),
+        Err(error) => {
+            eprintln!("mas audit: {error}");
+            None
+        }
     }
 }
 
@@ -185,7 +216,7 @@ fn archive_folder<'a>(args: &'a SourceArgs, config: Option<&'a Config>) -> Optio
 
 /// Reads what is in Redis behind `progress`.
 pub(crate) fn read_live(
-    connection: &mut Connection,
+    Live { connection, keys }: &mut Live,
     progress: Progress,
     range: Range,
     on: &mut OnItem<'_>,
@@ -196,6 +227,7 @@ pub(crate) fn read_live(
         last_note: progress.last_note,
         seek_us: if range.whole { None } else { range.from_us },
         to_us: range.to_us,
+        keys: keys.clone(),
     };
     let ends = Walk::new(connection, start)?.run::<Trouble>(&mut |item| {
         if let Item::Checkpoint { note } = item {

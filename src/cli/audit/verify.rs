@@ -1,5 +1,6 @@
 //! `mas audit verify`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
@@ -10,8 +11,9 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::source::{self, Progress, Range, Source, SourceArgs, config};
+use super::source::{self, Live, Progress, Range, Source, SourceArgs, config};
 use super::trouble::Trouble;
+use crate::audit::attest::NotOurs;
 use crate::audit::keys::KeyHistory;
 use crate::audit::segment::Item;
 use crate::audit::verify::{AnchorReader, Damage, Freshness, Place, Questions, Report, Standing, Verifier};
@@ -20,7 +22,8 @@ use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::store::{Connection, entries, servers};
+use crate::ids::AgentId;
+use crate::store::{Connection, entries, keys as store_keys, older, overview, servers, trail};
 
 /// Records between two lines of progress on a terminal.
 const PROGRESS_RECORDS: u64 = 100_000;
@@ -149,9 +152,16 @@ fn verify_source(
     {
         fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
     }
+    match source.live() {
+        Some(Live { connection, keys: Some(keys) }) => {
+            verifier.taken_over(trail::taken_over(connection, keys)?);
+        }
+        Some(Live { keys: None, .. }) => verifier.without_store_keys(),
+        None => {}
+    }
     let progress = source.read(Range::ALL, &mut |item| feed(&mut verifier, trust, each, item))?;
-    if let Some(connection) = source.connection() {
-        join(connection, &mut verifier, progress, trust, each)?;
+    if let Some(live) = source.live() {
+        join(live, &mut verifier, progress, trust, each)?;
     }
     verifier.finish(fresh).map_err(|error| trust.anchor_trouble(error))
 }
@@ -168,7 +178,7 @@ fn feed(
 
 /// Whatever waits in Redis must be on record as accepted, and what was accepted and is not done must wait there.
 fn join(
-    connection: &mut Connection,
+    live: &mut Live,
     verifier: &mut Verifier<'_>,
     progress: Progress,
     trust: &Trust,
@@ -177,27 +187,39 @@ fn join(
     let mut unknown: Vec<(String, String, Uuid)> = Vec::new();
     let mut older = 0;
     let mut missing = verifier.waiting();
-    entries::each(connection, &mut |stream, id, envelope| {
-        match envelope.and_then(message_id) {
+    let mut foreign: Vec<(String, String, NotOurs)> = Vec::new();
+    let Live { connection, keys } = &mut *live;
+    entries::each(connection, &mut |place, found| {
+        if let Some(Err(why)) = keys.as_ref().map(|keys| place.check(keys, found)) {
+            if foreign.len() < MAX_UNKNOWN {
+                foreign.push((place.stream.clone(), found.entry.id.to_string(), why));
+            }
+            return;
+        }
+        match found.entry.envelope.as_deref().and_then(message_id) {
             Some(message) => match verifier.standing(message) {
                 Standing::Accepted => drop(missing.remove(&message)),
                 Standing::Older => older += 1,
                 Standing::Unknown if unknown.len() < MAX_UNKNOWN => {
-                    unknown.push((stream.to_owned(), id.to_string(), message));
+                    unknown.push((place.stream.clone(), found.entry.id.to_string(), message));
                 }
                 Standing::Unknown => {}
             },
-            // An entry of an older server's, or of a stranger's: no message of this one.
+            // Its id is of another form: it was taken over, or, where no tag could be looked at, it may be anybody's.
             None => older += 1,
         }
     })?;
     verifier.add_older(older);
+    states(live, verifier)?;
+    values(live, verifier)?;
+    for (stream, id, why) in foreign {
+        verifier.not_attested(&stream, &id, why);
+    }
     if unknown.is_empty() && missing.is_empty() {
         return Ok(());
     }
     // They may have been accepted, or done, since the trail was read: it is read on.
-    let _ =
-        source::read_live(connection, progress, Range::ALL, &mut |item| feed(verifier, trust, each, item))?;
+    let _ = source::read_live(live, progress, Range::ALL, &mut |item| feed(verifier, trust, each, item))?;
     for (stream, id, message) in unknown {
         if verifier.standing(message) == Standing::Unknown {
             verifier.not_recorded(&stream, &id, message);
@@ -207,8 +229,10 @@ fn join(
     missing.retain(|message| after.contains(message));
     if !missing.is_empty() {
         // A message may have moved while they were read, by a redrive.
-        entries::each(connection, &mut |_, _, envelope| {
-            if let Some(message) = envelope.and_then(message_id) {
+        let Live { connection, keys } = live;
+        entries::each(connection, &mut |place, found| {
+            let ours = keys.as_ref().is_none_or(|keys| place.check(keys, found).is_ok());
+            if let Some(message) = found.entry.envelope.as_deref().and_then(message_id).filter(|_| ours) {
                 let _ = missing.remove(&message);
             }
         })?;
@@ -216,6 +240,38 @@ fn join(
     let mut missing: Vec<Uuid> = missing.into_iter().collect();
     missing.sort_unstable();
     verifier.not_found(missing);
+    Ok(())
+}
+
+/// States must be the servers' own, and not older than the changes on record.
+fn states(Live { connection, keys }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
+    let recorded: BTreeMap<String, u64> = verifier.state_versions().into_iter().collect();
+    let mut agents: BTreeSet<AgentId> = older::states(connection)?.into_iter().collect();
+    agents.extend(recorded.keys().filter_map(|name| AgentId::parse(name)));
+    for agent in agents {
+        let state = overview::watch_state(connection, &agent)?;
+        let _ = connection.command("UNWATCH", &[])?;
+        let key = store_keys::state(&agent);
+        let version = recorded.get(agent.as_str()).copied().unwrap_or(0);
+        verifier.state_version(agent.as_str(), key.clone(), state.version, version);
+        if let Some(Err(why)) = keys.as_ref().map(|keys| state.check(keys, &agent)) {
+            verifier.not_attested(&key, agent.as_str(), why);
+        }
+    }
+    Ok(())
+}
+
+/// Pending requests, and what idempotency keys remember, must be the servers' own.
+fn values(Live { connection, keys }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
+    let Some(keys) = keys else { return Ok(()) };
+    for key in older::value_keys(connection)? {
+        // Gone meanwhile, where there is none.
+        if let Some(text) = older::value(connection, &key)?
+            && let Err(why) = older::check_value(keys, &key, &text)
+        {
+            verifier.not_attested(&key, "value", why);
+        }
+    }
     Ok(())
 }
 
@@ -232,7 +288,7 @@ fn message_id(envelope: &str) -> Option<Uuid> {
 
 /// Verifies the whole trail behind a connection, in bounded memory, without keys and anchor.
 pub(crate) fn verify_trail(connection: Connection) -> Result<Report, Trouble> {
-    verify_source(&mut Source::Live(connection), &Trust::default(), None, &mut |_, _| {})
+    verify_source(&mut Source::Live(Live { connection, keys: None }), &Trust::default(), None, &mut |_, _| {})
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
@@ -335,8 +391,9 @@ pub(crate) fn report_json(report: &Report) -> Json {
         "unsealed": report.unsealed,
         "messages": {
             "accepted": report.accepted, "done": report.done, "waiting": report.waiting,
-            "vanished": report.vanished, "older": report.older,
+            "vanished": report.vanished, "older": report.older, "taken_over": report.taken_over,
         },
+        "taken_over_records": report.taken_over_records,
         "damages": damages,
         "further_damages": report.further_damages,
         "not_shown": report.not_shown,
@@ -393,6 +450,13 @@ pub(crate) fn write_report(out: &mut dyn Write, report: &Report) -> std::io::Res
             "{} messages are accepted, not done and in no inbox; it is on record that messages of their agents vanished \
              (action vanished)",
             report.vanished
+        )?;
+    }
+    if report.taken_over + report.taken_over_records > 0 {
+        writeln!(
+            out,
+            "{} messages and {} records of before this log were taken over: no server's key vouches for them",
+            report.taken_over, report.taken_over_records
         )?;
     }
     for damage in &report.damages {

@@ -6,6 +6,7 @@
 //! * [`session`], [`outbox`], [`delivery`]: one agent process' stream.
 //! * [`directory`], [`peers`]: the connected instances, on this server and on others; the other servers.
 //! * [`stored`]: the bytes of the inboxes.
+//! * [`key_ring`]: the store keys in force.
 //! * [`settings`], [`shared`]: the configuration in force, and everything else that all threads see.
 
 pub mod answer;
@@ -13,6 +14,7 @@ pub mod control;
 pub mod delivery;
 pub mod directory;
 pub mod job;
+pub mod key_ring;
 pub mod mailbox;
 pub mod outbox;
 pub mod outcome;

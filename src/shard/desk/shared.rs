@@ -10,6 +10,7 @@ use super::WorkerMailbox;
 use super::control::Control;
 use super::directory::Directory;
 use super::job::Job;
+use super::key_ring::KeyRing;
 use super::peers::Peers;
 use super::settings::Settings;
 use super::stored::Sizes;
@@ -65,13 +66,16 @@ pub struct Shared {
     pub states: Sizes,
     /// What was refused without being decided, counted for the record.
     pub report: Arc<Report>,
+    /// The keys whose tags are on what servers store.
+    pub key_ring: KeyRing,
 }
 
 impl Shared {
     /// The shared part of a server that runs `config`.
-    pub fn new(config: &Config, server: ServerId, peers: &BTreeSet<ServerId>) -> Self {
+    pub fn new(config: &Config, server: ServerId, peers: &BTreeSet<ServerId>, key_ring: KeyRing) -> Self {
         Self {
             server,
+            key_ring,
             peers: Peers::new(peers),
             circuits: RwLock::default(),
             mailboxes: OnceLock::new(),

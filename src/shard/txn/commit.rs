@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::facts::Remembered;
 use super::judge::Judged;
 use super::parties::{Addressee, Sender};
+use super::state::version_rule;
 use super::transaction::{Ruling, Success, Transaction};
 use crate::audit::{Action, Decision, Fields};
 use crate::ids::AgentId;
@@ -56,7 +57,7 @@ impl Transaction<'_> {
         if let Some(refusal) = refusal {
             return Err(refusal);
         }
-        let (version, told) = self.change_state(sender.agent(), &job.change);
+        let version = self.change_state(sender.agent(), &job.change);
         if let Some(delivery) = job.delivery {
             let key = EntryKey::of(sender.instance, delivery.source, delivery.entry);
             let stream = match &key.owner {
@@ -68,7 +69,7 @@ impl Transaction<'_> {
         }
         let kinds = job.messages.iter().map(kind).collect();
         let result = CommitResult { messages: results, kinds, version };
-        Ok(Success::Committed { result, version: told, parts })
+        Ok(Success::Committed { result, parts })
     }
 
     fn judge_outgoing<'m>(
@@ -189,8 +190,16 @@ impl Transaction<'_> {
         results: &[Accepted],
     ) {
         let (agent, instance) = (sender.agent(), sender.instance);
+        let changes = refusal.is_none() && !job.change.updates.is_empty();
+        let version = self
+            .facts
+            .states
+            .get(agent)
+            .filter(|_| changes)
+            .map_or(0, |state| state.version.saturating_add(1));
+        let rule = version_rule(version);
         let sent: Vec<(Uuid, u8)> = results.iter().map(|accepted| (accepted.message_id, 0)).collect();
-        self.record_counted(
+        let _ = self.record_counted(
             Action::Commit,
             if refusal.is_some() { Decision::Refused } else { Decision::Allowed },
             &Fields {
@@ -200,6 +209,7 @@ impl Transaction<'_> {
                 message_id: handled.map(|held| held.message_id),
                 attempt: handled.map_or(0, |held| held.attempt),
                 reason: refusal.map_or("", |refusal| refusal.detail),
+                rule: &rule,
                 messages: &sent,
                 ..Fields::default()
             },

@@ -10,6 +10,7 @@ use super::transaction::Transaction;
 use crate::audit::{Action, Decision, Fields, OperatorEvent};
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
+use crate::store::attested::Foreign;
 use crate::store::news::News;
 use crate::store::owners::owned_by;
 use crate::store::{keys, servers};
@@ -37,6 +38,8 @@ pub(crate) enum Event {
     },
     /// Messages are not in their inbox any more, and no server took them out.
     Vanished { agent: AgentId, instance: String, reason: String },
+    /// Somebody else has changed an agent's state. It stays where it is, and nothing is done with it.
+    ForeignState { agent: AgentId, found: Foreign },
     /// An effect that is on record as allowed was refused by the store.
     EffectFailed { message_id: Option<Uuid>, agent: String, error: String },
     /// A request whose reply could not be stored is pending again.
@@ -79,14 +82,13 @@ impl Transaction<'_> {
             Event::Owned { agent, instance } => self.reenter(agent, instance),
             Event::Orphaned { agent, instance, server } => self.orphaned(agent, instance, server),
             Event::Nacked { .. } => self.nacked(event),
-            Event::Vanished { agent, instance, reason } => self.record(
+            Event::Vanished { agent, instance, reason } => self.note(
                 Action::Vanished,
-                Decision::Event,
                 &Fields { agent: agent.as_str(), instance, reason, ..Fields::default() },
             ),
-            Event::EffectFailed { message_id, agent, error } => self.record(
+            Event::ForeignState { agent, found } => self.put_aside(agent.as_str(), "", found),
+            Event::EffectFailed { message_id, agent, error } => self.note(
                 Action::EffectFailed,
-                Decision::Event,
                 &Fields { agent, message_id: *message_id, reason: error, ..Fields::default() },
             ),
             Event::Unanswered { correlation_id, pending, ttl_ms } => {
@@ -103,10 +105,15 @@ impl Transaction<'_> {
             }
             Event::Circuit { agent, opened, reason } => self.circuit(agent, *opened, reason),
             Event::Operator(OperatorEvent { action, target, rule, reason, .. }) => {
-                self.record(*action, Decision::Event, &Fields { target, rule, reason, ..Fields::default() });
+                self.note(*action, &Fields { target, rule, reason, ..Fields::default() });
             }
-            Event::LaneClosed => self.record(Action::LaneClosed, Decision::Event, &Fields::default()),
+            Event::LaneClosed => self.note(Action::LaneClosed, &Fields::default()),
         }
+    }
+
+    /// Records that something happened.
+    fn note(&mut self, action: Action, fields: &Fields<'_>) {
+        let _ = self.record(action, Decision::Event, fields);
     }
 
     /// Enters a session that is open here again, unless another server has its instance.
@@ -121,9 +128,8 @@ impl Transaction<'_> {
 
     fn closed(&mut self, identity: &Identity, instance: &InstanceId, reason: &str) {
         let agent = &identity.agent;
-        self.record(
+        self.note(
             Action::SessionClose,
-            Decision::Event,
             &Fields {
                 agent: agent.as_str(),
                 instance: instance.as_str(),
@@ -143,9 +149,8 @@ impl Transaction<'_> {
         if !presence.is_owned_by(agent, instance, server) || presence.servers.contains(server) {
             return;
         }
-        self.record(
+        self.note(
             Action::SessionClose,
-            Decision::Event,
             &Fields {
                 agent: agent.as_str(),
                 instance: instance.as_str(),
@@ -162,9 +167,8 @@ impl Transaction<'_> {
         else {
             return;
         };
-        self.record(
+        self.note(
             Action::Nack,
-            Decision::Event,
             &Fields {
                 agent: identity.agent.as_str(),
                 instance: instance.as_str(),
@@ -197,7 +201,7 @@ impl Transaction<'_> {
 
     fn circuit(&mut self, agent: &AgentId, opened: bool, reason: &str) {
         let action = if opened { Action::CircuitOpened } else { Action::CircuitClosed };
-        self.record(action, Decision::Event, &Fields { agent: agent.as_str(), reason, ..Fields::default() });
+        self.note(action, &Fields { agent: agent.as_str(), reason, ..Fields::default() });
         let key = keys::circuit(agent);
         if opened {
             let since_ms = self.now.unix_us / 1000;

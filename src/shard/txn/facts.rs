@@ -5,11 +5,15 @@ use std::collections::{HashMap, HashSet};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId, ServerId};
+use crate::audit::StoreKeys;
+use crate::audit::attest::{KeyId, NotOurs};
+use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId, ServerId, unhex};
 use crate::shard::desk::job::Post;
 use crate::shard::inbox::entry::EntryKey;
+use crate::store::attested::{self, Foreign};
 use crate::store::essential::OwnerGuard;
 use crate::store::owners::Owner;
+use crate::store::states::{self, Outline, Stored, Sum};
 
 /// An unanswered request, as stored under its correlation id.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -22,6 +26,23 @@ pub(crate) struct PendingRequest {
     pub target_id: String,
     /// The asking message.
     pub message_id: String,
+    /// Made by the server that stored it.
+    #[serde(default)]
+    pub tag: String,
+}
+
+impl PendingRequest {
+    /// What its tag speaks for.
+    pub(crate) fn says(&self) -> [&str; 4] {
+        [&self.sender_id, &self.sender_instance_id, &self.target_id, &self.message_id]
+    }
+
+    /// Reads what is stored under a correlation id; an error where no server has stored it.
+    pub(crate) fn read(keys: &StoreKeys, id: &CorrelationId, bytes: &[u8]) -> Result<Self, NotOurs> {
+        let request: Self = serde_json::from_slice(bytes).map_err(|_| NotOurs::Foreign)?;
+        attested::check_request(keys, id, request.says(), &request.tag)?;
+        Ok(request)
+    }
 }
 
 /// What decisions of one round depend on.
@@ -41,32 +62,111 @@ pub(crate) struct Facts {
     pub presence: Presence,
     /// Targets whose next trial another server makes.
     pub trials_elsewhere: HashSet<AgentId>,
+    /// What was found in their places, and no server has stored.
+    pub foreign: Vec<ForeignFact>,
+    /// Something has a tag of a store key that is not known here: another server may know it.
+    pub unreadable: bool,
+}
+
+impl Facts {
+    /// What a server has stored. Anything else is no fact, and noted.
+    pub(crate) fn ours<T>(
+        &mut self,
+        read: Option<Result<T, NotOurs>>,
+        key: impl FnOnce() -> String,
+        stored: Option<&[u8]>,
+    ) -> Option<T> {
+        match read? {
+            Ok(fact) => Some(fact),
+            Err(NotOurs::UnknownKey) => {
+                self.unreadable = true;
+                None
+            }
+            Err(NotOurs::Foreign) => {
+                let bytes = stored.map(<[u8]>::to_vec).into_iter().collect();
+                let found = Foreign { key: key(), entry: None, bytes };
+                self.foreign.push(ForeignFact { agent: None, found, stays: false });
+                None
+            }
+        }
+    }
+}
+
+/// What was found in the place of a fact, and no server has stored.
+#[derive(Debug)]
+pub(crate) struct ForeignFact {
+    /// Whose it would be, where that is known.
+    pub agent: Option<AgentId>,
+    pub found: Foreign,
+    /// It is not removed.
+    pub stays: bool,
+}
+
+/// What is known of a field without its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FieldFact {
+    /// Its value's length in bytes.
+    pub bytes: usize,
+    /// Its part of the state's tag.
+    digest: u128,
 }
 
 /// A state as it is before a change.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StateFact {
-    /// Sizes of its fields.
-    pub sizes: HashMap<String, usize>,
-    /// Its fields' names and values together, in bytes.
+    /// Its fields.
+    pub fields: HashMap<String, FieldFact>,
+    /// Their names and values together, in bytes.
     pub bytes: usize,
     /// How often it was changed.
     pub version: u64,
+    /// Somebody else has changed it, or taken it away; or its tag is of a key that is not known here.
+    pub not_ours: Option<NotOurs>,
+    /// Whether Redis may let it run out.
+    temporary: bool,
+    /// The sum of the fields' digests, and the key that they were made with.
+    sum: Sum,
+    key: KeyId,
 }
 
 impl StateFact {
-    /// A state with fields of these sizes.
-    pub(crate) fn new(sizes: HashMap<String, usize>, version: u64) -> Self {
-        let bytes = sizes.iter().map(|(field, size)| field.len() + size).sum();
-        Self { sizes, bytes, version }
+    /// A state that was read; one that no server has stored is foreign.
+    pub(crate) fn new(keys: &StoreKeys, agent: &AgentId, stored: &Stored) -> Self {
+        let mut fact = Self { version: stored.version, key: keys.key_in_use(), ..Self::default() };
+        match stored.check(keys, agent) {
+            Ok(temporary) => fact.temporary = temporary,
+            Err(why) => fact.not_ours = Some(why),
+        }
+        for (field, value) in &stored.fields {
+            fact.put(keys, agent, field, value);
+        }
+        fact
+    }
+
+    fn put(&mut self, keys: &StoreKeys, agent: &AgentId, field: &str, value: &str) {
+        let digest = states::field_digest(keys, self.key, agent, (field, value));
+        self.sum.add(digest);
+        self.bytes += value.len();
+        match self.fields.insert(field.to_owned(), FieldFact { bytes: value.len(), digest }) {
+            Some(before) => {
+                self.sum.take(before.digest);
+                self.bytes -= before.bytes;
+            }
+            None => self.bytes += field.len(),
+        }
+    }
+
+    /// Whether its tag can be made anew from what is known.
+    pub(crate) fn is_of(&self, keys: &StoreKeys) -> bool {
+        self.key == keys.key_in_use()
     }
 
     /// How many fields and bytes it has after these updates, each of another field.
     pub(super) fn after(&self, updates: &[(String, String)]) -> (usize, usize) {
-        let (mut fields, mut bytes) = (self.sizes.len(), self.bytes);
+        let (mut fields, mut bytes) = (self.fields.len(), self.bytes);
         for (field, value) in updates {
-            match self.sizes.get(field) {
-                Some(before) => bytes = bytes - before + value.len(),
+            match self.fields.get(field) {
+                Some(before) => bytes = bytes - before.bytes + value.len(),
                 None => {
                     fields += 1;
                     bytes += field.len() + value.len();
@@ -76,13 +176,32 @@ impl StateFact {
         (fields, bytes)
     }
 
-    /// Updates its fields.
-    pub(super) fn update(&mut self, updates: &[(String, String)]) {
-        self.bytes = self.after(updates).1;
+    /// Updates its fields; its tag after that. `ends`: it gets a time to live.
+    pub(super) fn update(
+        &mut self,
+        keys: &StoreKeys,
+        agent: &AgentId,
+        updates: &[(String, String)],
+        ends: bool,
+    ) -> String {
+        // A time to live goes on with the state, and ends with it.
+        self.temporary = ends || (self.temporary && !self.fields.is_empty());
         for (field, value) in updates {
-            let _ = self.sizes.insert(field.clone(), value.len());
+            self.put(keys, agent, field, value);
         }
-        self.version += 1;
+        self.version = self.version.saturating_add(1);
+        self.tag(keys, agent)
+    }
+
+    /// Removes all of it; its tag after that.
+    pub(super) fn reset(&mut self, keys: &StoreKeys, agent: &AgentId) -> String {
+        *self = Self { version: self.version.saturating_add(1), key: keys.key_in_use(), ..Self::default() };
+        self.tag(keys, agent)
+    }
+
+    fn tag(&self, keys: &StoreKeys, agent: &AgentId) -> String {
+        let outline = Outline { version: self.version, temporary: self.temporary, fields: self.fields.len() };
+        states::tag_text(keys, agent, outline, self.sum)
     }
 }
 
@@ -150,13 +269,27 @@ pub(crate) struct Remembered {
 }
 
 impl Remembered {
-    pub(super) fn to_text(&self) -> String {
+    /// As it is stored, with its tag.
+    pub(super) fn to_text(&self, keys: &StoreKeys, sender: &AgentId, key: &str) -> String {
+        let text = self.plain_text();
+        let tag = attested::memory_tag(keys, sender, key, &text);
+        format!("{text} {tag}")
+    }
+
+    /// Reads it back; an error where no server has stored it.
+    pub(crate) fn read(keys: &StoreKeys, sender: &AgentId, key: &str, bytes: &[u8]) -> Result<Self, NotOurs> {
+        let text = std::str::from_utf8(bytes).map_err(|_| NotOurs::Foreign)?;
+        let (text, tag) = text.rsplit_once(' ').ok_or(NotOurs::Foreign)?;
+        attested::check_memory(keys, sender, key, text, tag)?;
+        Self::parse(text).ok_or(NotOurs::Foreign)
+    }
+
+    fn plain_text(&self) -> String {
         let correlation = self.correlation_id.map(|id| id.to_string()).unwrap_or_default();
         format!("{} {correlation} {}", self.message_id.simple(), crate::ids::hex(&self.digest))
     }
 
-    /// Reads it back; `None` for anything else.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
         let message_id = Uuid::parse_str(words.next()?).ok()?;
         let correlation_id = match words.next()? {
@@ -164,11 +297,7 @@ impl Remembered {
             id => Some(CorrelationId::parse(id)?),
         };
         let digest = words.next()?;
-        // Compared as text would do too; bytes are half as long.
-        let bytes: Option<Vec<u8>> = (0..digest.len() / 2)
-            .map(|at| u8::from_str_radix(digest.get(at * 2..at * 2 + 2)?, 16).ok())
-            .collect();
-        Some(Self { message_id, correlation_id, digest: bytes?.try_into().ok()? })
+        Some(Self { message_id, correlation_id, digest: unhex(digest)?.try_into().ok()? })
     }
 
     pub(super) fn digest_of(post: &Post) -> [u8; 32] {
@@ -204,14 +333,21 @@ mod tests {
 
     #[test]
     fn what_is_remembered_reads_back() {
+        let keys = StoreKeys::new(&[[7; 32]], 1).unwrap();
         let agent = AgentId::parse("a").unwrap();
         for correlation_id in [None, Some(CorrelationId::new(&agent))] {
             let post = Post { data_json: "{}".to_owned(), ..Post::default() };
             let digest = Remembered::digest_of(&post);
             let remembered = Remembered { message_id: new_message_id(), correlation_id, digest };
-            assert_eq!(Remembered::parse(&remembered.to_text()), Some(remembered));
+            let text = remembered.to_text(&keys, &agent, "k");
+            let read = |key: &str, text: &str| Remembered::read(&keys, &agent, key, text.as_bytes());
+            assert!(read("other", &text).is_err());
+            assert!(read("k", &text.replace(' ', "  ")).is_err());
+            assert_eq!(read("k", &text), Ok(remembered.clone()));
+            assert!(read("k", &remembered.plain_text()).is_err());
         }
-        assert_eq!(Remembered::parse("x"), None);
-        assert_eq!(Remembered::parse(""), None);
+        for bad in ["x", ""] {
+            assert!(Remembered::read(&keys, &agent, "k", bad.as_bytes()).is_err());
+        }
     }
 }

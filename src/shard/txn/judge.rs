@@ -61,6 +61,8 @@ impl Transaction<'_> {
         match self.facts.remembered.get(&(sender.clone(), key.clone())) {
             Some(Some(first)) if first.digest == Remembered::digest_of(post) => Ok(Some(first.clone())),
             Some(Some(_)) => Err(Refusal::IDEMPOTENCY_KEY_REUSED),
+            // There may be one that another server can read.
+            Some(None) | None if self.facts.unreadable => Err(Refusal::STORAGE_UNAVAILABLE),
             Some(None) | None => Ok(None),
         }
     }

@@ -15,7 +15,15 @@ use crate::refusal::Refusal;
 use crate::shard::desk::job::{MessageJob, Post};
 use crate::shard::desk::outcome::Accepted;
 use crate::shard::desk::stored::Stored;
+use crate::store::attested::{self, OnRecord};
 use crate::store::keys;
+
+/// When a message expires and may be delivered first, where its sender has said so, in Unix milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Times {
+    pub expires_ms: Option<u64>,
+    pub not_before_ms: Option<u64>,
+}
 
 impl Transaction<'_> {
     pub(super) fn message(&mut self, job: &MessageJob) -> Ruling {
@@ -25,7 +33,7 @@ impl Transaction<'_> {
             Ok(Some(remembered)) => return self.repeat(sender, &job.post, &remembered),
             Err(refusal) => {
                 let judged = Judged::refused(refusal);
-                self.record_post(sender, &job.post, &judged, new_message_id(), None);
+                let _ = self.record_post(sender, &job.post, &judged, new_message_id(), None);
                 return Err(refusal);
             }
         }
@@ -36,7 +44,7 @@ impl Transaction<'_> {
     /// A repetition: the first one's answer, and no effect.
     pub(super) fn repeat(&mut self, sender: Sender<'_>, post: &Post, first: &Remembered) -> Ruling {
         let judged = Judged::allowed(REPETITION_RULE.into());
-        self.record_post(sender, post, &judged, first.message_id, first.correlation_id);
+        let _ = self.record_post(sender, post, &judged, first.message_id, first.correlation_id);
         Ok(Success::Repeated(Accepted {
             message_id: first.message_id,
             correlation_id: first.correlation_id,
@@ -51,7 +59,7 @@ impl Transaction<'_> {
         judged: &Judged,
         message_id: Uuid,
         correlation_id: Option<CorrelationId>,
-    ) {
+    ) -> u64 {
         let action = if post.request_ttl_s.is_some() { Action::Request } else { Action::Send };
         self.record_counted(
             action,
@@ -71,7 +79,7 @@ impl Transaction<'_> {
                 findings: &judged.findings,
                 ..Fields::default()
             },
-        );
+        )
     }
 
     /// Records the decision on a message and carries it out.
@@ -82,7 +90,7 @@ impl Transaction<'_> {
         if let Some(counted) = judged.counted.take() {
             self.count(sender.agent(), counted);
         }
-        self.record_post(sender, post, &judged, message_id, correlation_id);
+        let record = self.record_post(sender, post, &judged, message_id, correlation_id);
         if let Some(refusal) = judged.refusal {
             return Err(refusal);
         }
@@ -105,45 +113,53 @@ impl Transaction<'_> {
         let now_ms = self.now.unix_us / 1000;
         let expires_ms = (post.ttl_ms > 0).then(|| now_ms.saturating_add(post.ttl_ms));
         let not_before_ms = (post.not_before_ms > now_ms).then_some(post.not_before_ms);
-        let inboxes = self.inboxes;
+        let (inboxes, times) = (self.inboxes, Times { expires_ms, not_before_ms });
         let bytes = match inboxes.get(&target) {
-            Some(inbox) => self.append(&inbox.stream, &envelope),
-            None => self.append(&keys::inbox(&target), &envelope),
+            Some(inbox) => self.append(&inbox.stream, &envelope, times, record),
+            None => self.append(&keys::inbox(&target), &envelope, times, record),
         };
-        for (field, value) in [(keys::EXPIRES_FIELD, expires_ms), (keys::NOT_BEFORE_FIELD, not_before_ms)] {
-            if let Some(value) = value {
-                let _ = self.multi.args().arg(field).arg(value);
-            }
-        }
         let added = self.adds_to(&target);
         added.messages += 1;
         added.max_bytes = added.max_bytes.max(bytes);
         added.shared_bytes += Stored::of_entry(bytes);
         if let (Some(correlation_id), Some(ttl_s)) = (correlation_id, post.request_ttl_s) {
-            let pending = PendingRequest {
+            let mut pending = PendingRequest {
                 sender_id: sender.agent().to_string(),
                 sender_instance_id: sender.instance.to_string(),
                 target_id: target.to_string(),
                 message_id: message_id.to_string(),
+                tag: String::new(),
             };
+            pending.tag = attested::request_tag(self.keys, &correlation_id, pending.says());
             self.pend(&correlation_id, &pending, ttl_s * 1000);
         }
         if let Some(key) = &post.idempotency_key {
             let remembered = Remembered { message_id, correlation_id, digest: Remembered::digest_of(post) };
             let window_ms = self.settings.delivery.idempotency_window_s * 1000;
             let key_of_redis = keys::idempotency(sender.agent(), key);
-            let _ = self.effect("SET").arg(key_of_redis).arg(remembered.to_text()).arg("PX").arg(window_ms);
+            let text = remembered.to_text(self.keys, sender.agent(), key);
+            let _ = self.effect("SET").arg(key_of_redis).arg(text).arg("PX").arg(window_ms);
             let _ = self.facts.remembered.insert((sender.agent().clone(), key.clone()), Some(remembered));
         }
         let accepted = Accepted { message_id, correlation_id, receipt: None };
         Ok(Success::Queued { accepted, target })
     }
 
-    /// Adds the envelope to a stream; its size in bytes.
-    pub(super) fn append(&mut self, stream: &str, envelope: &Envelope<'_>) -> usize {
+    /// Adds the envelope, which record `seq` of the lane allows, to a stream; its size in bytes.
+    pub(super) fn append(&mut self, stream: &str, envelope: &Envelope<'_>, times: Times, seq: u64) -> usize {
         self.json.clear();
         envelope.write_json(self.now, &mut self.json);
-        let _ = self.multi.effect("XADD").arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&self.json);
+        let Times { expires_ms, not_before_ms } = times;
+        let message = attested::Message { stream, envelope: &self.json, expires_ms, not_before_ms };
+        let on = OnRecord { lane: self.lane.id().as_str(), seq };
+        message.attest(self.keys, on, &mut self.attest);
+        let args = self.multi.effect("XADD").arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&self.json);
+        let _ = args.arg(keys::ATTEST_FIELD).arg(self.attest.as_slice());
+        for (field, value) in [(keys::EXPIRES_FIELD, expires_ms), (keys::NOT_BEFORE_FIELD, not_before_ms)] {
+            if let Some(value) = value {
+                let _ = args.arg(field).arg(value);
+            }
+        }
         self.json.len()
     }
 

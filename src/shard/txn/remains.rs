@@ -1,11 +1,14 @@
 //! Dead letters, and the remains of instances that are gone.
 
+use super::facts::ForeignFact;
 use super::transaction::{Transaction, cut};
 use crate::audit::{Action, Decision, Fields};
 use crate::envelope::message_id_of;
 use crate::ids::{AgentId, InstanceId};
 use crate::shard::inbox::entry::DeadLetter;
+use crate::store::attested::{Foreign, OnRecord};
 use crate::store::dead_letters::{self, Burial};
+use crate::store::foreign;
 use crate::store::keys;
 
 impl Transaction<'_> {
@@ -17,7 +20,7 @@ impl Transaction<'_> {
         letter: &DeadLetter,
         envelope: Option<&str>,
     ) {
-        self.record(
+        let seq = self.record(
             Action::DeadLetter,
             Decision::Event,
             &Fields {
@@ -44,7 +47,43 @@ impl Transaction<'_> {
             entry: letter.key.entry,
             time_ms: self.now.unix_us / 1000,
         };
-        dead_letters::arguments(self.multi.effect("XADD"), &burial);
+        let on = OnRecord { lane: self.lane.id().as_str(), seq };
+        dead_letters::arguments(self.multi.effect("XADD"), self.keys, &burial, on);
+    }
+
+    /// Puts aside what somebody else has put into an agent's inbox. It leaves the inbox when this is committed.
+    pub(crate) fn foreign_entry(&mut self, agent: &AgentId, instance: &InstanceId, found: &Foreign) {
+        self.put_aside(agent.as_str(), instance.as_str(), found);
+    }
+
+    /// Puts aside what was found in the places of this round's facts, which are watched. Values leave them; a state stays.
+    pub(crate) fn foreign_facts(&mut self) {
+        for ForeignFact { agent, found, stays } in std::mem::take(&mut self.facts.foreign) {
+            self.put_aside(agent.as_ref().map_or("", AgentId::as_str), "", &found);
+            if !stays {
+                let _ = self.effect("DEL").arg(&found.key);
+            }
+        }
+    }
+
+    pub(super) fn put_aside(&mut self, agent: &str, instance: &str, found: &Foreign) {
+        let entry = found.entry.map(|entry| entry.to_text()).unwrap_or_default();
+        let bytes: usize = found.bytes.iter().map(Vec::len).sum();
+        let _ = self.record(
+            Action::ForeignEntry,
+            Decision::Event,
+            &Fields {
+                agent,
+                instance,
+                target: &found.key,
+                rule: &entry,
+                payload_digest: &found.digest(),
+                payload_len: u32::try_from(bytes).unwrap_or(u32::MAX),
+                reason: "not_written_by_a_server",
+                ..Fields::default()
+            },
+        );
+        foreign::arguments(self.multi.effect("XADD"), found, self.now.unix_us / 1000);
     }
 
     /// Removes the remains of an instance that is gone; `consumer`: also from the shared group.

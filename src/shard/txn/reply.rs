@@ -1,7 +1,7 @@
 //! A reply: to the instance that asked, once.
 
 use super::judge::Judged;
-use super::message::payload_digest;
+use super::message::{Times, payload_digest};
 use super::parties::{Addressee, Sender};
 use super::transaction::{Ruling, Success, Transaction, cut};
 use crate::audit::{Action, Fields};
@@ -29,7 +29,8 @@ impl Transaction<'_> {
             return Err(unknown);
         }
         let fact = self.facts.pending.get(&response.correlation_id).and_then(Option::as_ref);
-        let (pending, ttl_ms) = fact.ok_or(unknown)?;
+        let absent = if self.facts.unreadable { Refusal::STORAGE_UNAVAILABLE } else { unknown };
+        let (pending, ttl_ms) = fact.ok_or(absent)?;
         if pending.target_id != sender.agent().as_str() {
             return Err(Refusal::REPLY_SENDER_MISMATCH);
         }
@@ -50,7 +51,7 @@ impl Transaction<'_> {
         let message_id = new_message_id();
         let (target, instance) =
             addressee.as_ref().map_or(("", ""), |to| (to.agent.as_str(), to.instance.as_str()));
-        self.record_counted(
+        let record = self.record_counted(
             Action::Reply,
             judged.decision,
             &Fields {
@@ -89,7 +90,8 @@ impl Transaction<'_> {
             reply_to_instance: Some(&instance),
             trace: sender.trace,
         };
-        let bytes = self.append(&keys::instance_inbox(&target, &instance), &envelope);
+        let bytes =
+            self.append(&keys::instance_inbox(&target, &instance), &envelope, Times::default(), record);
         let bytes = Stored::of_entry(bytes);
         let _ = self.effect("DEL").arg(keys::pending_request(&response.correlation_id));
         if !self.shared.directory.has(&target, &instance) {

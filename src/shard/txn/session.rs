@@ -19,7 +19,7 @@ impl Transaction<'_> {
     pub(super) fn open(&mut self, session: &Arc<Session>) -> Ruling {
         let agent = &session.identity.agent;
         let checked = self.check_open(session);
-        self.record(
+        let _ = self.record(
             Action::SessionOpen,
             if checked.is_ok() { Decision::Allowed } else { Decision::Refused },
             &Fields {
@@ -92,7 +92,7 @@ impl Transaction<'_> {
             })
             .collect();
         found.sort_by(|a, b| a.agent.cmp(&b.agent));
-        self.record(
+        let _ = self.record(
             Action::Discover,
             Decision::Allowed,
             &Fields {
@@ -106,7 +106,7 @@ impl Transaction<'_> {
 
     /// Records a refusal that was made on arrival.
     pub(super) fn refused(&mut self, job: &RefusedJob) -> Ruling {
-        self.record_counted(
+        let _ = self.record_counted(
             job.action,
             decision_of(job.refusal),
             &Fields {
@@ -124,7 +124,7 @@ impl Transaction<'_> {
 
     /// Records that a caller's certificate is no good any more.
     pub(super) fn turn_away(&mut self, action: Action, caller: &Caller, refusal: Refusal) -> Ruling {
-        self.record_counted(
+        let _ = self.record_counted(
             action,
             decision_of(refusal),
             &Fields {

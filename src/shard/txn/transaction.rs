@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::facts::{Facts, PendingRequest};
-use crate::audit::{Action, Decision, Fields, Lane};
+use crate::audit::{Action, Decision, Fields, Lane, StoreKeys};
 use crate::certs::Revocations;
 use crate::clock::Now;
 use crate::dlp::Scratch;
@@ -56,9 +56,9 @@ pub(crate) enum Success {
     /// A repetition of a message that was accepted before.
     Repeated(Accepted),
     /// A handler's work is done; its messages are the parts.
-    Committed { result: CommitResult, version: Option<Effect<Option<u64>>>, parts: Vec<Success> },
-    /// The state was changed; its version as foreseen, and as Redis says it.
-    Changed { version: u64, told: Option<Effect<Option<u64>>> },
+    Committed { result: CommitResult, parts: Vec<Success> },
+    /// The state was changed; its version after that.
+    Changed { version: u64 },
     /// The agents to show.
     Discovered(Vec<Discovered>),
     /// Which of the transaction's reads has the state's fields and its version.
@@ -97,6 +97,8 @@ pub(crate) type Counts = Vec<(AgentId, Effect<Option<u64>>)>;
 
 /// A state that is read.
 pub(crate) struct StateRead {
+    pub agent: AgentId,
+    pub tag: Effect<Option<String>>,
     pub fields: Effect<Option<Vec<(String, String)>>>,
     pub version: Effect<Option<u64>>,
 }
@@ -131,8 +133,11 @@ pub(crate) struct Transaction<'a> {
     /// Where the current job's decision is on record.
     pub(super) receipt: Option<Receipt>,
     pub(super) scratch: &'a mut Scratch,
-    /// The envelope that was written last.
+    /// For tags on what is stored.
+    pub keys: &'a StoreKeys,
+    /// The envelope that was written last, and what its entry is attested by.
     pub(super) json: String,
+    pub(super) attest: Vec<u8>,
 }
 
 /// What a transaction reads and writes.
@@ -143,6 +148,8 @@ pub(crate) struct Inputs<'a> {
     pub lane: &'a mut Lane,
     pub batch: &'a mut Batch,
     pub scratch: &'a mut Scratch,
+    /// For tags on what is stored.
+    pub keys: &'a StoreKeys,
     /// Whether it must be carried out although Redis' memory is full.
     pub essential: bool,
 }
@@ -150,7 +157,7 @@ pub(crate) struct Inputs<'a> {
 impl<'a> Transaction<'a> {
     /// Begins a transaction in the batch.
     pub(crate) fn begin(inputs: Inputs<'a>, facts: Facts, now: Now) -> Self {
-        let Inputs { shared, settings, inboxes, lane, batch, scratch, essential } = inputs;
+        let Inputs { shared, settings, inboxes, lane, batch, scratch, keys, essential } = inputs;
         Self {
             shared,
             settings,
@@ -171,7 +178,9 @@ impl<'a> Transaction<'a> {
             counted: Vec::new(),
             receipt: None,
             scratch,
+            keys,
             json: String::new(),
+            attest: Vec::new(),
         }
     }
 
@@ -185,19 +194,20 @@ impl<'a> Transaction<'a> {
         let _ = self.effect("PUBLISH").arg(keys::NEWS).arg(news.to_text());
     }
 
-    /// Adds a record of the policy in force.
-    pub(crate) fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+    /// Adds a record of the policy in force; its sequence in the lane.
+    pub(crate) fn record(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) -> u64 {
         let fields = Fields { policy_version: self.settings.policy.version(), ..*fields };
-        let _ = self.lane.append(self.now, action, decision, &fields);
+        self.lane.append(self.now, action, decision, &fields).seq
     }
 
-    /// Records a decision on a message; its receipt goes to who asked.
-    pub(crate) fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
+    /// Records a decision on a message; its receipt goes to who asked. Its sequence in the lane.
+    pub(crate) fn record_counted(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) -> u64 {
         let policy = &self.settings.policy;
         let fields = Fields { policy_version: policy.version(), ..*fields };
         let place = self.lane.append_counted(self.now, action, decision, &fields);
         self.receipt =
             Some(Receipt { lane: self.lane.id().clone(), place, policy_version: *policy.version() });
+        place.seq
     }
 
     /// A message counts against its sender's rate.

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::audit::StoreKeys;
 use crate::clock::Now;
 use crate::dlp::Scratch;
 use crate::ids::{AgentId, AgentMap};
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     count: usize,
     shared: Arc<Shared>,
     settings: Arc<Settings>,
+    /// For tags on what is stored: those of the running round.
+    keys: Arc<StoreKeys>,
     inlet: Inlet<Job, Control>,
     link: Link,
     inboxes: AgentMap<Inbox>,
@@ -82,12 +85,14 @@ impl Worker {
         (line, inlet): (Line<Control>, Inlet<Job, Control>),
     ) -> Result<Self, StoreError> {
         let settings = shared.settings();
+        let keys = shared.key_ring.keys();
         let link = Link::new(shared.clone(), boot, index, line);
         let mut worker = Self {
             index,
             count,
             shared,
             settings,
+            keys,
             inlet,
             link,
             inboxes: AgentMap::default(),

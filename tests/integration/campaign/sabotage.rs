@@ -90,8 +90,8 @@ fn message_id(envelope: &str) -> String {
     envelope["message_id"].as_str().unwrap().to_owned()
 }
 
-fn add(redis: &Redis, stream: &str, envelope: &str) {
-    drop(redis.query::<String>(&["XADD", stream, "*", "envelope", envelope]));
+fn add(world: &World, stream: &str, envelope: &str) {
+    let _ = world.add_entry(stream, envelope);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn the_checker_sees_a_lost_message() {
 fn the_checker_sees_a_message_at_the_wrong_agent() {
     sees(&["at another agent"], |arena| {
         let (_, fields) = waiting(arena, "r0");
-        add(&arena.world.redis, "agent.stream:r1", &fields[0].1);
+        add(&arena.world, "agent.stream:r1", &fields[0].1);
         arena.place.open();
     });
 }
@@ -119,7 +119,7 @@ fn the_checker_sees_what_no_policy_allows() {
         let mut envelope: serde_json::Value = serde_json::from_str(&fields[0].1).unwrap();
         envelope["sender_id"] = "vault".into();
         envelope["message_id"] = uuid_like("a").into();
-        add(&arena.world.redis, "agent.stream:r0", &envelope.to_string());
+        add(&arena.world, "agent.stream:r0", &envelope.to_string());
     });
 }
 
@@ -127,7 +127,7 @@ fn the_checker_sees_what_no_policy_allows() {
 fn the_checker_sees_a_reply_at_the_wrong_instance() {
     sees(&["the reply to"], |arena| {
         let (_, fields) = passing(&arena.world.redis, "agent.stream:s0:i0");
-        add(&arena.world.redis, "agent.stream:s1:i0", &fields[0].1);
+        add(&arena.world, "agent.stream:s1:i0", &fields[0].1);
     });
 }
 
@@ -137,7 +137,7 @@ fn the_checker_sees_a_second_reply() {
         let (_, fields) = passing(&arena.world.redis, "agent.stream:s0:i0");
         let mut envelope: serde_json::Value = serde_json::from_str(&fields[0].1).unwrap();
         envelope["message_id"] = uuid_like("b").into();
-        add(&arena.world.redis, "agent.stream:s0:i0", &envelope.to_string());
+        add(&arena.world, "agent.stream:s0:i0", &envelope.to_string());
     });
 }
 
@@ -147,7 +147,7 @@ fn the_checker_sees_a_delivery_after_the_acknowledgement() {
         let envelope = acknowledged_at_once(&arena.world);
         let then = Instant::now() + ACK_SLACK + Duration::from_millis(300);
         until("long after", || Instant::now() > then);
-        add(&arena.world.redis, "agent.stream:r0", &envelope);
+        add(&arena.world, "agent.stream:r0", &envelope);
     });
 }
 

@@ -247,8 +247,10 @@ fn a_large_state_is_not_read_for_each_change() {
         alpha.update_state(&[("n", &n.to_string())]).unwrap();
     }
     assert!(read() - before < 100, "{}", read() - before);
-    // Somebody else changes it, or it runs out: then it is read again.
+    // Somebody else changes it: then it is read again, and nothing is done with it.
     let _: i64 = world.redis.query(&["DEL", "agent.state:alpha"]);
+    assert_eq!(alpha.update_state(&[("n", "1")]).unwrap_err().details, "state_foreign");
+    alpha.reset_state().unwrap();
     alpha.update_state(&[("large", &large), ("other", "1")]).unwrap();
     assert_eq!(alpha.state().unwrap().len(), 2);
     alpha.update_state(&[("large", ""), ("x", &"x".repeat(1_000_000))]).unwrap();

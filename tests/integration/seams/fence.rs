@@ -120,9 +120,9 @@ fn ids(held: &[Delivered]) -> Vec<String> {
 /// What another server does that has something for beta.
 fn add_as_another_server(world: &World, id: &str) {
     let entries = world.redis.entries("agent.stream:beta");
-    let [(field, envelope)] = entries[0].1.as_slice() else { panic!("{entries:?}") };
+    let (_, envelope) = entries[0].1.iter().find(|(field, _)| field == "envelope").unwrap();
     for stream in ["agent.stream:beta", "agent.stream:beta:b"] {
-        let _: String = world.redis.query(&["XADD", stream, "*", field, envelope]);
+        let _ = world.add_entry(stream, envelope);
     }
     let _: u64 = world.redis.query(&["PUBLISH", &format!("mas.news:{id}"), "inboxes beta"]);
 }

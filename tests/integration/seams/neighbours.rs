@@ -83,8 +83,13 @@ const MAX_GROWTH_KIB: u64 = 4 * 1024;
 pub(super) fn fill(world: &World, envelope: &str, count: usize) {
     let mut connection = world.redis.connection();
     let mut pipe = redis::pipe();
+    let fields = world.entry_fields("agent.stream:beta", envelope);
     for _ in 0..count {
-        pipe.cmd("XADD").arg("agent.stream:beta").arg("*").arg("envelope").arg(envelope).ignore();
+        let command = pipe.cmd("XADD").arg("agent.stream:beta").arg("*");
+        for (name, value) in &fields {
+            command.arg(name).arg(value);
+        }
+        command.ignore();
     }
     let _: () = pipe.query(&mut connection).unwrap();
 }

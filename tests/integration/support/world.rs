@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use mas::audit::Record;
+use mas::audit::{Record, StoreKeys};
 use mas::certs::{Authority, agent_files, ca_file};
 use mas::ids::AgentId;
+use mas::key_files::StoreKeyFile;
+use mas::store::attested::{Message, OnRecord};
+use mas::store::keys::ATTEST_FIELD;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -232,6 +235,32 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
             self.authority.issue_agent(&id, 30).unwrap();
         }
         (std::fs::read(files.cert).unwrap(), std::fs::read(files.key).unwrap())
+    }
+
+    /// The keys whose tags are on what servers store.
+    pub fn store_keys(&self) -> StoreKeys {
+        let file = StoreKeyFile::new(&self.path().join("keys/store.key"));
+        file.load(u64::MAX).unwrap().expect("a server has started").keys
+    }
+
+    /// The fields of an inbox's entry as a server of this world writes it: each time another one.
+    pub fn entry_fields(&self, stream: &str, envelope: &str) -> Vec<(&'static str, Vec<u8>)> {
+        static RECORDS: AtomicUsize = AtomicUsize::new(1);
+        let message = Message { stream, envelope, expires_ms: None, not_before_ms: None };
+        let seq = RECORDS.fetch_add(1, Ordering::Relaxed) as u64;
+        let mut attest = Vec::new();
+        message.attest(&self.store_keys(), OnRecord { lane: "another-w0-c1", seq }, &mut attest);
+        vec![("envelope", envelope.as_bytes().to_vec()), (ATTEST_FIELD, attest)]
+    }
+
+    /// Adds an entry to an inbox as a server of this world does.
+    pub fn add_entry(&self, stream: &str, envelope: &str) -> String {
+        let mut command = redis::cmd("XADD");
+        command.arg(stream).arg("*");
+        for (name, value) in self.entry_fields(stream, envelope) {
+            command.arg(name).arg(value);
+        }
+        command.query(&mut self.redis.connection()).unwrap()
     }
 
     /// What `mas audit verify` says: its exit code and its JSON.

@@ -3,39 +3,62 @@
 use std::sync::Arc;
 
 use super::super::Worker;
+use crate::audit::attest::NotOurs;
 use crate::clock::Now;
 use crate::ids::{AgentId, InstanceId};
 use crate::refusal::Refusal;
 use crate::shard::desk::answer::Answer;
 use crate::shard::desk::control::Control;
 use crate::shard::desk::job::{Caller, CommitJob, Job, MessageJob, ReplyJob};
-use crate::shard::desk::outcome::{Accepted, CommitResult, Declined, Discovered};
+use crate::shard::desk::outcome::{Accepted, Declined, Discovered};
 use crate::shard::desk::session::Session;
 use crate::shard::inbox::Gone;
 use crate::shard::txn::event::Event;
 use crate::shard::txn::transaction::{Decided, StateRead, Success};
 use crate::store::pipeline::Effects;
+use crate::store::states::Stored;
 
 /// A state that was read.
 pub(super) struct StateSeen {
-    fields: Option<Vec<(String, String)>>,
+    fields: Result<Vec<(String, String)>, Refusal>,
     version: u64,
     bytes: usize,
 }
 
-impl StateSeen {
-    /// Those of a transaction.
-    pub(super) fn all(reads: Vec<StateRead>, effects: &mut Effects) -> Vec<Self> {
-        let mut read = |StateRead { fields, version }| {
-            let fields: Option<Vec<(String, String)>> = effects.take(fields);
-            let bytes = fields.iter().flatten().map(|(field, value)| field.len() + value.len()).sum();
-            Self { fields, version: effects.take(version).unwrap_or(0), bytes }
-        };
-        reads.into_iter().map(&mut read).collect()
-    }
-}
-
 impl Worker {
+    /// The states that a transaction has read.
+    pub(super) fn states_seen(&mut self, reads: Vec<StateRead>, effects: &mut Effects) -> Vec<StateSeen> {
+        reads.into_iter().map(|read| self.state_seen(read, effects)).collect()
+    }
+
+    fn state_seen(
+        &mut self,
+        StateRead { agent, fields, version, tag }: StateRead,
+        effects: &mut Effects,
+    ) -> StateSeen {
+        let (fields, version, tag) =
+            (effects.take(fields), effects.take(version).unwrap_or(0), effects.take(tag));
+        let Some(fields) = fields else {
+            return StateSeen { fields: Err(Refusal::STORAGE_UNAVAILABLE), version, bytes: 0 };
+        };
+        let stored = Stored { fields, version, tag };
+        let checked = stored.check(&self.keys, &agent);
+        let bytes = stored.fields.iter().map(|(field, value)| field.len() + value.len()).sum();
+        match checked {
+            Ok(_) => {
+                self.states.is_ours_again(&agent);
+                StateSeen { fields: Ok(stored.fields), version, bytes }
+            }
+            Err(NotOurs::UnknownKey) => {
+                StateSeen { fields: Err(Refusal::STORAGE_UNAVAILABLE), version, bytes: 0 }
+            }
+            Err(NotOurs::Foreign) => {
+                self.found_foreign_state(&agent, stored.fields);
+                StateSeen { fields: Err(Refusal::STATE_FOREIGN), version, bytes: 0 }
+            }
+        }
+    }
+
     /// Tells every caller.
     pub(super) fn answer(
         &mut self,
@@ -62,7 +85,7 @@ impl Worker {
                 job.fail(Refusal::STORAGE_UNAVAILABLE);
                 continue;
             }
-            self.succeeded(job, success, receipt, (read, effects, assured), now);
+            self.succeeded(job, success, receipt, (read, assured), now);
         }
     }
 
@@ -82,7 +105,7 @@ impl Worker {
         job: Job,
         success: Success,
         receipt: Option<crate::shard::desk::outcome::Receipt>,
-        (read, effects, assured): (&[StateSeen], &mut Effects, bool),
+        (read, assured): (&[StateSeen], bool),
         now: Now,
     ) {
         let woken = match (job, success) {
@@ -97,27 +120,23 @@ impl Worker {
                 self.expect_return(&target, instance, now);
                 answer.done(Accepted { receipt, ..accepted }, assured)
             }
-            (Job::Commit(job), Success::Committed { result, version, parts }) => {
-                let version = version.and_then(|told| effects.take(told)).unwrap_or(result.version);
+            (Job::Commit(job), Success::Committed { result, parts }) => {
                 self.committed(&job, parts, now);
-                job.answer.done(CommitResult { version, ..result }, assured)
+                job.answer.done(result, assured)
             }
             (Job::Discover { caller, answer, .. }, Success::Discovered(found)) => {
                 let bytes = found.iter().map(Discovered::bytes).sum();
                 self.tell_large(answer, &caller, bytes, || found)
             }
             (Job::StateGet { caller, answer }, Success::State { read: at }) => match read.get(at) {
-                Some(StateSeen { fields: Some(fields), version, bytes }) => {
+                Some(StateSeen { fields: Ok(fields), version, bytes }) => {
                     self.shared.states.note(&caller.identity.agent, *bytes as u64);
                     self.tell_large(answer, &caller, *bytes, || (fields.clone(), *version))
                 }
-                Some(StateSeen { fields: None, .. }) | None => {
-                    answer.put(Err(Refusal::STORAGE_UNAVAILABLE.into()))
-                }
+                Some(StateSeen { fields: Err(refusal), .. }) => answer.put(Err((*refusal).into())),
+                None => answer.put(Err(Refusal::STORAGE_UNAVAILABLE.into())),
             },
-            (Job::StateUpdate { answer, .. }, Success::Changed { version, told }) => {
-                answer.done(told.and_then(|told| effects.take(told)).unwrap_or(version), assured)
-            }
+            (Job::StateUpdate { answer, .. }, Success::Changed { version }) => answer.done(version, assured),
             (Job::StateReset { answer, .. }, Success::Done) => answer.done((), assured),
             (Job::Open(session), Success::Opened) => {
                 self.opened(&session, now);

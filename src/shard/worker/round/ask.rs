@@ -1,17 +1,19 @@
 //! The questions by which a round reads what its decisions depend on. Each is written in one place, together with what
 //! reads its answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::plan::DueLetter;
+use crate::audit::StoreKeys;
 use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 use crate::shard::inbox::entry::EntryKey;
-use crate::shard::txn::facts::{Facts, PendingRequest, Remembered, StateFact};
+use crate::shard::txn::facts::{Facts, PendingRequest, Remembered};
 use crate::shard::worker::adopt::server_ids;
 use crate::shard::worker::agenda::Scan;
-use crate::store::answers::{self, PendingEntry, StreamEntry};
+use crate::store::answers::{self, PendingEntry, WholeEntry};
 use crate::store::owners::{self, Owner};
 use crate::store::pipeline::{Answers, Asked};
+use crate::store::states::{self, Stored};
 use crate::store::{Batch, Value, claims, keys};
 
 /// Lines of a pending entries list read in one round, per scan.
@@ -46,7 +48,7 @@ pub(super) struct Questions {
 /// The questions whose answers are facts.
 pub(super) struct FactQuestions {
     pub pending: Vec<RequestQuestion>,
-    pub remembered: About<(AgentId, String), Option<Remembered>>,
+    pub remembered: About<(AgentId, String), Option<Vec<u8>>>,
     pub lengths: About<AgentId, Option<u64>>,
     pub holders: About<(AgentId, EntryKey), Option<String>>,
     pub instances: About<AgentId, Vec<(InstanceId, Owner)>>,
@@ -57,7 +59,7 @@ pub(super) struct FactQuestions {
 /// About a request that was not answered yet.
 pub(super) struct RequestQuestion {
     id: CorrelationId,
-    request: Asked<Option<PendingRequest>>,
+    request: Asked<Option<Vec<u8>>>,
     ttl_ms: Asked<Option<u64>>,
 }
 
@@ -66,12 +68,13 @@ pub(super) struct StateQuestion {
     agent: AgentId,
     asked: StateAsked,
     version: Asked<Option<u64>>,
+    tag: Asked<Option<String>>,
 }
 
 /// What is asked about it.
 enum StateAsked {
-    /// All of its fields' sizes.
-    Sizes(Asked<HashMap<String, usize>>),
+    /// All of it.
+    Whole(Asked<Vec<(String, String)>>),
     /// How many fields it has: the rest is known, if that and the version are as they were.
     Fields(Asked<Option<u64>>),
 }
@@ -79,21 +82,21 @@ enum StateAsked {
 /// What was answered about a state.
 pub(super) enum StateAnswer {
     /// The state.
-    State(StateFact),
+    State(Stored),
     /// Its version and its number of fields.
     Outline(u64, u64),
 }
 
 /// About a message that goes to the dead letters. `duty`: who writes it, where several servers could.
 pub(super) struct LetterQuestion {
-    pub entry: Asked<Option<StreamEntry>>,
+    pub entry: Asked<Option<WholeEntry>>,
     pub duty: Option<Asked<Option<ServerId>>>,
 }
 
 /// About the remains of a gone instance. `duty`: who clears them, where several servers could.
 pub(super) struct RemainsQuestion {
     pub consumer_free: Asked<bool>,
-    pub unread: Asked<Vec<StreamEntry>>,
+    pub unread: Asked<Vec<WholeEntry>>,
     pub duty: Option<Asked<Option<ServerId>>>,
 }
 
@@ -105,16 +108,22 @@ pub(super) struct Questioner<'a> {
 }
 
 impl FactQuestions {
-    /// Reads the answers.
-    pub(super) fn read(self, answers: &mut Answers, server: &ServerId) -> Facts {
+    /// Reads the answers. What no server has stored is no fact.
+    pub(super) fn read(self, answers: &mut Answers, server: &ServerId, keys: &StoreKeys) -> Facts {
         let mut facts = Facts::default();
         for RequestQuestion { id, request, ttl_ms } in self.pending {
             let ttl_ms = answers.take(ttl_ms).unwrap_or(0);
-            let fact = answers.take(request).map(|request| (request, ttl_ms));
-            let _ = facts.pending.insert(id, fact);
+            let stored = answers.take(request);
+            let read = stored.as_deref().map(|bytes| PendingRequest::read(keys, &id, bytes));
+            let request = facts.ours(read, || keys::pending_request(&id), stored.as_deref());
+            let _ = facts.pending.insert(id, request.map(|request| (request, ttl_ms)));
         }
-        let remembered = self.remembered.into_iter();
-        facts.remembered.extend(remembered.map(|(key, asked)| (key, answers.take(asked))));
+        for ((sender, key), asked) in self.remembered {
+            let stored = answers.take(asked);
+            let read = stored.as_deref().map(|bytes| Remembered::read(keys, &sender, &key, bytes));
+            let remembered = facts.ours(read, || keys::idempotency(&sender, &key), stored.as_deref());
+            let _ = facts.remembered.insert((sender, key), remembered);
+        }
         let lengths = self.lengths.into_iter();
         facts.lengths.extend(lengths.map(|(agent, asked)| (agent, answers.take(asked).unwrap_or(0))));
         let holders = self.holders.into_iter();
@@ -137,8 +146,11 @@ impl StateQuestion {
     /// Reads the answers.
     pub(super) fn read(self, answers: &mut Answers) -> (AgentId, StateAnswer) {
         let version = answers.take(self.version).unwrap_or(0);
+        let tag = answers.take(self.tag);
         let answer = match self.asked {
-            StateAsked::Sizes(sizes) => StateAnswer::State(StateFact::new(answers.take(sizes), version)),
+            StateAsked::Whole(fields) => {
+                StateAnswer::State(Stored { fields: answers.take(fields), version, tag })
+            }
             StateAsked::Fields(fields) => StateAnswer::Outline(version, answers.take(fields).unwrap_or(0)),
         };
         (self.agent, answer)
@@ -148,7 +160,7 @@ impl StateQuestion {
 impl Questioner<'_> {
     pub(super) fn request(&mut self, id: &CorrelationId) -> RequestQuestion {
         let batch = &mut *self.batch;
-        let request = batch.ask("GET", |answer| serde_json::from_str(answers::text(&answer)?).ok());
+        let request = batch.ask("GET", stored_bytes);
         let _ = batch.arg(keys::pending_request(id));
         let ttl_ms = batch.ask("PTTL", number);
         let _ = batch.arg(keys::pending_request(id));
@@ -161,22 +173,21 @@ impl Questioner<'_> {
         let asked = if known {
             StateAsked::Fields(batch.ask("HLEN", number))
         } else {
-            StateAsked::Sizes(batch.ask("HGETALL", |answer| {
-                let fields = answers::pairs(answer).unwrap_or_default();
-                fields.into_iter().map(|(field, value)| (field, value.len())).collect()
-            }))
+            StateAsked::Whole(batch.ask("HGETALL", |answer| answers::pairs(answer).unwrap_or_default()))
         };
         let _ = batch.arg(keys::state(agent));
         let version = batch.ask("GET", number);
         let _ = batch.arg(keys::state_version(agent));
-        StateQuestion { agent: agent.clone(), asked, version }
+        let tag = batch.ask("GET", states::read_tag);
+        let _ = batch.arg(keys::state_tag(agent));
+        StateQuestion { agent: agent.clone(), asked, version, tag }
     }
 
     pub(super) fn remembered(
         &mut self,
         key: (AgentId, String),
-    ) -> ((AgentId, String), Asked<Option<Remembered>>) {
-        let asked = self.batch.ask("GET", |answer| Remembered::parse(answers::text(&answer)?));
+    ) -> ((AgentId, String), Asked<Option<Vec<u8>>>) {
+        let asked = self.batch.ask("GET", stored_bytes);
         let _ = self.batch.arg(keys::idempotency(&key.0, &key.1));
         (key, asked)
     }
@@ -242,7 +253,7 @@ impl Questioner<'_> {
         });
         let _ = batch.arg(keys::inbox(agent)).arg(keys::GROUP).arg("-").arg("+").arg(1);
         let _ = batch.arg(keys::consumer(agent, instance));
-        let unread = batch.ask("XRANGE", |answer| answers::entries(answer).unwrap_or_default());
+        let unread = batch.ask("XRANGE", |answer| answers::whole_entries(answer).unwrap_or_default());
         let _ = batch.arg(keys::instance_inbox(agent, instance)).arg("-").arg("+");
         let _ = batch.arg("COUNT").arg(CLEAR_PAGE);
         let duty = self.undertake_among_peers(&keys::instance_inbox(agent, instance));
@@ -276,6 +287,13 @@ fn number(answer: Value) -> Option<u64> {
     answers::int(&answer)
 }
 
-fn first_entry(answer: Value) -> Option<StreamEntry> {
-    answers::entries(answer)?.into_iter().next()
+fn first_entry(answer: Value) -> Option<WholeEntry> {
+    answers::whole_entries(answer)?.into_iter().next()
+}
+
+fn stored_bytes(answer: Value) -> Option<Vec<u8>> {
+    match answer {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
 }

@@ -3,6 +3,7 @@
 use super::super::Worker;
 use super::super::link::STALL_MS;
 use super::tail::Answered;
+use crate::audit::attest::NotOurs;
 use crate::clock::Now;
 use crate::config::Delivery;
 use crate::envelope::message_id_of;
@@ -15,12 +16,13 @@ use crate::shard::inbox::handout::{Claim, Read};
 use crate::shard::inbox::settle::NotClaimed;
 use crate::shard::txn::event::Event;
 use crate::store::answers::StreamEntry;
+use crate::store::attested;
 use crate::store::claims::{Claimed, Wanted};
 
 /// Why a message dies whose time to live is over.
 const EXPIRED_REASON: &str = "expired";
-/// Why an entry dies that no server has written.
-const NO_ENVELOPE_REASON: &str = "no_envelope";
+/// Why an entry leaves its inbox that no server has put there. It is put aside, and no dead letter.
+const FOREIGN_REASON: &str = "foreign_entry";
 /// How long an operator's word for messages that are missing may take, in milliseconds.
 const OPERATORS_WORD_MS: u64 = 1000;
 
@@ -161,6 +163,11 @@ impl Worker {
         (found, attempt): (StreamEntry, u32),
         now: Now,
     ) {
+        let owner = (claim.source == Source::Own).then_some(&claim.instance);
+        let Some(stream) = self.inboxes.get(agent).map(|inbox| inbox.stream_of(owner)) else {
+            return;
+        };
+        let ours = self.is_ours(&stream, &found, now);
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };
@@ -171,17 +178,30 @@ impl Worker {
         let message_id = found.envelope.as_deref().and_then(message_id_of).unwrap_or_default();
         let bytes = found.envelope.as_ref().map_or(0, String::len);
         inbox.delivered_again(&claim.instance, id, (message_id, bytes), attempt);
+        if !ours {
+            let (reason, now_ms) = ((FOREIGN_REASON, false), now.mono_ms);
+            let _ = inbox.nack(&claim.instance, id, reason, now_ms, &self.settings.delivery);
+            return;
+        }
         if untimely(inbox, &claim.instance, id, &found, now, &self.settings.delivery) {
             return;
         }
-        match found.envelope {
-            Some(envelope) => {
-                self.ledger.custody.delivered(agent, &claim.instance, message_id, attempt, now);
-                self.deliver(session, Outbound::Delivery { id, attempt, envelope });
-            }
-            None => {
-                let (reason, now_ms) = ((NO_ENVELOPE_REASON, false), now.mono_ms);
-                let _ = inbox.nack(&claim.instance, id, reason, now_ms, &self.settings.delivery);
+        if let Some(envelope) = found.envelope {
+            self.ledger.custody.delivered(agent, &claim.instance, message_id, attempt, now);
+            self.deliver(session, Outbound::Delivery { id, attempt, envelope });
+        }
+    }
+
+    /// Whether a server has put this entry into this stream.
+    fn is_ours(&mut self, stream: &str, entry: &StreamEntry, now: Now) -> bool {
+        match attested::check_entry(&self.keys, stream, entry) {
+            Ok(_) => true,
+            Err(NotOurs::Foreign) => false,
+            Err(NotOurs::UnknownKey) => {
+                // Another server may use a key that was added a moment ago.
+                let _ = self.shared.key_ring.look_for_more(now);
+                self.keys = self.shared.key_ring.keys();
+                attested::check_entry(&self.keys, stream, entry).is_ok()
             }
         }
     }
@@ -218,27 +238,39 @@ impl Worker {
             let _ = self.agenda.measure.insert(agent.clone());
             self.agenda.ready.insert(agent.clone());
         }
-        let Some(session) = inbox.consumer(&read.instance).map(|consumer| consumer.session) else {
+        let Some(consumer) = inbox.consumer(&read.instance) else {
             return;
         };
-        for found in entries {
+        let session = consumer.session;
+        let stream = match read.source {
+            Source::Shared => inbox.stream.clone(),
+            Source::Own => consumer.own_stream.clone(),
+        };
+        let ours: Vec<bool> = entries.iter().map(|entry| self.is_ours(&stream, entry, now)).collect();
+        let Some(inbox) = self.inboxes.get_mut(agent) else {
+            return;
+        };
+        if ours.contains(&false) {
+            // They came in the place of messages that are still to be read.
+            inbox.mark_stale();
+            self.agenda.ready.insert(agent.clone());
+        }
+        for (found, ours) in entries.into_iter().zip(ours) {
             let message_id = found.envelope.as_deref().and_then(message_id_of).unwrap_or_default();
             let bytes = found.envelope.as_ref().map_or(0, String::len);
             let id = DeliveryId::fresh(read.source, found.id);
             inbox.delivered_new(&read.instance, id, message_id, bytes);
+            if !ours {
+                let (reason, now_ms) = ((FOREIGN_REASON, false), now.mono_ms);
+                let _ = inbox.nack(&read.instance, id, reason, now_ms, &self.settings.delivery);
+                continue;
+            }
             if untimely(inbox, &read.instance, id, &found, now, &self.settings.delivery) {
                 continue;
             }
-            match found.envelope {
-                Some(envelope) => {
-                    self.ledger.custody.delivered(agent, &read.instance, message_id, 1, now);
-                    self.sessions.deliver(session, Outbound::Delivery { id, attempt: 1, envelope });
-                }
-                // Not written by a server: nobody can handle it.
-                None => {
-                    let (reason, now_ms) = ((NO_ENVELOPE_REASON, false), now.mono_ms);
-                    let _ = inbox.nack(&read.instance, id, reason, now_ms, &self.settings.delivery);
-                }
+            if let Some(envelope) = found.envelope {
+                self.ledger.custody.delivered(agent, &read.instance, message_id, 1, now);
+                self.sessions.deliver(session, Outbound::Delivery { id, attempt: 1, envelope });
             }
         }
         if own_has_ended {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::super::Worker;
 use super::super::ledger::Ledger;
 use super::ask::Page;
-use super::gather::{FoundLetter, Gathered, Remains};
+use super::gather::{Body, FoundLetter, Gathered, Remains};
 use super::plan::{DueLetter, Plan};
 use super::tail::{self, Step};
 use crate::clock::Now;
@@ -53,7 +53,7 @@ pub(super) struct Drafted {
 impl Worker {
     /// Decides the plan's jobs and writes the round's commands; `None` where there is nothing to send.
     pub(super) fn draft(&mut self, gathered: Gathered, now: Now) -> Option<Drafted> {
-        let Gathered { plan, facts, letters, remains, pages, watching } = gathered;
+        let Gathered { plan, facts, letters, mut remains, pages, watching } = gathered;
         self.link.batch.clear();
         let is_full = self.ledger.custody.is_full();
         let unassured = self.link.is_unassured();
@@ -68,11 +68,12 @@ impl Worker {
                 lane: &mut link.lane,
                 batch: &mut link.batch,
                 scratch: &mut self.scratch,
+                keys: &self.keys,
             },
             facts,
             now,
         );
-        let letters = write_business(&mut transaction, &self.ledger, &plan, letters, &remains);
+        let letters = write_business(&mut transaction, &self.ledger, &plan, letters, &mut remains);
         let decided: Vec<Decided> = plan.jobs.iter().map(|job| transaction.decide(job)).collect();
         let counts = transaction.store_counts();
         tell_peers(&mut transaction);
@@ -138,7 +139,7 @@ fn write_business(
     ledger: &Ledger,
     plan: &Plan,
     letters: Vec<FoundLetter>,
-    remains: &[Remains],
+    remains: &mut [Remains],
 ) -> Vec<(FoundLetter, Range<usize>)> {
     let has_business = !plan.jobs.is_empty()
         || plan.events > 0
@@ -148,16 +149,16 @@ fn write_business(
     if has_business {
         ledger.record_custody(transaction.lane, transaction.now);
     }
+    transaction.foreign_facts();
     for event in ledger.events().iter().take(plan.events) {
         transaction.event(event);
     }
-    let letters = write_letters(transaction, letters, plan, remains);
-    for ((agent, instance), remains) in plan.clears.iter().zip(remains) {
+    for ((agent, instance), remains) in plan.clears.iter().zip(&*remains) {
         if remains.ours && remains.unread.is_empty() {
             transaction.clear_instance(agent, instance, remains.consumer_free);
         }
     }
-    letters
+    write_letters(transaction, letters, plan, remains)
 }
 
 /// Writes dead letters: the plan's, and unread replies of gone instances.
@@ -165,40 +166,46 @@ fn write_letters(
     transaction: &mut Transaction<'_>,
     found: Vec<FoundLetter>,
     plan: &Plan,
-    remains: &[Remains],
+    remains: &mut [Remains],
 ) -> Vec<(FoundLetter, Range<usize>)> {
     let unread = plan.clears.iter().zip(remains).filter(|(_, remains)| remains.ours);
     let unread = unread.flat_map(|((agent, instance), remains)| unread_replies(agent, instance, remains));
+    let unread: Vec<FoundLetter> = unread.collect();
     let mut letters = Vec::new();
     for found in found.into_iter().chain(unread) {
         let first = transaction.multi.len();
         if found.ours {
             let DueLetter { agent, stream, letter } = &found.letter;
-            transaction.dead_letter(agent, stream, letter, found.envelope.as_deref());
+            match &found.body {
+                Body::Missing => transaction.dead_letter(agent, stream, letter, None),
+                Body::Ours(envelope) => transaction.dead_letter(agent, stream, letter, Some(envelope)),
+                Body::Foreign(found) => transaction.foreign_entry(agent, &letter.holder, found),
+            }
         }
         letters.push((found, first..transaction.multi.len()));
     }
     letters
 }
 
+/// The unread replies of a gone instance, as dead letters. Which they are stays in `remains`.
 fn unread_replies<'r>(
     agent: &'r AgentId,
     instance: &'r InstanceId,
-    remains: &'r Remains,
+    remains: &'r mut Remains,
 ) -> impl Iterator<Item = FoundLetter> + use<'r> {
-    remains.unread.iter().map(move |entry| FoundLetter {
+    remains.unread.iter_mut().map(move |(entry, body)| FoundLetter {
         letter: DueLetter {
             agent: agent.clone(),
             stream: keys::instance_inbox(agent, instance),
             letter: DeadLetter {
-                key: EntryKey { owner: Some(instance.clone()), entry: entry.id },
+                key: EntryKey { owner: Some(instance.clone()), entry: *entry },
                 holder: instance.clone(),
                 attempts: 0,
                 reason: INSTANCE_GONE_REASON.to_owned(),
                 history: Vec::new(),
             },
         },
-        envelope: entry.envelope.clone(),
+        body: std::mem::replace(body, Body::Missing),
         ours: true,
     })
 }
@@ -213,7 +220,7 @@ fn write_block(transaction: &mut Transaction<'_>) -> Option<Range<usize>> {
         trail::registration_arguments(transaction.multi.effect("HSET"), block.lane, server, now);
     }
     let at = transaction.multi.len();
-    trail::block_arguments(transaction.multi.effect("XADD"), block);
+    trail::block_arguments(transaction.multi.effect("XADD"), transaction.keys, block);
     Some(at..at + 1)
 }
 

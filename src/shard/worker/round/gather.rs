@@ -8,15 +8,20 @@ use super::ask::{
     FactQuestions, LetterQuestion, Page, Questioner, Questions, RemainsQuestion, StateAnswer, StateQuestion,
 };
 use super::plan::{DueLetter, Plan};
+use crate::audit::StoreKeys;
+use crate::audit::attest::NotOurs;
 use crate::clock::Now;
 use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId};
 use crate::policy::Circuit;
 use crate::shard::desk::job::Job;
 use crate::shard::inbox::entry::EntryKey;
-use crate::shard::txn::facts::{Facts, StateFact};
+use crate::shard::txn::event::Event;
+use crate::shard::txn::facts::{Facts, ForeignFact, StateFact};
 use crate::shard::worker::adopt::ask_bytes;
-use crate::store::answers::StreamEntry;
+use crate::store::answers::{EntryId, WholeEntry};
+use crate::store::attested::{self, Foreign};
 use crate::store::pipeline::{Answers, Asked};
+use crate::store::states::{self, Stored};
 use crate::store::{Batch, StoreError, keys};
 
 /// Inboxes whose bytes are asked for in one round.
@@ -39,10 +44,19 @@ pub(super) struct Gathered {
 /// A dead letter with its payload.
 pub(super) struct FoundLetter {
     pub letter: DueLetter,
-    /// `None`: the message is not in its stream any more.
-    pub envelope: Option<String>,
+    pub body: Body,
     /// Whether this server writes it.
     pub ours: bool,
+}
+
+/// What is in a stream where an entry should be.
+pub(super) enum Body {
+    /// Nothing any more.
+    Missing,
+    /// This message.
+    Ours(String),
+    /// What somebody else has put there.
+    Foreign(Foreign),
 }
 
 /// The remains of a gone instance.
@@ -50,7 +64,7 @@ pub(super) struct Remains {
     /// Whether this server clears them: no server has the instance, and none has undertaken it.
     pub ours: bool,
     /// Its unread replies.
-    pub unread: Vec<StreamEntry>,
+    pub unread: Vec<(EntryId, Body)>,
     /// Nothing of it is pending in the shared inbox.
     pub consumer_free: bool,
 }
@@ -99,11 +113,19 @@ impl Worker {
             }
         }
         let Questions { facts, states, pages, letters, remains } = questions;
-        let states = match self.read_states(states, &mut answers) {
-            Ok(states) => states,
+        let (states, foreign_states) = match self.read_states(states, &mut answers) {
+            Ok(read) => read,
             Err(error) => return Err(Box::new((plan, error))),
         };
-        let facts = Facts { states, ..facts.read(&mut answers, &self.shared.server) };
+        let mut facts = facts.read(&mut answers, &self.shared.server, &self.keys);
+        if facts.unreadable && self.shared.key_ring.look_for_more(Now::read()) {
+            log::warn!("worker {}: there are store keys that were not known here", self.index);
+        }
+        facts.states = states;
+        facts.foreign.extend(foreign_states);
+        for ForeignFact { found, .. } in &facts.foreign {
+            log::error!("{} is not what a server has stored: it is put aside", found.key);
+        }
         let others = (pages, letters, remains);
         Ok(self.read(plan, facts, others, answers, watching))
     }
@@ -113,33 +135,63 @@ impl Worker {
         &mut self,
         questions: Vec<StateQuestion>,
         answers: &mut Answers,
-    ) -> Result<AgentMap<StateFact>, StoreError> {
+    ) -> Result<(AgentMap<StateFact>, Vec<ForeignFact>), StoreError> {
         let mut states = AgentMap::default();
         let mut changed = Vec::new();
         for question in questions {
             let (agent, answer) = question.read(answers);
             let state = match answer {
-                StateAnswer::State(state) => Some(state),
-                StateAnswer::Outline(version, fields) => self.states.take(&agent, version, fields),
+                StateAnswer::State(stored) => {
+                    let fact = StateFact::new(&self.keys, &agent, &stored);
+                    // Others may have changed it between two of the questions: it is read again, as one.
+                    fact.not_ours.is_none().then_some(fact)
+                }
+                StateAnswer::Outline(version, fields) => {
+                    let known = self.states.take(&agent, version, fields);
+                    known.filter(|state| state.is_of(&self.keys))
+                }
             };
             match state {
                 Some(state) => drop(states.insert(agent, state)),
                 None => changed.push(agent),
             }
         }
+        let mut foreign = Vec::new();
         if changed.is_empty() {
-            return Ok(states);
+            return Ok((states, foreign));
         }
         self.link.batch.clear();
-        let mut ask = self.questioner();
-        let questions: Vec<StateQuestion> = changed.iter().map(|agent| ask.state(agent, false)).collect();
+        let asked: Vec<Asked<Stored>> =
+            changed.iter().map(|agent| states::ask_whole(&mut self.link.batch, agent)).collect();
         let mut answers = self.read_batch()?;
-        for question in questions {
-            if let (agent, StateAnswer::State(state)) = question.read(&mut answers) {
-                let _ = states.insert(agent, state);
+        for (agent, asked) in changed.into_iter().zip(asked) {
+            let stored = answers.take(asked);
+            let fact = StateFact::new(&self.keys, &agent, &stored);
+            match fact.not_ours {
+                None => self.states.is_ours_again(&agent),
+                Some(NotOurs::UnknownKey) => drop(self.shared.key_ring.look_for_more(Now::read())),
+                Some(NotOurs::Foreign) if self.states.is_newly_foreign(&agent) => {
+                    let (agent, found) = (Some(agent.clone()), foreign_state(&agent, stored.fields));
+                    foreign.push(ForeignFact { agent, found, stays: true });
+                }
+                Some(NotOurs::Foreign) => {}
             }
+            let _ = states.insert(agent, fact);
         }
-        Ok(states)
+        Ok((states, foreign))
+    }
+
+    /// A state that somebody else has changed goes on record, once until it is changed by a server. It stays.
+    pub(super) fn found_foreign_state(&mut self, agent: &AgentId, fields: Vec<(String, String)>) {
+        let is_new = self.states.is_newly_foreign(agent);
+        // What was known of it is no use any more.
+        self.states.note_foreign(agent);
+        if !is_new {
+            return;
+        }
+        let found = foreign_state(agent, fields);
+        log::error!("{} is not what servers have stored: nothing is done with it", found.key);
+        self.ledger.push(Event::ForeignState { agent: agent.clone(), found });
     }
 
     fn ask_weights(&mut self) -> Vec<(AgentId, Asked<Option<u64>>)> {
@@ -216,7 +268,7 @@ impl Worker {
         let pages = pages.into_iter().map(|page| answers.take(page)).collect();
         let letters = plan.letters.iter().zip(letters).map(|(letter, asked)| FoundLetter {
             letter: letter.clone(),
-            envelope: answers.take(asked.entry).and_then(|entry| entry.envelope),
+            body: body(&self.keys, &letter.stream, answers.take(asked.entry)),
             ours: asked.duty.is_none_or(|duty| answers.take(duty).as_ref() == Some(server)),
         });
         let letters = letters.collect();
@@ -224,7 +276,14 @@ impl Worker {
             let undertaken = asked.duty.is_none_or(|duty| answers.take(duty).as_ref() == Some(server));
             Remains {
                 ours: undertaken && !facts.presence.elsewhere(agent, instance, server),
-                unread: answers.take(asked.unread),
+                unread: answers
+                    .take(asked.unread)
+                    .into_iter()
+                    .map(|entry| {
+                        let stream = keys::instance_inbox(agent, instance);
+                        (entry.entry.id, body(&self.keys, &stream, Some(entry)))
+                    })
+                    .collect(),
                 consumer_free: answers.take(asked.consumer_free),
             }
         });
@@ -270,6 +329,22 @@ impl Worker {
     }
 }
 
+fn foreign_state(agent: &AgentId, fields: Vec<(String, String)>) -> Foreign {
+    let bytes = fields.into_iter().flat_map(|(field, value)| [field.into_bytes(), value.into_bytes()]);
+    Foreign { key: keys::state(agent), entry: None, bytes: bytes.collect() }
+}
+
+/// What stands in a stream where an entry should be.
+fn body(keys: &StoreKeys, stream: &str, found: Option<WholeEntry>) -> Body {
+    let Some(WholeEntry { entry, fields }) = found else {
+        return Body::Missing;
+    };
+    match attested::check_entry(keys, stream, &entry) {
+        Ok(_) => Body::Ours(entry.envelope.unwrap_or_default()),
+        Err(_) => Body::Foreign(Foreign { key: stream.to_owned(), entry: Some(entry.id), bytes: fields }),
+    }
+}
+
 /// Watches everything that a decision of this round depends on.
 fn watch(batch: &mut Batch, subjects: &Subjects, clears: &[(AgentId, InstanceId)]) {
     let _ = batch.command("WATCH");
@@ -277,7 +352,7 @@ fn watch(batch: &mut Batch, subjects: &Subjects, clears: &[(AgentId, InstanceId)
         let _ = batch.arg(keys::pending_request(id));
     }
     for agent in &subjects.states {
-        let _ = batch.arg(keys::state(agent)).arg(keys::state_version(agent));
+        let _ = batch.arg(keys::state(agent)).arg(keys::state_version(agent)).arg(keys::state_tag(agent));
     }
     for (sender, key) in &subjects.keyed {
         let _ = batch.arg(keys::idempotency(sender, key));

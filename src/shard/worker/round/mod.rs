@@ -95,6 +95,7 @@ impl Worker {
 
     /// One round trip. The jobs, where a watched key had changed.
     fn attempt(&mut self, jobs: Vec<Job>, now: Now, moves: bool) -> Option<Vec<Job>> {
+        self.keys = self.shared.key_ring.keys();
         let plan = self.plan(jobs, now, moves);
         let outcome = match self.gather(plan) {
             Ok(gathered) => match self.draft(gathered, now) {

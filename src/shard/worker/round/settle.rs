@@ -4,10 +4,9 @@
 use super::super::Worker;
 use super::super::agenda::Scan;
 use super::RoundOutcome;
-use super::answer::StateSeen;
 use super::ask::{Page, SCAN_PAGE};
 use super::draft::Drafted;
-use super::gather::{FoundLetter, Remains};
+use super::gather::{Body, FoundLetter, Remains};
 use super::plan::{DueLetter, Plan};
 use super::tail::Step;
 use crate::clock::Now;
@@ -136,7 +135,7 @@ impl Worker {
                 self.shared.tell_news(&agent, grown);
             }
         }
-        let seen = StateSeen::all(state_reads, &mut effects);
+        let seen = self.states_seen(state_reads, &mut effects);
         self.answer(plan.jobs, decided, (&seen, &mut effects, assured), now);
         self.settle_letters(letters, &effects, now);
         self.settle_remains(plan.clears, remains, now);
@@ -225,13 +224,14 @@ impl Worker {
         effects: &Effects,
         now: Now,
     ) {
-        for (FoundLetter { letter: DueLetter { agent, stream, letter }, envelope, ours }, stored) in letters {
+        for (FoundLetter { letter: DueLetter { agent, stream, letter }, body, ours }, stored) in letters {
             let Some(inbox) = self.inboxes.get_mut(&agent) else {
                 continue;
             };
             if !ours {
                 inbox.buried_elsewhere(&letter.key);
-            } else if let Some(error) = effects.refused(&stored) {
+            } else if let (Some(error), false) = (effects.refused(&stored), matches!(body, Body::Foreign(_)))
+            {
                 log::error!("agent {agent}: a dead letter could not be stored: {error}");
                 self.agenda.refused(now);
                 continue;
@@ -239,8 +239,17 @@ impl Worker {
                 // It is in the dead letters: out of the inbox with it, as if it had been acknowledged. A crash in
                 // between leaves it in both, never in neither.
                 inbox.buried(&letter.key);
-                if envelope.is_none() {
-                    self.vanished(&agent, &letter.holder, &format!("{stream} {}", letter.key.entry));
+                match body {
+                    Body::Missing => {
+                        self.vanished(&agent, &letter.holder, &format!("{stream} {}", letter.key.entry));
+                    }
+                    Body::Foreign(_) => {
+                        log::error!(
+                            "agent {agent}: {stream} {} was not written by a server: it is put aside",
+                            letter.key.entry
+                        );
+                    }
+                    Body::Ours(_) => {}
                 }
                 if letter.reason == MAX_ATTEMPTS_REASON {
                     self.handler_failed(&agent, &letter.reason, now);

@@ -1,103 +1,22 @@
-//! The files of the key that signs checkpoints: the private key (`gateway.audit.signing_key_path`), its
-//! history beside it (`{path}.pub`), and a lock (`{path}.lock`) that keeps rotation and signing apart, so that
-//! no checkpoint carries a time at which its key was retired already.
+//! The files of keys. Here: the key that signs checkpoints (`gateway.audit.signing_key_path`), its history beside it
+//! (`{path}.pub`), and a lock (`{path}.lock`) that keeps rotation and signing apart, so that no checkpoint carries a time
+//! at which its key was retired already.
+//!
+//! * [`store`]: the keys whose tags are on everything that servers store in Redis.
+//! * `files`: files that are replaced whole, locks, modes.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+mod error;
+mod files;
+pub mod store;
+
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::audit::KeyHistory;
-use crate::audit::keys::HistoryError;
 use crate::audit::note::{NoteError, SigningKey};
-
-/// How often a lock that is held is tried again, and with which wait: one second in all.
-const LOCK_ATTEMPTS: u32 = 100;
-const LOCK_WAIT: Duration = Duration::from_millis(10);
-/// Mode of what only the server may read.
-const PRIVATE: u32 = 0o600;
-/// Mode of what everybody may read.
-const PUBLIC: u32 = 0o644;
-
-/// Why there is no key to sign with.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The system.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// What was to be done.
-        action: &'static str,
-        /// With which file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Others may read the private key.
-    #[error("{}: others may read or write it (mode {mode:o}); expected 600", path.display())]
-    Exposed {
-        /// The private key.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
-    /// The private key's content.
-    #[error("{}: {source}", path.display())]
-    Private {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: NoteError,
-    },
-    /// The history's content.
-    #[error("{}: {source}", path.display())]
-    History {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: HistoryError,
-    },
-    /// The history goes on without its key.
-    #[error(
-        "{}: is missing, and its history {} is there; restore it, or move the history and the anchor away to begin a new log",
-        path.display(), history.display()
-    )]
-    Missing {
-        /// The private key.
-        path: PathBuf,
-        /// The history.
-        history: PathBuf,
-    },
-    /// The key is not the newest of its history.
-    #[error("{}: is not the newest key of {}", path.display(), history.display())]
-    NotNewest {
-        /// The private key.
-        path: PathBuf,
-        /// The history.
-        history: PathBuf,
-    },
-    /// The files were exchanged for those of another log.
-    #[error("{}: belongs to another log than when the server started", path.display())]
-    OtherLog {
-        /// The history.
-        path: PathBuf,
-    },
-    /// Another process holds the lock.
-    #[error("{}: another process has held this lock for a second", path.display())]
-    Locked {
-        /// The lock.
-        path: PathBuf,
-    },
-    /// The history takes no further key.
-    #[error("{}: takes no further key: the time is not after the last rotation's, or the history is full", path.display())]
-    Refused {
-        /// The history.
-        path: PathBuf,
-    },
-}
+pub use error::KeyError;
+pub use files::{KeyLock, Stamp};
+use files::{PRIVATE, PUBLIC, beside, io_error, lock, read, read_private, sync_folder, write_whole};
+pub use store::StoreKeyFile;
 
 /// A key and the history that it is the newest of.
 #[derive(Debug)]
@@ -112,19 +31,6 @@ pub struct Keys {
 #[derive(Debug, Clone)]
 pub struct KeyFiles {
     private: PathBuf,
-}
-
-/// Held while a checkpoint is signed or a key replaced.
-pub struct KeyLock {
-    _lock: Flock<File>,
-}
-
-/// What tells one state of the history's file from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    inode: u64,
-    modified: (i64, i64),
-    bytes: u64,
 }
 
 impl KeyFiles {
@@ -144,36 +50,12 @@ impl KeyFiles {
     }
 
     fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.private.clone().into_os_string();
-        name.push(suffix);
-        name.into()
+        beside(&self.private, suffix)
     }
 
     /// Makes the directory and takes the lock, for at most a second of waiting.
     pub fn lock(&self) -> Result<KeyLock, KeyError> {
-        let folder = folder_of(&self.private);
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(io_error("make the directory", folder))?;
-        let path = self.beside(".lock");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(PRIVATE)
-            .open(&path)
-            .map_err(io_error("open", &path))?;
-        for _ in 0..LOCK_ATTEMPTS {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(KeyLock { _lock: lock }),
-                Err((same, Errno::EWOULDBLOCK)) => file = same,
-                Err((_, errno)) => return Err(io_error("lock", &path)(errno.into())),
-            }
-            std::thread::sleep(LOCK_WAIT);
-        }
-        Err(KeyError::Locked { path })
+        lock(&self.private)
     }
 
     /// The key and its history; both are made where neither is there yet.
@@ -249,20 +131,13 @@ impl KeyFiles {
 
     /// Which state the history's file is in; `None` where there is none.
     pub fn stamp(&self) -> Option<Stamp> {
-        let metadata = std::fs::metadata(self.history_path()).ok()?;
-        let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Some(Stamp { inode: metadata.ino(), modified, bytes: metadata.len() })
+        Stamp::of(&self.history_path())
     }
 
     fn read_private(&self, path: &Path) -> Result<Option<SigningKey>, KeyError> {
-        let Some(text) = read(path)? else {
+        let Some(text) = read_private(path)? else {
             return Ok(None);
         };
-        let metadata = std::fs::metadata(path).map_err(io_error("read", path))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(KeyError::Exposed { path: path.to_path_buf(), mode });
-        }
         let key = SigningKey::from_pem(&text);
         key.map(Some).map_err(|source| KeyError::Private { path: path.to_path_buf(), source })
     }
@@ -272,55 +147,10 @@ impl KeyFiles {
     }
 }
 
-fn read(path: &Path) -> Result<Option<String>, KeyError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("read", path)(error)),
-    }
-}
-
-/// Replaces a file whole; it is on disk when this returns.
-fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), KeyError> {
-    let mut name = path.to_path_buf().into_os_string();
-    name.push(".tmp");
-    let temporary = PathBuf::from(name);
-    // Left over from a crash; the lock keeps others from writing it now.
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io_error("remove", &temporary)(error));
-        }
-        _ => {}
-    }
-    // The mode is given when the file is made: nobody can open it in between.
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(io_error("write", path))?;
-    sync_folder(path)
-}
-
-/// Without this a new name may be lost in a crash.
-fn sync_folder(path: &Path) -> Result<(), KeyError> {
-    let folder = folder_of(path);
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError + use<> {
-    let path = path.to_path_buf();
-    move |source| KeyError::Io { action, path, source }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn files() -> (tempfile::TempDir, KeyFiles) {
