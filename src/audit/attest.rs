@@ -18,6 +18,8 @@ const ID_BYTES: usize = 4;
 pub const TAG_BYTES: usize = ID_BYTES + 16;
 /// Keys that one log may have had.
 pub const MAX_STORE_KEYS: usize = 64;
+/// Most parts of what a tag is over.
+const MAX_PARTS: usize = 10;
 /// What a key's id is a digest of.
 const ID_KIND: &str = "key id";
 
@@ -76,12 +78,17 @@ impl StoreKey {
     }
 }
 
-/// Each part behind its length, so that no two lists of parts are the same bytes.
+/// First how many parts there are and how long each is, then the parts: no two lists of parts are the same bytes.
 fn digest(mut mac: Hmac<Sha256>, kind: &str, parts: &[&[u8]]) -> [u8; 32] {
-    for part in std::iter::once(&kind.as_bytes()).chain(parts) {
-        mac.update(&(part.len() as u64).to_be_bytes());
-        mac.update(part);
+    let mut lengths = [0; (MAX_PARTS + 2) * 8];
+    let numbers = [parts.len(), kind.len()].into_iter().chain(parts.iter().map(|part| part.len()));
+    for (to, number) in lengths.chunks_exact_mut(8).zip(numbers) {
+        to.copy_from_slice(&(number as u64).to_be_bytes());
     }
+    debug_assert!(parts.len() <= MAX_PARTS);
+    mac.update(lengths.get(..(parts.len() + 2) * 8).unwrap_or(&lengths));
+    mac.update(kind.as_bytes());
+    parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
 }
 

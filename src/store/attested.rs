@@ -10,9 +10,6 @@ use crate::audit::attest::{NotOurs, StoreKeys, TAG_BYTES, Tag};
 use crate::audit::lane::{Hash, Head};
 use crate::ids::{AgentId, CorrelationId, hex, unhex};
 
-/// Characters of a tag as text.
-const TAG_CHARS: usize = (TAG_BYTES * 8).div_ceil(6);
-
 const BLOCK: &str = "block";
 const LANE: &str = "lane";
 const ENTRY: &str = "entry";
@@ -73,7 +70,7 @@ pub struct Message<'a> {
 
 impl Message<'_> {
     /// Writes the value of [`ATTEST_FIELD`](super::keys::ATTEST_FIELD) into `out`: the tag, the record's sequence, its lane.
-    pub fn attest(&self, keys: &StoreKeys, on: OnRecord<'_>, out: &mut Vec<u8>) {
+    pub fn attest(&self, keys: &StoreKeys, on: OnRecord<'_>, out: &mut String) {
         let numbers = self.numbers(on);
         write(out, &keys.tag(ENTRY, &self.parts(on, &numbers)), on);
     }
@@ -130,7 +127,7 @@ pub struct LetterText<'a> {
 
 impl LetterText<'_> {
     /// Writes the value of [`ATTEST_FIELD`](super::keys::ATTEST_FIELD) into `out`.
-    pub fn attest(&self, keys: &StoreKeys, on: OnRecord<'_>, out: &mut Vec<u8>) {
+    pub fn attest(&self, keys: &StoreKeys, on: OnRecord<'_>, out: &mut String) {
         let numbers = self.numbers(on);
         write(out, &keys.tag(LETTER, &self.parts(on, &numbers)), on);
     }
@@ -201,15 +198,13 @@ pub fn check_memory(
     keys.check(MEMORY, &[sender.as_str().as_bytes(), key.as_bytes(), text.as_bytes()], &tag_bytes(tag))
 }
 
-fn write(out: &mut Vec<u8>, tag: &Tag, on: OnRecord<'_>) {
+fn write(out: &mut String, tag: &Tag, on: OnRecord<'_>) {
     out.clear();
-    out.resize(TAG_CHARS, 0);
-    // It has room for exactly a tag.
-    let _ = URL_SAFE_NO_PAD.encode_slice(tag, out);
-    out.push(b' ');
-    out.extend_from_slice(itoa::Buffer::new().format(on.seq).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(on.lane.as_bytes());
+    URL_SAFE_NO_PAD.encode_string(tag, out);
+    out.push(' ');
+    out.push_str(itoa::Buffer::new().format(on.seq));
+    out.push(' ');
+    out.push_str(on.lane);
 }
 
 fn read(attest: &[u8]) -> Option<(Tag, OnRecord<'_>)> {

@@ -243,7 +243,7 @@ pub fn arguments(batch: &mut Batch, keys: &StoreKeys, burial: &Burial<'_>, on: O
         stream: burial.stream,
         time_ms: burial.time_ms,
     };
-    let mut attest = Vec::new();
+    let mut attest = String::new();
     letter.attest(keys, on, &mut attest);
     let _ = batch.arg(keys::DEAD_LETTERS).arg("MAXLEN").arg("~").arg(MAX_DEAD_LETTERS).arg("*");
     let _ = batch.arg(keys::ENVELOPE_FIELD).arg(burial.envelope);
@@ -255,7 +255,7 @@ pub fn arguments(batch: &mut Batch, keys: &StoreKeys, burial: &Burial<'_>, on: O
     let _ = batch.arg("stream").arg(burial.stream);
     let _ = batch.arg("entry").arg(burial.entry);
     let _ = batch.arg("time_ms").arg(burial.time_ms);
-    let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_slice());
+    let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_str());
 }
 
 /// The next letters behind the entry `after` that the filter lets through, at most `limit`.
@@ -399,10 +399,10 @@ pub fn redrive(
 ) {
     let _ = batch.command("XADD");
     let envelope = letter.envelope.as_deref().unwrap_or_default();
-    let mut attest = Vec::new();
+    let mut attest = String::new();
     Message { stream, envelope, expires_ms: None, not_before_ms: None }.attest(keys, on, &mut attest);
     let _ = batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(envelope);
-    let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_slice());
+    let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_str());
     remove(batch, letter.id);
     let news = News::Inboxes(vec![agent.clone()]).to_text();
     for server in servers {

@@ -76,7 +76,7 @@ impl Place {
 
     /// Adds an entry once more, with its tag.
     pub fn add(&self, batch: &mut Batch, store_keys: &StoreKeys, found: &WholeEntry, on: OnRecord<'_>) {
-        let mut attest = Vec::new();
+        let mut attest = String::new();
         if self.is_dead_letters() {
             LetterFields::of(found).letter(found).attest(store_keys, on, &mut attest);
         } else {
@@ -97,7 +97,7 @@ impl Place {
                 let _ = batch.arg(name.as_slice()).arg(value.as_slice());
             }
         }
-        let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_slice());
+        let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_str());
     }
 
     /// Adds what removes an entry, whoever holds it.

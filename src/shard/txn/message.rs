@@ -7,23 +7,17 @@ use super::facts::{PendingRequest, Remembered};
 use super::judge::Judged;
 use super::parties::Sender;
 use super::transaction::{Ruling, Success, Transaction, cut};
+use super::written::Times;
 use crate::audit::record::REPETITION_RULE;
 use crate::audit::{Action, Fields};
 use crate::envelope::{Envelope, new_message_id};
-use crate::ids::CorrelationId;
+use crate::ids::{CorrelationId, InstanceId};
 use crate::refusal::Refusal;
 use crate::shard::desk::job::{MessageJob, Post};
 use crate::shard::desk::outcome::Accepted;
 use crate::shard::desk::stored::Stored;
 use crate::store::attested::{self, OnRecord};
 use crate::store::keys;
-
-/// When a message expires and may be delivered first, where its sender has said so, in Unix milliseconds.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Times {
-    pub expires_ms: Option<u64>,
-    pub not_before_ms: Option<u64>,
-}
 
 impl Transaction<'_> {
     pub(super) fn message(&mut self, job: &MessageJob) -> Ruling {
@@ -115,8 +109,8 @@ impl Transaction<'_> {
         let not_before_ms = (post.not_before_ms > now_ms).then_some(post.not_before_ms);
         let (inboxes, times) = (self.inboxes, Times { expires_ms, not_before_ms });
         let bytes = match inboxes.get(&target) {
-            Some(inbox) => self.append(&inbox.stream, &envelope, times, record),
-            None => self.append(&keys::inbox(&target), &envelope, times, record),
+            Some(inbox) => self.append(&inbox.stream, &envelope, None, times, record),
+            None => self.append(&keys::inbox(&target), &envelope, None, times, record),
         };
         let added = self.adds_to(&target);
         added.messages += 1;
@@ -145,22 +139,33 @@ impl Transaction<'_> {
         Ok(Success::Queued { accepted, target })
     }
 
-    /// Adds the envelope, which record `seq` of the lane allows, to a stream; its size in bytes.
-    pub(super) fn append(&mut self, stream: &str, envelope: &Envelope<'_>, times: Times, seq: u64) -> usize {
-        self.json.clear();
-        envelope.write_json(self.now, &mut self.json);
+    /// Adds the envelope, which record `seq` of the lane allows, to a stream; its size in bytes. `owner`: the instance
+    /// whose own inbox it is.
+    pub(super) fn append(
+        &mut self,
+        stream: &str,
+        envelope: &Envelope<'_>,
+        owner: Option<&InstanceId>,
+        times: Times,
+        seq: u64,
+    ) -> usize {
+        let (text, from) = self.written.begin();
+        envelope.write_json(self.now, text);
         let Times { expires_ms, not_before_ms } = times;
-        let message = attested::Message { stream, envelope: &self.json, expires_ms, not_before_ms };
+        let json = self.written.envelope(from);
+        let bytes = json.len();
+        let message = attested::Message { stream, envelope: json, expires_ms, not_before_ms };
         let on = OnRecord { lane: self.lane.id().as_str(), seq };
         message.attest(self.keys, on, &mut self.attest);
-        let args = self.multi.effect("XADD").arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(&self.json);
-        let _ = args.arg(keys::ATTEST_FIELD).arg(self.attest.as_slice());
+        let args = self.multi.effect("XADD").arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(json);
+        let _ = args.arg(keys::ATTEST_FIELD).arg(self.attest.as_str());
         for (field, value) in [(keys::EXPIRES_FIELD, expires_ms), (keys::NOT_BEFORE_FIELD, not_before_ms)] {
             if let Some(value) = value {
                 let _ = args.arg(field).arg(value);
             }
         }
-        self.json.len()
+        self.written.add((envelope.target, owner), from, &self.attest, times);
+        bytes
     }
 
     pub(super) fn pend(&mut self, correlation_id: &CorrelationId, pending: &PendingRequest, ttl_ms: u64) {

@@ -6,7 +6,7 @@
 //!
 //! * [`facts`]: what decisions depend on. * [`transaction`]: one transaction in the making, and a decision.
 //! * `judge`: the pipeline's verdict on a message. * `message`, `reply`, `commit`, `state`, `session`: what jobs do.
-//! * [`event`]: things that happened without a job. * `remains`: dead letters and gone instances.
+//! * [`written`]: the messages that a round adds. * [`event`]: things that happened without a job. * `remains`: dead letters and gone instances.
 
 mod commit;
 mod decide;
@@ -20,3 +20,4 @@ mod reply;
 mod session;
 mod state;
 pub(crate) mod transaction;
+pub(crate) mod written;

@@ -1,9 +1,10 @@
 //! A reply: to the instance that asked, once.
 
 use super::judge::Judged;
-use super::message::{Times, payload_digest};
+use super::message::payload_digest;
 use super::parties::{Addressee, Sender};
 use super::transaction::{Ruling, Success, Transaction, cut};
+use super::written::Times;
 use crate::audit::{Action, Fields};
 use crate::envelope::{Envelope, new_message_id};
 use crate::ids::InstanceId;
@@ -90,8 +91,13 @@ impl Transaction<'_> {
             reply_to_instance: Some(&instance),
             trace: sender.trace,
         };
-        let bytes =
-            self.append(&keys::instance_inbox(&target, &instance), &envelope, Times::default(), record);
+        let bytes = self.append(
+            &keys::instance_inbox(&target, &instance),
+            &envelope,
+            Some(&instance),
+            Times::default(),
+            record,
+        );
         let bytes = Stored::of_entry(bytes);
         let _ = self.effect("DEL").arg(keys::pending_request(&response.correlation_id));
         if !self.shared.directory.has(&target, &instance) {

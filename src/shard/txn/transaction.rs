@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::facts::{Facts, PendingRequest};
+use super::written::Written;
 use crate::audit::{Action, Decision, Fields, Lane, StoreKeys};
 use crate::certs::Revocations;
 use crate::clock::Now;
@@ -135,9 +136,10 @@ pub(crate) struct Transaction<'a> {
     pub(super) scratch: &'a mut Scratch,
     /// For tags on what is stored.
     pub keys: &'a StoreKeys,
-    /// The envelope that was written last, and what its entry is attested by.
-    pub(super) json: String,
-    pub(super) attest: Vec<u8>,
+    /// The messages that it adds to inboxes.
+    pub written: Written,
+    /// What the last one is attested by.
+    pub(super) attest: String,
 }
 
 /// What a transaction reads and writes.
@@ -150,6 +152,8 @@ pub(crate) struct Inputs<'a> {
     pub scratch: &'a mut Scratch,
     /// For tags on what is stored.
     pub keys: &'a StoreKeys,
+    /// How many messages it will write, as far as is known.
+    pub messages: usize,
     /// Whether it must be carried out although Redis' memory is full.
     pub essential: bool,
 }
@@ -157,7 +161,7 @@ pub(crate) struct Inputs<'a> {
 impl<'a> Transaction<'a> {
     /// Begins a transaction in the batch.
     pub(crate) fn begin(inputs: Inputs<'a>, facts: Facts, now: Now) -> Self {
-        let Inputs { shared, settings, inboxes, lane, batch, scratch, keys, essential } = inputs;
+        let Inputs { shared, settings, inboxes, lane, batch, scratch, keys, messages, essential } = inputs;
         Self {
             shared,
             settings,
@@ -179,8 +183,8 @@ impl<'a> Transaction<'a> {
             receipt: None,
             scratch,
             keys,
-            json: String::new(),
-            attest: Vec::new(),
+            written: Written::with_room(messages),
+            attest: String::new(),
         }
     }
 

@@ -38,6 +38,7 @@ use crate::shard::desk::settings::Settings;
 use crate::shard::desk::shared::Shared;
 use crate::shard::inbox::Inbox;
 use crate::shard::txn::event::Event;
+use crate::shard::txn::written::Written;
 use crate::store::StoreError;
 use agenda::{Agenda, Standing, Timer, Wake};
 use ledger::Ledger;
@@ -63,6 +64,8 @@ pub(crate) struct Worker {
     settings: Arc<Settings>,
     /// For tags on what is stored: those of the running round.
     keys: Arc<StoreKeys>,
+    /// The messages of the round that is being settled.
+    written: Written,
     inlet: Inlet<Job, Control>,
     link: Link,
     inboxes: AgentMap<Inbox>,
@@ -93,6 +96,7 @@ impl Worker {
             shared,
             settings,
             keys,
+            written: Written::default(),
             inlet,
             link,
             inboxes: AgentMap::default(),

@@ -248,9 +248,9 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
         static RECORDS: AtomicUsize = AtomicUsize::new(1);
         let message = Message { stream, envelope, expires_ms: None, not_before_ms: None };
         let seq = RECORDS.fetch_add(1, Ordering::Relaxed) as u64;
-        let mut attest = Vec::new();
+        let mut attest = String::new();
         message.attest(&self.store_keys(), OnRecord { lane: "another-w0-c1", seq }, &mut attest);
-        vec![("envelope", envelope.as_bytes().to_vec()), (ATTEST_FIELD, attest)]
+        vec![("envelope", envelope.as_bytes().to_vec()), (ATTEST_FIELD, attest.into_bytes())]
     }
 
     /// Adds an entry to an inbox as a server of this world does.

@@ -15,6 +15,7 @@ use crate::shard::inbox::entry::EntryKey;
 use crate::shard::inbox::handout::{Claim, Read};
 use crate::shard::inbox::settle::NotClaimed;
 use crate::shard::txn::event::Event;
+use crate::shard::txn::written::Written;
 use crate::store::answers::StreamEntry;
 use crate::store::attested;
 use crate::store::claims::{Claimed, Wanted};
@@ -246,7 +247,12 @@ impl Worker {
             Source::Shared => inbox.stream.clone(),
             Source::Own => consumer.own_stream.clone(),
         };
-        let ours: Vec<bool> = entries.iter().map(|entry| self.is_ours(&stream, entry, now)).collect();
+        let owner = (read.source == Source::Own).then_some(&read.instance);
+        let written = |entry: &StreamEntry, written: &Written| written.holds((agent, owner), entry);
+        let ours: Vec<bool> = entries
+            .iter()
+            .map(|entry| written(entry, &self.written) || self.is_ours(&stream, entry, now))
+            .collect();
         let Some(inbox) = self.inboxes.get_mut(agent) else {
             return;
         };

@@ -17,6 +17,7 @@ use crate::shard::desk::shared::Shared;
 use crate::shard::inbox::entry::{DeadLetter, EntryKey};
 use crate::shard::txn::facts::StateFact;
 use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, StateRead, Transaction};
+use crate::shard::txn::written::Written;
 use crate::store::news::News;
 use crate::store::pipeline::Exec;
 use crate::store::{keys, trail};
@@ -36,6 +37,8 @@ pub(super) struct Drafted {
     pub counts: Counts,
     /// The states that it changes, as they are after it.
     pub states: AgentMap<StateFact>,
+    /// The messages that it adds.
+    pub written: Written,
     /// The states that it reads.
     pub state_reads: Vec<StateRead>,
     /// Dead letters and the effects that store them.
@@ -69,6 +72,7 @@ impl Worker {
                 batch: &mut link.batch,
                 scratch: &mut self.scratch,
                 keys: &self.keys,
+                messages: plan.jobs.iter().filter(|job| job.takes_room()).count(),
             },
             facts,
             now,
@@ -89,7 +93,7 @@ impl Worker {
             };
             moving.write(&mut transaction, &plan.moving, &mut steps);
         }
-        let Transaction { multi, added, mut facts, state_reads, .. } = transaction;
+        let Transaction { multi, added, mut facts, state_reads, written, .. } = transaction;
         let states = std::mem::take(&mut facts.states);
         let exec = if multi.is_empty() {
             // Nothing to do after all.
@@ -116,6 +120,7 @@ impl Worker {
             added,
             counts,
             states,
+            written,
             state_reads,
             letters,
             remains,

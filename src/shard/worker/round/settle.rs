@@ -17,6 +17,7 @@ use crate::shard::desk::job::Job;
 use crate::shard::inbox::{Gone, MAX_ATTEMPTS_REASON, MAX_TRACKED_ENTRIES};
 use crate::shard::txn::event::Event;
 use crate::shard::txn::transaction::Counts;
+use crate::shard::txn::written::Written;
 use crate::store::pipeline::Effects;
 
 /// Wait before a gone instance is looked at again whose replies are on their way to the dead letters, in milliseconds.
@@ -95,7 +96,7 @@ impl Worker {
     }
 
     fn settle_committed(&mut self, drafted: Drafted, mut effects: Effects, assured: bool, now: Now) {
-        let Drafted { plan, decided, added, counts, states, state_reads, .. } = drafted;
+        let Drafted { plan, decided, added, counts, states, state_reads, written, .. } = drafted;
         let Drafted { letters, remains, pages, steps, block, .. } = drafted;
         if self.link.note_assurance(assured) {
             self.compare_all();
@@ -139,7 +140,9 @@ impl Worker {
         self.answer(plan.jobs, decided, (&seen, &mut effects, assured), now);
         self.settle_letters(letters, &effects, now);
         self.settle_remains(plan.clears, remains, now);
+        self.written = written;
         self.settle_steps(steps, &mut effects, assured, now);
+        self.written = Written::default();
         for agent in plan.moving.iter() {
             self.settle_moving(agent, now);
         }
