@@ -13,7 +13,7 @@ use crate::envelope::message_id_of;
 use crate::ids::hex;
 use crate::store::answers::{EntryId, WholeEntry};
 use crate::store::attested::{Foreign, OnRecord};
-use crate::store::older::{self, Place};
+use crate::store::older::{self, Done, Place};
 use crate::store::{Batch, Connection, Endpoint, StoreError, Value, answers, foreign, overview, trail};
 
 /// Entries of one transaction, and messages of one record.
@@ -24,6 +24,7 @@ const PAGE: usize = 128;
 struct Count {
     messages: u64,
     letters: u64,
+    done: u64,
     values: u64,
     states: u64,
     lanes: u64,
@@ -55,10 +56,10 @@ pub(crate) fn run(endpoint: &Endpoint, keys: &StoreKeys, policy_version: &[u8]) 
     takeover.values()?;
     takeover.states()?;
     takeover.close()?;
-    let Count { messages, letters, values, states, lanes, foreign } = takeover.count;
-    if messages + letters + values + states + lanes + foreign > 0 {
+    let Count { messages, letters, done, values, states, lanes, foreign } = takeover.count;
+    if done + messages + letters + values + states + lanes + foreign > 0 {
         log::warn!(
-            "this log begins on a Redis that was in use: taken over are {messages} messages, {letters} dead letters, \
+            "this log begins on a Redis that was in use: taken over are {messages} messages ({done} more were acknowledged before, and are removed), {letters} dead letters, \
              {values} pending requests and idempotency keys, {states} states, {lanes} audit lanes; {foreign} things that nothing can \
              be done with were put aside"
         );
@@ -98,6 +99,7 @@ impl Takeover<'_> {
             let Some(last) = older::last(&mut self.connection, &place.stream)? else {
                 continue;
             };
+            let done = Done::read(&mut self.connection, &place)?;
             let mut after = EntryId::ZERO;
             while after < last {
                 let entries = older::entries(&mut self.connection, &place.stream, after, last, PAGE)?;
@@ -106,9 +108,26 @@ impl Takeover<'_> {
                 };
                 after = end;
                 let without_tag = entries.into_iter().filter(|found| place.check(self.keys, found).is_err());
-                self.page(&place, without_tag.collect())?;
+                let (done, waiting): (Vec<WholeEntry>, Vec<WholeEntry>) =
+                    without_tag.partition(|found| done.holds(found.entry.id));
+                self.remove_done(&place, &done)?;
+                self.page(&place, waiting)?;
             }
         }
+        Ok(())
+    }
+
+    /// What was acknowledged is done. The Python server leaves it in its stream.
+    fn remove_done(&mut self, place: &Place, done: &[WholeEntry]) -> Result<(), StoreError> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        let rule = format!("entries: {}, acknowledged before: removed", done.len());
+        let fields = Fields { target: &place.agent, reason: &place.stream, rule: &rule, ..Fields::default() };
+        self.act(Action::TakenOver, &fields, |batch, _| {
+            done.iter().for_each(|found| place.remove(batch, found.entry.id));
+        })?;
+        self.count.done += done.len() as u64;
         Ok(())
     }
 

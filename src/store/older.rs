@@ -1,5 +1,7 @@
 //! What an earlier version, or the Python server, has left in Redis: without tags. For taking it over.
 
+use std::collections::HashSet;
+
 use super::answers::{self, EntryId, WholeEntry};
 use super::attested::{self, LetterText, Message, OnRecord};
 use super::connection::{Batch, Connection, StoreError};
@@ -9,6 +11,8 @@ use crate::audit::StoreKeys;
 use crate::audit::attest::NotOurs;
 use crate::ids::{AgentId, CorrelationId};
 
+/// Pending entries read in one step.
+const PENDING_PAGE: &str = "1000";
 /// Replaces a value that is still what was read; its time to live goes on.
 const REPLACE: &str = "if redis.call('GET',KEYS[1])==ARGV[1] then \
                        return redis.call('SET',KEYS[1],ARGV[2],'KEEPTTL') end return 0";
@@ -43,6 +47,60 @@ pub fn last(connection: &mut Connection, stream: &str) -> Result<Option<EntryId>
     let answer = connection.command("XREVRANGE", &[stream, "+", "-", "COUNT", "1"])?;
     let entries = answers::entries(answer).ok_or_else(|| unexpected("XREVRANGE", &super::Value::Nil))?;
     Ok(entries.first().map(|entry| entry.id))
+}
+
+/// What a stream's consumers are done with: acknowledged entries may have stayed in it.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The last entry that was ever read.
+    read_to: Option<EntryId>,
+    /// Those of them that are not acknowledged.
+    pending: HashSet<EntryId>,
+}
+
+impl Done {
+    /// Reads it.
+    pub fn read(connection: &mut Connection, place: &Place) -> Result<Self, StoreError> {
+        let mut done = Self::default();
+        if place.is_dead_letters() {
+            return Ok(done);
+        }
+        let groups = connection.command("XINFO", &["GROUPS", &place.stream])?;
+        let super::Value::Array(groups) = groups else {
+            return Err(unexpected("XINFO", &groups));
+        };
+        for group in groups {
+            let super::Value::Array(cells) = group else { continue };
+            // Names and values in turn.
+            let mut cells = cells.iter();
+            let (mut name, mut read_to) = (None, None);
+            while let (Some(field), Some(value)) = (cells.next(), cells.next()) {
+                match answers::text(field) {
+                    Some("name") => name = answers::text(value),
+                    Some("last-delivered-id") => read_to = answers::text(value).and_then(EntryId::parse),
+                    _ => {}
+                }
+            }
+            if name == Some(keys::GROUP) {
+                done.read_to = read_to;
+            }
+        }
+        let mut from = "-".to_owned();
+        while done.read_to.is_some() {
+            let args = [place.stream.as_str(), keys::GROUP, &from, "+", PENDING_PAGE];
+            let answer = connection.command("XPENDING", &args)?;
+            let lines = answers::pending(&answer).ok_or_else(|| unexpected("XPENDING", &answer))?;
+            let Some(last) = lines.last() else { break };
+            from = format!("({}", last.id);
+            done.pending.extend(lines.iter().map(|line| line.id));
+        }
+        Ok(done)
+    }
+
+    /// Whether an entry was read and acknowledged.
+    pub fn holds(&self, id: EntryId) -> bool {
+        self.read_to.is_some_and(|read_to| id <= read_to) && !self.pending.contains(&id)
+    }
 }
 
 /// The next entries behind `after`, up to `to`.
