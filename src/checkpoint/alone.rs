@@ -21,14 +21,24 @@ pub fn seal_alone(
         // It must not begin a log of its own.
         return Err(SealError::NoLog);
     }
-    let Seal { files, keys, mut anchor, .. } = Seal::open(config)?;
+    if config.anchor_path.as_ref().is_some_and(|path| !path.exists()) {
+        return Err(SealError::NoLog);
+    }
+    let Seal { files, mut anchor, .. } = Seal::open(config)?;
     let lock = files.lock()?;
+    let keys = files.load_or_create(&lock)?;
+    let in_redis = checkpoints::newest(connection)?;
     let newest = match &mut anchor {
         Some(anchor) => {
             let _ = anchor.refresh()?;
-            anchor.last()?
+            let last = anchor.last()?;
+            if last != in_redis {
+                // Redis lacks something: a start brings that first.
+                return Err(SealError::NoLog);
+            }
+            last
         }
-        None => checkpoints::newest(connection)?,
+        None => in_redis,
     };
     let newest = newest.and_then(|note| Checkpoint::open(&note, &keys.history).ok());
     let last_ms = newest.as_ref().map_or(0, |(newest, _)| newest.time_ms);

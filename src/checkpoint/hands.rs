@@ -22,7 +22,7 @@ const LOOKS: u32 = 10;
 /// Longest round trip: a checkpoint must not wait long for a Redis that hangs.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
 /// How long a lane whose command has not ended it may be silent, in milliseconds: the command was killed.
-const SILENT_MS: u64 = 5000;
+const SILENT_MS: u64 = 600_000;
 
 /// Lanes that this server does not write, and may have to cover.
 pub(super) struct Hands {
@@ -37,6 +37,8 @@ pub(super) struct Hands {
     open: BTreeMap<LaneId, Seen>,
     /// The lane that was looked at last: the others come first.
     last: Option<LaneId>,
+    /// Lanes that have ended, not handed out yet.
+    ended: Vec<(LaneId, Head)>,
 }
 
 /// A lane that may grow yet.
@@ -63,6 +65,7 @@ impl Hands {
             registered: 0,
             looks: 0,
             last: None,
+            ended: Vec::new(),
             known,
             open: open.into_iter().map(|lane| (lane, seen)).collect(),
         }
@@ -106,7 +109,6 @@ impl Hands {
             }
             (self.registered, self.looks) = (registered, 0);
         }
-        let mut ended = Vec::new();
         for lane in self.next_lanes() {
             self.last = Some(lane.clone());
             let end = match end_of(connection, keys, &lane) {
@@ -126,15 +128,15 @@ impl Hands {
             if !end.closed && now.mono_ms < seen.since_ms + SILENT_MS {
                 continue;
             }
-            let _ = self.open.remove(&lane);
             // Whatever the registry says: the lane itself must begin as a command's does.
             if let Some(head) = end.head
                 && is_operators(connection, keys, &lane)?
             {
-                ended.push((lane, head));
+                self.ended.push((lane.clone(), head));
             }
+            let _ = self.open.remove(&lane);
         }
-        Ok(ended)
+        Ok(std::mem::take(&mut self.ended))
     }
 
     /// The lanes that are looked at now: those behind the last one, then from the first one on.
@@ -146,7 +148,11 @@ impl Hands {
 }
 
 /// Whether an operator's command, or the first start, has written a lane, as its first record says.
-fn is_operators(connection: &mut Connection, keys: &StoreKeys, lane: &LaneId) -> Result<bool, StoreError> {
+pub(super) fn is_operators(
+    connection: &mut Connection,
+    keys: &StoreKeys,
+    lane: &LaneId,
+) -> Result<bool, StoreError> {
     let oldest = trail::oldest_block(connection, lane)?.filter(|block| block.check(keys, lane).is_ok());
     let first = oldest.as_ref().and_then(|block| View::decode(first_record(&block.bytes)?));
     Ok(first.is_some_and(|first| {

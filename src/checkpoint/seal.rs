@@ -37,7 +37,7 @@ pub enum SealError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no log here that could be gone on with.
-    #[error("gateway.audit.signing_key_path: there is no key yet")]
+    #[error("there is no log here that a command could go on with")]
     NoLog,
     /// A field of the checkpoint cannot stand in a note.
     #[error("a field of the checkpoint cannot stand in a note")]

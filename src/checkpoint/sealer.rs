@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::anchor::Anchor;
-use super::hands::Hands;
+use super::hands::{Hands, is_operators};
 use super::seal::{Seal, SealError};
 use super::start;
 use super::uplink::Uplink;
@@ -110,8 +110,12 @@ impl Sealer {
             }
         }
         // What is covered now may go on: it is covered again then.
-        let operators = trail::operators_lanes(&mut connection)?;
-        let open = operators.into_iter().filter(|lane| found.open.contains(lane)).collect::<BTreeSet<_>>();
+        let mut open = BTreeSet::new();
+        for lane in trail::operators_lanes(&mut connection)? {
+            if found.open.contains(&lane) && is_operators(&mut connection, &keys_in_force, &lane)? {
+                let _ = open.insert(lane);
+            }
+        }
         let hands = Hands::new(&shared.redis, shards.boot(), found.all, open.clone(), Now::read());
         let mut uncovered = found.heads;
         uncovered.retain(|lane, _| !open.contains(lane));

@@ -81,8 +81,6 @@ pub(super) fn compare(
 pub(super) struct End {
     /// The last block that has a tag; `None`: there is none.
     pub head: Option<Head>,
-    /// Where the last block ends, whoever has written it.
-    pub last: Option<Head>,
     /// Blocks behind the head that somebody else has put there, or that an earlier version wrote.
     pub foreign: usize,
     /// Whether its writer has ended it.
@@ -99,7 +97,6 @@ pub(super) fn end_of(
     let mut count = 1;
     loop {
         let blocks = trail::newest_blocks(connection, lane, count)?;
-        end.last = blocks.first().and_then(head_of);
         end.foreign = blocks.iter().take_while(|block| block.check(keys, lane).is_err()).count();
         if let Some(block) = blocks.get(end.foreign) {
             end.head = head_of(block);
@@ -150,17 +147,24 @@ pub(super) fn existing(
         if lane.boot() == boot {
             continue;
         }
+        if let Some(head) = taken_over.get(&lane)
+            && let Ok(blocks) = trail::newest_blocks(connection, &lane, 1)
+            && blocks.first().and_then(head_of).as_ref() == Some(head)
+        {
+            // Of before the log's beginning, as it was then.
+            let _ = found.all.insert(lane);
+            continue;
+        }
         let end = match end_of(connection, keys, &lane) {
             Ok(end) => end,
             // Something else is under that key.
             Err(StoreError::Unexpected { .. }) => End { foreign: 1, ..End::default() },
             Err(error) => return Err(error),
         };
-        let is_older = end.last.is_some() && taken_over.get(&lane) == end.last.as_ref();
-        if end.foreign > 0 && !is_older {
+        if end.foreign > 0 {
             let _ = found.foreign.insert(lane.clone(), end.foreign);
         }
-        if !end.closed && !is_older {
+        if !end.closed {
             let _ = found.open.insert(lane.clone());
         }
         let _ = found.all.insert(lane.clone());

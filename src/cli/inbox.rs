@@ -118,6 +118,12 @@ fn page(
         ));
     }
     let count = taken.len() as u64;
+    if emptying.needs_other_keys(&taken, &operator.keys) {
+        return Err(Trouble::Refused(
+            "messages have tags of a store key that is not in the file here: copy it from a server"
+                .to_owned(),
+        ));
+    }
     let Sorted { ours, foreign } = emptying.foreign(&mut operator.connection, taken, &operator.keys)?;
     if !ours.is_empty() {
         bury(operator, emptying, agent, &ours)?;

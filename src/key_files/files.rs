@@ -108,13 +108,26 @@ pub(super) fn write_whole(path: &Path, text: &str, mode: u32) -> Result<(), KeyE
         }
         _ => {}
     }
+    // A command of root's leaves the server its files.
+    let owner = std::fs::metadata(path).or_else(|_| std::fs::metadata(folder_of(path)));
+    let owner = owner.ok().map(|owner| (owner.uid(), owner.gid()));
+    let give = |file: &File| match owner {
+        Some((uid, gid)) if file.metadata()?.uid() != uid => {
+            std::os::unix::fs::fchown(file, Some(uid), Some(gid))
+        }
+        _ => Ok(()),
+    };
     // The mode is given when the file is made: nobody can open it in between.
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
         .open(&temporary)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|mut file| {
+            give(&file)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
         .and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(io_error("write", path))?;
     sync_folder(path)

@@ -4,11 +4,11 @@
 //! ```text
 //! mas store keys 1
 //! {64 hexadecimal digits} from {Unix milliseconds}
-//! taking over
+//! taking over on {host}
 //! ```
 //!
 //! A line per key, oldest first; the newest whose time has come makes tags, all of them check. The last line stands there
-//! until the first start has taken over what it found in Redis.
+//! until the first start, on that host, has taken over what it found in Redis.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,10 @@ use crate::audit::attest::{KEY_BYTES, MAX_STORE_KEYS};
 use crate::ids::{hex, unhex};
 
 const HEAD: &str = "mas store keys 1";
-const TAKING_OVER: &str = "taking over";
+/// What the last line begins with; the host follows.
+const TAKING_OVER: &str = "taking over on ";
+/// Where the system says how this host is called.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Where the file is.
 #[derive(Debug, Clone)]
@@ -34,7 +37,8 @@ pub struct StoreKeyFile {
 struct Content {
     /// From when on each makes tags (Unix milliseconds), oldest first.
     keys: Vec<([u8; KEY_BYTES], u64)>,
-    taking_over: bool,
+    /// The host whose first start has not ended.
+    taking_over: Option<String>,
 }
 
 /// Keys that were read.
@@ -52,13 +56,13 @@ impl Content {
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let _ = lines.next().filter(|line| *line == HEAD)?;
-        let mut content = Self { keys: Vec::new(), taking_over: false };
+        let mut content = Self { keys: Vec::new(), taking_over: None };
         for line in lines {
-            if content.taking_over {
+            if content.taking_over.is_some() {
                 return None;
             }
-            if line == TAKING_OVER {
-                content.taking_over = true;
+            if let Some(host) = line.strip_prefix(TAKING_OVER) {
+                content.taking_over = Some(host.to_owned());
                 continue;
             }
             let (key, from_ms) = line.split_once(" from ")?;
@@ -77,9 +81,8 @@ impl Content {
         for (key, from_ms) in &self.keys {
             text.push_str(&format!("{} from {from_ms}\n", hex(key)));
         }
-        if self.taking_over {
-            text.push_str(TAKING_OVER);
-            text.push('\n');
+        if let Some(host) = &self.taking_over {
+            text.push_str(&format!("{TAKING_OVER}{host}\n"));
         }
         text
     }
@@ -89,7 +92,7 @@ impl Content {
         let keys: Vec<[u8; KEY_BYTES]> = self.keys.iter().map(|(key, _)| *key).collect();
         let keys = StoreKeys::new(&keys, begun)?;
         let next_ms = self.keys.get(begun).map(|(_, from_ms)| *from_ms);
-        Some(LoadedKeys { keys, taking_over: self.taking_over, next_ms })
+        Some(LoadedKeys { keys, taking_over: self.taking_over.is_some(), next_ms })
     }
 }
 
@@ -124,7 +127,13 @@ impl StoreKeyFile {
         let Some(text) = read_private(&self.path)? else {
             return Ok(None);
         };
-        Content::parse(&text).map(Some).ok_or_else(|| self.unreadable())
+        let content = Content::parse(&text).ok_or_else(|| self.unreadable())?;
+        if content.taking_over.as_ref().is_some_and(|host| *host != host_name()) {
+            // Here it would take over what is there now.
+            let problem = "was copied before the first start had ended on its host; copy it again";
+            return Err(KeyError::StoreKeys { path: self.path.clone(), problem });
+        }
+        Ok(Some(content))
     }
 
     fn unreadable(&self) -> KeyError {
@@ -145,7 +154,7 @@ impl StoreKeyFile {
         if let Some(content) = self.read()? {
             return self.loaded(&content, now_ms);
         }
-        let content = Content { keys: vec![(self.fresh()?, 0)], taking_over: true };
+        let content = Content { keys: vec![(self.fresh()?, 0)], taking_over: Some(host_name()) };
         self.write(&content)?;
         self.loaded(&content, now_ms)
     }
@@ -153,7 +162,9 @@ impl StoreKeyFile {
     /// What was in Redis is taken over.
     pub fn taken_over(&self, _lock: &KeyLock) -> Result<(), KeyError> {
         match self.read()? {
-            Some(content) if content.taking_over => self.write(&Content { taking_over: false, ..content }),
+            Some(content) if content.taking_over.is_some() => {
+                self.write(&Content { taking_over: None, ..content })
+            }
             Some(_) | None => Ok(()),
         }
     }
@@ -179,6 +190,10 @@ impl StoreKeyFile {
         SystemRandom::new().fill(&mut key).map_err(|_| KeyError::NoRandom { path: self.path.clone() })?;
         Ok(key)
     }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -231,7 +246,8 @@ mod tests {
         let lock = file.lock().unwrap();
         drop(file.load_or_create(&lock, 0).unwrap());
         let good = std::fs::read_to_string(file.path()).unwrap();
-        for bad in ["", "mas store keys 1\n", "mas store keys 2\n", "taking over\n"] {
+        let elsewhere = good.replace(TAKING_OVER, "taking over on another-");
+        for bad in ["", "mas store keys 1\n", "mas store keys 2\n", "taking over on x\n", &elsewhere] {
             std::fs::write(file.path(), bad).unwrap();
             assert!(matches!(file.load(0), Err(KeyError::StoreKeys { .. })), "{bad:?}");
         }

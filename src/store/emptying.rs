@@ -18,6 +18,7 @@ use super::news::News;
 use super::overview;
 use super::owners::{self, Owner};
 use crate::audit::StoreKeys;
+use crate::audit::attest::NotOurs;
 use crate::ids::{AgentId, InstanceId, ServerId};
 
 /// Messages taken in one step: each may be as long as the longest message.
@@ -115,6 +116,14 @@ impl<'a> Emptying<'a> {
     /// The inbox.
     pub fn stream(&self) -> &str {
         &self.stream
+    }
+
+    /// Whether some of the messages have tags of a key that is not at hand.
+    pub fn needs_other_keys(&self, taken: &[Taken], keys: &StoreKeys) -> bool {
+        let unknown = |taken: &Taken| {
+            attested::check_entry(keys, &self.stream, &taken.entry) == Err(NotOurs::UnknownKey)
+        };
+        taken.iter().any(unknown)
     }
 
     /// Those of the messages that were taken which no server has put there, as they are stored.

@@ -107,12 +107,15 @@ pub fn state_tag(agent: &AgentId) -> String {
     format!("{STATE_TAG_PREFIX}{agent}")
 }
 
+/// Prefix of the counters of their changes.
+pub const STATE_VERSION_PREFIX: &str = "agent.state_version:";
+
 /// Prefix of the agents' states.
 pub const STATE_PREFIX: &str = "agent.state:";
 
 /// Counts the changes of an agent's state; outlives the state, so that no version comes twice.
 pub fn state_version(agent: &AgentId) -> String {
-    format!("agent.state_version:{agent}")
+    format!("{STATE_VERSION_PREFIX}{agent}")
 }
 
 /// Prefix of what idempotency keys remember.

@@ -1,6 +1,6 @@
 //! What an earlier version, or the Python server, has left in Redis: without tags. For taking it over.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::answers::{self, EntryId, WholeEntry};
 use super::attested::{self, LetterText, Message, OnRecord};
@@ -217,10 +217,13 @@ impl LetterFields {
 
 /// The agents that have states.
 pub fn states(connection: &mut Connection) -> Result<Vec<AgentId>, StoreError> {
-    let mut found = scan(connection, &format!("{}*", keys::STATE_PREFIX))?;
-    found.sort();
-    found.dedup();
-    Ok(found.iter().filter_map(|key| AgentId::parse(key.strip_prefix(keys::STATE_PREFIX)?)).collect())
+    let mut found = BTreeSet::new();
+    // One that was removed, or has run out, has a version alone.
+    for prefix in [keys::STATE_PREFIX, keys::STATE_VERSION_PREFIX] {
+        let names = scan(connection, &format!("{prefix}*"))?;
+        found.extend(names.iter().filter_map(|key| AgentId::parse(key.strip_prefix(prefix)?)));
+    }
+    Ok(found.into_iter().collect())
 }
 
 /// The keys of pending requests and of what idempotency keys remember.
@@ -256,14 +259,11 @@ pub fn check_value(store_keys: &StoreKeys, key: &str, text: &str) -> Result<(), 
     attested::check_memory(store_keys, &sender, name, text, tag)
 }
 
-/// The value with its tag; `None` where it has one, or is nothing of ours.
+/// The value with a tag; `None` where it is nothing of ours.
 pub fn attested(store_keys: &StoreKeys, key: &str, text: &str) -> Option<String> {
     if let Some(id) = key.strip_prefix(keys::PENDING_REQUEST_PREFIX) {
         let id = CorrelationId::parse(id)?;
         let mut request: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).ok()?;
-        if request.contains_key("tag") {
-            return None;
-        }
         let of = |name: &str| request.get(name)?.as_str().map(str::to_owned);
         let says = [of("sender_id")?, of("sender_instance_id")?, of("target_id")?, of("message_id")?];
         let tag = attested::request_tag(store_keys, &id, says.each_ref().map(String::as_str));
@@ -272,9 +272,9 @@ pub fn attested(store_keys: &StoreKeys, key: &str, text: &str) -> Option<String>
     }
     let (sender, name) = key.strip_prefix(keys::IDEMPOTENCY_PREFIX)?.split_once(':')?;
     let sender = AgentId::parse(sender)?;
-    if text.split(' ').count() != 3 {
-        return None;
-    }
+    // Behind the first three words is a tag of lost keys.
+    let end = text.match_indices(' ').nth(2).map_or(text.len(), |(at, _)| at);
+    let text = text.get(..end).filter(|text| text.split(' ').count() == 3)?;
     let tag = attested::memory_tag(store_keys, &sender, name, text);
     Some(format!("{text} {tag}"))
 }

@@ -148,7 +148,9 @@ pub fn watch_state(connection: &mut Connection, agent: &AgentId) -> Result<State
     let ttl = batch.ask("PTTL", |answer| answers::int(&answer));
     let _ = batch.arg(&state);
     let mut answers = Answers::new(connection.run(&mut batch)?);
-    let Stored { mut fields, version, tag } = answers.take(whole);
+    let unread =
+        || StoreError::Unexpected { command: "reading a state", answer: "no answer of a script".to_owned() };
+    let Stored { mut fields, version, tag } = answers.take(whole).ok_or_else(unread)?;
     fields.sort();
     // Negative where there is no state, or no end.
     Ok(StateView { fields, version, ttl_ms: answers.take(ttl), tag })

@@ -13,6 +13,7 @@ use crate::ids::{AgentId, hex, unhex};
 
 const STATE: &str = "state";
 const FIELD: &str = "state field";
+const MASK: &str = "state mask";
 /// Marks in the stored text whether Redis may let the state run out.
 const KEPT: &str = "kept";
 const TEMPORARY: &str = "temporary";
@@ -67,7 +68,14 @@ pub fn tag_text(keys: &StoreKeys, agent: &AgentId, outline: Outline, sum: Sum) -
     let mark = outline.mark();
     let tag = keys.tag(STATE, &parts(agent, mark, &numbers, &sum.0.to_be_bytes()));
     let Outline { version, fields, .. } = outline;
-    format!("{version} {mark} {fields} {} {}", hex(&sum.0.to_be_bytes()), hex(&tag))
+    let hidden = sum.0 ^ hidden_by(keys, keys.key_in_use(), agent, version);
+    format!("{version} {mark} {fields} {} {}", hex(&hidden.to_be_bytes()), hex(&tag))
+}
+
+/// What hides a sum: who sees many of them, and the values, could otherwise find other values with the same sum.
+fn hidden_by(keys: &StoreKeys, with: KeyId, agent: &AgentId, version: u64) -> u128 {
+    let parts: [&[u8]; 2] = [agent.as_str().as_bytes(), &version.to_be_bytes()];
+    keys.digest_with(with, MASK, &parts).map_or(0, u128::from_be_bytes)
 }
 
 impl Outline {
@@ -80,8 +88,8 @@ impl Outline {
     }
 }
 
-/// What a stored text says: what its tag is over, and the tag.
-fn parse(text: &str) -> Option<(Outline, Sum, Vec<u8>)> {
+/// What a stored text says: what its tag is over, the hidden sum, and the tag.
+fn parse(text: &str) -> Option<(Outline, u128, Vec<u8>)> {
     let mut words = text.split(' ');
     let version = words.next()?.parse().ok()?;
     let temporary = match words.next()? {
@@ -90,9 +98,9 @@ fn parse(text: &str) -> Option<(Outline, Sum, Vec<u8>)> {
         _ => return None,
     };
     let fields = words.next()?.parse().ok()?;
-    let sum = Sum(u128::from_be_bytes(unhex(words.next()?)?.try_into().ok()?));
+    let hidden = u128::from_be_bytes(unhex(words.next()?)?.try_into().ok()?);
     let tag = unhex(words.next()?)?;
-    words.next().is_none().then_some((Outline { version, temporary, fields }, sum, tag))
+    words.next().is_none().then_some((Outline { version, temporary, fields }, hidden, tag))
 }
 
 fn parts<'a>(
@@ -112,7 +120,9 @@ impl Stored {
             let is_new = self.fields.is_empty() && self.version == 0;
             return if is_new { Ok(false) } else { Err(NotOurs::Foreign) };
         };
-        let (outline, stated, tag) = parse(text).ok_or(NotOurs::Foreign)?;
+        let (outline, hidden, tag) = parse(text).ok_or(NotOurs::Foreign)?;
+        let with = StoreKeys::key_of(&tag).ok_or(NotOurs::Foreign)?;
+        let stated = Sum(hidden ^ hidden_by(keys, with, agent, outline.version));
         let numbers = outline.numbers();
         keys.check(STATE, &parts(agent, outline.mark(), &numbers, &stated.0.to_be_bytes()), &tag)?;
         if outline.version != self.version {
@@ -122,7 +132,6 @@ impl Stored {
             // It has run out. When it should have, no clock of ours may say.
             return Ok(false);
         }
-        let with = StoreKeys::key_of(&tag).ok_or(NotOurs::Foreign)?;
         let mut sum = Sum::default();
         for (field, value) in &self.fields {
             sum.add(field_digest(keys, with, agent, (field, value)));
@@ -157,22 +166,22 @@ const READ: &str =
     "return {redis.pcall('HGETALL',KEYS[1]),redis.pcall('GET',KEYS[2]),redis.pcall('GET',KEYS[3])}";
 
 /// Asks for all of a state, at one moment. In a script: a transaction would end what is watched.
-pub fn ask_whole(batch: &mut Batch, agent: &AgentId) -> Asked<Stored> {
+pub fn ask_whole(batch: &mut Batch, agent: &AgentId) -> Asked<Option<Stored>> {
     let asked = batch.ask("EVAL", read_whole);
     let _ = batch.arg(READ).arg(3);
     let _ = batch.arg(keys::state(agent)).arg(keys::state_version(agent)).arg(keys::state_tag(agent));
     asked
 }
 
-/// A state that cannot be read is like none that a server has stored.
-fn read_whole(answer: super::Value) -> Stored {
+/// `None`: Redis did not run the script.
+fn read_whole(answer: super::Value) -> Option<Stored> {
     let super::Value::Array(values) = answer else {
-        return Stored { version: u64::MAX, ..Stored::default() };
+        return None;
     };
     let mut values = values.into_iter();
     let fields = values.next().and_then(answers::pairs).unwrap_or_default();
     let version = values.next().as_ref().and_then(answers::int).unwrap_or(0);
-    Stored { fields, version, tag: values.next().and_then(read_tag) }
+    Some(Stored { fields, version, tag: values.next().and_then(read_tag) })
 }
 
 /// Reads a stored tag.

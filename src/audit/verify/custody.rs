@@ -84,6 +84,8 @@ pub(super) struct Custody {
     /// The lanes of records so far; the last one is mostly also the next.
     lanes: HashMap<LaneId, u32>,
     last_lane: Option<(LaneId, u32)>,
+    /// Messages of which there were two letters, and both were put back: each copy may be handed on.
+    copied: HashSet<u128>,
     /// Messages that were handed on after they were done, at most [`MAX_REPLAYED`], and where that is on record.
     replayed: Vec<(LaneId, u64, Uuid)>,
 }
@@ -233,6 +235,7 @@ impl Custody {
                 }
                 if matches!(next, Next::Waiting) {
                     // A second letter of it was put back: it may be handed on again.
+                    let _ = self.copied.insert(key);
                     let _ = self.lives.insert(key, Life::Finished(None));
                     return;
                 }
@@ -250,10 +253,12 @@ impl Custody {
                 let agent = *agent;
                 self.put(key, Next::Finished, agent, Some(at));
             }
+            Some(Life::Waiting(_)) if record.action == Action::Redriven => drop(self.copied.insert(key)),
             Some(Life::Waiting(agent) | Life::Dead { agent, .. }) => {
                 let agent = *agent;
                 // What could not be stored may be there nevertheless.
-                let at = (record.action != Action::EffectFailed).then_some(at);
+                let certain = record.action != Action::EffectFailed && !self.copied.contains(&key);
+                let at = certain.then_some(at);
                 self.put(key, next, agent, at);
             }
         }

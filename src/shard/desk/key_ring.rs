@@ -43,8 +43,12 @@ impl KeyRing {
 
     /// Takes up keys that were added, and the one whose time has come. The name of another key that makes tags now.
     pub fn renew(&self, now: Now) -> Option<String> {
-        let now_ms = now.unix_us / 1000;
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        self.renew_locked(&mut read, now)
+    }
+
+    fn renew_locked(&self, read: &mut ReadState, now: Now) -> Option<String> {
+        let now_ms = now.unix_us / 1000;
         let stamp = self.file.stamp();
         let begins = read.next_ms.is_some_and(|next_ms| next_ms <= now_ms);
         if stamp == read.stamp && !begins {
@@ -61,34 +65,29 @@ impl KeyRing {
                 (newest != before.newest_name()).then_some(newest)
             }
             Ok(Some(_)) => {
-                self.fail(&mut read, "holds another log's keys; those in force stay");
+                self.fail(read, "holds another log's keys; those in force stay");
                 None
             }
             Ok(None) => {
-                self.fail(&mut read, "is gone; the keys in force stay, and the next start needs it");
+                self.fail(read, "is gone; the keys in force stay, and the next start needs it");
                 None
             }
             Err(error) => {
-                self.fail(&mut read, &describe(&error));
+                self.fail(read, &describe(&error));
                 None
             }
         }
     }
 
-    /// Something has a tag of a key that is not known: whether there are other keys now.
-    pub fn look_for_more(&self, now: Now) -> bool {
-        {
-            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-            if read.looked_ms.is_some_and(|looked_ms| now.mono_ms < looked_ms + LOOK_MS) {
-                return false;
-            }
+    /// Something has a tag of a key that is not known: the keys after another look, unless there was one a moment ago.
+    pub fn look_for_more(&self, now: Now) -> Arc<StoreKeys> {
+        // Held until the keys are renewed: whoever comes second finds them.
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.looked_ms.is_none_or(|looked_ms| now.mono_ms >= looked_ms + LOOK_MS) {
             read.looked_ms = Some(now.mono_ms);
-            if self.file.stamp() == read.stamp {
-                return false;
-            }
+            let _ = self.renew_locked(&mut read, now);
         }
-        let _ = self.renew(now);
-        true
+        self.keys()
     }
 
     fn fail(&self, read: &mut ReadState, problem: &str) {

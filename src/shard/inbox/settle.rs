@@ -333,6 +333,15 @@ impl Inbox {
         self.leaving.push(key.clone());
     }
 
+    /// A dead letter is none after all: it is for another delivery.
+    pub fn spared(&mut self, key: &EntryKey, now_ms: u64) {
+        self.dead.retain(|letter| letter.key != *key);
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.state = State::Waiting { due_ms: now_ms, lost: true };
+            self.waiting.push(Reverse((now_ms, key.clone())));
+        }
+    }
+
     /// Another server has undertaken to bury an entry.
     pub fn buried_elsewhere(&mut self, key: &EntryKey) {
         self.dead.retain(|letter| letter.key != *key);

@@ -136,6 +136,18 @@ fn a_message_that_is_swapped_while_it_is_pending_is_not_delivered_again() {
 }
 
 #[test]
+fn a_broken_place_for_what_is_put_aside_stops_nothing() {
+    let scene = Scene::new();
+    let _ = scene.redis(&["SET", "mas.foreign", "no stream"]);
+    let _ = scene.add(BETA, &[("envelope", &envelope(&fresh_id()))]);
+    scene.goes_on(1);
+    until("it is on record", || !scene.foreign_records().is_empty());
+    until("it has left", || scene.world.redis.len(BETA) == 0);
+    scene.goes_on(2);
+    assert_eq!(scene.foreign_records().len(), 1);
+}
+
+#[test]
 fn a_forged_reply_reaches_nobody() {
     let scene = Scene::new();
     let asked = scene.alpha.request("a", "beta", "{}", 10_000).unwrap();

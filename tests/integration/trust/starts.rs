@@ -132,6 +132,46 @@ fn forged_records_are_neither_signed_nor_proven_and_their_messages_not_delivered
 }
 
 #[test]
+fn junk_among_the_lanes_stops_no_start() {
+    let mut scene = Scene::new();
+    scene.goes_on(0);
+    scene.server.stop();
+    let own = lanes(&scene.world).pop().unwrap();
+    let _ = scene.redis(&["SET", "audit:lane:x", "no stream"]);
+    let _ = scene.redis(&["HSET", "audit:lanes", "y", "{\"operator\":\"z\"}"]);
+    // The block that a checkpoint would be about says that it holds another number of records.
+    let key = format!("audit:lane:{own}");
+    let last: Stream = scene.world.redis.query(&["XREVRANGE", &key, "+", "-", "COUNT", "1"]);
+    let (id, fields) = &last[0];
+    let parts = split_block(&fields[0].1).unwrap();
+    let mut bytes = fields[0].1.clone();
+    bytes.extend_from_slice(&(parts[0].len() as u32).to_be_bytes());
+    bytes.extend_from_slice(parts[0]);
+    let _ = scene.redis(&["XDEL", &key, id]);
+    let mut dump: Stream = scene.world.redis.query(&["XRANGE", &key, "-", "+"]);
+    let _ = scene.redis(&["DEL", &key]);
+    dump.push((id.clone(), vec![("b".to_owned(), bytes), fields[1].clone(), fields[2].clone()]));
+    for (id, fields) in &dump {
+        let mut command = redis::cmd("XADD");
+        command.arg(&key).arg(id);
+        for (name, value) in fields {
+            command.arg(name).arg(value);
+        }
+        let _: String = command.query(&mut scene.world.redis.connection()).unwrap();
+    }
+    let server = scene.world.server();
+    let (alpha, beta) = (scene.world.client(&server, "alpha"), scene.world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a2"), beta.session("b2"));
+    alpha.send("a2", "beta", "{}").unwrap();
+    b.take();
+    let _ = scene.redis(&["DEL", "audit:lane:x"]);
+    let differs =
+        scene.world.records().into_iter().filter(|record| record.action.as_str() == "trail_differs");
+    let named: Vec<String> = differs.map(|record| record.target).collect();
+    assert!(named.contains(&"x".to_owned()) && named.contains(&own), "{named:?}");
+}
+
+#[test]
 fn records_put_into_a_running_servers_lane_are_found_at_once() {
     let scene = Scene::new();
     scene.goes_on(0);

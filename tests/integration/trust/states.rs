@@ -50,7 +50,26 @@ fn a_state_that_somebody_else_has_changed_is_not_used() {
         let records = scene.put_aside(at + 1);
         assert_eq!(records[at].target, STATE, "{what}");
     }
-    // A reset begins anew.
+    // A reset begins anew, whatever is in its places.
+    for words in [
+        ["SET", VERSION, "abc"].as_slice(),
+        &["SET", VERSION, "18446744073709551615"],
+        &["SET", TAG, "1 temporary 1 00 00"],
+        &["SET", STATE, "no hash"],
+    ] {
+        scene.alpha.reset_state().unwrap();
+        scene.alpha.update_state(&[("a", "1")]).unwrap();
+        let _ = scene.redis(words);
+        assert_eq!(scene.alpha.state().unwrap_err().details, "state_foreign", "{words:?}");
+        scene.alpha.reset_state().unwrap();
+        assert!(scene.alpha.state().unwrap().is_empty(), "{words:?}");
+    }
+    // A kept state that is made to look as if it had run out.
+    scene.alpha.update_state(&[("a", "1")]).unwrap();
+    let tag: String = scene.world.redis.query(&["GET", TAG]);
+    let _ = scene.redis(&["DEL", STATE]);
+    let _ = scene.redis(&["SET", TAG, &tag.replace("kept", "temporary")]);
+    assert_eq!(scene.alpha.state().unwrap_err().details, "state_foreign");
     scene.alpha.reset_state().unwrap();
     scene.alpha.update_state(&[("a", "1")]).unwrap();
     assert_eq!(scene.alpha.state().unwrap()["a"], "1");

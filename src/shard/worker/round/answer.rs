@@ -38,10 +38,8 @@ impl Worker {
     ) -> StateSeen {
         let (fields, version, tag) =
             (effects.take(fields), effects.take(version).unwrap_or(0), effects.take(tag));
-        let Some(fields) = fields else {
-            return StateSeen { fields: Err(Refusal::STORAGE_UNAVAILABLE), version, bytes: 0 };
-        };
-        let stored = Stored { fields, version, tag };
+        // Something else is under its key: no state that a server has stored.
+        let stored = Stored { fields: fields.unwrap_or_default(), version, tag };
         let checked = stored.check(&self.keys, &agent);
         let bytes = stored.fields.iter().map(|(field, value)| field.len() + value.len()).sum();
         match checked {
@@ -50,6 +48,8 @@ impl Worker {
                 StateSeen { fields: Ok(stored.fields), version, bytes }
             }
             Err(NotOurs::UnknownKey) => {
+                // For the next round.
+                drop(self.shared.key_ring.look_for_more(Now::read()));
                 StateSeen { fields: Err(Refusal::STORAGE_UNAVAILABLE), version, bytes: 0 }
             }
             Err(NotOurs::Foreign) => {

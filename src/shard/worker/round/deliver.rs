@@ -23,7 +23,7 @@ use crate::store::claims::{Claimed, Wanted};
 /// Why a message dies whose time to live is over.
 const EXPIRED_REASON: &str = "expired";
 /// Why an entry leaves its inbox that no server has put there. It is put aside, and no dead letter.
-const FOREIGN_REASON: &str = "foreign_entry";
+pub(super) const FOREIGN_REASON: &str = "foreign_entry";
 /// How long an operator's word for messages that are missing may take, in milliseconds.
 const OPERATORS_WORD_MS: u64 = 1000;
 
@@ -200,8 +200,7 @@ impl Worker {
             Err(NotOurs::Foreign) => false,
             Err(NotOurs::UnknownKey) => {
                 // Another server may use a key that was added a moment ago.
-                let _ = self.shared.key_ring.look_for_more(now);
-                self.keys = self.shared.key_ring.keys();
+                self.keys = self.shared.key_ring.look_for_more(now);
                 attested::check_entry(&self.keys, stream, entry).is_ok()
             }
         }

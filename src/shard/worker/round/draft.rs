@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::super::Worker;
 use super::super::ledger::Ledger;
 use super::ask::Page;
+use super::deliver::FOREIGN_REASON;
 use super::gather::{Body, FoundLetter, Gathered, Remains};
 use super::plan::{DueLetter, Plan};
 use super::tail::{self, Step};
@@ -183,6 +184,8 @@ fn write_letters(
             let DueLetter { agent, stream, letter } = &found.letter;
             match &found.body {
                 Body::Missing => transaction.dead_letter(agent, stream, letter, None),
+                // Its key was not known when it was read: it is delivered after all.
+                Body::Ours(_) if letter.reason == FOREIGN_REASON => {}
                 Body::Ours(envelope) => transaction.dead_letter(agent, stream, letter, Some(envelope)),
                 Body::Foreign(found) => transaction.foreign_entry(agent, &letter.holder, found),
             }

@@ -118,8 +118,9 @@ impl Worker {
             Err(error) => return Err(Box::new((plan, error))),
         };
         let mut facts = facts.read(&mut answers, &self.shared.server, &self.keys);
-        if facts.unreadable && self.shared.key_ring.look_for_more(Now::read()) {
-            log::warn!("worker {}: there are store keys that were not known here", self.index);
+        if facts.unreadable {
+            // For the next round.
+            drop(self.shared.key_ring.look_for_more(Now::read()));
         }
         facts.states = states;
         facts.foreign.extend(foreign_states);
@@ -161,11 +162,14 @@ impl Worker {
             return Ok((states, foreign));
         }
         self.link.batch.clear();
-        let asked: Vec<Asked<Stored>> =
+        let asked: Vec<Asked<Option<Stored>>> =
             changed.iter().map(|agent| states::ask_whole(&mut self.link.batch, agent)).collect();
         let mut answers = self.read_batch()?;
         for (agent, asked) in changed.into_iter().zip(asked) {
-            let stored = answers.take(asked);
+            let stored = answers.take(asked).ok_or_else(|| StoreError::Unexpected {
+                command: "reading a state",
+                answer: "no answer of a script".to_owned(),
+            })?;
             let fact = StateFact::new(&self.keys, &agent, &stored);
             match fact.not_ours {
                 None => self.states.is_ours_again(&agent),

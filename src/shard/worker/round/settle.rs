@@ -5,6 +5,7 @@ use super::super::Worker;
 use super::super::agenda::Scan;
 use super::RoundOutcome;
 use super::ask::{Page, SCAN_PAGE};
+use super::deliver::FOREIGN_REASON;
 use super::draft::Drafted;
 use super::gather::{Body, FoundLetter, Remains};
 use super::plan::{DueLetter, Plan};
@@ -233,6 +234,9 @@ impl Worker {
             };
             if !ours {
                 inbox.buried_elsewhere(&letter.key);
+            } else if matches!(body, Body::Ours(_)) && letter.reason == FOREIGN_REASON {
+                inbox.spared(&letter.key, now.mono_ms);
+                self.schedule(&agent);
             } else if let (Some(error), false) = (effects.refused(&stored), matches!(body, Body::Foreign(_)))
             {
                 log::error!("agent {agent}: a dead letter could not be stored: {error}");
