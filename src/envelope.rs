@@ -1,6 +1,8 @@
 //! The envelope: the JSON object that a Delivery carries and that is the one field of a stream entry.
 //! Built once, as bytes, around the sender's payload; never parsed again on its way.
 
+use std::ops::Range;
+
 use sha2::Digest;
 use uuid::Uuid;
 
@@ -68,12 +70,13 @@ impl Envelope<'_> {
     /// The envelope's JSON text.
     pub fn to_json(&self, now: Now) -> String {
         let mut json = String::with_capacity(self.data_json.len() + 640);
-        self.write_json(now, &mut json);
+        let _ = self.write_json(now, &mut json);
         json
     }
 
-    /// Appends the envelope's JSON text.
-    pub fn write_json(&self, now: Now, json: &mut String) {
+    /// Appends the envelope's JSON text; where in it the payload stands.
+    pub fn write_json(&self, now: Now, json: &mut String) -> Range<usize> {
+        let begin = json.len();
         json.push_str("{\"sender_id\":\"");
         json.push_str(self.sender.as_str());
         json.push_str("\",\"target_id\":\"");
@@ -81,7 +84,9 @@ impl Envelope<'_> {
         json.push_str("\",\"message_type\":");
         push_string(json, self.message_type);
         json.push_str(",\"data\":");
+        let data = json.len() - begin;
         json.push_str(if self.data_json.is_empty() { "{}" } else { self.data_json });
+        let data = data..json.len() - begin;
         json.push_str(",\"meta\":{\"version\":1,\"correlation_id\":");
         match &self.correlation_id {
             Some(id) => {
@@ -109,6 +114,7 @@ impl Envelope<'_> {
         let mut buffer = Uuid::encode_buffer();
         json.push_str(self.message_id.hyphenated().encode_lower(&mut buffer));
         json.push_str("\"}");
+        data
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the tags in Redis speak for: which of its fields, for each kind of thing. Whoever stores something makes its tag
 //! here, and whoever reads it checks it here.
 
+use std::ops::Range;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
 
 use super::answers::{EntryId, StreamEntry};
 use crate::audit::LaneId;
@@ -56,33 +59,61 @@ pub fn check_lane(keys: &StoreKeys, lane: &LaneId, head: &Head, tag: &str) -> Re
 }
 
 /// A message as it stands in an inbox.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Message<'a> {
     /// The inbox.
     pub stream: &'a str,
     /// What is delivered.
     pub envelope: &'a str,
+    /// Where in it the payload stands, which the tag is over by its digest: the record has that too. May be empty.
+    pub payload: Range<usize>,
     /// When it expires, in Unix milliseconds.
     pub expires_ms: Option<u64>,
     /// When it may be delivered first, in Unix milliseconds.
     pub not_before_ms: Option<u64>,
 }
 
-impl Message<'_> {
-    /// Writes the value of [`ATTEST_FIELD`](super::keys::ATTEST_FIELD) into `out`: the tag, the record's sequence, its lane.
-    pub fn attest(&self, keys: &StoreKeys, on: OnRecord<'_>, out: &mut String) {
-        let numbers = self.numbers(on);
-        write(out, &keys.tag(ENTRY, &self.parts(on, &numbers)), on);
+impl<'a> Message<'a> {
+    /// One whose payload is not told apart.
+    pub fn whole(stream: &'a str, envelope: &'a str) -> Self {
+        Self { stream, envelope, payload: 0..0, expires_ms: None, not_before_ms: None }
     }
 
-    fn numbers(&self, on: OnRecord<'_>) -> [[u8; 8]; 3] {
+    /// Writes the value of [`ATTEST_FIELD`](super::keys::ATTEST_FIELD) into `out`: the tag, where the payload stands, the
+    /// record's sequence, its lane. `digest`: the payload's SHA-256, where it is known.
+    pub fn attest(&self, keys: &StoreKeys, on: OnRecord<'_>, digest: Option<[u8; 32]>, out: &mut String) {
+        let (before, payload, behind) = self.split().unwrap_or((self.envelope.as_bytes(), b"", b""));
+        let digest = digest.unwrap_or_else(|| Sha256::digest(payload).into());
+        let numbers = self.numbers(on);
+        let parts: [&[u8]; 6] =
+            [self.stream.as_bytes(), on.lane.as_bytes(), &numbers, before, &digest, behind];
+        let tag = keys.tag(ENTRY, &parts);
+        out.clear();
+        URL_SAFE_NO_PAD.encode_string(tag, out);
+        for number in [self.payload.start as u64, self.payload.end as u64, on.seq] {
+            out.push(' ');
+            out.push_str(itoa::Buffer::new().format(number));
+        }
+        out.push(' ');
+        out.push_str(on.lane);
+    }
+
+    fn split(&self) -> Option<(&'a [u8], &'a [u8], &'a [u8])> {
+        let (before, rest) = self.envelope.as_bytes().split_at_checked(self.payload.start)?;
+        let (payload, behind) = rest.split_at_checked(self.payload.end.checked_sub(self.payload.start)?)?;
+        Some((before, payload, behind))
+    }
+
+    fn numbers(&self, on: OnRecord<'_>) -> [u8; 40] {
         // None is another number than any time.
         let time = |time: Option<u64>| time.map_or(0, |ms| ms.saturating_add(1));
-        [on.seq, time(self.expires_ms), time(self.not_before_ms)].map(u64::to_be_bytes)
-    }
-
-    fn parts<'a>(&'a self, on: OnRecord<'a>, [seq, expires, not_before]: &'a [[u8; 8]; 3]) -> [&'a [u8]; 6] {
-        [self.stream.as_bytes(), on.lane.as_bytes(), seq, expires, not_before, self.envelope.as_bytes()]
+        let (from, to) = (self.payload.start as u64, self.payload.end as u64);
+        let numbers = [on.seq, time(self.expires_ms), time(self.not_before_ms), from, to];
+        let mut bytes = [0; 40];
+        for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            to.copy_from_slice(&number.to_be_bytes());
+        }
+        bytes
     }
 }
 
@@ -92,16 +123,29 @@ pub fn check_entry<'e>(
     stream: &str,
     entry: &'e StreamEntry,
 ) -> Result<OnRecord<'e>, NotOurs> {
-    let (tag, on) = entry.attest.as_deref().and_then(read).ok_or(NotOurs::Foreign)?;
+    let attest = entry.attest.as_deref().ok_or(NotOurs::Foreign)?;
+    let (tag, payload, on) = read_entry(attest).ok_or(NotOurs::Foreign)?;
     let message = Message {
         stream,
         envelope: entry.envelope.as_deref().ok_or(NotOurs::Foreign)?,
+        payload,
         expires_ms: entry.expires_ms,
         not_before_ms: entry.not_before_ms,
     };
-    let numbers = message.numbers(on);
-    keys.check(ENTRY, &message.parts(on, &numbers), &tag)?;
+    let (before, payload, behind) = message.split().ok_or(NotOurs::Foreign)?;
+    let (digest, numbers) = (Sha256::digest(payload), message.numbers(on));
+    let parts: [&[u8]; 6] = [stream.as_bytes(), on.lane.as_bytes(), &numbers, before, &digest, behind];
+    keys.check(ENTRY, &parts, &tag)?;
     Ok(on)
+}
+
+/// The tag, where the payload stands, the record.
+fn read_entry(attest: &[u8]) -> Option<(Tag, Range<usize>, OnRecord<'_>)> {
+    let mut words = std::str::from_utf8(attest).ok()?.splitn(5, ' ');
+    let tag = read_tag(words.next()?)?;
+    let payload = words.next()?.parse().ok()?..words.next()?.parse().ok()?;
+    let seq = words.next()?.parse().ok()?;
+    Some((tag, payload, OnRecord { lane: words.next()?, seq }))
 }
 
 /// A dead letter as it is stored.
@@ -210,9 +254,13 @@ fn write(out: &mut String, tag: &Tag, on: OnRecord<'_>) {
 fn read(attest: &[u8]) -> Option<(Tag, OnRecord<'_>)> {
     let mut words = std::str::from_utf8(attest).ok()?.splitn(3, ' ');
     let (text, seq, lane) = (words.next()?, words.next()?, words.next()?);
+    Some((read_tag(text)?, OnRecord { lane, seq: seq.parse().ok()? }))
+}
+
+fn read_tag(text: &str) -> Option<Tag> {
     let mut tag = [0; TAG_BYTES];
     let length = URL_SAFE_NO_PAD.decode_slice(text, &mut tag).ok()?;
-    (length == TAG_BYTES).then_some((tag, OnRecord { lane, seq: seq.parse().ok()? }))
+    (length == TAG_BYTES).then_some(tag)
 }
 
 /// A tag's bytes; of what is none: none, which fit nothing.

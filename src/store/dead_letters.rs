@@ -400,7 +400,7 @@ pub fn redrive(
     let _ = batch.command("XADD");
     let envelope = letter.envelope.as_deref().unwrap_or_default();
     let mut attest = String::new();
-    Message { stream, envelope, expires_ms: None, not_before_ms: None }.attest(keys, on, &mut attest);
+    Message::whole(stream, envelope).attest(keys, on, None, &mut attest);
     let _ = batch.arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(envelope);
     let _ = batch.arg(keys::ATTEST_FIELD).arg(attest.as_str());
     remove(batch, letter.id);

@@ -16,8 +16,8 @@ pub const ENVELOPE_FIELD: &str = "envelope";
 pub const EXPIRES_FIELD: &str = "expires_ms";
 /// Beside it, where its sender set a beginning: when it may be delivered first, in Unix milliseconds.
 pub const NOT_BEFORE_FIELD: &str = "not_before_ms";
-/// Beside it, three words: the tag (base64), the sequence of the record that allowed it, that record's lane. Also of a
-/// dead letter.
+/// Beside it, five words: the tag (base64), where in the envelope the payload begins and ends, the sequence of the record
+/// that allowed it, that record's lane. Of a dead letter without the second and third.
 pub const ATTEST_FIELD: &str = "attest";
 /// The servers on this Redis: a hash, server id → its process (JSON).
 pub const SERVERS: &str = "mas.servers";

@@ -139,12 +139,11 @@ impl Place {
             LetterFields::of(found).letter(found).attest(store_keys, on, &mut attest);
         } else {
             let message = Message {
-                stream: &self.stream,
-                envelope: found.entry.envelope.as_deref().unwrap_or_default(),
                 expires_ms: found.entry.expires_ms,
                 not_before_ms: found.entry.not_before_ms,
+                ..Message::whole(&self.stream, found.entry.envelope.as_deref().unwrap_or_default())
             };
-            message.attest(store_keys, on, &mut attest);
+            message.attest(store_keys, on, None, &mut attest);
         }
         let _ = batch.command("XADD");
         let _ = batch.arg(&self.stream).arg("*");

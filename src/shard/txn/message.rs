@@ -53,9 +53,10 @@ impl Transaction<'_> {
         judged: &Judged,
         message_id: Uuid,
         correlation_id: Option<CorrelationId>,
-    ) -> u64 {
+    ) -> (u64, [u8; 32]) {
+        let digest = payload_digest(&post.data_json);
         let action = if post.request_ttl_s.is_some() { Action::Request } else { Action::Send };
-        self.record_counted(
+        let seq = self.record_counted(
             action,
             judged.decision,
             &Fields {
@@ -66,14 +67,15 @@ impl Transaction<'_> {
                 message_type: cut(&post.message_type),
                 target: cut(&post.target),
                 correlation_id,
-                payload_digest: &payload_digest(&post.data_json),
+                payload_digest: &digest,
                 payload_len: post.data_json.len() as u32,
                 rule: &judged.rule,
                 reason: judged.refusal.map_or("", |r| r.detail),
                 findings: &judged.findings,
                 ..Fields::default()
             },
-        )
+        );
+        (seq, digest)
     }
 
     /// Records the decision on a message and carries it out.
@@ -84,7 +86,9 @@ impl Transaction<'_> {
         if let Some(counted) = judged.counted.take() {
             self.count(sender.agent(), counted);
         }
-        let record = self.record_post(sender, post, &judged, message_id, correlation_id);
+        let (record, digest) = self.record_post(sender, post, &judged, message_id, correlation_id);
+        // What is stored is what was sent, unless it was redacted, or is nothing.
+        let digest = (judged.redacted.is_none() && !post.data_json.is_empty()).then_some(digest);
         if let Some(refusal) = judged.refusal {
             return Err(refusal);
         }
@@ -109,8 +113,8 @@ impl Transaction<'_> {
         let not_before_ms = (post.not_before_ms > now_ms).then_some(post.not_before_ms);
         let (inboxes, times) = (self.inboxes, Times { expires_ms, not_before_ms });
         let bytes = match inboxes.get(&target) {
-            Some(inbox) => self.append(&inbox.stream, &envelope, None, times, record),
-            None => self.append(&keys::inbox(&target), &envelope, None, times, record),
+            Some(inbox) => self.append(&inbox.stream, &envelope, None, times, (record, digest)),
+            None => self.append(&keys::inbox(&target), &envelope, None, times, (record, digest)),
         };
         let added = self.adds_to(&target);
         added.messages += 1;
@@ -140,23 +144,23 @@ impl Transaction<'_> {
     }
 
     /// Adds the envelope, which record `seq` of the lane allows, to a stream; its size in bytes. `owner`: the instance
-    /// whose own inbox it is.
+    /// whose own inbox it is. `digest`: of the payload, where it is known.
     pub(super) fn append(
         &mut self,
         stream: &str,
         envelope: &Envelope<'_>,
         owner: Option<&InstanceId>,
         times: Times,
-        seq: u64,
+        (seq, digest): (u64, Option<[u8; 32]>),
     ) -> usize {
         let (text, from) = self.written.begin();
-        envelope.write_json(self.now, text);
+        let payload = envelope.write_json(self.now, text);
         let Times { expires_ms, not_before_ms } = times;
         let json = self.written.envelope(from);
         let bytes = json.len();
-        let message = attested::Message { stream, envelope: json, expires_ms, not_before_ms };
+        let message = attested::Message { stream, envelope: json, payload, expires_ms, not_before_ms };
         let on = OnRecord { lane: self.lane.id().as_str(), seq };
-        message.attest(self.keys, on, &mut self.attest);
+        message.attest(self.keys, on, digest, &mut self.attest);
         let args = self.multi.effect("XADD").arg(stream).arg("*").arg(keys::ENVELOPE_FIELD).arg(json);
         let _ = args.arg(keys::ATTEST_FIELD).arg(self.attest.as_str());
         for (field, value) in [(keys::EXPIRES_FIELD, expires_ms), (keys::NOT_BEFORE_FIELD, not_before_ms)] {

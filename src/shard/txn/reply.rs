@@ -52,6 +52,7 @@ impl Transaction<'_> {
         let message_id = new_message_id();
         let (target, instance) =
             addressee.as_ref().map_or(("", ""), |to| (to.agent.as_str(), to.instance.as_str()));
+        let digest = payload_digest(&response.data_json);
         let record = self.record_counted(
             Action::Reply,
             judged.decision,
@@ -64,7 +65,7 @@ impl Transaction<'_> {
                 target,
                 target_instance: instance,
                 correlation_id: Some(response.correlation_id),
-                payload_digest: &payload_digest(&response.data_json),
+                payload_digest: &digest,
                 payload_len: response.data_json.len() as u32,
                 rule: &judged.rule,
                 reason: judged.refusal.map_or("", |r| r.detail),
@@ -91,12 +92,13 @@ impl Transaction<'_> {
             reply_to_instance: Some(&instance),
             trace: sender.trace,
         };
+        let digest = (judged.redacted.is_none() && !response.data_json.is_empty()).then_some(digest);
         let bytes = self.append(
             &keys::instance_inbox(&target, &instance),
             &envelope,
             Some(&instance),
             Times::default(),
-            record,
+            (record, digest),
         );
         let bytes = Stored::of_entry(bytes);
         let _ = self.effect("DEL").arg(keys::pending_request(&response.correlation_id));

@@ -246,10 +246,10 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
     /// The fields of an inbox's entry as a server of this world writes it: each time another one.
     pub fn entry_fields(&self, stream: &str, envelope: &str) -> Vec<(&'static str, Vec<u8>)> {
         static RECORDS: AtomicUsize = AtomicUsize::new(1);
-        let message = Message { stream, envelope, expires_ms: None, not_before_ms: None };
+        let message = Message::whole(stream, envelope);
         let seq = RECORDS.fetch_add(1, Ordering::Relaxed) as u64;
         let mut attest = String::new();
-        message.attest(&self.store_keys(), OnRecord { lane: "another-w0-c1", seq }, &mut attest);
+        message.attest(&self.store_keys(), OnRecord { lane: "another-w0-c1", seq }, None, &mut attest);
         vec![("envelope", envelope.as_bytes().to_vec()), (ATTEST_FIELD, attest.into_bytes())]
     }
 
