@@ -109,7 +109,7 @@ impl Sealer {
                 shards.record(event);
             }
         }
-        // What is covered now may go on: it is covered again then.
+        // What a command may still go on with is covered once it has ended.
         let mut open = BTreeSet::new();
         for lane in trail::operators_lanes(&mut connection)? {
             if found.open.contains(&lane) && is_operators(&mut connection, &keys_in_force, &lane)? {

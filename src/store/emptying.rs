@@ -217,8 +217,8 @@ impl<'a> Emptying<'a> {
         Ok(entries.into_iter().map(|entry| Taken { entry, attempts: 0 }).collect())
     }
 
-    /// Adds what moves messages that were taken to the dead letters, and tells the servers. `on`: the records of that,
-    /// in the order of the messages, in this lane.
+    /// Adds what moves messages that were taken to the dead letters, and tells the servers. `records`: where in the lane
+    /// each of them is on record, in their order.
     pub fn bury(
         &self,
         batch: &mut Batch,

@@ -56,7 +56,7 @@ impl StateView {
         Stored { fields, version: self.version, tag }.check(keys, agent).map(drop)
     }
 
-    /// The same.
+    /// Whether its tag fits, whatever the reason where it does not.
     pub fn is_ours(&self, keys: &StoreKeys, agent: &AgentId) -> bool {
         self.check(keys, agent).is_ok()
     }
@@ -72,7 +72,7 @@ impl StateView {
         self.version.saturating_add(1)
     }
 
-    /// SHA-256 of its fields, in hexadecimal.
+    /// SHA-256 of its fields, each name and value behind its length.
     pub fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         for part in self.fields.iter().flat_map(|(field, value)| [field, value]) {

@@ -67,22 +67,20 @@ pub(super) struct RequestQuestion {
 pub(super) struct StateQuestion {
     agent: AgentId,
     asked: StateAsked,
-    version: Asked<Option<u64>>,
-    tag: Asked<Option<String>>,
 }
 
 /// What is asked about it.
 enum StateAsked {
     /// All of it.
-    Whole(Asked<Vec<(String, String)>>),
-    /// How many fields it has: the rest is known, if that and the version are as they were.
-    Fields(Asked<Option<u64>>),
+    Whole(Asked<Option<Stored>>),
+    /// Its version and how many fields it has: the rest is known, if these are as they were.
+    Outline(Asked<Option<u64>>, Asked<Option<u64>>),
 }
 
 /// What was answered about a state.
 pub(super) enum StateAnswer {
-    /// The state.
-    State(Stored),
+    /// The state; `None`: Redis did not say.
+    State(Option<Stored>),
     /// Its version and its number of fields.
     Outline(u64, u64),
 }
@@ -145,13 +143,11 @@ impl FactQuestions {
 impl StateQuestion {
     /// Reads the answers.
     pub(super) fn read(self, answers: &mut Answers) -> (AgentId, StateAnswer) {
-        let version = answers.take(self.version).unwrap_or(0);
-        let tag = answers.take(self.tag);
         let answer = match self.asked {
-            StateAsked::Whole(fields) => {
-                StateAnswer::State(Stored { fields: answers.take(fields), version, tag })
+            StateAsked::Whole(stored) => StateAnswer::State(answers.take(stored)),
+            StateAsked::Outline(version, fields) => {
+                StateAnswer::Outline(answers.take(version).unwrap_or(0), answers.take(fields).unwrap_or(0))
             }
-            StateAsked::Fields(fields) => StateAnswer::Outline(version, answers.take(fields).unwrap_or(0)),
         };
         (self.agent, answer)
     }
@@ -171,16 +167,15 @@ impl Questioner<'_> {
     pub(super) fn state(&mut self, agent: &AgentId, known: bool) -> StateQuestion {
         let batch = &mut *self.batch;
         let asked = if known {
-            StateAsked::Fields(batch.ask("HLEN", number))
+            let version = batch.ask("GET", number);
+            let _ = batch.arg(keys::state_version(agent));
+            let fields = batch.ask("HLEN", number);
+            let _ = batch.arg(keys::state(agent));
+            StateAsked::Outline(version, fields)
         } else {
-            StateAsked::Whole(batch.ask("HGETALL", |answer| answers::pairs(answer).unwrap_or_default()))
+            StateAsked::Whole(states::ask_whole(batch, agent))
         };
-        let _ = batch.arg(keys::state(agent));
-        let version = batch.ask("GET", number);
-        let _ = batch.arg(keys::state_version(agent));
-        let tag = batch.ask("GET", states::read_tag);
-        let _ = batch.arg(keys::state_tag(agent));
-        StateQuestion { agent: agent.clone(), asked, version, tag }
+        StateQuestion { agent: agent.clone(), asked }
     }
 
     pub(super) fn remembered(

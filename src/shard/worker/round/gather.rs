@@ -137,39 +137,33 @@ impl Worker {
         questions: Vec<StateQuestion>,
         answers: &mut Answers,
     ) -> Result<(AgentMap<StateFact>, Vec<ForeignFact>), StoreError> {
-        let mut states = AgentMap::default();
-        let mut changed = Vec::new();
+        let (mut whole, mut changed, mut states) = (Vec::new(), Vec::new(), AgentMap::default());
         for question in questions {
-            let (agent, answer) = question.read(answers);
-            let state = match answer {
-                StateAnswer::State(stored) => {
-                    let fact = StateFact::new(&self.keys, &agent, &stored);
-                    // Others may have changed it between two of the questions: it is read again, as one.
-                    fact.not_ours.is_none().then_some(fact)
-                }
-                StateAnswer::Outline(version, fields) => {
+            match question.read(answers) {
+                (agent, StateAnswer::State(stored)) => whole.push((agent, stored)),
+                (agent, StateAnswer::Outline(version, fields)) => {
                     let known = self.states.take(&agent, version, fields);
-                    known.filter(|state| state.is_of(&self.keys))
+                    match known.filter(|state| state.is_of(&self.keys)) {
+                        Some(state) => drop(states.insert(agent, state)),
+                        None => changed.push(agent),
+                    }
                 }
-            };
-            match state {
-                Some(state) => drop(states.insert(agent, state)),
-                None => changed.push(agent),
             }
         }
-        let mut foreign = Vec::new();
-        if changed.is_empty() {
-            return Ok((states, foreign));
+        if !changed.is_empty() {
+            self.link.batch.clear();
+            let asked: Vec<Asked<Option<Stored>>> =
+                changed.iter().map(|agent| states::ask_whole(&mut self.link.batch, agent)).collect();
+            let mut answers = self.read_batch()?;
+            whole.extend(changed.into_iter().zip(asked).map(|(agent, asked)| (agent, answers.take(asked))));
         }
-        self.link.batch.clear();
-        let asked: Vec<Asked<Option<Stored>>> =
-            changed.iter().map(|agent| states::ask_whole(&mut self.link.batch, agent)).collect();
-        let mut answers = self.read_batch()?;
-        for (agent, asked) in changed.into_iter().zip(asked) {
-            let stored = answers.take(asked).ok_or_else(|| StoreError::Unexpected {
-                command: "reading a state",
-                answer: "no answer of a script".to_owned(),
-            })?;
+        let mut foreign = Vec::new();
+        for (agent, stored) in whole {
+            let unread = || {
+                let answer = "no answer of a script".to_owned();
+                StoreError::Unexpected { command: "reading a state", answer }
+            };
+            let stored = stored.ok_or_else(unread)?;
             let fact = StateFact::new(&self.keys, &agent, &stored);
             match fact.not_ours {
                 None => self.states.is_ours_again(&agent),
