@@ -53,6 +53,36 @@ pub enum ArchiveError {
         /// The first record in question.
         seq: u64,
     },
+    /// The folder.
+    #[error("{}: {problem}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The segment that is being filled is not as it was left.
+    #[error(
+        "{}: is whole up to byte {good}, and {committed} bytes were archived; put back what was there, or move the folder away: \
+         what it held is not in Redis any more",
+        path.display()
+    )]
+    OpenSegment {
+        /// The segment.
+        path: PathBuf,
+        /// Bytes that are whole.
+        good: u64,
+        /// Bytes that were written and listed.
+        committed: u64,
+    },
+    /// A segment is not what it should be.
+    #[error("{}: {source}", path.display())]
+    Segment {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: SegmentError,
+    },
     /// The file that was written reads back as something else.
     #[error("{}: reads back wrong: {source}", path.display())]
     ReadBack {

@@ -1,139 +1,129 @@
-//! One segment of the archive: filled from Redis up to a checkpoint, written out, read back, and put under its name.
+//! Takes what checkpoints cover out of Redis, and checks it on the way: what does not lead to the root that was signed, or has no
+//! server's tag, is not archived.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, BufWriter};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::error::ArchiveError;
+use super::frames::FrameWriter;
 use super::pace::Pace;
 use crate::audit::checkpoint::{Checkpoint, CheckpointError, LaneHead};
 use crate::audit::lane::Head;
 use crate::audit::merkle::{Frontier, leaf_hash};
-use crate::audit::segment::{End, Header, SegmentReader, SegmentWriter};
+use crate::audit::segment::SegmentWriter;
 use crate::audit::{KeyHistory, LaneId, StoreKeys, lane, note};
 use crate::store::answers::EntryId;
 use crate::store::{Connection, checkpoints, trail};
 
-/// Items of a segment that are read back before the thread may rest.
-const READ_STEP: usize = 64;
 /// Checkpoints read in one step.
 const PAGE: usize = 64;
 
-/// What one segment is to take out of Redis.
+/// What one append is to take out of Redis.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Goal {
     pub(super) records: u64,
     pub(super) checkpoints: u64,
 }
 
-/// By server run, the lanes that Redis holds and an earlier segment has a part of.
+/// Where it is taken from, and how it is checked.
+pub(super) struct Source<'a> {
+    pub(super) connection: &'a mut Connection,
+    /// The keys that signed the checkpoints.
+    pub(super) history: &'a KeyHistory,
+    /// For the tags.
+    pub(super) keys: Arc<StoreKeys>,
+    /// How far each lane is archived.
+    pub(super) archived: &'a BTreeMap<LaneId, Frontier>,
+    /// The newest checkpoint that is.
+    pub(super) after: Option<EntryId>,
+    pub(super) goal: Goal,
+}
+
+/// What was taken.
+pub(super) struct Filled<'a> {
+    pub(super) writer: SegmentWriter<FrameWriter<'a>>,
+    /// The lanes that it holds records of, with their trees behind them.
+    pub(super) trees: BTreeMap<LaneId, Frontier>,
+    pub(super) records: u64,
+    pub(super) checkpoints: u64,
+    /// The newest checkpoint in it.
+    pub(super) newest: EntryId,
+}
+
+/// By server run, the lanes that Redis holds and the archive has a part of.
 fn listed(
     connection: &mut Connection,
-    trees: &BTreeMap<LaneId, Frontier>,
+    is_archived: impl Fn(&LaneId) -> bool,
 ) -> Result<BTreeMap<String, BTreeSet<LaneId>>, ArchiveError> {
     let mut listed: BTreeMap<String, BTreeSet<LaneId>> = BTreeMap::new();
-    for lane in trail::lanes(connection)?.existing.into_iter().filter(|lane| trees.contains_key(lane)) {
+    for lane in trail::registered(connection)?.into_iter().filter(is_archived) {
         let _ = listed.entry(lane.boot().to_owned()).or_default().insert(lane);
     }
     Ok(listed)
 }
 
-/// Ends a segment's file: written out, synced, read back, and under its name.
-pub(super) fn put_in_place(
-    writer: SegmentWriter<BufWriter<File>>,
-    temporary: &Path,
-    path: &Path,
-    pace: &mut Pace,
-) -> Result<End, ArchiveError> {
-    let failed = |action| ArchiveError::io(action, temporary);
-    let (out, end) = writer.finish().map_err(failed("write"))?;
-    let file = out.into_inner().map_err(|error| failed("write")(error.into_error()))?;
-    file.sync_all().map_err(failed("sync"))?;
-    read_back(temporary, &end, pace)?;
-    std::fs::rename(temporary, path).map_err(ArchiveError::io("write", path))?;
-    let dir = path.parent().unwrap_or(path);
-    let folder = File::open(dir).and_then(|folder| folder.sync_all());
-    folder.map_err(ArchiveError::io("sync", dir))?;
-    Ok(end)
-}
-
-/// A segment that is being written.
-pub(super) struct Segment<'a> {
-    connection: &'a mut Connection,
-    pub(super) writer: SegmentWriter<BufWriter<File>>,
+/// An append that is being made.
+pub(super) struct Filling<'a> {
+    source: Source<'a>,
+    writer: SegmentWriter<FrameWriter<'a>>,
     path: &'a Path,
-    /// How far each lane is archived, this segment included.
-    pub(super) trees: BTreeMap<LaneId, Frontier>,
-    /// The lanes that this segment holds records of.
-    pub(super) touched: BTreeSet<LaneId>,
-    /// A server's own lanes in its checkpoint before, by the server's run.
+    /// The lanes that the segment has a part of already.
+    known: &'a BTreeMap<LaneId, Frontier>,
+    trees: BTreeMap<LaneId, Frontier>,
     listed: BTreeMap<String, BTreeSet<LaneId>>,
-    pub(super) records: u64,
-    /// The newest checkpoint in it.
-    pub(super) newest: Option<EntryId>,
-    /// For the tags.
-    keys: Arc<StoreKeys>,
-    /// Lanes of before the log's beginning, which have none.
+    records: u64,
+    /// Lanes of before the log's beginning, which have no tags.
     older: BTreeMap<LaneId, Head>,
     pace: &'a mut Pace,
 }
 
-impl<'a> Segment<'a> {
-    /// An empty file. `trees`: how far each lane is archived before it.
-    pub(super) fn begin(
-        connection: &'a mut Connection,
+impl<'a> Filling<'a> {
+    /// `known`: the lanes in the segment that `writer` goes on with.
+    pub(super) fn new(
+        source: Source<'a>,
+        writer: SegmentWriter<FrameWriter<'a>>,
         path: &'a Path,
-        header: &Header,
-        trees: BTreeMap<LaneId, Frontier>,
-        keys: Arc<StoreKeys>,
+        known: &'a BTreeMap<LaneId, Frontier>,
         pace: &'a mut Pace,
     ) -> Result<Self, ArchiveError> {
-        let writer = SegmentWriter::new(BufWriter::new(create(path)?), header)
-            .map_err(ArchiveError::io("write", path))?;
-        let listed = listed(connection, &trees)?;
-        let older = trail::taken_over(connection, &keys)?;
-        Ok(Self {
-            connection,
-            writer,
-            path,
-            trees,
-            touched: BTreeSet::new(),
-            listed,
-            records: 0,
-            newest: None,
-            keys,
-            older,
-            pace,
-        })
+        let archived = source.archived;
+        let listed =
+            listed(source.connection, |lane| archived.contains_key(lane) || known.contains_key(lane))?;
+        let older = trail::taken_over(source.connection, &source.keys)?;
+        Ok(Self { source, writer, path, known, trees: BTreeMap::new(), listed, records: 0, older, pace })
     }
 
     /// Takes checkpoint after checkpoint, each behind what it covers, until the goal is reached. The
-    /// newest checkpoint of all stays in Redis.
-    pub(super) fn fill(&mut self, history: &KeyHistory, goal: Goal) -> Result<(), ArchiveError> {
-        let mut taken = 0;
-        loop {
-            let page = checkpoints::after(self.connection, self.newest, PAGE + 1)?;
-            let Some((_, takable)) = page.split_last() else {
-                return Ok(());
+    /// newest checkpoint of all stays in Redis. `None` where there is nothing to take.
+    pub(super) fn fill(mut self) -> Result<Option<Filled<'a>>, ArchiveError> {
+        let (mut taken, mut newest) = (0, None);
+        let goal = self.source.goal;
+        'goal: loop {
+            let after = newest.or(self.source.after);
+            let page = checkpoints::after(self.source.connection, after, PAGE + 1)?;
+            let Some((_, takable)) = page.split_last().filter(|(_, takable)| !takable.is_empty()) else {
+                break;
             };
-            if takable.is_empty() {
-                return Ok(());
-            }
             for (id, note) in takable {
                 if self.records >= goal.records && taken >= goal.checkpoints {
-                    return Ok(());
+                    break 'goal;
                 }
-                let checkpoint =
-                    open(note, history).map_err(|source| ArchiveError::Checkpoint { id: *id, source })?;
+                let checkpoint = open(note, self.source.history)
+                    .map_err(|source| ArchiveError::Checkpoint { id: *id, source })?;
                 self.cover(&checkpoint)?;
-                self.writer.checkpoint(note).map_err(ArchiveError::io("write", self.path))?;
-                self.newest = Some(*id);
+                let written = self.writer.stored_checkpoint(note, &id.to_string());
+                written.map_err(ArchiveError::io("write", self.path))?;
+                newest = Some(*id);
                 taken += 1;
             }
         }
+        let Self { writer, trees, records, .. } = self;
+        Ok(newest.map(|newest| Filled { writer, trees, records, checkpoints: taken, newest }))
+    }
+
+    fn tree(&self, lane: &LaneId) -> Option<&Frontier> {
+        self.trees.get(lane).or_else(|| self.known.get(lane)).or_else(|| self.source.archived.get(lane))
     }
 
     fn cover(&mut self, checkpoint: &Checkpoint) -> Result<(), ArchiveError> {
@@ -147,7 +137,7 @@ impl<'a> Segment<'a> {
             .collect();
         for LaneHead { lane, head } in &checkpoint.lanes {
             self.blocks(lane, Some(head.seq))?;
-            let tree = self.trees.get(lane);
+            let tree = self.tree(lane);
             // A lane may be archived beyond this head already, where the checkpoint was brought late.
             if tree.is_none_or(|tree| tree.size() == head.seq && tree.root() != head.hash) && head.seq > 0 {
                 return Err(ArchiveError::Damaged { lane: lane.clone(), seq: head.seq });
@@ -164,46 +154,22 @@ impl<'a> Segment<'a> {
 
     /// Writes a lane's next blocks up to a record, or to its end.
     fn blocks(&mut self, lane: &LaneId, up_to: Option<u64>) -> Result<(), ArchiveError> {
-        let mut tree = self.trees.get(lane).cloned().unwrap_or_default();
+        let mut tree = self.tree(lane).cloned().unwrap_or_default();
         let failed = |seq| ArchiveError::Damaged { lane: lane.clone(), seq };
-        while up_to.is_none_or(|up_to| tree.size() < up_to) {
-            let blocks = trail::blocks(self.connection, lane, tree.size())?;
+        'lane: while up_to.is_none_or(|up_to| tree.size() < up_to) {
+            let blocks = trail::blocks(self.source.connection, lane, tree.size())?;
             if blocks.is_empty() {
                 break;
-            }
-            if self.touched.insert(lane.clone()) {
-                let registered = trail::registration(self.connection, lane)?;
-                self.writer
-                    .lane(lane, registered.as_deref(), &tree)
-                    .map_err(ArchiveError::io("write", self.path))?;
             }
             for block in blocks {
                 if up_to.is_some_and(|up_to| tree.size() >= up_to) {
                     break;
                 }
-                if up_to.is_none() && block.check(&self.keys, lane).is_err() {
-                    let _ = self.trees.insert(lane.clone(), tree);
-                    return Ok(());
+                let is_ours = block.check(&self.source.keys, lane).is_ok();
+                if up_to.is_none() && !is_ours {
+                    break 'lane;
                 }
-                let seq = tree.size() + 1;
-                let parts = lane::split_block(&block.bytes).filter(|parts| !parts.is_empty());
-                let parts = parts.filter(|_| block.first_seq == seq).ok_or_else(|| failed(seq))?;
-                if block.check(&self.keys, lane).is_err()
-                    && self.older.get(lane).is_none_or(|head| seq > head.seq)
-                {
-                    // Whatever was signed over it, no server has written it.
-                    return Err(failed(seq));
-                }
-                for part in &parts {
-                    tree.push(leaf_hash(part));
-                }
-                if tree.root().as_slice() != block.hash {
-                    return Err(failed(seq));
-                }
-                self.writer
-                    .block(lane, block.first_seq, &block.bytes, &block.hash)
-                    .map_err(ArchiveError::io("write", self.path))?;
-                self.records += parts.len() as u64;
+                self.block(lane, &mut tree, &block, is_ours)?;
             }
             self.pace.step();
         }
@@ -212,7 +178,42 @@ impl<'a> Segment<'a> {
         {
             return Err(failed(tree.size() + 1));
         }
-        let _ = self.trees.insert(lane.clone(), tree);
+        Ok(())
+    }
+
+    fn block(
+        &mut self,
+        lane: &LaneId,
+        tree: &mut Frontier,
+        block: &trail::StoredBlock,
+        is_ours: bool,
+    ) -> Result<(), ArchiveError> {
+        let seq = tree.size() + 1;
+        let failed = || ArchiveError::Damaged { lane: lane.clone(), seq };
+        let write = ArchiveError::io("write", self.path);
+        let parts = lane::split_block(&block.bytes).filter(|parts| !parts.is_empty());
+        let parts = parts.filter(|_| block.first_seq == seq).ok_or_else(failed)?;
+        if !is_ours && self.older.get(lane).is_none_or(|head| seq > head.seq) {
+            // Whatever was signed over it, no server has written it.
+            return Err(failed());
+        }
+        let before = tree.clone();
+        parts.iter().for_each(|part| tree.push(leaf_hash(part)));
+        if tree.root().as_slice() != block.hash {
+            return Err(failed());
+        }
+        if !self.trees.contains_key(lane) && !self.known.contains_key(lane) {
+            let registered = trail::registration(self.source.connection, lane)?;
+            let written = self.writer.lane(lane, registered.as_deref(), &before);
+            written.map_err(ArchiveError::io("write", self.path))?;
+        }
+        self.writer.out().contents.block(lane, tree.size(), &parts);
+        self.writer.block(lane, block.first_seq, &block.bytes, &block.hash).map_err(write)?;
+        self.records += parts.len() as u64;
+        match self.trees.get_mut(lane) {
+            Some(kept) => kept.copy_from(tree),
+            None => drop(self.trees.insert(lane.clone(), tree.clone())),
+        }
         Ok(())
     }
 }
@@ -225,38 +226,4 @@ fn open(note: &str, history: &KeyHistory) -> Result<Checkpoint, CheckpointError>
         return Checkpoint::open(note, history).map(|(checkpoint, _)| checkpoint);
     }
     Ok(checkpoint)
-}
-
-fn create(path: &Path) -> Result<File, ArchiveError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(ArchiveError::io("remove", path)(error));
-        }
-        _ => {}
-    }
-    // Read-only from the start: nobody opens it to write a second time.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o400)
-        .open(path)
-        .map_err(ArchiveError::io("write", path))
-}
-
-/// The file must be whole, and the one that was written, before anything is removed for it.
-fn read_back(path: &Path, end: &End, pace: &mut Pace) -> Result<(), ArchiveError> {
-    let wrong = |source| ArchiveError::ReadBack { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(ArchiveError::io("read", path))?;
-    let mut reader = SegmentReader::new(BufReader::new(file)).map_err(wrong)?;
-    let mut read = 0_usize;
-    while reader.next_item().map_err(wrong)?.is_some() {
-        read += 1;
-        if read.is_multiple_of(READ_STEP) {
-            pace.step();
-        }
-    }
-    if reader.end() == Some(end) {
-        return Ok(());
-    }
-    Err(ArchiveError::io("read back", path)(io::Error::from(io::ErrorKind::InvalidData)))
 }

@@ -24,7 +24,7 @@ const FILE_NAME: &str = "index.jsonl";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entry {
-    /// From 1, without gaps.
+    /// Rises. Numbers that are missing are those of segments in other archives of the same Redis.
     pub(super) number: u64,
     pub(super) file: String,
     /// The hash that closes the file.
@@ -61,8 +61,8 @@ impl LaneTree {
 /// What the list says.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
-    /// Segments so far.
-    pub(super) count: u64,
+    /// Number of the newest one; 0: there is none.
+    pub(super) newest: u64,
     /// How far each lane was archived. Grows with the archive, by some hundred bytes a lane.
     pub(super) lanes: BTreeMap<LaneId, Frontier>,
     /// Id in Redis of the newest checkpoint that was archived.
@@ -93,7 +93,7 @@ impl Listed {
             let (lane, tree) = tree.read()?;
             let _ = self.lanes.insert(lane, tree);
         }
-        self.count = entry.number;
+        self.newest = entry.number;
         self.checkpoint = Some(entry.checkpoint.clone());
         Some(())
     }
@@ -113,7 +113,7 @@ impl Index {
         for (line, text) in text.get(..end).unwrap_or_default().lines().enumerate() {
             let malformed = || ArchiveError::Index { path: path.clone(), line: line + 1 };
             let entry: Entry = serde_json::from_str(text).map_err(|_| malformed())?;
-            if entry.number != listed.count + 1 {
+            if entry.number <= listed.newest {
                 return Err(malformed());
             }
             listed.take(&entry).ok_or_else(malformed)?;
@@ -169,28 +169,29 @@ mod tests {
     fn the_list_reads_back_and_a_cut_line_is_as_if_it_was_never_written() {
         let dir = tempfile::tempdir().unwrap();
         let mut index = Index::open(dir.path()).unwrap();
-        assert_eq!((index.count, index.checkpoint.clone()), (0, None));
+        assert_eq!((index.newest, index.checkpoint.clone()), (0, None));
         index.append(&entry(1, 3)).unwrap();
         index.append(&entry(2, 7)).unwrap();
         let again = Index::open(dir.path()).unwrap();
-        assert_eq!((again.count, again.checkpoint.as_deref()), (2, Some("2-0")));
+        assert_eq!((again.newest, again.checkpoint.as_deref()), (2, Some("2-0")));
         assert_eq!(again.lanes[&LaneId::from_stored("lane")].size(), 7);
 
         let path = dir.path().join(FILE_NAME);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 3]).unwrap();
         let mut cut = Index::open(dir.path()).unwrap();
-        assert_eq!((cut.count, cut.lanes[&LaneId::from_stored("lane")].size()), (1, 3));
+        assert_eq!((cut.newest, cut.lanes[&LaneId::from_stored("lane")].size()), (1, 3));
         cut.append(&entry(2, 7)).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     }
 
     #[test]
-    fn a_missing_segment_is_named() {
+    fn a_segment_that_stands_twice_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let mut index = Index::open(dir.path()).unwrap();
         index.append(&entry(2, 1)).unwrap();
+        index.append(&entry(2, 1)).unwrap();
         let error = Index::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("line 1"), "{error}");
+        assert!(error.contains("line 2"), "{error}");
     }
 }

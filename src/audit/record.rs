@@ -127,6 +127,8 @@ coded! {
         TakenOver = 36, "taken_over";
         /// Another store key makes tags.
         StoreKeyChanged = 37, "store_key_changed";
+        /// An operator knows of a damage that a verification names; the target is its id.
+        Acknowledged = 38, "acknowledged";
     }
 }
 

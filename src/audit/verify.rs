@@ -25,7 +25,7 @@ use super::checkpoint::Checkpoint;
 use super::keys::KeyHistory;
 use super::lane::{Head, LaneId, StatedEnd};
 use super::merkle::{Frontier, Hash};
-use super::record::{Decision, View};
+use super::record::{Action, Decision, View};
 use super::segment::{Attested, Item};
 
 pub use anchor::{AnchorLine, AnchorReader};
@@ -42,6 +42,9 @@ const MAX_UNMATCHED: usize = 100_000;
 /// Roots of lanes that are remembered, over all lanes that have more than the least: 80 MB.
 const MAX_REMEMBERED_ROOTS: usize = 2_000_000;
 
+/// Acknowledgements that are taken note of.
+const MAX_ACKNOWLEDGED: usize = 100_000;
+
 /// What is asked of a verification beside the trail itself.
 #[derive(Debug, Default)]
 pub struct Questions<'a> {
@@ -51,6 +54,8 @@ pub struct Questions<'a> {
     pub anchors: Vec<AnchorReader<'a>>,
     /// The trail may begin in the middle: earlier parts were archived, or not asked for.
     pub partial: bool,
+    /// Archives of other hosts that have parts which are not in this trail: lanes may go on behind them.
+    pub elsewhere: Vec<String>,
     /// Hand out decisions only: the join with what was delivered is left out.
     pub without_custody: bool,
 }
@@ -60,8 +65,10 @@ pub struct Questions<'a> {
 pub struct Freshness {
     /// The time, Unix milliseconds.
     pub now_ms: u64,
-    /// The bound, in milliseconds.
+    /// The bound where nothing happens, in milliseconds.
     pub max_age_ms: u64,
+    /// How old a record may be that no checkpoint covers.
+    pub max_unsealed_ms: u64,
 }
 
 /// A lane's head in a checkpoint, to be met when the lane gets there.
@@ -106,6 +113,12 @@ pub struct Verifier<'a> {
     without_store_keys: bool,
     /// Lanes with tags of a store key that is not at hand.
     other_keys: HashSet<String>,
+    /// Time of the first record behind the newest checkpoint of the trail, Unix microseconds.
+    unsealed_since_us: Option<u64>,
+    /// What operators have acknowledged, by the damage's id: where that is on record, by whom and why.
+    acknowledged: HashMap<String, (LaneId, u64, String)>,
+    /// The last record of each lane that is known to be a server's, or an operator's command's.
+    attested: HashMap<LaneId, u64>,
 }
 
 /// One anchor, read side by side with the trail.
@@ -128,6 +141,10 @@ impl<'a> Verifier<'a> {
         let anchor =
             |reader| Anchor { reader, seals: Seals::new(Stream::Anchor), ahead: None, unfinished: false };
         let anchors = questions.anchors.drain(..).map(anchor).collect();
+        let mut trail = Seals::new(Stream::Trail);
+        if !questions.elsewhere.is_empty() {
+            trail.allow_gaps();
+        }
         Self {
             anchors,
             questions,
@@ -135,7 +152,7 @@ impl<'a> Verifier<'a> {
             states: Vec::new(),
             last: None,
             remembered: 0,
-            trail: Seals::new(Stream::Trail),
+            trail,
             unmatched: HashMap::new(),
             custody: Custody::default(),
             damages: Damages::default(),
@@ -147,6 +164,9 @@ impl<'a> Verifier<'a> {
             taken_over: BTreeMap::new(),
             without_store_keys: false,
             other_keys: HashSet::new(),
+            unsealed_since_us: None,
+            acknowledged: HashMap::new(),
+            attested: HashMap::new(),
         }
     }
 
@@ -177,12 +197,43 @@ impl<'a> Verifier<'a> {
                 match attested {
                     Attested::Foreign if !self.is_taken_over(lane, *first) => self.not_written(lane, *first),
                     Attested::OtherKey => self.other_key(lane, *first),
-                    Attested::Foreign | Attested::Ours | Attested::NotLooked => {}
+                    Attested::Ours => self.ours(lane, *first, bytes),
+                    Attested::Foreign | Attested::NotLooked => {}
                 }
                 self.block(lane, *first, bytes, root, each)
             }
-            Item::Checkpoint { note } => self.checkpoint(note),
+            Item::Checkpoint { note } => {
+                self.unsealed_since_us = None;
+                self.checkpoint(note)
+            }
         }
+    }
+
+    /// A block that nobody else has written.
+    fn ours(&mut self, lane: &str, first: u64, bytes: &[u8]) {
+        let count = super::lane::split_block(bytes).map_or(0, |parts| parts.len() as u64);
+        let last = (first + count).saturating_sub(1);
+        match self.attested.get_mut(lane) {
+            Some(known) => *known = last,
+            None => drop(self.attested.insert(LaneId::from_stored(lane), last)),
+        }
+    }
+
+    /// What operators have acknowledged leaves the damages. It counts only where a checkpoint covers it, or the store key does.
+    fn acknowledge(&self, damages: Vec<Damage>) -> (Vec<Damage>, Vec<(Damage, String)>) {
+        let (mut left, mut acknowledged) = (Vec::new(), Vec::new());
+        for damage in damages {
+            let by = self.acknowledged.get(&damage.id()).filter(|(lane, seq, _)| {
+                let state = self.lanes.get(lane).and_then(|at| self.states.get(*at)).map(|lane| &lane.state);
+                state.is_some_and(|state| !self.questions.keys.is_empty() && state.sealed >= *seq)
+                    || self.attested.get(lane).is_some_and(|last| last >= seq)
+            });
+            match by {
+                Some((_, _, why)) => acknowledged.push((damage, why.clone())),
+                None => left.push(damage),
+            }
+        }
+        (left, acknowledged)
     }
 
     /// Lanes of before the log's beginning, and where they ended then.
@@ -255,6 +306,15 @@ impl<'a> Verifier<'a> {
             return;
         };
         lane.state.registered |= registered;
+        if before.size() > lane.state.size() && !lane.state.broken && !self.questions.elsewhere.is_empty() {
+            // What lies between was archived there.
+            let state = LaneState::new(lane.state.id.clone(), lane.state.registered, before.clone());
+            self.remembered = self.remembered.saturating_sub(lane.state.remembered());
+            lane.state = state;
+            lane.expected.retain(|expected| expected.size > before.size());
+            self.custody.interrupted();
+            return;
+        }
         if before != lane.state.tree() && !lane.state.broken && before.size() > 0 {
             lane.state.broken = true;
             let place = Place::Record { lane: lane.state.id.clone(), seq: before.size() };
@@ -296,6 +356,7 @@ impl<'a> Verifier<'a> {
         // What was signed before this block was made must be known before it is read.
         if let Some(time_us) = super::lane::first_record(bytes).and_then(View::time_of) {
             self.read_anchor(|ahead| ahead.time_ms.saturating_mul(1000) <= time_us)?;
+            let _ = self.unsealed_since_us.get_or_insert(time_us);
         }
         let Some(lane) = self.states.get_mut(at) else {
             return Ok(());
@@ -304,6 +365,7 @@ impl<'a> Verifier<'a> {
             return Ok(());
         }
         let (custody, decisions, records) = (&mut self.custody, &mut self.decisions, &mut self.records);
+        let acknowledged = &mut self.acknowledged;
         let joined = !self.questions.without_custody;
         let id = lane.state.id.clone();
         let checked = lane.state.block(first, bytes, root, &mut |record| {
@@ -313,6 +375,10 @@ impl<'a> Verifier<'a> {
             }
             if joined {
                 custody.record(&id, record);
+            }
+            if record.action == Action::Acknowledged && acknowledged.len() < MAX_ACKNOWLEDGED {
+                let by = (id.clone(), record.seq, record.reason.to_owned());
+                let _ = acknowledged.insert(record.target.to_owned(), by);
             }
             each(&id, record);
         });
@@ -511,11 +577,14 @@ impl<'a> Verifier<'a> {
             anchor.seals.finish(&mut self.damages);
         }
         self.check_lanes();
-        if let Some(Freshness { now_ms, max_age_ms }) = freshness
+        if let Some(Freshness { now_ms, max_age_ms, max_unsealed_ms }) = freshness
             && self.trail.count > 0
         {
             let age_ms = now_ms.saturating_sub(self.newest_ms());
-            if age_ms > max_age_ms {
+            // The anchor may have a newer one.
+            let since_ms = self.unsealed_since_us.map(|us| us / 1000).filter(|since| *since > self.newest_ms());
+            let unsealed_ms = since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
+            if age_ms > max_age_ms || unsealed_ms > max_unsealed_ms {
                 let number = self.trail.count;
                 let place = Place::Note { stream: Stream::Trail, number };
                 self.damages.add(place, DamageKind::Stale { age_ms });
@@ -593,7 +662,9 @@ impl<'a> Verifier<'a> {
         let older_lanes = self.taken_over.keys().filter_map(|lane| self.lanes.get(lane));
         let older_lanes = older_lanes.filter_map(|at| self.states.get(*at));
         let taken_over_records = older_lanes.map(|lane| lane.state.size()).sum();
+        let (damages, acknowledged) = self.acknowledge(self.damages.listed().to_vec());
         Report {
+            acknowledged,
             taken_over: self.custody.taken_over,
             taken_over_records,
             records: self.records,
@@ -611,7 +682,7 @@ impl<'a> Verifier<'a> {
             older: self.older + older,
             not_shown,
             further_damages: self.damages.further(),
-            damages: self.damages.listed().to_vec(),
+            damages,
         }
     }
 
@@ -650,7 +721,15 @@ impl<'a> Verifier<'a> {
             "without the anchor: whether the whole store was rolled back to an older state, or cut at a \
              checkpoint",
         );
-        say(self.questions.partial, "what was before this part of the trail");
+        let elsewhere = self.questions.elsewhere.join(", ");
+        say(
+            !elsewhere.is_empty(),
+            &format!("what was archived in {elsewhere}: its folder is one more --archive"),
+        );
+        say(
+            self.questions.partial && elsewhere.is_empty(),
+            "what was before this part of the trail",
+        );
         say(
             !self.not_found.is_empty(),
             "beside the damage: whether messages that are in no inbox were removed, or are done",

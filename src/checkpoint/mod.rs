@@ -1,5 +1,5 @@
 //! The checkpointer: a thread with a Redis connection of its own that signs where the lanes stand, every
-//! `gateway.audit.checkpoint_interval_ms`, also when nothing happens, and at the stop. To the anchor
+//! `gateway.audit.checkpoint_interval_ms`, when nothing happens once in 60 of them, and at the stop. To the anchor
 //! first, then to Redis.
 //!
 //! * `alone`: a checkpoint of an operator's command, when no server runs.
@@ -27,6 +27,7 @@ use crate::config;
 use crate::shard::Shards;
 pub use alone::seal_alone;
 pub use seal::{Seal, SealError};
+pub use sealer::IDLE_INTERVALS;
 use sealer::Sealer;
 
 enum Order {

@@ -76,7 +76,7 @@ impl Seal {
         let lock = files.lock()?;
         let keys = files.load_or_create(&lock)?;
         let mut anchor = config.anchor_path.as_deref().map(Anchor::open).transpose()?;
-        let archived = config.archive_dir.as_deref().map(archive::archived).transpose()?.unwrap_or_default();
+        let archived = config.archive().map(archive::archived).transpose()?.unwrap_or_default();
         let last = anchor.as_mut().map(Anchor::last).transpose()?.flatten();
         let newest = last.map(|note| Checkpoint::open(&note, &keys.history)).transpose();
         drop(lock);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::anchor::Anchor;
+use super::anchor::{Anchor, Refreshed};
 use super::hands::{Hands, is_operators};
 use super::seal::{Seal, SealError};
 use super::start;
@@ -16,10 +16,12 @@ use crate::clock::Now;
 use crate::config;
 use crate::key_files::{KeyError, KeyFiles, KeyLock, Keys, Stamp};
 use crate::shard::Shards;
-use crate::store::{checkpoints, trail};
+use crate::store::{archived, checkpoints, trail};
 
 /// Checkpoints that may fail in a row before nothing is admitted any more.
 const MAX_MISSED: u32 = 10;
+/// A checkpoint that would say nothing new is made once in so many intervals.
+pub const IDLE_INTERVALS: u64 = 60;
 /// Lanes whose difference is put on record one by one; beyond it the log has them.
 const MAX_EVENTS: usize = 64;
 
@@ -29,6 +31,8 @@ pub(super) struct Sealer {
     keys: Keys,
     stamp: Option<Stamp>,
     anchor: Option<Anchor>,
+    /// Size at which the anchor goes on in a new file.
+    anchor_bytes: u64,
     uplink: Uplink,
     counter: u64,
     previous: Hash,
@@ -41,6 +45,17 @@ pub(super) struct Sealer {
     done: u64,
     missed: u32,
     redis_failing: bool,
+    /// What the last checkpoint said that could be written.
+    said: Option<Said>,
+    /// How long one that says nothing new may be left out, in milliseconds.
+    idle_ms: u64,
+}
+
+/// What a checkpoint has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    open: Vec<LaneHead>,
+    policy: [u8; 32],
 }
 
 /// Why there is no checkpoint.
@@ -61,12 +76,18 @@ enum Missed {
 impl Sealer {
     /// Looks at what Redis holds.
     pub(super) fn new(seal: Seal, config: &config::Audit, shards: Arc<Shards>) -> Result<Self, SealError> {
-        let Seal { files, keys, mut anchor, archived, newest } = seal;
+        let Seal { files, keys, mut anchor, mut archived, newest } = seal;
         let shared = shards.shared();
         let mut connection = shared.redis.open()?;
+        // Another host may have archived while this server was away.
+        let elsewhere = archived::read(&mut connection, &shared.key_ring.keys())?;
+        for (lane, tree) in &elsewhere.lanes {
+            let last = archived.entry(lane.clone()).or_default();
+            *last = tree.size().max(*last);
+        }
 
         let stored = checkpoints::newest(&mut connection)?;
-        let mut uplink = Uplink::new(&shared.redis, shards.boot(), config.archive_dir.is_some());
+        let mut uplink = Uplink::new(&shared.redis, shards.boot(), config.archive().is_some());
         if let Some(anchor) = &mut anchor {
             let looked = uplink.look(&mut connection, anchor, !shared.has_peers());
             looked.map_err(|error| SealError::Uplink(error.to_string()))?;
@@ -77,6 +98,9 @@ impl Sealer {
                 let opened = Checkpoint::open(note, &keys.history);
                 match &opened {
                     Ok(_) if anchor.is_none() => {}
+                    Ok(_) if shared.has_peers() => {
+                        log::info!("an anchor is begun: the checkpoints before it are in those of other servers");
+                    }
                     Ok(_) => log::error!(
                         "the anchor is empty, and Redis holds checkpoints of this log: is it the right one?"
                     ),
@@ -126,6 +150,7 @@ impl Sealer {
             files,
             keys,
             anchor,
+            anchor_bytes: config.anchor_max_bytes,
             uplink,
             counter: 0,
             previous: newest.as_ref().map_or([0; 32], |(_, hash)| *hash),
@@ -135,6 +160,8 @@ impl Sealer {
             done: 0,
             missed: 0,
             redis_failing: false,
+            said: None,
+            idle_ms: config.checkpoint_interval_ms.saturating_mul(IDLE_INTERVALS),
             shards,
         })
     }
@@ -168,12 +195,16 @@ impl Sealer {
         let heads = self.shards.shared().board.take();
         // One for each connection that a worker lost since the last checkpoint that could be written.
         self.uncovered.extend(heads.closed.into_iter().map(|closed| (closed.lane, closed.head)));
+        let said = Said { open: heads.open, policy: *self.shards.shared().settings().policy.version() };
+        if self.is_idle(&said) {
+            return self.bring();
+        }
         let checkpoint = {
             // From reading the clock to having it on disk: no key is replaced in between.
             let lock = self.files.lock()?;
             self.renew_keys(&lock)?;
             self.hear_others()?;
-            let checkpoint = self.compose(heads.open);
+            let checkpoint = self.compose(&said);
             let note = checkpoint.sign(&self.keys.signing).ok_or(Missed::Unsignable)?;
             match &mut self.anchor {
                 Some(anchor) => {
@@ -192,6 +223,20 @@ impl Sealer {
                 self.done += head.seq;
             }
         }
+        self.said = Some(said);
+        self.bring()
+    }
+
+    /// Whether a checkpoint would say nothing new, and the last one is not old yet.
+    fn is_idle(&self, said: &Said) -> bool {
+        self.missed == 0
+            && self.uncovered.is_empty()
+            && self.said.as_ref() == Some(said)
+            && self.files.stamp() == self.stamp
+            && Now::read().unix_us / 1000 < self.last_time_ms.saturating_add(self.idle_ms)
+    }
+
+    fn bring(&mut self) -> Result<(), Missed> {
         match self.uplink.bring(self.anchor.as_mut()) {
             Ok(()) => {
                 if std::mem::take(&mut self.redis_failing) {
@@ -226,7 +271,8 @@ impl Sealer {
         self.uncovered.extend(self.hands.look(&shared.key_ring.keys(), now));
     }
 
-    fn compose(&self, open: Vec<LaneHead>) -> Checkpoint {
+    fn compose(&self, said: &Said) -> Checkpoint {
+        let open = said.open.clone();
         let room = MAX_LANES.saturating_sub(open.len());
         let is_open = |lane: &LaneId| open.iter().any(|head| head.lane == *lane);
         let uncovered = self.uncovered.iter().filter(|(lane, _)| !is_open(lane)).take(room);
@@ -244,7 +290,7 @@ impl Sealer {
             counter: self.counter + 1,
             previous: self.previous,
             time_ms,
-            policy: *self.shards.shared().settings().policy.version(),
+            policy: said.policy,
             lanes,
         }
     }
@@ -280,11 +326,21 @@ impl Sealer {
         let Some(anchor) = &mut self.anchor else {
             return Ok(());
         };
-        if anchor.refresh()?
+        let refreshed = anchor.refresh()?;
+        if refreshed == Refreshed::Continued {
+            self.uplink.continued();
+        }
+        if refreshed != Refreshed::Same
             && let Some(note) = anchor.last()?
         {
             let (newest, _) = Checkpoint::open(&note, &self.keys.history)?;
             self.last_time_ms = self.last_time_ms.max(newest.time_ms);
+        }
+        // What Redis lacks is brought first, but not for ever.
+        let is_large = anchor.end() >= self.anchor_bytes;
+        if is_large && (self.uplink.has_all(anchor) || anchor.end() >= 2 * self.anchor_bytes) {
+            anchor.continue_in_new_file()?;
+            self.uplink.continued();
         }
         Ok(())
     }

@@ -86,6 +86,17 @@ impl Uplink {
         Ok(())
     }
 
+    /// Whether Redis has everything that is in the anchor.
+    pub(super) fn has_all(&self, anchor: &Anchor) -> bool {
+        self.sent_to == anchor.end()
+    }
+
+    /// The anchor goes on in a new file.
+    pub(super) fn continued(&mut self) {
+        self.sent_to = 0;
+        self.others_to = 0;
+    }
+
     /// Without an anchor: this one is to be brought.
     pub(super) fn enqueue(&mut self, note: String) -> Result<(), UplinkError> {
         if self.waiting.len() == MAX_WAITING {

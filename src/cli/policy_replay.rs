@@ -47,7 +47,7 @@ pub struct ReplayArgs {
     export: Vec<PathBuf>,
     /// Read the archived segments in this folder, too.
     #[arg(long, value_name = "DIR")]
-    archive: Option<PathBuf>,
+    archive: Vec<PathBuf>,
     #[command(flatten)]
     time: TimeArgs,
     /// One JSON object a line: each change, then the counts.
@@ -85,6 +85,7 @@ fn replay(args: &ReplayArgs) -> Result<(), Trouble> {
         config: None,
         export: args.export.clone(),
         archive: args.archive.clone(),
+        no_index: false,
         no_store_key: true,
     };
     let mut source = Source::open(&source, Some(trail.as_ref().unwrap_or(&candidate)))?;

@@ -8,8 +8,12 @@ use super::range::{Problem, within};
 
 /// Shortest and longest time between two checkpoints, in milliseconds.
 const CHECKPOINT_INTERVAL_MS: (u64, u64) = (50, 3_600_000);
-/// Smallest and largest file of the copy, in bytes.
+/// Smallest and largest file of the copy and of the anchor, in bytes.
 const FILE_BYTES: (u64, u64) = (4 * 1024, 1024 * 1024 * 1024 * 1024);
+/// Records that Redis is to hold at most, where they are archived and nothing else is said: some 30 MB.
+const MAX_RECORDS: u64 = 250_000;
+/// Most further logs.
+const MAX_LOGS: usize = 64;
 /// Most older files of the copy.
 const MAX_BACKUPS: u32 = 1000;
 
@@ -33,11 +37,49 @@ pub struct Audit {
     pub checkpoint_interval_ms: u64,
     /// An append-only copy of the signed checkpoints outside Redis; `None`: no copy.
     pub anchor_path: Option<PathBuf>,
-    /// Where sealed segments beyond `max_records` go; `None`: nothing leaves Redis.
+    /// Size at which the anchor is continued in a new file, in bytes.
+    pub anchor_max_bytes: u64,
+    /// Whether what is sealed leaves Redis for files.
+    archive: Archive,
+    /// Where these are; `None`: nothing leaves Redis.
+    archive_dir: Option<PathBuf>,
+    /// Records that Redis is to hold at most; 0: no bound.
+    max_records: Option<u64>,
+    /// Further logs that commands trust.
+    pub logs: Vec<TrustedLog>,
+}
+
+/// Another log of the same Redis, whose checkpoints are trusted (`gateway.audit.logs`): that of servers with a signing key of
+/// their own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedLog {
+    /// Its public key, with its history.
+    pub public_key_path: PathBuf,
+    /// A copy of its anchor.
+    #[serde(default)]
+    pub anchor_path: Option<PathBuf>,
+    /// A copy of its archive.
+    #[serde(default)]
     pub archive_dir: Option<PathBuf>,
-    /// Records that Redis may hold; 0: no bound. With an `archive_dir` whole sealed segments beyond it are
-    /// archived; without one nothing more is admitted when it is reached.
-    pub max_records: u64,
+}
+
+impl TrustedLog {
+    fn resolved(self, absolute: &impl Fn(&Path) -> PathBuf) -> Self {
+        Self {
+            public_key_path: absolute(&self.public_key_path),
+            anchor_path: self.anchor_path.map(|path| absolute(&path)),
+            archive_dir: self.archive_dir.map(|path| absolute(&path)),
+        }
+    }
+}
+
+/// `gateway.audit.archive`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Archive {
+    On,
+    Off,
 }
 
 impl Default for Audit {
@@ -50,19 +92,56 @@ impl Default for Audit {
             store_key_path: PathBuf::from("keys/store.key"),
             checkpoint_interval_ms: 1000,
             anchor_path: Some(PathBuf::from("audit-anchor.jsonl")),
-            archive_dir: None,
-            max_records: 0,
+            anchor_max_bytes: 64 * 1024 * 1024,
+            archive: Archive::On,
+            archive_dir: Some(PathBuf::from("audit-archive")),
+            max_records: None,
+            logs: Vec::new(),
         }
     }
 }
 
 impl Audit {
+    /// Where what is sealed goes, beyond `max_records`; `None`: nothing leaves Redis.
+    pub fn archive(&self) -> Option<&Path> {
+        self.archive_dir.as_deref().filter(|_| self.archive == Archive::On)
+    }
+
+    /// Records that Redis is to hold at most; 0: no bound. Beyond it what is sealed is archived; where nothing is, nothing more
+    /// is admitted when it is reached.
+    pub fn max_records(&self) -> u64 {
+        self.max_records.unwrap_or(if self.archive().is_some() { MAX_RECORDS } else { 0 })
+    }
+
+    /// What an operator is told at start.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.archive().is_none() {
+            warnings.push(match self.max_records() {
+                0 => "gateway.audit.archive: off: the trail stays in Redis' memory and grows without a bound".to_owned(),
+                most => format!(
+                    "gateway.audit.archive: off: the trail stays in Redis' memory, and nothing is admitted once it has {most} \
+                     records (gateway.audit.max_records)"
+                ),
+            });
+        } else if self.max_records() == 0 {
+            warnings.push(
+                "gateway.audit.max_records: 0: the trail leaves Redis' memory only after 100000 checkpoints".to_owned(),
+            );
+        }
+        warnings
+    }
+
     pub(super) fn check(&self) -> Result<(), Problem> {
         let (low, high) = FILE_BYTES;
         within("max_bytes", self.max_bytes, low, high)?;
+        within("anchor_max_bytes", self.anchor_max_bytes, low, high)?;
         within("backup_count", self.backup_count, 0, MAX_BACKUPS)?;
         let (low, high) = CHECKPOINT_INTERVAL_MS;
         within("checkpoint_interval_ms", self.checkpoint_interval_ms, low, high)?;
+        if self.logs.len() > MAX_LOGS {
+            return Err(("logs", format!("has {} logs; expected at most {MAX_LOGS}", self.logs.len())));
+        }
         let paths = [
             ("file_path", self.file_path.as_deref()),
             ("signing_key_path", Some(self.signing_key_path.as_path())),
@@ -86,11 +165,13 @@ impl Audit {
     /// With the paths resolved by `absolute`.
     pub(super) fn resolved(self, absolute: impl Fn(&Path) -> PathBuf) -> Self {
         Self {
+            max_records: Some(self.max_records()),
             file_path: self.file_path.map(|path| absolute(&path)),
             signing_key_path: absolute(&self.signing_key_path),
             store_key_path: absolute(&self.store_key_path),
             anchor_path: self.anchor_path.map(|path| absolute(&path)),
             archive_dir: self.archive_dir.map(|path| absolute(&path)),
+            logs: self.logs.into_iter().map(|log| log.resolved(&absolute)).collect(),
             ..self
         }
     }

@@ -61,7 +61,7 @@ impl Default for File {
 }
 
 impl File {
-    /// Keys that are checked but change nothing: an operator must not believe otherwise.
+    /// Keys that are checked but change nothing, and what would surprise later: an operator must not believe otherwise.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut silent = Vec::new();
         let mut note = |set: bool, key: &str| {
@@ -74,6 +74,7 @@ impl File {
         if self.gateway.redis.decode_responses.is_some() {
             silent.push("gateway.redis.decode_responses: has no effect here".to_owned());
         }
+        silent.extend(self.gateway.audit.warnings());
         silent
     }
 }

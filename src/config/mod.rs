@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use place::KeyPath;
 
 pub use self::redis::{Durability, RedisTls, Sentinel};
-pub use audit::Audit;
+pub use audit::{Audit, TrustedLog};
 pub use breaker::BreakerConfig;
 pub use error::ConfigError;
 pub use file::{Delivery, Features, Limits, Permission, Restart};

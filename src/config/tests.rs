@@ -179,17 +179,31 @@ fn the_audit_section_is_resolved_against_the_folder() {
     let defaults = parse("").unwrap().audit;
     assert_eq!(defaults.signing_key_path, Path::new("/etc/mas/keys/audit.ed25519"));
     assert_eq!(defaults.anchor_path.as_deref(), Some(Path::new("/etc/mas/audit-anchor.jsonl")));
-    assert_eq!((defaults.file_path, defaults.archive_dir), (None, None));
+    assert_eq!(defaults.archive(), Some(Path::new("/etc/mas/audit-archive")));
+    assert_eq!((defaults.file_path.clone(), defaults.max_records()), (None, 250_000));
     assert_eq!((defaults.max_bytes, defaults.backup_count), (10_485_760, 5));
-    assert_eq!((defaults.checkpoint_interval_ms, defaults.max_records), (1000, 0));
+    assert_eq!(defaults.checkpoint_interval_ms, 1000);
     let audit = parse(
         "gateway: {audit: {file_path: a.jsonl, anchor_path: null, archive_dir: /var/mas, max_records: 9}}",
     )
     .unwrap()
     .audit;
     assert_eq!(audit.file_path.as_deref(), Some(Path::new("/etc/mas/a.jsonl")));
-    assert_eq!(audit.archive_dir.as_deref(), Some(Path::new("/var/mas")));
-    assert_eq!((audit.anchor_path, audit.max_records), (None, 9));
+    assert_eq!(audit.archive(), Some(Path::new("/var/mas")));
+    assert_eq!((audit.anchor_path.clone(), audit.max_records()), (None, 9));
+}
+
+#[test]
+fn without_an_archive_nothing_bounds_the_trail_and_that_is_said() {
+    for off in ["archive: off", "archive_dir: null"] {
+        let config = parse(&format!("gateway: {{audit: {{{off}}}}}")).unwrap();
+        assert_eq!((config.audit.archive(), config.audit.max_records()), (None, 0));
+        assert!(config.warnings.iter().any(|warning| warning.contains("grows without a bound")), "{off}");
+    }
+    let config = parse("gateway: {audit: {archive: off, max_records: 7}}").unwrap();
+    assert!(config.warnings.iter().any(|warning| warning.contains("once it has 7 records")));
+    assert!(parse("gateway: {audit: {archive: never}}").is_err());
+    assert!(!parse("").unwrap().warnings.iter().any(|warning| warning.contains("gateway.audit")));
 }
 
 #[test]

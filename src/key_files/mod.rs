@@ -16,7 +16,7 @@ use crate::audit::note::{NoteError, SigningKey};
 pub use error::KeyError;
 pub use files::{KeyLock, Stamp};
 use files::{PRIVATE, PUBLIC, beside, io_error, lock, read, read_private, sync_folder, write_whole};
-pub use store::StoreKeyFile;
+pub use store::{StoreKeyFile, host_name};
 
 /// A key and the history that it is the newest of.
 #[derive(Debug)]

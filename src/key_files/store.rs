@@ -192,7 +192,8 @@ impl StoreKeyFile {
     }
 }
 
-fn host_name() -> String {
+/// How this host is called.
+pub fn host_name() -> String {
     std::fs::read_to_string(HOST_NAME).unwrap_or_default().trim().to_owned()
 }
 

@@ -14,6 +14,7 @@ use redis::{Client, Connection, ConnectionAddr, RedisResult, ServerErrorKind};
 
 use super::data_dir::{self, file_error, log_tail};
 use super::error::RunnerError;
+use super::memory;
 use super::stop_signal::StopSignal;
 use crate::config::{Durability, MANAGED_SOCKET};
 
@@ -204,6 +205,7 @@ impl ManagedRedis {
             .args(["--auto-aof-rewrite-min-size", MIN_REWRITE_SIZE])
             .args(["--save", ""])
             .args(["--maxmemory-policy", "noeviction"])
+            .args(["--maxmemory", &memory::redis_bytes().unwrap_or(0).to_string()])
             .args(["--daemonize", "no"])
             .arg("--logfile")
             .arg(self.log())

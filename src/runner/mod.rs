@@ -10,6 +10,7 @@ mod error;
 mod forward;
 mod lock;
 mod managed_redis;
+mod memory;
 mod options;
 mod plan;
 mod redis_keeper;

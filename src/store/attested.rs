@@ -19,6 +19,7 @@ const ENTRY: &str = "entry";
 const LETTER: &str = "letter";
 const REQUEST: &str = "request";
 const MEMORY: &str = "memory";
+const ARCHIVED: &str = "archived";
 
 /// The record that allowed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,16 @@ pub fn lane_tag(keys: &StoreKeys, lane: &LaneId, head: &Head) -> String {
 pub fn check_lane(keys: &StoreKeys, lane: &LaneId, head: &Head, tag: &str) -> Result<(), NotOurs> {
     let parts: [&[u8]; 3] = [lane.as_str().as_bytes(), &head.seq.to_be_bytes(), &head.hash];
     keys.check(LANE, &parts, &tag_bytes(tag))
+}
+
+/// The tag of what is noted of archives, in hexadecimal.
+pub fn archived_tag(keys: &StoreKeys, field: &str, value: &str) -> String {
+    hex(&keys.tag(ARCHIVED, &[field.as_bytes(), value.as_bytes()]))
+}
+
+/// Whether a server has noted it.
+pub fn check_archived(keys: &StoreKeys, field: &str, value: &str, tag: &str) -> Result<(), NotOurs> {
+    keys.check(ARCHIVED, &[field.as_bytes(), value.as_bytes()], &tag_bytes(tag))
 }
 
 /// A message as it stands in an inbox.

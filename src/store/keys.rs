@@ -37,6 +37,12 @@ pub const LANE_PREFIX: &str = "audit:lane:";
 /// Lanes of before the log's beginning: a hash, lane id → where it ended when it was taken over, and a tag.
 pub const TAKEN_OVER: &str = "audit:taken_over";
 
+/// How far the trail was archived: a hash, lane id → the tree behind its last archived record, and a tag; and which archives
+/// there are.
+pub const ARCHIVED: &str = "audit:archived";
+/// Who archives (JSON); runs out by itself.
+pub const ARCHIVER: &str = "audit:archiver";
+
 /// Signed checkpoints over the lanes' heads: a stream.
 pub const CHECKPOINTS: &str = "audit:checkpoints";
 

@@ -2,6 +2,7 @@
 //! their answers.
 
 pub mod answers;
+pub mod archived;
 pub mod attested;
 pub mod checkpoints;
 mod claim_script;

@@ -379,9 +379,14 @@ impl Drop for Keeper {
 /// Length of a boot id: a UUID with hyphens.
 const BOOT_ID_CHARS: usize = 36;
 
+/// This boot of this host, where the system says it.
+pub fn machine() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
+}
+
 /// Names the place in which a process id has its meaning: this boot of this host, and the process id namespace.
 fn space() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+    let boot = machine();
     let namespace = std::fs::read_link("/proc/self/ns/pid").ok();
     space_of(boot.as_deref(), namespace.as_deref())
 }

@@ -218,6 +218,16 @@ pub fn written(connection: &mut Connection) -> Result<Vec<LaneId>, StoreError> {
     Ok(lanes.map(|(lane, _)| LaneId::from_stored(lane)).collect())
 }
 
+/// The lanes in the registry, sorted: those that servers and operators' commands have begun.
+pub fn registered(connection: &mut Connection) -> Result<Vec<LaneId>, StoreError> {
+    let Value::Array(names) = connection.command("HKEYS", &[keys::LANES])? else {
+        return Err(unexpected("HKEYS", &Value::Nil));
+    };
+    let mut lanes: Vec<LaneId> = names.iter().filter_map(text).map(LaneId::from_stored).collect();
+    lanes.sort();
+    Ok(lanes)
+}
+
 /// How many lanes are in the registry.
 pub fn registered_count(connection: &mut Connection) -> Result<u64, StoreError> {
     Ok(answers::int(&connection.command("HLEN", &[keys::LANES])?).unwrap_or(0))

@@ -33,6 +33,8 @@ const SEEK_RECORDS: u64 = 2048;
 pub struct Start {
     /// Records at the beginning of lanes that are known already.
     pub known: HashMap<LaneId, u64>,
+    /// How far lanes were archived elsewhere: they begin there, where less is known.
+    pub archived: BTreeMap<LaneId, Frontier>,
     /// The last checkpoint that is known already.
     pub last_note: Option<String>,
     /// Blocks of before this time may be left out, in Unix microseconds: for readers that do not verify.
@@ -65,6 +67,8 @@ struct Cursor {
     page: VecDeque<StoredBlock>,
     state: State,
     announced: bool,
+    /// The tree before its first block.
+    before: Frontier,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,6 +110,7 @@ impl<'a> Walk<'a> {
             start,
         };
         let mut registered = lanes.registered;
+        walk.add_archived(&lanes.existing);
         for page in lanes.existing.chunks(PAGE_LANES) {
             walk.add_lanes(page, &mut registered)?;
         }
@@ -120,6 +125,7 @@ impl<'a> Walk<'a> {
                 page: VecDeque::new(),
                 state: State::Done,
                 announced: false,
+                before: Frontier::default(),
             });
         }
         let mut waiting: Vec<(u64, &LaneId, usize)> = walk
@@ -139,6 +145,38 @@ impl<'a> Walk<'a> {
         self.cursors.push(cursor);
     }
 
+    /// Lanes that have ended, and left Redis as a whole.
+    fn add_archived(&mut self, existing: &[LaneId]) {
+        let is_gone = |lane: &LaneId| existing.binary_search(lane).is_err();
+        let gone: Vec<LaneId> = self.start.archived.keys().filter(|lane| is_gone(lane)).cloned().collect();
+        for lane in gone {
+            let (size, before) = self.known(&lane);
+            if before.size() > 0 {
+                self.add(Cursor {
+                    lane,
+                    registered: Some(String::new()),
+                    last: EntryId::ZERO,
+                    position: EntryId::ZERO,
+                    size,
+                    next_us: 0,
+                    page: VecDeque::new(),
+                    state: State::Done,
+                    announced: false,
+                    before,
+                });
+            }
+        }
+    }
+
+    /// Records of a lane that are to be left out, and its tree behind them where it begins there.
+    fn known(&self, lane: &LaneId) -> (u64, Frontier) {
+        let known = self.start.known.get(lane).copied().unwrap_or(0);
+        match self.start.archived.get(lane).filter(|tree| tree.size() > known) {
+            Some(tree) => (tree.size(), tree.clone()),
+            None => (known, Frontier::default()),
+        }
+    }
+
     fn add_lanes(
         &mut self,
         lanes: &[LaneId],
@@ -147,7 +185,7 @@ impl<'a> Walk<'a> {
         let mut batch = Batch::new();
         for lane in lanes {
             let key = keys::lane(lane);
-            let known = self.start.known.get(lane).copied().unwrap_or(0);
+            let (known, _) = self.known(lane);
             let _ = batch.command("XRANGE");
             let _ = batch.arg(&key).arg(format!("({known}-0")).arg("+").arg("COUNT").arg(1);
             let _ = batch.command("XREVRANGE");
@@ -157,7 +195,7 @@ impl<'a> Walk<'a> {
         for lane in lanes {
             let first = parse_blocks(answers.next().unwrap_or(Value::Nil))?.pop();
             let last = parse_blocks(answers.next().unwrap_or(Value::Nil))?.pop();
-            let known = self.start.known.get(lane).copied().unwrap_or(0);
+            let (known, before) = self.known(lane);
             let mut cursor = Cursor {
                 lane: lane.clone(),
                 registered: registered.remove(lane),
@@ -168,6 +206,7 @@ impl<'a> Walk<'a> {
                 page: VecDeque::new(),
                 state: if first.is_some() { State::Waiting } else { State::Done },
                 announced: false,
+                before,
             };
             if let (Some(seek_us), Some(_)) = (self.start.seek_us, first) {
                 seek(self.connection, &mut cursor, seek_us)?;
@@ -382,7 +421,7 @@ impl<'a> Walk<'a> {
         on(&Item::Lane {
             lane: cursor.lane.as_str().into(),
             registered: cursor.registered.as_deref().map(Into::into),
-            before: Frontier::default(),
+            before: std::mem::take(&mut cursor.before),
         })
     }
 }

@@ -380,14 +380,14 @@ fn archived_segments_and_what_is_still_in_redis_verify_as_one() {
     let segments = || {
         let names = std::fs::read_dir(world.path().join("archive")).into_iter().flatten();
         let mut names: Vec<PathBuf> = names.map(|entry| entry.unwrap().path()).collect();
-        names.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with("segment-"));
+        names.retain(|path| path.to_str().unwrap().ends_with(".jsonl.zst"));
         names.sort();
         names
     };
     crate::support::until("three segments", || {
         for _ in 0..30 {
             let mut id = None;
-            // At twice the cap the server waits for its archive.
+            // At eight times the cap the server waits for its archive.
             crate::support::until("it is admitted", || match alpha.send("a", "beta", "{}") {
                 Ok(sent) => {
                     id = Some(sent);

@@ -15,6 +15,7 @@
 mod support;
 
 mod agents;
+mod archive;
 mod audit;
 mod audit_commands;
 mod audit_copy;

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::audit::lane::Lane;
+use crate::audit::lane::{Lane, LaneId};
 use crate::audit::{Action, Decision, Fields};
 use crate::clock::Now;
 
@@ -101,10 +101,10 @@ fn errors_name_the_line_and_what_was_expected() {
     assert!(error.starts_with("line 3: expected a lane, a block"), "{error}");
     let more = format!("{text}{{}}\n");
     assert!(read_all(more.as_bytes()).unwrap_err().to_string().starts_with("line 7: expected the end"));
-    let newer = text.replacen("segment\":1", "segment\":2", 1);
+    let newer = text.replacen("segment\":2", "segment\":3", 1);
     assert_eq!(
         read_all(newer.as_bytes()).unwrap_err().to_string(),
-        "line 1: expected format version 1, found 2"
+        "line 1: expected format version 1 or 2, found 3"
     );
 }
 

@@ -1,5 +1,5 @@
 //! The anchor: signed checkpoints outside Redis, one `{"note": "…"}` a line, in the order in which they were
-//! signed.
+//! signed. Between them stands where one file goes on in the next.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -12,8 +12,21 @@ use crate::audit::note::MAX_NOTE_BYTES;
 const MAX_LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64 + 64;
 
 #[derive(Deserialize)]
-struct Line {
-    note: String,
+#[serde(untagged)]
+enum Line {
+    Note {
+        note: String,
+    },
+    /// The first line of a file that continues another one.
+    Previous {
+        #[serde(rename = "previous")]
+        _previous: String,
+    },
+    /// The last line of one that is continued.
+    Continued {
+        #[serde(rename = "continued")]
+        _continued: bool,
+    },
 }
 
 /// One line.
@@ -46,18 +59,21 @@ impl<'a> AnchorReader<'a> {
 
     /// The next line; `None` at the end.
     pub fn next_line(&mut self) -> io::Result<Option<AnchorLine>> {
-        let mut line = Vec::new();
-        let read = self.input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return Ok(None);
+        loop {
+            let mut line = Vec::new();
+            let read = self.input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)?;
+            if read == 0 {
+                return Ok(None);
+            }
+            if line.last() != Some(&b'\n') {
+                let over = read as u64 == MAX_LINE_BYTES;
+                return Ok(Some(if over { AnchorLine::Malformed } else { AnchorLine::Unfinished }));
+            }
+            match serde_json::from_slice::<Line>(&line) {
+                Ok(Line::Note { note }) => return Ok(Some(AnchorLine::Note(note))),
+                Ok(Line::Previous { .. } | Line::Continued { .. }) => {}
+                Err(_) => return Ok(Some(AnchorLine::Malformed)),
+            }
         }
-        if line.last() != Some(&b'\n') {
-            let over = read as u64 == MAX_LINE_BYTES;
-            return Ok(Some(if over { AnchorLine::Malformed } else { AnchorLine::Unfinished }));
-        }
-        Ok(Some(match serde_json::from_slice::<Line>(&line) {
-            Ok(line) => AnchorLine::Note(line.note),
-            Err(_) => AnchorLine::Malformed,
-        }))
     }
 }

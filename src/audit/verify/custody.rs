@@ -71,6 +71,8 @@ pub(super) struct Custody {
     finished: VecDeque<u128>,
     /// Time of the first record seen, Unix milliseconds.
     start_ms: Option<u64>,
+    /// By how much lanes may begin one after the other.
+    skew_ms: u64,
     names: Vec<Box<str>>,
     agents: HashMap<Box<str>, Agent>,
     /// When it was last recorded that messages of an agent had vanished, Unix milliseconds.
@@ -137,7 +139,8 @@ impl Custody {
             | Action::ConnectionRefused
             | Action::CallsRefused
             | Action::ForeignEntry
-            | Action::StoreKeyChanged => return,
+            | Action::StoreKeyChanged
+            | Action::Acknowledged => return,
             Action::TakenOver => {
                 let target = self.agent(record.target);
                 for (id, _) in record.messages.iter() {
@@ -298,7 +301,15 @@ impl Custody {
 
     /// Ids of this server are time-ordered (UUID version 7); others come from a server before it.
     fn is_older(&self, id: Uuid) -> bool {
-        id.get_version_num() != 7 || self.start_ms.is_none_or(|start_ms| made_ms(id) < start_ms)
+        id.get_version_num() != 7 || self.start_ms.is_none_or(|start_ms| made_ms(id) < start_ms.saturating_add(self.skew_ms))
+    }
+
+    /// What comes next stands behind a part that is elsewhere: what was accepted may be done there, and what is done next may
+    /// have been accepted there.
+    pub(super) fn interrupted(&mut self) {
+        self.lives.retain(|_, life| !matches!(life, Life::Waiting(_) | Life::Unknown(_)));
+        self.start_ms = None;
+        self.skew_ms = MAX_SKEW_MS;
     }
 
     /// Messages that are accepted and neither finished nor dead.

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::audit::lane::LaneId;
 use crate::audit::record::Action;
+use crate::ids::hex;
 
 /// Where damage shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +111,14 @@ pub struct Damage {
     pub place: Place,
     /// What is wrong.
     pub kind: DamageKind,
+}
+
+impl Damage {
+    /// Names it, the same in each verification: for [`Action::Acknowledged`].
+    pub fn id(&self) -> String {
+        let digest: [u8; 32] = Sha256::digest(format!("{}\n{}", self.kind.code(), self)).into();
+        hex(digest.get(..ID_BYTES).unwrap_or_default())
+    }
 }
 
 impl fmt::Display for Damage {
@@ -226,6 +236,16 @@ pub enum DamageKind {
         /// Where the checkpoint is.
         by: Stream,
     },
+    /// The checkpoint is of a log whose key was not given.
+    OtherLog {
+        /// The log.
+        origin: String,
+    },
+    /// The checkpoint is signed by a key that is not in the history that was given, and that may be newer than it.
+    NewerKey {
+        /// Name and hash of the key.
+        found: String,
+    },
     /// The anchor and the trail hold different checkpoints under one number.
     AnchorDiffers,
     /// Nothing was signed for too long although the server runs.
@@ -257,6 +277,8 @@ impl DamageKind {
             Self::StateRolledBack { .. } => "state_rolled_back",
             Self::MessageMissing { .. } => "message_missing",
             Self::NotSigned { .. } => "not_signed",
+            Self::OtherLog { .. } => "other_log",
+            Self::NewerKey { .. } => "newer_key",
             Self::CheckpointMissing { .. } => "checkpoint_missing",
             Self::CheckpointRepeated => "checkpoint_repeated",
             Self::CheckpointUnlinked => "checkpoint_unlinked",
@@ -316,6 +338,17 @@ impl fmt::Display for DamageKind {
                 Plain(agent)
             ),
             Self::NotSigned { why } => f.write_str(&Plain(why).to_string()),
+            Self::OtherLog { origin } => write!(
+                f,
+                "the checkpoint is of log {}, and its key was not given (--public-key, gateway.audit.logs)",
+                Plain(origin)
+            ),
+            Self::NewerKey { found } => write!(
+                f,
+                "the checkpoint is signed by key {}, which is not in the key history that was given: was the key rotated \
+                 since? Take the log's newest .pub",
+                Plain(found)
+            ),
             Self::CheckpointMissing { expected } => write!(f, "checkpoint {expected} should stand here"),
             Self::CheckpointRepeated => f.write_str("an old checkpoint stands here again"),
             Self::CheckpointUnlinked => f.write_str("does not name the checkpoint before it"),
@@ -345,8 +378,10 @@ pub struct Damages {
     further: u64,
 }
 
+/// Bytes of a damage's id.
+const ID_BYTES: usize = 8;
 /// Most findings that are listed; further ones are counted.
-pub const MAX_DAMAGES: usize = 1000;
+pub const MAX_DAMAGES: usize = 10_000;
 
 impl Damages {
     /// One more.

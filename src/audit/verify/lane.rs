@@ -33,13 +33,15 @@ pub(super) struct LaneState {
 
 impl LaneState {
     pub(super) fn new(id: LaneId, registered: bool, before: Frontier) -> Self {
+        // A checkpoint may be over what was before.
+        let root = (before.size() > 0).then(|| (before.size(), before.root()));
         Self {
             id,
             start: before.size(),
             tree: before,
             predecessors: Vec::new(),
             senders: HashMap::new(),
-            roots: VecDeque::new(),
+            roots: root.into_iter().collect(),
             sealed: 0,
             registered,
             broken: false,

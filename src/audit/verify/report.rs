@@ -13,6 +13,8 @@ pub struct Report {
     pub lanes: usize,
     /// What is wrong, in the order in which it showed; empty: intact.
     pub damages: Vec<Damage>,
+    /// What is wrong and was acknowledged by an operator, with who did it, and why.
+    pub acknowledged: Vec<(Damage, String)>,
     /// Findings beyond those listed.
     pub further_damages: u64,
     /// Records by decision.
@@ -49,6 +51,6 @@ pub struct Report {
 impl Report {
     /// Whether nothing is wrong.
     pub fn is_intact(&self) -> bool {
-        self.damages.is_empty()
+        self.damages.is_empty() && self.further_damages == 0
     }
 }

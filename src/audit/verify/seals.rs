@@ -10,10 +10,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use uuid::Uuid;
 
 use super::damage::{DamageKind, Damages, Place, Stream};
-use crate::audit::checkpoint::{Checkpoint, LaneHead, MAX_LANES, text_hash};
+use crate::audit::checkpoint::{Checkpoint, CheckpointError, LaneHead, MAX_LANES, text_hash};
 use crate::audit::keys::KeyHistory;
 use crate::audit::merkle::Hash;
-use crate::audit::note;
+use crate::audit::note::{self, NoteError};
 
 /// What the first checkpoint of a log names as the one before it.
 const NOTHING_BEFORE: Hash = [0; 32];
@@ -38,6 +38,8 @@ pub(super) struct Seals {
     pub(super) headless: bool,
     /// Runs that began without knowing of the checkpoints before them.
     pub(super) fresh_starts: u64,
+    /// Parts of the stream are elsewhere.
+    gaps: bool,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,7 @@ impl Seals {
             count: 0,
             headless: false,
             fresh_starts: 0,
+            gaps: false,
         }
     }
 
@@ -91,9 +94,8 @@ impl Seals {
         self.notes += 1;
         let (checkpoint, hash) = match read(note, keys) {
             Ok(opened) => opened,
-            Err(why) => {
-                let place = Place::Note { stream: self.stream, number: self.notes };
-                damages.add(place, DamageKind::NotSigned { why });
+            Err(kind) => {
+                damages.add(Place::Note { stream: self.stream, number: self.notes }, kind);
                 return None;
             }
         };
@@ -109,7 +111,8 @@ impl Seals {
         self.note_hash(hash);
         self.newest_ms = checkpoint.time_ms.max(self.newest_ms);
         let before = self.boots.get(&checkpoint.boot);
-        let summed = checkpoint.lanes.len() < MAX_LANES
+        let summed = !self.gaps
+            && checkpoint.lanes.len() < MAX_LANES
             && before.map_or(checkpoint.counter == 1, |before| before.summed);
         let state = Boot {
             counter: checkpoint.counter,
@@ -143,6 +146,9 @@ impl Seals {
         if checkpoint.counter <= last.counter || *hash == last.hash {
             return Err(DamageKind::CheckpointRepeated);
         }
+        if self.gaps && checkpoint.counter != last.counter + 1 {
+            return Ok(());
+        }
         if checkpoint.counter != last.counter + 1 {
             return Err(DamageKind::CheckpointMissing { expected: last.counter + 1 });
         }
@@ -169,7 +175,7 @@ impl Seals {
         }
         if checkpoint.counter != 1 {
             // Where the beginning was let go of, it was that of all runs.
-            return if self.headless { Ok(()) } else { Err(DamageKind::CheckpointMissing { expected: 1 }) };
+            return if self.headless || self.gaps { Ok(()) } else { Err(DamageKind::CheckpointMissing { expected: 1 }) };
         }
         if names_nothing {
             // A log of its own; or one whose anchor was taken away: that is for the reader to judge.
@@ -204,11 +210,16 @@ impl Seals {
         self.known.contains(hash)
     }
 
+    /// Parts of the stream are elsewhere: numbers that are missing are there.
+    pub(super) fn allow_gaps(&mut self) {
+        self.gaps = true;
+    }
+
     /// At the end: what runs went on from, and is not there.
     pub(super) fn finish(&mut self, damages: &mut Damages) {
         let mut sought: Vec<Place> = self.sought.drain().map(|(_, place)| place).collect();
         sought.sort_by_key(ToString::to_string);
-        for place in sought {
+        for place in sought.into_iter().filter(|_| !self.gaps) {
             damages.add(place, DamageKind::CheckpointUnlinked);
         }
     }
@@ -232,15 +243,24 @@ fn grown(lanes: &[LaneHead], before: &[LaneHead]) -> u64 {
 }
 
 /// A checkpoint and the hash of its text, signed by the key in force at its time, of one of these logs.
-fn read(note: &str, keys: &[KeyHistory]) -> Result<(Checkpoint, Hash), String> {
-    let unverified = note::text_of(note).map_err(|error| format!("the checkpoint {error}"))?;
+fn read(note: &str, keys: &[KeyHistory]) -> Result<(Checkpoint, Hash), DamageKind> {
+    let not_signed = |why: String| DamageKind::NotSigned { why };
+    let unverified = note::text_of(note).map_err(|error| not_signed(format!("the checkpoint {error}")))?;
     if keys.is_empty() {
-        let checkpoint = Checkpoint::parse(unverified).map_err(|error| error.to_string())?;
+        let checkpoint = Checkpoint::parse(unverified).map_err(|error| not_signed(error.to_string()))?;
         return Ok((checkpoint, text_hash(unverified)));
     }
     let origin = unverified.split('\n').next().unwrap_or_default();
-    match keys.iter().find(|history| history.origin() == origin) {
-        Some(history) => Checkpoint::open(note, history).map_err(|error| error.to_string()),
-        None => Err(format!("the checkpoint is of log {origin:?}, and not of one whose key is known")),
-    }
+    let Some(history) = keys.iter().find(|history| history.origin() == origin) else {
+        return Err(DamageKind::OtherLog { origin: origin.to_owned() });
+    };
+    Checkpoint::open(note, history).map_err(|error| match error {
+        // By a key that nobody here knows, behind the last rotation that is known: another one may have followed.
+        CheckpointError::Note(NoteError::WrongKey { found, .. })
+            if Checkpoint::parse(unverified).is_ok_and(|at| at.time_ms >= history.newest_from_ms()) =>
+        {
+            DamageKind::NewerKey { found }
+        }
+        error => not_signed(error.to_string()),
+    })
 }

@@ -81,7 +81,7 @@ fn remove(path: &Path) {
 struct Exporter<'a, W> {
     out: SegmentWriter<W>,
     verifier: Verifier<'a>,
-    range: Range,
+    range: Range<'static>,
     registered: HashMap<LaneId, String>,
     announced: BTreeSet<LaneId>,
 }
@@ -89,13 +89,19 @@ struct Exporter<'a, W> {
 fn export<W: Write>(
     source: &mut Source,
     trust: &Trust,
-    range: Range,
+    range: Range<'static>,
     out: W,
     wrap: &dyn Fn(std::io::Error) -> Trouble,
 ) -> Result<(Exit, End, W), Trouble> {
     let partial = source.is_partial();
     let header = Header::export(Now::read().unix_us, range.from_us, range.to_us);
-    let questions = Questions { keys: trust.keys(), anchors: Vec::new(), partial, without_custody: true };
+    let questions = Questions {
+        keys: trust.keys(),
+        anchors: Vec::new(),
+        partial,
+        elsewhere: source.elsewhere().to_vec(),
+        without_custody: true,
+    };
     let mut exporter = Exporter {
         out: SegmentWriter::new(out, &header).map_err(wrap)?,
         verifier: Verifier::new(questions),

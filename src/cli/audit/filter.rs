@@ -21,7 +21,7 @@ pub(crate) struct TimeArgs {
 
 impl TimeArgs {
     /// The range; `whole`: what came before it is needed, too.
-    pub(crate) fn range(&self, whole: bool) -> Result<Range, Trouble> {
+    pub(crate) fn range(&self, whole: bool) -> Result<Range<'static>, Trouble> {
         let read = |flag: &str, text: &Option<String>| match text {
             None => Ok(None),
             Some(text) => parse_time(text).map(Some).ok_or_else(|| {
@@ -36,7 +36,7 @@ impl TimeArgs {
         {
             return Err(Trouble::Usage("--from is not before --to".to_owned()));
         }
-        Ok(Range { from_us, to_us, whole })
+        Ok(Range { from_us, to_us, messages: &[], whole })
     }
 }
 

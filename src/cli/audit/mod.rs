@@ -3,6 +3,7 @@
 //! Every command reads from a `Source`: the live Redis, files, or archives and what is still in Redis behind
 //! them as one.
 
+mod acknowledge;
 mod export;
 pub(crate) mod filter;
 mod key;
@@ -31,6 +32,8 @@ pub enum AuditCommand {
     /// Check every lane: contiguity, hashes, registry, signatures, the anchor, the join with what was
     /// delivered. Exit 3 names what is damaged.
     Verify(verify::VerifyArgs),
+    /// Put on record that damage is known: a restored backup, a loss. It is no damage to `verify` then.
+    Acknowledge(acknowledge::AcknowledgeArgs),
     /// Show the newest records.
     Tail(tail::TailArgs),
     /// Show one message's life: who asked, what was decided, who got it, how it ended; and its reply.
@@ -53,6 +56,7 @@ pub enum AuditCommand {
 pub fn run(command: AuditCommand) -> Exit {
     let outcome = match command {
         AuditCommand::Verify(args) => verify::run(&args),
+        AuditCommand::Acknowledge(args) => acknowledge::run(&args),
         AuditCommand::Tail(args) => tail::run(&args),
         AuditCommand::Show(args) => show::run(&args),
         AuditCommand::Query(args) => query::run(args),

@@ -110,7 +110,7 @@ pub(super) fn run(args: &ProofArgs) -> Result<Exit, Trouble> {
 /// Where the decision on a message stands.
 fn find(source: &mut Source, id: Uuid) -> Result<Option<(LaneId, u64)>, Trouble> {
     let mut found = None;
-    let range = Range { from_us: made_after_us(id), to_us: None, whole: false };
+    let range = Range { from_us: made_after_us(id), to_us: None, messages: &[*id.as_bytes()], whole: false };
     each_record(source, range, &mut |lane, record| {
         let decides = matches!(record.action, Action::Send | Action::Request | Action::Reply);
         if decides && record.message_id == Some(id) {

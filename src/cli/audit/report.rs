@@ -140,7 +140,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Trouble> {
     Ok(if report.is_intact() { Exit::Done } else { Exit::NotVerified })
 }
 
-fn json(args: &ReportArgs, range: Range, counts: &Counts, report: &Report) -> Json {
+fn json(args: &ReportArgs, range: Range<'static>, counts: &Counts, report: &Report) -> Json {
     json!({
         "from_us": range.from_us, "to_us": range.to_us,
         "records": counts.records, "messages": counts.messages,
@@ -154,7 +154,7 @@ fn json(args: &ReportArgs, range: Range, counts: &Counts, report: &Report) -> Js
 fn write(
     out: &mut dyn Write,
     args: &ReportArgs,
-    range: Range,
+    range: Range<'static>,
     counts: &Counts,
     report: &Report,
 ) -> std::io::Result<()> {

@@ -18,6 +18,7 @@ use crate::audit::verify::Plain;
 use crate::audit::{Action, Decision, LaneId, Record, View};
 use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
+use crate::ids::unhex;
 
 /// Most steps of one message that are shown.
 const MAX_STEPS: usize = 10_000;
@@ -48,11 +49,9 @@ struct Step {
 pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
     let config = optional_config(&args.source)?;
     let mut source = Source::open(&args.source, config.as_ref())?;
-    // Ids of version 7 begin with the time in milliseconds: what is older need not be read.
-    let made_ms =
-        (args.message_id.get_version_num() == 7).then_some((args.message_id.as_u128() >> 80) as u64);
-    let from_us = made_ms.map(|made_ms| made_ms.saturating_mul(1000).saturating_sub(CLOCK_SLACK_US));
-    let range = Range { from_us, to_us: None, whole: false };
+    let from_us = made_after_us(args.message_id);
+    let messages = [*args.message_id.as_bytes()];
+    let range = Range { from_us, to_us: None, messages: &messages, whole: false };
     let steps = collect(&mut source, range, &|record| about(record, args.message_id))?;
     let Some(asked) = steps.iter().find(|step| step.record.message_id == Some(args.message_id)) else {
         eprintln!("mas audit: message {} is not on record", args.message_id);
@@ -64,15 +63,16 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
         let id = record.correlation_id.map(|id| crate::ids::hex(id));
         (record.message_id != Some(args.message_id) && id.as_deref() == Some(&correlation)).then_some(0)
     };
-    let related = match correlation.is_empty() {
-        true => Vec::new(),
-        false => {
+    let key = unhex(&correlation).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    let related = match key {
+        None => Vec::new(),
+        Some(key) => {
             // A reply's id is later than its request's; a request's is earlier than what is asked for here.
             let range = match asked.record.action {
                 Action::Reply => Range::ALL,
                 _ => range,
             };
-            collect(&mut source, Range { whole: false, ..range }, &other)?
+            collect(&mut source, Range { messages: &[key], whole: false, ..range }, &other)?
         }
     };
     let mut out = std::io::stdout().lock();
@@ -108,7 +108,7 @@ pub(crate) fn made_after_us(id: Uuid) -> Option<u64> {
 /// The records that `about` wants, by time; it says which delivery each is about.
 fn collect(
     source: &mut Source,
-    range: Range,
+    range: Range<'_>,
     about: &dyn Fn(&View<'_>) -> Option<u32>,
 ) -> Result<Vec<Step>, Trouble> {
     let mut steps = Vec::new();

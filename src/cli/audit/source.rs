@@ -1,6 +1,6 @@
 //! Where a trail is read from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
@@ -9,20 +9,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::trouble::Trouble;
+use crate::archive::{self, Reading, Wanted, message_key};
 use crate::audit::lane::split_block;
 use crate::audit::record::View;
 use crate::audit::segment::{Header, Item, SegmentKind, SegmentReader};
 use crate::audit::{LaneId, StoreKeys, lane};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::key_files::StoreKeyFile;
+use crate::key_files::{StoreKeyFile, host_name};
 use crate::store::walk::{Start, Walk};
-use crate::store::{Connection, Endpoint};
+use crate::store::{Connection, Endpoint, archived};
 
-/// Most files of one trail.
-const MAX_FILES: usize = 100_000;
-/// How archived segments' files begin and end; other files of an archive are none.
-const ARCHIVE_NAME: (&str, &str) = ("segment-", ".jsonl");
 /// A file that is standard input.
 const STDIN: &str = "-";
 /// Bytes read from a file in one step.
@@ -38,9 +35,12 @@ pub struct SourceArgs {
     #[arg(long, value_name = "FILE")]
     pub export: Vec<PathBuf>,
     /// Read the archived segments in this folder, too, before what is in Redis or in the files; else those of
-    /// the configuration.
+    /// the configuration. Once for each folder, where several hosts have archived.
     #[arg(long, value_name = "DIR")]
-    pub archive: Option<PathBuf>,
+    pub archive: Vec<PathBuf>,
+    /// Read archived segments whole, and do not trust the lists of what is in them.
+    #[arg(long)]
+    pub no_index: bool,
     /// Do not look at the tags of what is in Redis: as somebody sees it who has no store key.
     #[arg(long)]
     pub no_store_key: bool,
@@ -51,14 +51,15 @@ pub(super) fn config(args: &SourceArgs) -> Result<Config, Trouble> {
     Config::locate_and_load(args.config.as_deref()).map_err(|error| Trouble::Usage(error.to_string()))
 }
 
-/// A trail.
-pub(crate) enum Source {
-    /// In Redis.
-    Live(Live),
-    /// In files, oldest first.
-    Files(Vec<Part>),
-    /// In files, oldest first, and then in Redis.
-    Joined(Vec<Part>, Live),
+/// A trail: what is archived, then what is in files, then what is in Redis.
+pub(crate) struct Source {
+    archive: Option<Reading>,
+    /// Oldest first.
+    files: Vec<Part>,
+    live: Option<Live>,
+    no_index: bool,
+    /// Archives of other hosts that have segments which are not here.
+    elsewhere: Vec<String>,
 }
 
 /// What is in Redis.
@@ -66,6 +67,14 @@ pub(crate) struct Live {
     pub(crate) connection: Connection,
     /// For a look at the tags.
     pub(crate) keys: Option<StoreKeys>,
+    /// What lies between files and Redis may be in an archive elsewhere.
+    pub(crate) gaps: bool,
+}
+
+impl Live {
+    pub(crate) fn new(connection: Connection, keys: Option<StoreKeys>) -> Self {
+        Self { connection, keys, gaps: false }
+    }
 }
 
 /// One file of a trail.
@@ -79,18 +88,20 @@ pub(crate) struct Part {
 
 /// What is wanted of a trail.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Range {
+pub(crate) struct Range<'a> {
     /// Records of this time or later, Unix microseconds.
     pub(crate) from_us: Option<u64>,
     /// Records before this time, Unix microseconds.
     pub(crate) to_us: Option<u64>,
+    /// Records that name one of these messages or correlations, by their ids; empty: all. Others may come, too.
+    pub(crate) messages: &'a [[u8; 16]],
     /// What comes before `from_us` is needed, too: to verify.
     pub(crate) whole: bool,
 }
 
-impl Range {
+impl Range<'_> {
     /// Everything.
-    pub(crate) const ALL: Self = Self { from_us: None, to_us: None, whole: true };
+    pub(crate) const ALL: Self = Self { from_us: None, to_us: None, messages: &[], whole: true };
 
     /// Whether a record of that time is wanted.
     pub(crate) fn holds(&self, time_us: u64) -> bool {
@@ -108,53 +119,99 @@ pub(crate) struct Progress {
     pub(crate) last_note: Option<String>,
 }
 
+impl Progress {
+    /// Goes on behind an item; whether it is wanted.
+    fn take(&mut self, item: &Item<'_>, range: Range<'_>) -> bool {
+        match item {
+            Item::Lane { lane, before, .. } => {
+                if self.lanes.get(lane.as_ref()).is_some_and(|known| before.size() < *known) {
+                    return false;
+                }
+                let _ = self.lanes.insert(LaneId::from_stored(lane), before.size());
+            }
+            Item::Block { lane, first, bytes, .. } => {
+                let time_us = lane::first_record(bytes).and_then(View::time_of).unwrap_or(0);
+                if range.to_us.is_some_and(|to_us| time_us >= to_us) {
+                    return false;
+                }
+                let count = split_block(bytes).map_or(0, |parts| parts.len() as u64);
+                let last = (first + count).saturating_sub(1);
+                // Two hosts may have archived the same, for a moment.
+                if count > 0 && self.lanes.get(lane.as_ref()).is_some_and(|known| last <= *known) {
+                    return false;
+                }
+                self.reach(lane, last);
+            }
+            Item::Checkpoint { note } => self.last_note = Some(note.clone().into_owned()),
+        }
+        true
+    }
+
+    fn reach(&mut self, lane: &str, last: u64) {
+        match self.lanes.get_mut(lane) {
+            Some(known) => *known = last.max(*known),
+            None => drop(self.lanes.insert(LaneId::from_stored(lane), last)),
+        }
+    }
+}
+
 type OnItem<'a> = dyn FnMut(&Item<'_>) -> Result<ControlFlow<()>, Trouble> + 'a;
 
 impl Source {
     /// The trail that the arguments name. A configuration is read only where Redis is.
     pub(crate) fn open(args: &SourceArgs, config: Option<&Config>) -> Result<Self, Trouble> {
-        let mut parts = Vec::new();
-        if let Some(folder) = archive_folder(args, config) {
-            parts.extend(archives(folder)?);
-        }
-        for path in &args.export {
-            parts.push(part(path)?);
-        }
-        if !args.export.is_empty() {
-            return Ok(Self::Files(parts));
-        }
-        let Some(config) = config else {
-            return Err(Trouble::Usage("no configuration, and no --export FILE".to_owned()));
+        let archive = Reading::open(&archive_folders(args, config))?;
+        let files = args.export.iter().map(|path| part(path)).collect::<Result<Vec<_>, _>>()?;
+        let live = match (args.export.is_empty(), config) {
+            (false, _) => None,
+            (true, None) => return Err(Trouble::Usage("no configuration, and no --export FILE".to_owned())),
+            (true, Some(config)) => {
+                let keys = if args.no_store_key { None } else { store_keys(config) };
+                Some(Live::new(Endpoint::new(&config.redis).open()?, keys))
+            }
         };
-        let live = Live {
-            connection: Endpoint::new(&config.redis).open()?,
-            keys: if args.no_store_key { None } else { store_keys(config) },
-        };
-        Ok(if parts.is_empty() { Self::Live(live) } else { Self::Joined(parts, live) })
+        let mut source = Self { archive, files, live, no_index: args.no_index, elsewhere: Vec::new() };
+        if let (Some(Live { connection, keys: Some(keys), .. }), Some(config)) = (&mut source.live, config) {
+            let known = archived::read(connection, keys)?;
+            let has_all = source.archive.as_ref().map_or(known.segment == 0, |a| a.has_all(known.segment));
+            if !has_all {
+                let dir = config.audit.archive().map(|dir| dir.display().to_string()).unwrap_or_default();
+                let own = format!("{}:{dir}", host_name());
+                source.elsewhere = known.places.into_keys().filter(|place| *place != own).collect();
+            }
+        }
+        Ok(source)
     }
 
-    /// Whether a server has archived more since the trail was opened: what left Redis meanwhile is in files that
-    /// this trail does not know of.
+    /// Archives of other hosts that have segments which are not here: what is in them is not shown.
+    pub(crate) fn elsewhere(&self) -> &[String] {
+        &self.elsewhere
+    }
+
+    /// What a connection leads to, and nothing else.
+    pub(crate) fn of_live(live: Live) -> Self {
+        Self { archive: None, files: Vec::new(), live: Some(live), no_index: false, elsewhere: Vec::new() }
+    }
+
+    /// Whether a server has archived more since the trail was read: what left Redis meanwhile is in files that
+    /// this reading does not know of.
     pub(crate) fn has_moved(&self, args: &SourceArgs, config: Option<&Config>) -> Result<bool, Trouble> {
-        let parts = match self {
-            Self::Files(_) => return Ok(false),
-            Self::Live(_) => 0,
-            Self::Joined(parts, _) => parts.len(),
-        };
-        let now = match archive_folder(args, config) {
-            Some(folder) => segment_files(folder)?.len(),
-            None => 0,
-        };
-        Ok(now != parts)
+        match (&self.live, &self.archive) {
+            (None, _) => Ok(false),
+            (_, Some(archive)) => Ok(archive.has_moved()?),
+            (_, None) => Ok(Reading::open(&archive_folders(args, config))?.is_some()),
+        }
     }
 
     /// Whether the trail begins in the middle.
     pub(crate) fn is_partial(&self) -> bool {
-        let first = match self {
-            Self::Live(_) => None,
-            Self::Files(parts) | Self::Joined(parts, _) => parts.first(),
-        };
-        first.and_then(|part| part.header.as_ref()).is_some_and(|header| {
+        if !self.elsewhere.is_empty() {
+            return true;
+        }
+        if let Some(archive) = &self.archive {
+            return archive.first() > 1;
+        }
+        self.files.first().and_then(|part| part.header.as_ref()).is_some_and(|header| {
             header.from_us.is_some() || (header.kind == SegmentKind::Archive && header.number > 1)
         })
     }
@@ -166,21 +223,22 @@ impl Source {
 
     /// What of it is in Redis.
     pub(crate) fn live(&mut self) -> Option<&mut Live> {
-        match self {
-            Self::Live(live) | Self::Joined(_, live) => Some(live),
-            Self::Files(_) => None,
-        }
+        self.live.as_mut()
     }
 
     /// Reads the trail, in the order in which it is verified. `on` may end it.
-    pub(crate) fn read(&mut self, range: Range, on: &mut OnItem<'_>) -> Result<Progress, Trouble> {
+    pub(crate) fn read(&mut self, range: Range<'_>, on: &mut OnItem<'_>) -> Result<Progress, Trouble> {
         let mut progress = Progress::default();
-        let (parts, live) = match self {
-            Self::Live(live) => (&[][..], Some(live)),
-            Self::Files(parts) => (parts.as_slice(), None),
-            Self::Joined(parts, live) => (parts.as_slice(), Some(live)),
-        };
-        for part in parts {
+        let Self { archive, files, live, no_index, elsewhere } = self;
+        if let Some(live) = live {
+            live.gaps = !elsewhere.is_empty();
+        }
+        if let Some(archive) = archive
+            && read_archive(archive, range, *no_index, &mut progress, on)?.is_break()
+        {
+            return Ok(progress);
+        }
+        for part in files {
             if read_part(part, range, &mut progress, on)?.is_break() {
                 return Ok(progress);
             }
@@ -204,25 +262,31 @@ fn store_keys(config: &Config) -> Option<StoreKeys> {
 }
 
 /// Where archived segments are: as the arguments say, else, with what is in Redis, as the configuration does.
-fn archive_folder<'a>(args: &'a SourceArgs, config: Option<&'a Config>) -> Option<&'a Path> {
-    match &args.archive {
-        Some(folder) => Some(folder),
-        None if args.export.is_empty() => {
-            config.and_then(|config| config.audit.archive_dir.as_deref()).filter(|folder| folder.is_dir())
-        }
-        None => None,
+fn archive_folders(args: &SourceArgs, config: Option<&Config>) -> Vec<PathBuf> {
+    if !args.archive.is_empty() || !args.export.is_empty() {
+        return args.archive.clone();
     }
+    let Some(config) = config else {
+        return Vec::new();
+    };
+    let own = config.audit.archive().map(Path::to_path_buf);
+    own.into_iter().chain(config.audit.logs.iter().filter_map(|log| log.archive_dir.clone())).collect()
 }
 
 /// Reads what is in Redis behind `progress`.
 pub(crate) fn read_live(
-    Live { connection, keys }: &mut Live,
+    Live { connection, keys, gaps }: &mut Live,
     progress: Progress,
-    range: Range,
+    range: Range<'_>,
     on: &mut OnItem<'_>,
 ) -> Result<Progress, Trouble> {
     let mut last_note = progress.last_note.clone();
+    let elsewhere = match keys {
+        Some(keys) if *gaps => archived::read(connection, keys)?.lanes,
+        _ => BTreeMap::new(),
+    };
     let start = Start {
+        archived: elsewhere,
         known: progress.lanes,
         last_note: progress.last_note,
         seek_us: if range.whole { None } else { range.from_us },
@@ -238,36 +302,42 @@ pub(crate) fn read_live(
     Ok(Progress { lanes: ends.lanes, last_note })
 }
 
+/// Reads what is archived.
+fn read_archive(
+    archive: &mut Reading,
+    range: Range<'_>,
+    no_index: bool,
+    progress: &mut Progress,
+    on: &mut OnItem<'_>,
+) -> Result<ControlFlow<()>, Trouble> {
+    let messages: Vec<u32> = range.messages.iter().map(|id| message_key(id)).collect();
+    let wanted = Wanted {
+        from_us: range.from_us,
+        to_us: range.to_us,
+        messages: &messages,
+        whole: range.whole || no_index,
+    };
+    archive.read(wanted, &mut |read| match read {
+        archive::Part::Item(item) => {
+            if progress.take(item, range) { on(item) } else { Ok(ControlFlow::Continue(())) }
+        }
+        archive::Part::Passed(lane, last) => {
+            progress.reach(lane, last);
+            Ok(ControlFlow::Continue(()))
+        }
+    })
+}
+
 fn read_part(
     part: &Part,
-    range: Range,
+    range: Range<'_>,
     progress: &mut Progress,
     on: &mut OnItem<'_>,
 ) -> Result<ControlFlow<()>, Trouble> {
     let wrap = |source| Trouble::Segment { path: part.path.clone(), source };
     let mut reader = SegmentReader::new(open(&part.path)?).map_err(wrap)?;
     while let Some(item) = reader.next_item().map_err(wrap)? {
-        match &item {
-            Item::Lane { lane, before, .. } => {
-                let _ = progress.lanes.insert(LaneId::from_stored(lane), before.size());
-            }
-            Item::Block { lane, first, bytes, .. } => {
-                let time_us = lane::first_record(bytes).and_then(View::time_of).unwrap_or(0);
-                if range.to_us.is_some_and(|to_us| time_us >= to_us) {
-                    continue;
-                }
-                let count = split_block(bytes).map_or(0, |parts| parts.len() as u64);
-                let end = (first + count).saturating_sub(1);
-                match progress.lanes.get_mut(lane.as_ref()) {
-                    Some(known) => *known = end.max(*known),
-                    None => {
-                        let _ = progress.lanes.insert(LaneId::from_stored(lane), end);
-                    }
-                }
-            }
-            Item::Checkpoint { note } => progress.last_note = Some(note.clone().into_owned()),
-        }
-        if on(&item)?.is_break() {
+        if progress.take(&item, range) && on(&item)?.is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
@@ -289,29 +359,4 @@ fn part(path: &Path) -> Result<Part, Trouble> {
     let reader = SegmentReader::new(open(path)?)
         .map_err(|source| Trouble::Segment { path: path.to_path_buf(), source })?;
     Ok(Part { path: path.to_path_buf(), header: Some(reader.header().clone()) })
-}
-
-/// The archived segments of a folder, in their order.
-fn archives(folder: &Path) -> Result<Vec<Part>, Trouble> {
-    let mut parts = segment_files(folder)?.iter().map(|path| part(path)).collect::<Result<Vec<_>, _>>()?;
-    parts.sort_by_key(|part| part.header.as_ref().map_or(0, |header| header.number));
-    Ok(parts)
-}
-
-fn segment_files(folder: &Path) -> Result<Vec<PathBuf>, Trouble> {
-    let wrap = |source| Trouble::File { path: folder.to_path_buf(), source };
-    let (begin, end) = ARCHIVE_NAME;
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(wrap)? {
-        let entry = entry.map_err(wrap)?;
-        let name = entry.file_name();
-        if !name.to_str().is_some_and(|name| name.starts_with(begin) && name.ends_with(end)) {
-            continue;
-        }
-        if paths.len() == MAX_FILES {
-            return Err(Trouble::Usage(format!("{}: more than {MAX_FILES} segments", folder.display())));
-        }
-        paths.push(entry.path());
-    }
-    Ok(paths)
 }

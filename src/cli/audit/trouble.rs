@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::archive::ArchiveError;
 use crate::audit::segment::SegmentError;
 use crate::cli::exit::Exit;
 use crate::store::StoreError;
@@ -20,6 +21,9 @@ pub enum Trouble {
         /// Why.
         source: SegmentError,
     },
+    /// The archive.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     /// A file that cannot be read or written.
     #[error("{path}: {source}", path = path.display())]
     File {
@@ -47,6 +51,18 @@ impl Trouble {
             Self::Store(_) | Self::File { .. } => Exit::Failed,
             Self::Segment { source: SegmentError::Expected { .. }, .. } => Exit::NotVerified,
             Self::Segment { source: SegmentError::Io { .. }, .. } => Exit::Failed,
+            Self::Archive(
+                ArchiveError::Segment { source: SegmentError::Expected { .. }, .. }
+                | ArchiveError::Folder { .. }
+                | ArchiveError::Index { .. },
+            ) => Exit::NotVerified,
+            // Not the system's failure: what is compressed is damaged.
+            Self::Archive(ArchiveError::Segment { source: SegmentError::Io { source, .. }, .. })
+                if source.raw_os_error().is_none() =>
+            {
+                Exit::NotVerified
+            }
+            Self::Archive(_) => Exit::Failed,
             Self::Usage(_) => Exit::Usage,
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Failed,

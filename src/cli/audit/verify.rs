@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufReader, IsTerminal, Read, Write};
+use std::io::{BufReader, IsTerminal, Read, Seek, Write};
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -16,8 +17,12 @@ use super::trouble::Trouble;
 use crate::audit::attest::NotOurs;
 use crate::audit::keys::KeyHistory;
 use crate::audit::segment::Item;
-use crate::audit::verify::{AnchorReader, Damage, Freshness, Place, Questions, Report, Standing, Verifier};
+use crate::audit::verify::{
+    AnchorReader, Damage, Freshness, Place, Plain, Questions, Report, Standing, Verifier,
+};
 use crate::audit::{LaneId, View};
+use crate::checkpoint::IDLE_INTERVALS;
+use crate::checkpoint::anchor::older_files;
 use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
 use crate::clock::Now;
@@ -31,10 +36,12 @@ const PROGRESS_RECORDS: u64 = 100_000;
 const MAX_KEY_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// What the name of a key's history has behind that of the key.
 const HISTORY_SUFFIX: &str = ".pub";
-/// On a live Redis the newest checkpoint may be this many intervals old while a server runs.
+/// On a live Redis a record may be this many intervals old, while a server runs, before a checkpoint covers it.
 const MAX_INTERVALS: u64 = 10;
 /// Readings of a trail from which a server takes archived parts meanwhile.
 const MAX_READINGS: u32 = 5;
+/// Places of one kind of damage that are listed for people; the others are counted.
+const EXAMPLES: usize = 10;
 /// Waiting messages whose acceptance is looked for a second time.
 const MAX_UNKNOWN: usize = 100_000;
 
@@ -65,31 +72,73 @@ pub struct VerifyArgs {
     json: bool,
 }
 
+/// The files of one anchor, oldest first, each with how much of it was there: what is appended later may be ahead of the trail
+/// that is read.
+#[derive(Debug)]
+struct AnchorFiles {
+    path: PathBuf,
+    files: Vec<(File, u64)>,
+}
+
+impl AnchorFiles {
+    fn open(path: &Path) -> Result<Self, Trouble> {
+        let wrap = |source| Trouble::File { path: path.to_path_buf(), source };
+        // The newest first: where it goes on in a new file meanwhile, what it held is among the older ones.
+        let newest = File::open(path).map_err(wrap)?;
+        let older = older_files(path).map_err(wrap)?;
+        let older = older.iter().map(File::open).collect::<Result<Vec<_>, _>>().map_err(wrap)?;
+        let mut files = Vec::new();
+        let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+        for file in older.into_iter().chain([newest]) {
+            let length = file.metadata().map_err(wrap)?.len();
+            let (mut is_listed, this) = (false, id(&file).map_err(wrap)?);
+            for (listed, _) in &files {
+                is_listed |= id(listed).map_err(wrap)? == this;
+            }
+            if !is_listed {
+                files.push((file, length));
+            }
+        }
+        Ok(Self { path: path.to_path_buf(), files })
+    }
+
+    fn reader(&self) -> std::io::Result<AnchorReader<'static>> {
+        let mut all: Box<dyn Read> = Box::new(std::io::empty());
+        for (file, length) in &self.files {
+            let mut file = file.try_clone()?;
+            file.rewind()?;
+            all = Box::new(all.chain(file.take(*length)));
+        }
+        Ok(AnchorReader::new(Box::new(BufReader::new(all))))
+    }
+}
+
 /// What stands beside the trail: keys and anchor, read before the trail is.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     keys: Vec<KeyHistory>,
-    anchors: Vec<(PathBuf, u64)>,
+    anchors: Vec<AnchorFiles>,
 }
 
 impl Trust {
     /// Opens what the arguments name, or what the configuration does, as far as it is there.
     pub(crate) fn open(args: &TrustArgs, config: Option<&Config>) -> Result<Self, Trouble> {
         let mut keys = Vec::new();
-        let configured =
-            config.map(configured_keys).filter(|path| args.public_key.is_empty() && path.exists());
+        let logs = config.map_or(&[][..], |config| &config.audit.logs);
+        let mut configured: Vec<PathBuf> =
+            config.map(configured_keys).filter(|path| path.exists()).into_iter().collect();
+        configured.extend(logs.iter().map(|log| log.public_key_path.clone()));
+        configured.retain(|_| args.public_key.is_empty());
         for path in args.public_key.iter().chain(&configured) {
             keys.push(read_keys(path)?);
         }
-        let configured = config
-            .and_then(|config| config.audit.anchor_path.clone())
-            .filter(|path| args.anchor.is_empty() && !args.no_anchor && path.exists());
+        let own = config.and_then(|config| config.audit.anchor_path.clone()).filter(|path| path.exists());
+        let mut configured: Vec<PathBuf> = own.into_iter().collect();
+        configured.extend(logs.iter().filter_map(|log| log.anchor_path.clone()));
+        configured.retain(|_| args.anchor.is_empty() && !args.no_anchor);
         let mut anchors = Vec::new();
         for path in args.anchor.iter().chain(&configured) {
-            // What is appended from now on may be ahead of the trail that is read.
-            let meta =
-                std::fs::metadata(path).map_err(|source| Trouble::File { path: path.clone(), source })?;
-            anchors.push((path.clone(), meta.len()));
+            anchors.push(AnchorFiles::open(path)?);
         }
         Ok(Self { keys, anchors })
     }
@@ -100,15 +149,14 @@ impl Trust {
     }
 
     fn anchors(&self) -> Result<Vec<AnchorReader<'static>>, Trouble> {
-        let open = |(path, length): &(PathBuf, u64)| {
-            let file = File::open(path).map_err(|source| Trouble::File { path: path.clone(), source })?;
-            Ok(AnchorReader::new(Box::new(BufReader::new(file.take(*length)))))
+        let open = |anchor: &AnchorFiles| {
+            anchor.reader().map_err(|source| Trouble::File { path: anchor.path.clone(), source })
         };
         self.anchors.iter().map(open).collect()
     }
 
     fn anchor_trouble(&self, source: std::io::Error) -> Trouble {
-        let path = self.anchors.first().map_or_else(PathBuf::new, |(path, _)| path.clone());
+        let path = self.anchors.first().map_or_else(PathBuf::new, |anchor| anchor.path.clone());
         Trouble::File { path, source }
     }
 }
@@ -135,25 +183,26 @@ type Each<'a> = dyn FnMut(&LaneId, &View<'_>) + 'a;
 fn verify_source(
     source: &mut Source,
     trust: &Trust,
-    freshness: Option<u64>,
+    interval_ms: Option<u64>,
     each: &mut Each<'_>,
 ) -> Result<Report, Trouble> {
     let questions = Questions {
         keys: trust.keys(),
         anchors: trust.anchors()?,
         partial: source.is_partial(),
+        elsewhere: source.elsewhere().to_vec(),
         without_custody: false,
     };
     let mut verifier = Verifier::new(questions);
     // As of the time at which the trail's end is looked for: reading it may take long.
     let mut fresh = None;
-    if let (Some(connection), Some(max_age_ms)) = (source.connection(), freshness)
+    if let (Some(connection), Some(interval_ms)) = (source.connection(), interval_ms)
         && servers::any_alive(connection)?
     {
-        fresh = Some(Freshness { now_ms: Now::read().unix_us / 1000, max_age_ms });
+        fresh = Some(freshness(interval_ms));
     }
     match source.live() {
-        Some(Live { connection, keys: Some(keys) }) => {
+        Some(Live { connection, keys: Some(keys), .. }) => {
             verifier.taken_over(trail::taken_over(connection, keys)?);
         }
         Some(Live { keys: None, .. }) => verifier.without_store_keys(),
@@ -188,7 +237,7 @@ fn join(
     let mut older = 0;
     let mut missing = verifier.waiting();
     let mut foreign: Vec<(String, String, NotOurs)> = Vec::new();
-    let Live { connection, keys } = &mut *live;
+    let Live { connection, keys, .. } = &mut *live;
     entries::each(connection, &mut |place, found| {
         if let Some(Err(why)) = keys.as_ref().map(|keys| place.check(keys, found)) {
             if foreign.len() < MAX_UNKNOWN {
@@ -229,7 +278,7 @@ fn join(
     missing.retain(|message| after.contains(message));
     if !missing.is_empty() {
         // A message may have moved while they were read, by a redrive.
-        let Live { connection, keys } = live;
+        let Live { connection, keys, .. } = live;
         entries::each(connection, &mut |place, found| {
             let ours = keys.as_ref().is_none_or(|keys| place.check(keys, found).is_ok());
             if let Some(message) = found.entry.envelope.as_deref().and_then(message_id).filter(|_| ours) {
@@ -244,7 +293,7 @@ fn join(
 }
 
 /// States must be the servers' own, and not older than the changes on record.
-fn states(Live { connection, keys }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
+fn states(Live { connection, keys, .. }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
     let recorded: BTreeMap<String, u64> = verifier.state_versions().into_iter().collect();
     let mut agents: BTreeSet<AgentId> = older::states(connection)?.into_iter().collect();
     agents.extend(recorded.keys().filter_map(|name| AgentId::parse(name)));
@@ -262,7 +311,7 @@ fn states(Live { connection, keys }: &mut Live, verifier: &mut Verifier<'_>) -> 
 }
 
 /// Pending requests, and what idempotency keys remember, must be the servers' own.
-fn values(Live { connection, keys }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
+fn values(Live { connection, keys, .. }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
     let Some(keys) = keys else { return Ok(()) };
     for key in older::value_keys(connection)? {
         // Gone meanwhile, where there is none.
@@ -288,7 +337,7 @@ fn message_id(envelope: &str) -> Option<Uuid> {
 
 /// Verifies the whole trail behind a connection, in bounded memory, without keys and anchor.
 pub(crate) fn verify_trail(connection: Connection) -> Result<Report, Trouble> {
-    verify_source(&mut Source::Live(Live { connection, keys: None }), &Trust::default(), None, &mut |_, _| {})
+    verify_source(&mut Source::of_live(Live::new(connection, None)), &Trust::default(), None, &mut |_, _| {})
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
@@ -316,7 +365,8 @@ pub(crate) fn verify_named<T>(
         let trust = Trust::open(trust, config.as_ref())?;
         let mut source = Source::open(source_args, config.as_ref())?;
         let (mut meter, mut counts) = (Meter::new(), counts());
-        let report = verify_source(&mut source, &trust, max_age_ms(config.as_ref()), &mut |_, record| {
+        let interval_ms = config.as_ref().map(|config| config.audit.checkpoint_interval_ms);
+        let report = verify_source(&mut source, &trust, interval_ms, &mut |_, record| {
             meter.record();
             each(&mut counts, record);
         })?;
@@ -329,13 +379,16 @@ pub(crate) fn verify_named<T>(
     }
 }
 
-/// How old the newest checkpoint may be while a server runs, in milliseconds.
-fn max_age_ms(config: Option<&Config>) -> Option<u64> {
+/// How old the newest checkpoint may be while a server runs.
+fn freshness(interval_ms: u64) -> Freshness {
     // A killed server is believed to run as long as its lease lives.
     let lease_ms = servers::LEASE.as_millis() as u64;
-    config.map(|config| {
-        config.audit.checkpoint_interval_ms.saturating_mul(MAX_INTERVALS).saturating_add(lease_ms)
-    })
+    let bound_ms = |intervals: u64| interval_ms.saturating_mul(intervals).saturating_add(lease_ms);
+    Freshness {
+        now_ms: Now::read().unix_us / 1000,
+        max_age_ms: bound_ms(IDLE_INTERVALS + MAX_INTERVALS),
+        max_unsealed_ms: bound_ms(MAX_INTERVALS),
+    }
 }
 
 /// The configuration, where Redis is read, or where one is named.
@@ -396,12 +449,29 @@ pub(crate) fn report_json(report: &Report) -> Json {
         "taken_over_records": report.taken_over_records,
         "damages": damages,
         "further_damages": report.further_damages,
+        "acknowledged": report.acknowledged.iter().map(acknowledged_json).collect::<Vec<_>>(),
         "not_shown": report.not_shown,
     })
 }
 
+fn acknowledged_json((damage, why): &(Damage, String)) -> Json {
+    let mut json = damage_json(damage);
+    if let Some(members) = json.as_object_mut() {
+        let _ = members.insert("acknowledged_by".to_owned(), why.as_str().into());
+    }
+    json
+}
+
 fn damage_json(damage: &Damage) -> Json {
     let (kind, problem) = (damage.kind.code(), damage.to_string());
+    let mut json = place_json(damage, kind, &problem);
+    if let Some(members) = json.as_object_mut() {
+        let _ = members.insert("id".to_owned(), damage.id().into());
+    }
+    json
+}
+
+fn place_json(damage: &Damage, kind: &str, problem: &str) -> Json {
     match &damage.place {
         Place::Record { lane, seq } => {
             json!({"kind": kind, "problem": problem, "lane": lane.as_str(), "seq": seq})
@@ -459,13 +529,29 @@ pub(crate) fn write_report(out: &mut dyn Write, report: &Report) -> std::io::Res
             report.taken_over, report.taken_over_records
         )?;
     }
+    let mut by_kind: BTreeMap<&str, usize> = BTreeMap::new();
     for damage in &report.damages {
-        writeln!(out, "DAMAGED  {damage}")?;
+        let count = by_kind.entry(damage.kind.code()).or_default();
+        *count += 1;
+        if *count <= EXAMPLES {
+            writeln!(out, "DAMAGED  {damage}")?;
+        }
+    }
+    for (kind, count) in by_kind.iter().filter(|(_, count)| **count > EXAMPLES) {
+        writeln!(out, "DAMAGED  {} further places of kind {kind} (--json lists them)", count - EXAMPLES)?;
     }
     if report.further_damages > 0 {
         writeln!(out, "DAMAGED  {} further places", report.further_damages)?;
     }
-    if report.is_intact() {
+    for (damage, why) in report.acknowledged.iter().take(EXAMPLES) {
+        writeln!(out, "acknowledged by {}: {damage}", Plain(why))?;
+    }
+    if report.acknowledged.len() > EXAMPLES {
+        writeln!(out, "acknowledged: {} further places", report.acknowledged.len() - EXAMPLES)?;
+    }
+    if report.is_intact() && !report.acknowledged.is_empty() {
+        writeln!(out, "intact but for what was acknowledged")?;
+    } else if report.is_intact() {
         writeln!(out, "intact: every record is chained to the one before it")?;
     }
     for line in &report.not_shown {

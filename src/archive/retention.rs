@@ -1,0 +1,386 @@
+//! The thread that archives, and its bounds.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::filling::{Goal, Source};
+use super::pace::Pace;
+use super::folder::SegmentFile;
+use super::open_segment::{OpenSegment, Recovered};
+use super::{Archive, ArchiveError, MAX_KEPT};
+use crate::audit::Action;
+use crate::audit::OperatorEvent;
+use crate::clock::Now;
+use crate::config;
+use crate::key_files::{KeyFiles, host_name};
+use crate::shard::Shards;
+use crate::store::archived::{self, Archived, Archiver};
+use crate::store::{Connection, StoreError, checkpoints, servers, trail};
+
+/// How often the thread looks whether there is too much …
+const LOOK: Duration = Duration::from_millis(500);
+/// … and for how many times the time that looking took, archiving apart, it rests, at least.
+const REST_FACTOR: u32 = 20;
+/// With an archive, Redis may hold this many times `max_records` before nothing is admitted any more, …
+const ARCHIVE_SLACK: u64 = 8;
+/// … or this many records more, where that is more: a burst may be larger than a small bound.
+const LEAST_SLACK: u64 = 20_000;
+/// Beyond this many times `max_records` the thread does not rest any more.
+const HURRY_SLACK: u64 = 2;
+/// What is not archived yet is at most this share of `max_records`, so that the rest of them is on disk and in Redis.
+const UNARCHIVED_SHARE: u64 = 2;
+/// An append takes at least this share of `max_records`, so that it is not done for a few records …
+const STEP_SHARE: u64 = 16;
+/// … and at most about this many: a checkpoint is taken whole.
+const MAX_STEP: u64 = 100_000;
+/// A segment holds at most about this many times `max_records` …
+const SEGMENT_FACTOR: u64 = 8;
+/// … and this many records.
+const SEGMENT_RECORDS: u64 = 2_000_000;
+/// Checkpoints that stay in Redis, however few records there are: a day's, and some.
+const MAX_LIVE_CHECKPOINTS: u64 = 100_000;
+
+/// The running thread.
+pub struct Retention {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Retention {
+    /// Starts it; `None` where neither an archive nor a bound is configured.
+    pub fn start(config: &config::Audit, shards: Arc<Shards>) -> io::Result<Option<Self>> {
+        let max_records = config.max_records();
+        if config.archive().is_none() && max_records == 0 {
+            return Ok(None);
+        }
+        let (stop, stopped) = channel();
+        let mut worker = Worker {
+            dir: config.archive().map(Into::into),
+            archive: None,
+            files: KeyFiles::new(&config.signing_key_path),
+            max_records,
+            shards,
+            connection: None,
+            failure: None,
+            full: false,
+            looking: Duration::ZERO,
+            pace: Pace::new(stopped),
+            archiver: None,
+            other: None,
+        };
+        let run = move || {
+            let mut rest = LOOK;
+            while !worker.pace.rest(rest) {
+                worker.look();
+                rest = LOOK.max(worker.looking * REST_FACTOR);
+            }
+            worker.leave();
+        };
+        let thread = std::thread::Builder::new().name("retention".to_owned()).spawn(run)?;
+        Ok(Some(Self { stop, thread: Some(thread) }))
+    }
+}
+
+impl Drop for Retention {
+    fn drop(&mut self) {
+        // Either the thread hears it or it is gone. An append that is being written is finished first.
+        let _ = self.stop.send(());
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+struct Worker {
+    dir: Option<PathBuf>,
+    /// While this server holds it.
+    archive: Option<Archive>,
+    files: KeyFiles,
+    max_records: u64,
+    shards: Arc<Shards>,
+    connection: Option<Connection>,
+    /// Why nothing could be archived when it was tried last.
+    failure: Option<String>,
+    full: bool,
+    /// How long it took to see what there is.
+    looking: Duration,
+    pace: Pace,
+    /// This server, once it has the right to archive.
+    archiver: Option<Archiver>,
+    /// The one that has it.
+    other: Option<Archiver>,
+}
+
+impl Worker {
+    /// Archives as long as there is too much, and shuts admission where that is of no avail.
+    fn look(&mut self) {
+        let mut live = None;
+        let failure = self.try_look(&mut live).err();
+        if let Some(ArchiveError::Io { .. }) = failure {
+            // Opened again, it is as the disk has it.
+            self.archive = None;
+        }
+        let failure = failure.map(|error| error.to_string());
+        match (&self.failure, &failure) {
+            (Some(_), None) => log::warn!("the trail is archived again"),
+            (None, Some(why)) => log::error!("the trail cannot be archived: {why}"),
+            _ => {}
+        }
+        self.failure = failure;
+        // How much there is counts, whatever hinders.
+        if let Some(live) = live {
+            self.admit(live);
+        }
+    }
+
+    fn try_look(&mut self, live: &mut Option<u64>) -> Result<(), ArchiveError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.shards.shared().redis.open()?,
+        };
+        let began = Instant::now();
+        let found = live.insert(live_records(&mut connection)?);
+        self.looking = began.elapsed();
+        self.archive_what_is_too_much(&mut connection, found)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn archive_what_is_too_much(
+        &mut self,
+        connection: &mut Connection,
+        live: &mut u64,
+    ) -> Result<(), ArchiveError> {
+        if !self.may_archive(connection, live)? {
+            return Ok(());
+        }
+        loop {
+            self.trim(connection, live)?;
+            let Some(goal) = self.goal(connection, *live)? else {
+                return Ok(());
+            };
+            self.pace.hurry = self.max_records > 0 && *live > self.max_records.saturating_mul(HURRY_SLACK);
+            if self.pace.is_stopped() || !self.append(connection, goal)? {
+                return Ok(());
+            }
+            *live = live_records(connection)?;
+            // Between two appends, too, for a long way may lie before it.
+            self.admit(*live);
+        }
+    }
+
+    /// Whether this server archives: it has the folder, and the right to.
+    fn may_archive(&mut self, connection: &mut Connection, live: &mut u64) -> Result<bool, ArchiveError> {
+        let Some(dir) = &self.dir else {
+            return Ok(false);
+        };
+        let this = Archiver {
+            host: host_name(),
+            dir: dir.display().to_string(),
+            machine: servers::machine().unwrap_or_else(|| self.shards.boot().to_string()),
+            max_records: self.max_records,
+        };
+        if self.archive.is_none() {
+            let began = Instant::now();
+            self.archive = Archive::open(dir)?;
+            self.looking += began.elapsed();
+            // Whatever it was before, it goes on from what is on disk.
+            self.archiver = None;
+        }
+        let Some(archive) = &mut self.archive else {
+            return Ok(false);
+        };
+        let other = archived::take_right(connection, &this)?;
+        if other != self.other {
+            match &other {
+                Some(other) => log::info!("the trail is archived by {}, in {}", other.host, other.dir),
+                None => log::info!("this server archives the trail now, in {}", this.dir),
+            }
+            self.other = other;
+        }
+        if self.other.is_some() {
+            self.archiver = None;
+            return Ok(false);
+        }
+        if self.archiver.replace(this).is_none() {
+            let keys = self.shards.shared().key_ring.keys();
+            let elsewhere = archived::read(connection, &keys)?;
+            if archive.take_up(elsewhere) {
+                // A segment is one stretch of each lane.
+                self.close()?;
+            }
+            if let Some(archive) = &mut self.archive {
+                // What a crash, or a stop, left there.
+                archive.kept.clear();
+                archive.trim(connection, &archive.archived.lanes, archive.archived.newest, &mut self.pace)?;
+            }
+            *live = live_records(connection)?;
+        }
+        Ok(true)
+    }
+
+    /// Another server may archive at once.
+    fn leave(&mut self) {
+        if let (Some(connection), Some(_)) = (&mut self.connection, self.archiver.take())
+            && let Err(error) = archived::leave_right(connection)
+        {
+            log::warn!("the right to archive could not be given up; it runs out by itself: {error}");
+        }
+    }
+
+    /// What is to be archived now; `None`: nothing.
+    fn goal(&self, connection: &mut Connection, live: u64) -> Result<Option<Goal>, ArchiveError> {
+        let (records, sealed) = match &self.archive {
+            Some(archive) => (archive.kept_records(), archive.kept_checkpoints()),
+            None => return Ok(None),
+        };
+        let unarchived = live.saturating_sub(records);
+        let checkpoints = checkpoints::count(connection)?.saturating_sub(sealed);
+        let (most, most_checkpoints) = (self.max_records / UNARCHIVED_SHARE, MAX_LIVE_CHECKPOINTS / UNARCHIVED_SHARE);
+        let many = self.max_records > 0 && unarchived > most;
+        let many_checkpoints = checkpoints > most_checkpoints;
+        let step = (self.max_records / STEP_SHARE).max(1);
+        let goal = Goal {
+            records: if many { (unarchived - most).max(step).min(MAX_STEP) } else { 0 },
+            checkpoints: if many_checkpoints { checkpoints - most_checkpoints / 2 } else { 0 },
+        };
+        Ok((many || many_checkpoints).then_some(goal))
+    }
+
+    /// Removes from Redis what is on disk and too much.
+    fn trim(&mut self, connection: &mut Connection, live: &mut u64) -> Result<(), ArchiveError> {
+        let Some(archive) = &mut self.archive else {
+            return Ok(());
+        };
+        let mut sealed = checkpoints::count(connection)?;
+        while let Some(oldest) = archive.kept.pop_front() {
+            let many = self.max_records > 0 && *live > self.max_records || sealed > MAX_LIVE_CHECKPOINTS;
+            if !many && archive.kept.len() < MAX_KEPT {
+                archive.kept.push_front(oldest);
+                return Ok(());
+            }
+            archive.trim(connection, &oldest.lanes, oldest.newest, &mut self.pace)?;
+            *live = live.saturating_sub(oldest.records);
+            sealed = sealed.saturating_sub(oldest.checkpoints);
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, live: u64) {
+        // Another server may be configured to leave more in Redis.
+        let others = self.other.as_ref().map_or(0, |other| other.max_records);
+        let bound = match &self.dir {
+            Some(_) => {
+                let bound = self.max_records.max(others);
+                bound.saturating_mul(ARCHIVE_SLACK).max(bound.saturating_add(LEAST_SLACK))
+            }
+            None => self.max_records,
+        };
+        let full = self.max_records > 0 && live >= bound;
+        if full != std::mem::replace(&mut self.full, full) {
+            let max_records = self.max_records;
+            match (full, &self.failure) {
+                (true, Some(why)) => log::error!(
+                    "the audit trail in Redis holds {live} records, gateway.audit.max_records is {max_records}, and it cannot \
+                     be archived ({why}): nothing is admitted"
+                ),
+                (true, None) => log::error!(
+                    "the audit trail in Redis holds {live} records, and gateway.audit.max_records is {max_records}: nothing \
+                     is admitted"
+                ),
+                (false, _) => log::warn!("the audit trail has room again: {live} records in Redis"),
+            }
+        }
+        self.shards.shared().board.set_full(full);
+    }
+
+    /// Appends to the open segment; `false` where no checkpoint covers anything more.
+    fn append(&mut self, connection: &mut Connection, goal: Goal) -> Result<bool, ArchiveError> {
+        let Some(history) = self.files.read_history()? else {
+            return Ok(false);
+        };
+        let (Some(archive), Some(archiver)) = (&mut self.archive, &self.archiver) else {
+            return Ok(false);
+        };
+        let keys = self.shards.shared().key_ring.keys();
+        let open = match &mut archive.open {
+            Some(open) => open,
+            none => {
+                let place = SegmentFile::new(&archive.dir, archive.archived.segment + 1);
+                match OpenSegment::open(place, &archive.archived.lanes)? {
+                    Recovered::Open(open) => none.insert(open),
+                    Recovered::Closed(entry) => {
+                        return Err(ArchiveError::Folder {
+                            path: archive.dir.clone(),
+                            problem: format!("segment {} is there already", entry.number),
+                        });
+                    }
+                }
+            }
+        };
+        let source = Source {
+            connection: &mut *connection,
+            history: &history,
+            keys: keys.clone(),
+            after: archive.archived.newest,
+            archived: &archive.archived.lanes,
+            goal,
+        };
+        let Some(appended) = open.append(source, &mut self.pace)? else {
+            return Ok(false);
+        };
+        log::debug!("{} records were archived", appended.records);
+        let news = Archived {
+            lanes: appended.lanes.clone(),
+            newest: appended.newest,
+            segment: open.number(),
+            ..Archived::default()
+        };
+        let most = self.max_records.saturating_mul(SEGMENT_FACTOR).min(SEGMENT_RECORDS);
+        let most = if most == 0 { SEGMENT_RECORDS } else { most };
+        let is_full = open.is_full(most, Now::read().unix_us);
+        let own = &mut archive.archived;
+        own.lanes.extend(appended.lanes.iter().map(|(lane, tree)| (lane.clone(), tree.clone())));
+        (own.newest, own.segment) = (news.newest, news.segment);
+        archive.kept.push_back(appended);
+        // Before anything is removed for it.
+        archived::write(connection, &keys, archiver, &news)?;
+        if is_full {
+            self.close()?;
+        }
+        Ok(true)
+    }
+
+    /// Closes the open segment.
+    fn close(&mut self) -> Result<(), ArchiveError> {
+        let Some(archive) = &mut self.archive else {
+            return Ok(());
+        };
+        let Some(mut open) = archive.open.take() else {
+            return Ok(());
+        };
+        // A failure is one of the disk: the folder is opened anew then, and the segment with it.
+        let Some(entry) = open.close()? else {
+            return Ok(());
+        };
+        archive.index.append(&entry)?;
+        log::info!("{}: closed with {} records", archive.dir.join(&entry.file).display(), entry.records);
+        self.shards.record(OperatorEvent {
+            action: Action::Archived,
+            target: entry.file,
+            rule: format!("{} records of {} lanes", entry.records, entry.lanes.len()),
+            reason: format!("sha256 {}", entry.sha256),
+            pending: None,
+        });
+        Ok(())
+    }
+}
+
+fn live_records(connection: &mut Connection) -> Result<u64, StoreError> {
+    let lanes = trail::registered(connection)?;
+    trail::live_records(connection, &lanes)
+}
