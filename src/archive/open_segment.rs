@@ -13,10 +13,10 @@ use super::folder::SegmentFile;
 use super::frames::{Contents, Frame, FrameWriter, each_frame, lines_of, read_list};
 use super::index::{Entry, LaneTree};
 use super::pace::Pace;
+use crate::audit::LaneId;
 use crate::audit::lane::split_block;
 use crate::audit::merkle::{Frontier, leaf_hash};
 use crate::audit::segment::{End, Header, Item, Running, SegmentReader, SegmentWriter};
-use crate::audit::LaneId;
 use crate::clock::Now;
 use crate::store::answers::EntryId;
 
@@ -151,11 +151,7 @@ impl OpenSegment {
         appended
     }
 
-    fn try_append(
-        &mut self,
-        source: Source<'_>,
-        pace: &mut Pace,
-    ) -> Result<Option<Appended>, ArchiveError> {
+    fn try_append(&mut self, source: Source<'_>, pace: &mut Pace) -> Result<Option<Appended>, ArchiveError> {
         let path = self.place.path.clone();
         let write = || ArchiveError::io("write", &path);
         let frames = FrameWriter::new(&self.file, self.end).map_err(write())?;
@@ -248,7 +244,10 @@ impl OpenSegment {
     fn list(&mut self, frames: &[Frame]) -> Result<(), ArchiveError> {
         let path = self.place.frames();
         let lines = lines_of(frames).map_err(ArchiveError::io("write", &path))?;
-        self.list.write_all(&lines).and_then(|()| self.list.sync_data()).map_err(ArchiveError::io("write", &path))?;
+        self.list
+            .write_all(&lines)
+            .and_then(|()| self.list.sync_data())
+            .map_err(ArchiveError::io("write", &path))?;
         self.list_end += lines.len() as u64;
         Ok(())
     }
@@ -339,7 +338,10 @@ impl Found {
                     None => break,
                     Some(Item::Lane { lane, before, .. }) => {
                         let lane = LaneId::from_stored(&lane);
-                        if archived.get(&lane).is_some_and(|tree| tree.size() == before.size() && *tree != before) {
+                        if archived
+                            .get(&lane)
+                            .is_some_and(|tree| tree.size() == before.size() && *tree != before)
+                        {
                             return Err(ArchiveError::Damaged { lane, seq: before.size() + 1 });
                         }
                         let _ = trees.insert(lane, before);

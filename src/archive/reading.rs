@@ -2,7 +2,7 @@
 //! parts of them are found by the lists of frames.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use super::error::ArchiveError;
 use super::folder;
 use super::folder::SegmentFile;
 use super::frames::{self, Frame, each_frame, read_list};
+use super::lines::Lines;
 use crate::audit::segment::{Header, Item, SegmentReader};
 
 /// Bytes read from a file in one step.
@@ -208,14 +209,17 @@ fn parts<E: From<ArchiveError>>(
     let mut start = 0;
     for frame in frames {
         if wanted.wants(frame) {
-            let lines = frames::read_frame(&mut file, start, frame.end).ok_or_else(|| ArchiveError::Folder {
-                path: segment.frames(),
-                problem: "does not fit its segment; read with --no-index".to_owned(),
-            })?;
+            let lines =
+                frames::read_frame(&mut file, start, frame.end).ok_or_else(|| ArchiveError::Folder {
+                    path: segment.frames(),
+                    problem: "does not fit its segment; read with --no-index".to_owned(),
+                })?;
             let mut reader = SegmentReader::of_part(Cursor::new(lines), Header::archive(segment.number, 0));
             if start == 0 {
                 // With the header.
-                reader = SegmentReader::new(reader.into_input()).map_err(|source| wrong(segment, source))?.of_open();
+                reader = SegmentReader::new(reader.into_input())
+                    .map_err(|source| wrong(segment, source))?
+                    .of_open();
             }
             if items(segment, &mut reader, on)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -236,15 +240,13 @@ fn wrong(segment: &SegmentFile, source: crate::audit::segment::SegmentError) -> 
 }
 
 /// Lines of a part of a segment's file, from one frame's end to another's.
-type Lines = BufReader<Decoder<'static, BufReader<io::Take<File>>>>;
-
 fn input(path: &Path, from: u64, to: u64) -> Result<Lines, ArchiveError> {
     let fail = || ArchiveError::io("read", path);
     let mut file = File::open(path).map_err(fail())?;
     let _ = file.seek(SeekFrom::Start(from)).map_err(fail())?;
     let part = BufReader::with_capacity(READ_BYTES, file.take(to - from));
     let decoder = Decoder::with_buffer(part).map_err(fail())?;
-    Ok(BufReader::with_capacity(READ_BYTES, decoder))
+    Lines::new(decoder).map_err(fail())
 }
 
 /// How much of a segment that may still be filled is good.

@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::filling::{Goal, Source};
-use super::pace::Pace;
 use super::folder::SegmentFile;
 use super::open_segment::{OpenSegment, Recovered};
+use super::pace::Pace;
 use super::{Archive, ArchiveError, MAX_KEPT};
 use crate::audit::Action;
 use crate::audit::OperatorEvent;
@@ -240,7 +240,8 @@ impl Worker {
         };
         let unarchived = live.saturating_sub(records);
         let checkpoints = checkpoints::count(connection)?.saturating_sub(sealed);
-        let (most, most_checkpoints) = (self.max_records / UNARCHIVED_SHARE, MAX_LIVE_CHECKPOINTS / UNARCHIVED_SHARE);
+        let (most, most_checkpoints) =
+            (self.max_records / UNARCHIVED_SHARE, MAX_LIVE_CHECKPOINTS / UNARCHIVED_SHARE);
         let many = self.max_records > 0 && unarchived > most;
         let many_checkpoints = checkpoints > most_checkpoints;
         let step = (self.max_records / STEP_SHARE).max(1);

@@ -75,14 +75,7 @@ pub struct Header {
 impl Header {
     /// The header of archive number `number`.
     pub fn archive(number: u64, made_us: u64) -> Self {
-        Self {
-            version: HEX_VERSION,
-            kind: SegmentKind::Archive,
-            number,
-            made_us,
-            from_us: None,
-            to_us: None,
-        }
+        Self { version: HEX_VERSION, kind: SegmentKind::Archive, number, made_us, from_us: None, to_us: None }
     }
 
     /// The header of an export of everything between two times.

@@ -582,7 +582,8 @@ impl<'a> Verifier<'a> {
         {
             let age_ms = now_ms.saturating_sub(self.newest_ms());
             // The anchor may have a newer one.
-            let since_ms = self.unsealed_since_us.map(|us| us / 1000).filter(|since| *since > self.newest_ms());
+            let since_ms =
+                self.unsealed_since_us.map(|us| us / 1000).filter(|since| *since > self.newest_ms());
             let unsealed_ms = since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
             if age_ms > max_age_ms || unsealed_ms > max_unsealed_ms {
                 let number = self.trail.count;
@@ -726,10 +727,7 @@ impl<'a> Verifier<'a> {
             !elsewhere.is_empty(),
             &format!("what was archived in {elsewhere}: its folder is one more --archive"),
         );
-        say(
-            self.questions.partial && elsewhere.is_empty(),
-            "what was before this part of the trail",
-        );
+        say(self.questions.partial && elsewhere.is_empty(), "what was before this part of the trail");
         say(
             !self.not_found.is_empty(),
             "beside the damage: whether messages that are in no inbox were removed, or are done",

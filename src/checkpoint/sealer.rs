@@ -99,7 +99,9 @@ impl Sealer {
                 match &opened {
                     Ok(_) if anchor.is_none() => {}
                     Ok(_) if shared.has_peers() => {
-                        log::info!("an anchor is begun: the checkpoints before it are in those of other servers");
+                        log::info!(
+                            "an anchor is begun: the checkpoints before it are in those of other servers"
+                        );
                     }
                     Ok(_) => log::error!(
                         "the anchor is empty, and Redis holds checkpoints of this log: is it the right one?"

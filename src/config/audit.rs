@@ -126,7 +126,8 @@ impl Audit {
             });
         } else if self.max_records() == 0 {
             warnings.push(
-                "gateway.audit.max_records: 0: the trail leaves Redis' memory only after 100000 checkpoints".to_owned(),
+                "gateway.audit.max_records: 0: the trail leaves Redis' memory only after 100000 checkpoints"
+                    .to_owned(),
             );
         }
         warnings

@@ -50,7 +50,8 @@ fn group_bytes(root: &Path, text: &str) -> Option<u64> {
         let mut place: PathBuf = root.join(group.trim_start_matches('/'));
         for _ in 0..MAX_DEPTH {
             // "max" is no number.
-            let limit = std::fs::read_to_string(place.join(file)).ok().and_then(|text| text.trim().parse().ok());
+            let limit =
+                std::fs::read_to_string(place.join(file)).ok().and_then(|text| text.trim().parse().ok());
             least = least.into_iter().chain(limit).min();
             if place == root || !place.pop() {
                 break;

@@ -13,9 +13,9 @@ use super::attested;
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 use super::trail::unexpected;
+use crate::audit::LaneId;
 use crate::audit::attest::StoreKeys;
 use crate::audit::merkle::Frontier;
-use crate::audit::LaneId;
 
 /// How long a server archives without a sign of life before another one does.
 pub const ARCHIVER_LEASE_MS: u64 = 30_000;

@@ -189,7 +189,11 @@ fn bad_hash(line: u64) -> SegmentError {
 }
 
 /// Reads one line with its newline; false at the end of the file.
-pub(super) fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>, number: u64) -> Result<bool, SegmentError> {
+pub(super) fn read_line(
+    input: &mut impl BufRead,
+    line: &mut Vec<u8>,
+    number: u64,
+) -> Result<bool, SegmentError> {
     line.clear();
     let read = input
         .by_ref()

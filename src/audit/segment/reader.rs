@@ -5,7 +5,9 @@ use std::fmt;
 use std::io::BufRead;
 
 use super::lines::{Closing, Digits, END_PREFIX, Line, Running, frontier, read_block, read_line};
-use super::{Attested, BASE64_VERSION, End, HEX_VERSION, Header, Item, MAX_NOTE_BYTES, SegmentError, expected};
+use super::{
+    Attested, BASE64_VERSION, End, HEX_VERSION, Header, Item, MAX_NOTE_BYTES, SegmentError, expected,
+};
 
 /// Reads a file, line by line, in memory for one line.
 pub struct SegmentReader<R> {

@@ -301,7 +301,8 @@ impl Custody {
 
     /// Ids of this server are time-ordered (UUID version 7); others come from a server before it.
     fn is_older(&self, id: Uuid) -> bool {
-        id.get_version_num() != 7 || self.start_ms.is_none_or(|start_ms| made_ms(id) < start_ms.saturating_add(self.skew_ms))
+        id.get_version_num() != 7
+            || self.start_ms.is_none_or(|start_ms| made_ms(id) < start_ms.saturating_add(self.skew_ms))
     }
 
     /// What comes next stands behind a part that is elsewhere: what was accepted may be done there, and what is done next may

@@ -175,7 +175,11 @@ impl Seals {
         }
         if checkpoint.counter != 1 {
             // Where the beginning was let go of, it was that of all runs.
-            return if self.headless || self.gaps { Ok(()) } else { Err(DamageKind::CheckpointMissing { expected: 1 }) };
+            return if self.headless || self.gaps {
+                Ok(())
+            } else {
+                Err(DamageKind::CheckpointMissing { expected: 1 })
+            };
         }
         if names_nothing {
             // A log of its own; or one whose anchor was taken away: that is for the reader to judge.

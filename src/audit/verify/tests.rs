@@ -545,7 +545,8 @@ fn an_old_newest_checkpoint_is_stale_while_a_server_runs() {
         verifier.item(&Item::Checkpoint { note: note.into() }, &mut |_, _| {}).unwrap();
     }
     let now_ms = log.time_ms + 10_001;
-    let report = verifier.finish(Some(Freshness { now_ms, max_age_ms: 10_000, max_unsealed_ms: 10_000 })).unwrap();
+    let report =
+        verifier.finish(Some(Freshness { now_ms, max_age_ms: 10_000, max_unsealed_ms: 10_000 })).unwrap();
     assert_found(&report, "stale");
 }
 

@@ -31,7 +31,9 @@ pub struct AcknowledgeArgs {
 
 pub(super) fn run(args: &AcknowledgeArgs) -> Result<Exit, Trouble> {
     if !args.source.export.is_empty() {
-        return Err(Trouble::Usage("what is acknowledged goes on record in Redis: not with --export".to_owned()));
+        return Err(Trouble::Usage(
+            "what is acknowledged goes on record in Redis: not with --export".to_owned(),
+        ));
     }
     let (report, ()) = verify_named(&args.source, &args.trust, &|| (), &mut |(), _| {})?;
     let mut out = std::io::stdout().lock();
@@ -57,8 +59,7 @@ pub(super) fn run(args: &AcknowledgeArgs) -> Result<Exit, Trouble> {
     let mut operator = Operator::connect(&config, &args.why).map_err(|error| failed(&error))?;
     let records: Vec<(String, String)> =
         wanted.iter().map(|damage| (damage.id(), damage.to_string())).collect();
-    let fields =
-        records.iter().map(|(id, text)| Fields { target: id, rule: text, ..Fields::default() });
+    let fields = records.iter().map(|(id, text)| Fields { target: id, rule: text, ..Fields::default() });
     match operator.act_on_all(Action::Acknowledged, fields, |_, _| {})? {
         Acted::Done(_) => {}
         Acted::Conflict => return Err(Trouble::Usage("Redis has changed meanwhile; try again".to_owned())),

@@ -37,7 +37,11 @@ pub struct QueryArgs {
 pub(crate) type OnRecord<'a> = dyn FnMut(&LaneId, &View<'_>) -> Result<ControlFlow<()>, Trouble> + 'a;
 
 /// Hands out the records of a range, unverified; in no strict order across lanes.
-pub(crate) fn each_record(source: &mut Source, range: Range<'_>, on: &mut OnRecord<'_>) -> Result<(), Trouble> {
+pub(crate) fn each_record(
+    source: &mut Source,
+    range: Range<'_>,
+    on: &mut OnRecord<'_>,
+) -> Result<(), Trouble> {
     let mut lane = LaneId::from_stored("");
     let _ = source.read(range, &mut |item| {
         let Item::Block { lane: name, bytes, .. } = item else {

@@ -319,7 +319,11 @@ fn read_archive(
     };
     archive.read(wanted, &mut |read| match read {
         archive::Part::Item(item) => {
-            if progress.take(item, range) { on(item) } else { Ok(ControlFlow::Continue(())) }
+            if progress.take(item, range) {
+                on(item)
+            } else {
+                Ok(ControlFlow::Continue(()))
+            }
         }
         archive::Part::Passed(lane, last) => {
             progress.reach(lane, last);
