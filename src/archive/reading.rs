@@ -104,7 +104,9 @@ impl Reading {
         let mut waiting = self.segments.clone().into_iter();
         loop {
             while let Some(segment) = waiting.next() {
-                let may_be_open = waiting.as_slice().is_empty();
+                // Each host has one that it fills.
+                let dir = segment.path.parent();
+                let may_be_open = waiting.as_slice().iter().all(|later| later.path.parent() != dir);
                 if self.segment(&segment, may_be_open, wanted, on)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }

@@ -7,18 +7,19 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::error::ArchiveError;
 use super::filling::{Goal, Source};
 use super::folder::SegmentFile;
+use super::keeping::{Archive, MAX_KEPT};
 use super::open_segment::{OpenSegment, Recovered};
 use super::pace::Pace;
-use super::{Archive, ArchiveError, MAX_KEPT};
 use crate::audit::Action;
 use crate::audit::OperatorEvent;
 use crate::clock::Now;
 use crate::config;
 use crate::key_files::{KeyFiles, host_name};
 use crate::shard::Shards;
-use crate::store::archived::{self, Archived, Archiver};
+use crate::store::archived::{self, Archived, Archiver, Right};
 use crate::store::{Connection, StoreError, checkpoints, servers, trail};
 
 /// How often the thread looks whether there is too much …
@@ -194,7 +195,16 @@ impl Worker {
         let Some(archive) = &mut self.archive else {
             return Ok(false);
         };
-        let other = archived::take_right(connection, &this)?;
+        let server = &self.shards.shared().server;
+        let other = match archived::take_right(connection, server, &this)? {
+            Right::Own => None,
+            Right::Other(other) => Some(other),
+            // Others have declared this server void: it ends.
+            Right::Fenced => {
+                self.archiver = None;
+                return Ok(false);
+            }
+        };
         if other != self.other {
             match &other {
                 Some(other) => log::info!("the trail is archived by {}, in {}", other.host, other.dir),

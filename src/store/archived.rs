@@ -16,6 +16,7 @@ use super::trail::unexpected;
 use crate::audit::LaneId;
 use crate::audit::attest::StoreKeys;
 use crate::audit::merkle::Frontier;
+use crate::ids::ServerId;
 
 /// How long a server archives without a sign of life before another one does.
 pub const ARCHIVER_LEASE_MS: u64 = 30_000;
@@ -26,8 +27,9 @@ const NEWEST: &str = "newest";
 /// How the fields of archives begin.
 const PLACE: &str = "at ";
 
-/// Takes the right to archive, or keeps it; returns who has it.
-const TAKE: &str = "local held = redis.call('GET', KEYS[1])
+/// Takes the right to archive, or keeps it; returns who has it, nothing where the server is fenced.
+const TAKE: &str = "if redis.call('GET', KEYS[2]) ~= ARGV[3] then return '' end
+local held = redis.call('GET', KEYS[1])
 if held == false or held == ARGV[1] then
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
   return ARGV[1]
@@ -60,17 +62,36 @@ pub struct Archived {
     pub places: BTreeMap<String, u64>,
 }
 
-/// Takes the right to archive, or keeps it; `Some`: another server has it.
-pub fn take_right(connection: &mut Connection, archiver: &Archiver) -> Result<Option<Archiver>, StoreError> {
+/// Who may archive.
+#[derive(Debug)]
+pub enum Right {
+    /// This server.
+    Own,
+    /// Another one.
+    Other(Archiver),
+    /// Not this server: others have declared it void.
+    Fenced,
+}
+
+/// Takes the right to archive, or keeps it.
+pub fn take_right(
+    connection: &mut Connection,
+    server: &ServerId,
+    archiver: &Archiver,
+) -> Result<Right, StoreError> {
     let own = serde_json::to_string(archiver).unwrap_or_default();
     let lease = ARCHIVER_LEASE_MS.to_string();
-    let held = connection.command("EVAL", &[TAKE, "1", keys::ARCHIVER, &own, &lease])?;
+    let args = [TAKE, "2", keys::ARCHIVER, &keys::fence(server), &own, &lease, keys::FENCE_OPEN];
+    let held = connection.command("EVAL", &args)?;
     let held = text(&held).ok_or_else(|| unexpected("EVAL", &held))?;
+    if held.is_empty() {
+        return Ok(Right::Fenced);
+    }
     if held == own {
-        return Ok(None);
+        return Ok(Right::Own);
     }
     // Whatever somebody has put there: it runs out.
-    Ok(Some(serde_json::from_str(held).unwrap_or_else(|_| Archiver {
+    Ok(Right::Other(serde_json::from_str(held).unwrap_or_else(|_| Archiver {
         host: "another host".to_owned(),
         dir: String::new(),
         machine: String::new(),

@@ -493,12 +493,12 @@ fn checkpoints_that_are_old_foreign_or_missing_are_found() {
     let checkpoint = Checkpoint::parse(text).unwrap();
     let mut foreign = scene.trail.clone();
     foreign.notes[last].1 = checkpoint.sign(&key).unwrap();
-    scene.found("signed with another key", &foreign, "not_signed");
+    scene.found("signed with another key", &foreign, "newer_key");
     // In the name of another log, with all that belongs to it.
     let history = mas::audit::KeyHistory::new(&key);
     let other = Checkpoint { origin: history.origin().to_owned(), ..checkpoint };
     foreign.notes[last].1 = other.sign(&key).unwrap();
-    scene.found("signed for another log", &foreign, "not_signed");
+    scene.found("signed for another log", &foreign, "other_log");
     let mut garbled = scene.trail.clone();
     garbled.notes[last].1 = "nothing\u{1b}[2J".to_owned();
     scene.found("no note", &garbled, "not_signed");

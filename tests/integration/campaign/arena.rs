@@ -37,9 +37,11 @@ permissions:
 agents:
   [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: r0}, {agent_id: r1}, {agent_id: e0}, {agent_id: vault}]
 ";
-/// Handlers fail on purpose here; that is not what is tested. The anchor is on the small disk.
+/// Handlers fail on purpose here; that is not what is tested. The anchor is on the small disk. Little of the trail stays in
+/// Redis, so it is archived all the time.
 pub const GATEWAY: &str = "rate_limit: {per_minute: 10000000, per_hour: 10000000}, \
-                       features: {circuit_breaker: false}, audit: {anchor_path: redis/anchor.jsonl}";
+                       features: {circuit_breaker: false}, \
+                       audit: {anchor_path: redis/anchor.jsonl, max_records: 20000}";
 /// How long the last messages may take to arrive.
 const DRAIN: Duration = Duration::from_secs(60);
 

@@ -1,12 +1,16 @@
 //! A world: a folder with a certificate authority, a Redis, and the configuration of a server.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use mas::archive::{ArchiveError, Part, Reading, Wanted};
+use mas::audit::segment::Item;
 use mas::audit::{Record, StoreKeys};
 use mas::certs::{Authority, agent_files, ca_file};
 use mas::ids::AgentId;
@@ -293,19 +297,44 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
         panic!("no record of {message_id}");
     }
 
-    /// Every audit record, by time.
+    /// Every audit record, by time: those in the archive, and those in Redis behind them.
     pub fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
-        for key in self.redis.keys() {
-            if !key.starts_with("audit:lane:") {
-                continue;
-            }
-            let blocks: Blocks = self.redis.query(&["XRANGE", &key, "-", "+"]);
-            for (_, fields) in blocks {
-                let (_, bytes) = &fields[0];
-                let parts = mas::audit::lane::split_block(bytes).unwrap();
+        let mut known: HashMap<String, u64> = HashMap::new();
+        let mut take = |lane: &str, first: u64, bytes: &[u8]| {
+            let parts = mas::audit::lane::split_block(bytes).unwrap();
+            let last = first + parts.len() as u64 - 1;
+            let known = known.entry(lane.to_owned()).or_default();
+            if last > *known {
+                *known = last;
                 records.extend(parts.into_iter().map(|part| Record::decode(part).unwrap()));
             }
+        };
+        // What leaves Redis while it is read is on disk before: so that is read once more, at the end.
+        let archived = |take: &mut dyn FnMut(&str, u64, &[u8])| {
+            let folders = ["audit-archive", "archive"].map(|name| self.path().join(name));
+            let Some(mut reading) = Reading::open(&folders).unwrap() else { return };
+            let all = Wanted { whole: true, ..Wanted::default() };
+            let read = reading.read::<ArchiveError>(all, &mut |part| {
+                if let Part::Item(Item::Block { lane, first, bytes, .. }) = part {
+                    take(lane, *first, bytes);
+                }
+                Ok(ControlFlow::Continue(()))
+            });
+            let _ = read.unwrap();
+        };
+        archived(&mut take);
+        let mut live = Vec::new();
+        for key in self.redis.keys() {
+            if let Some(lane) = key.strip_prefix("audit:lane:") {
+                let blocks: Blocks = self.redis.query(&["XRANGE", &key, "-", "+"]);
+                live.extend(blocks.into_iter().map(|(id, fields)| (lane.to_owned(), id, fields)));
+            }
+        }
+        archived(&mut take);
+        for (lane, id, fields) in live {
+            let first = id.split_once('-').unwrap().0.parse().unwrap();
+            take(&lane, first, &fields[0].1);
         }
         records.sort_by_key(|record| record.time_us);
         records
