@@ -185,11 +185,11 @@ pub(super) fn read_list(path: &Path) -> Result<Option<Vec<Frame>>, ArchiveError>
     }
 }
 
+/// Takes the lines of a frame, and where it ends.
+pub(super) type OnFrame<'a> = dyn FnMut(u64, &[u8]) -> Result<(), ArchiveError> + 'a;
+
 /// The whole frames at the beginning of `bytes`: where each ends, and its lines. What is no whole frame ends it.
-pub(super) fn each_frame(
-    bytes: &[u8],
-    on: &mut dyn FnMut(u64, &[u8]) -> Result<(), ArchiveError>,
-) -> Result<(), ArchiveError> {
+pub(super) fn each_frame(bytes: &[u8], on: &mut OnFrame<'_>) -> Result<(), ArchiveError> {
     let mut at = 0;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let Ok(size) = zstd::zstd_safe::find_frame_compressed_size(rest) else {

@@ -89,7 +89,7 @@ impl Archive {
         };
         for segment in open_segments(dir, &archive.index)? {
             match OpenSegment::open(segment, &archive.index.lanes)? {
-                Recovered::Open(open) => archive.open = Some(open),
+                Recovered::Open(open) => archive.open = Some(*open),
                 // It was closed, and the crash came before that was listed.
                 Recovered::Closed(entry) => archive.index.append(&entry)?,
             }

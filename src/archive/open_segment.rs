@@ -67,7 +67,7 @@ pub(super) struct OpenSegment {
 #[derive(Debug)]
 pub(super) enum Recovered {
     /// It goes on.
-    Open(OpenSegment),
+    Open(Box<OpenSegment>),
     /// It has its last line, and is not in the index.
     Closed(Box<Entry>),
 }
@@ -109,7 +109,7 @@ impl OpenSegment {
             return Ok(Recovered::Closed(Box::new(open.entry(state, &end))));
         }
         open.cut_back()?;
-        Ok(Recovered::Open(open))
+        Ok(Recovered::Open(Box::new(open)))
     }
 
     /// Its number.

@@ -323,7 +323,7 @@ impl Worker {
             none => {
                 let place = SegmentFile::new(&archive.dir, archive.archived.segment + 1);
                 match OpenSegment::open(place, &archive.archived.lanes)? {
-                    Recovered::Open(open) => none.insert(open),
+                    Recovered::Open(open) => none.insert(*open),
                     Recovered::Closed(entry) => {
                         return Err(ArchiveError::Folder {
                             path: archive.dir.clone(),

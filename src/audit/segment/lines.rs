@@ -9,7 +9,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{BASE64_VERSION, End, HEX_VERSION, MAX_LINE_BYTES, SegmentError, expected};
+use super::format::{BASE64_VERSION, End, HEX_VERSION, MAX_LINE_BYTES, SegmentError, expected};
 use crate::audit::merkle::{Frontier, Hash};
 use crate::ids::hex;
 

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::BufRead;
 
-use super::lines::{Closing, Digits, END_PREFIX, Line, Running, frontier, read_block, read_line};
-use super::{
+use super::format::{
     Attested, BASE64_VERSION, End, HEX_VERSION, Header, Item, MAX_NOTE_BYTES, SegmentError, expected,
 };
+use super::lines::{Closing, Digits, END_PREFIX, Line, Running, frontier, read_block, read_line};
 
 /// Reads a file, line by line, in memory for one line.
 pub struct SegmentReader<R> {

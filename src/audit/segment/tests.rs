@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
+use std::borrow::Cow;
+
 use super::*;
 use crate::audit::lane::{Lane, LaneId};
+use crate::audit::merkle::Frontier;
 use crate::audit::{Action, Decision, Fields};
 use crate::clock::Now;
 

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::format::{End, Header, MAX_LINE_BYTES};
 use super::lines::{Closing, Digits, Line, Running, nodes};
-use super::{End, Header, MAX_LINE_BYTES};
 use crate::audit::lane::{LaneId, split_block};
 use crate::audit::merkle::Frontier;
 
