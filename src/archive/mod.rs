@@ -6,15 +6,15 @@
 //! Of the servers on one Redis one archives, for all of them: the one that has the right to (a lease in Redis) and the
 //! folder's lock. How far it got stands in Redis, with a tag, so another one goes on behind it in a folder of its own.
 //!
-//! * [`folder`]: which file is what.
-//! * [`frames`]: compressed parts of a segment, and the list of them.
-//! * [`filling`]: taken from Redis and checked.
-//! * [`open_segment`]: the segment that is being filled: append, close, and what a crash has left.
-//! * [`index`]: the segments that are closed.
-//! * [`keeping`]: an archive that is being written.
-//! * [`lines`]: decompressed beside the reader.
-//! * [`retention`]: the thread, and its bounds.
-//! * [`reading`]: segments as commands read them.
+//! * `folder`: which file is what.
+//! * `frames`: compressed parts of a segment, and the list of them.
+//! * `filling`: taken from Redis and checked.
+//! * `open_segment`: the segment that is being filled: append, close, and what a crash has left.
+//! * `index`: the segments that are closed.
+//! * `keeping`: an archive that is being written.
+//! * `lines`: decompressed beside the reader.
+//! * `retention`: the thread, and its bounds.
+//! * `reading`: segments as commands read them.
 
 mod error;
 mod filling;
