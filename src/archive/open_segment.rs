@@ -208,6 +208,8 @@ impl OpenSegment {
         let path = self.place.path.clone();
         let write = || ArchiveError::io("write", &path);
         let Some(state) = &self.state else {
+            // Nothing was appended: it never was a segment.
+            std::fs::remove_file(&path).map_err(ArchiveError::io("remove", &path))?;
             return Ok(None);
         };
         let frames = FrameWriter::new(&self.file, self.end).map_err(write())?;

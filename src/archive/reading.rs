@@ -143,7 +143,8 @@ impl Reading {
             return parts(segment, &frames, wanted, on);
         }
         let mut end = if may_be_open { committed(segment)? } else { length(&segment.path)? };
-        if may_be_open && end == 0 {
+        // It was begun, and nothing was appended yet. A segment that was emptied is missed by its lanes.
+        if end == 0 {
             return Ok(ControlFlow::Continue(()));
         }
         if length(&segment.path)? < end {

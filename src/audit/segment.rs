@@ -14,7 +14,7 @@
 //! covers and before those that it does not.** A file that does not begin at a lane's first record says
 //! what the tree was before (`size`, `nodes`: the roots of its complete subtrees, largest first).
 //! Records are bytes, never fields: what is hashed is what is stored. Version 1, which exports have, writes them in base64;
-//! version 2, which archives have, in hexadecimal: compressed it is smaller, for equal bytes look equal wherever they stand.
+//! version 2, which archives have, in hexadecimal: equal bytes look equal wherever they stand, which suits a compressor.
 //! In an archive a note may name its id in Redis (`"id":"1700000000000-0"`), and the file that is being filled has no last
 //! line yet.
 

@@ -344,3 +344,44 @@ fn an_idle_server_signs_rarely_and_that_is_no_damage() {
     assert_eq!(code, 0, "{report}");
     assert!(notes() <= before + 2, "{} after {before}", notes());
 }
+
+#[test]
+fn a_loss_that_an_operator_acknowledges_is_no_damage_any_more_and_stays_on_record() {
+    let mut world = World::new();
+    world.set_gateway(&format!("{RATES}, audit: {{checkpoint_interval_ms: 50}}"));
+    let mut server = world.server();
+    let sent = talk(&world, &server, 20).len();
+    server.stop();
+    // The end of a lane is lost, as with a backup that is restored.
+    let lanes = world.redis.keys().into_iter().filter(|key| key.starts_with("audit:lane:"));
+    let lane = lanes.max_by_key(|key| world.redis.len(key)).unwrap();
+    let last = *world.redis.entries_ids(&lane).last().unwrap();
+    let _: i64 = world.redis.query(&["XDEL", &lane, &format!("{last}-0")]);
+    let (code, report) = world.verify();
+    assert_eq!(code, 3, "{report}");
+    let ids: Vec<&str> =
+        report["damages"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap()).collect();
+    assert!(!ids.is_empty(), "{report}");
+
+    assert_eq!(world.mas(&["audit", "acknowledge"]).status.code(), Some(2), "nothing was named");
+    assert_eq!(world.mas(&["audit", "acknowledge", "0123456789abcdef"]).status.code(), Some(2));
+    let said = text(&world, &["audit", "acknowledge", "--reason", "restored on purpose", "--all"]);
+    assert!(ids.iter().all(|id| said.contains(id)), "{said}");
+    let (code, report) = world.verify();
+    assert_eq!(code, 0, "{report}");
+    let acknowledged = report["acknowledged"].as_array().unwrap();
+    assert_eq!(acknowledged.len(), ids.len(), "{report}");
+    assert!(acknowledged[0]["acknowledged_by"].as_str().unwrap().contains("restored on purpose"), "{report}");
+    assert!(text(&world, &["audit", "verify"]).contains("intact but for what was acknowledged"));
+
+    // What is damaged later is damage.
+    let mut server = world.server();
+    let _ = talk(&world, &server, 20);
+    server.stop();
+    assert_eq!(world.verify().0, 0, "{sent}");
+    let lanes = world.redis.keys().into_iter().filter(|key| key.starts_with("audit:lane:") && *key != lane);
+    let other = lanes.max_by_key(|key| world.redis.len(key)).unwrap();
+    let first = world.redis.entries_ids(&other)[1];
+    let _: i64 = world.redis.query(&["XDEL", &other, &format!("{first}-0")]);
+    assert_eq!(world.verify().0, 3);
+}
