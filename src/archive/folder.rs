@@ -8,6 +8,7 @@
 //! .lock                        held by the server that archives
 //! ```
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,12 @@ impl SegmentFile {
     pub(super) fn name(&self) -> String {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
+}
+
+/// A file's name is on disk when this returns.
+pub(super) fn sync_folder_of(path: &Path) -> Result<(), ArchiveError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(ArchiveError::io("sync", folder))
 }
 
 /// The segments of an archive, in their order; none where there is no folder.

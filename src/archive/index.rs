@@ -9,11 +9,10 @@ use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::error::ArchiveError;
+use super::folder::sync_folder_of;
 use crate::audit::LaneId;
 use crate::audit::merkle::Frontier;
 
@@ -47,14 +46,12 @@ pub(super) struct LaneTree {
 
 impl LaneTree {
     pub(super) fn of(lane: &LaneId, tree: &Frontier) -> Self {
-        let nodes = tree.nodes().iter().map(|node| STANDARD.encode(node)).collect();
-        Self { lane: lane.to_string(), size: tree.size(), nodes }
+        Self { lane: lane.to_string(), size: tree.size(), nodes: tree.node_texts().collect() }
     }
 
     fn read(&self) -> Option<(LaneId, Frontier)> {
-        let node = |text: &String| STANDARD.decode(text).ok()?.try_into().ok();
-        let nodes = self.nodes.iter().map(node).collect::<Option<Vec<_>>>()?;
-        Some((LaneId::from_stored(&self.lane), Frontier::from_parts(self.size, nodes)?))
+        let tree = Frontier::from_texts(self.size, self.nodes.iter().map(String::as_str))?;
+        Some((LaneId::from_stored(&self.lane), tree))
     }
 }
 
@@ -129,6 +126,7 @@ impl Index {
         let file = options.append(true).create(true).mode(0o600);
         let file = file.open(&path).map_err(ArchiveError::io("open", &path))?;
         file.set_len(listed.end).map_err(ArchiveError::io("cut back", &path))?;
+        sync_folder_of(&path)?;
         Ok(Self { path, file, listed })
     }
 

@@ -17,7 +17,7 @@ use super::pace::Pace;
 use crate::audit::LaneId;
 use crate::audit::merkle::Frontier;
 use crate::store::answers::EntryId;
-use crate::store::archived::Archived;
+use crate::store::archived::{Archived, Numbers};
 use crate::store::{Batch, Connection, StoreError, checkpoints, trail};
 
 /// Records that one command removes: Redis does nothing else meanwhile.
@@ -36,6 +36,8 @@ pub(super) struct Archive {
     pub(super) archived: Archived,
     /// What is archived and still in Redis, oldest first.
     pub(super) kept: VecDeque<Appended>,
+    /// The segments in this folder.
+    pub(super) numbers: Numbers,
     _lock: Flock<File>,
 }
 
@@ -63,7 +65,8 @@ fn open_segments(dir: &Path, listed: &Listed) -> Result<Vec<SegmentFile>, Archiv
 /// Makes an archive's directory.
 fn make(dir: &Path) -> Result<(), ArchiveError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(ArchiveError::io("make the directory", dir))
+    made.map_err(ArchiveError::io("make the directory", dir))?;
+    folder::sync_folder_of(dir)
 }
 
 impl Archive {
@@ -85,8 +88,10 @@ impl Archive {
             open: None,
             archived: Archived::default(),
             kept: VecDeque::new(),
+            numbers: Numbers::default(),
             _lock: lock,
         };
+        folder::segments(dir)?.iter().for_each(|segment| archive.numbers.push(segment.number));
         for segment in open_segments(dir, &archive.index)? {
             match OpenSegment::open(segment, &archive.index.lanes)? {
                 Recovered::Open(open) => archive.open = Some(*open),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::ArchiveError;
 use super::filling::{Filled, Filling, Source};
-use super::folder::SegmentFile;
+use super::folder::{SegmentFile, sync_folder_of};
 use super::frames::{Contents, Frame, FrameWriter, each_frame, lines_of, read_list};
 use super::index::{Entry, LaneTree};
 use super::pace::Pace;
@@ -93,15 +93,24 @@ impl OpenSegment {
         };
         let _ = file.read_to_end(&mut bytes).map_err(ArchiveError::io("read", &place.path))?;
         let found = Found::read(&place, &bytes, archived)?;
+        if is_closed && found.closed.is_none() {
+            // It was to be closed, and the disk did not have its last line.
+            let writable = std::fs::set_permissions(&place.path, Permissions::from_mode(0o600));
+            writable.map_err(ArchiveError::io("unprotect", &place.path))?;
+            file = open_file(&place.path)?;
+        }
         let committed = listed.as_ref().and_then(|frames| frames.last()).map_or(0, |frame| frame.end);
         if found.end < committed {
             return Err(ArchiveError::OpenSegment { path: place.path, good: found.end, committed });
         }
+        // What was read may be in the system's memory alone, and Redis is trimmed for it.
+        file.sync_all().map_err(ArchiveError::io("sync", &place.path))?;
         let lines = lines_of(&found.frames).map_err(ArchiveError::io("write", &place.frames()))?;
         if listed.as_deref() != Some(&found.frames) {
             write_list(&place.frames(), &lines)?;
         }
         let list = open_file(&place.frames())?;
+        sync_folder_of(&place.path)?;
         let list_end = lines.len() as u64;
         let mut open = Self { place, file, end: found.end, list, list_end, state: found.state };
         if let (Some(end), Some(state)) = (found.closed, &open.state) {
@@ -209,7 +218,9 @@ impl OpenSegment {
         let write = || ArchiveError::io("write", &path);
         let Some(state) = &self.state else {
             // Nothing was appended: it never was a segment.
-            std::fs::remove_file(&path).map_err(ArchiveError::io("remove", &path))?;
+            for file in [&path, &self.place.frames()] {
+                std::fs::remove_file(file).map_err(ArchiveError::io("remove", file))?;
+            }
             return Ok(None);
         };
         let frames = FrameWriter::new(&self.file, self.end).map_err(write())?;
@@ -219,9 +230,9 @@ impl OpenSegment {
         let frames = std::mem::take(&mut writer.out().frames);
         drop(writer);
         let entry = self.entry(state, &end);
-        self.protect()?;
         self.file.sync_all().map_err(ArchiveError::io("sync", &path))?;
         self.list(&frames)?;
+        self.protect()?;
         Ok(Some(entry))
     }
 

@@ -1,6 +1,7 @@
 //! An archive as commands read it, also while a server goes on filling it. Whole segments are checked by their own last lines;
 //! parts of them are found by the lists of frames.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -9,11 +10,10 @@ use std::path::{Path, PathBuf};
 use zstd::stream::read::Decoder;
 
 use super::error::ArchiveError;
-use super::folder;
-use super::folder::SegmentFile;
+use super::folder::{self, SegmentFile};
 use super::frames::{self, Frame, each_frame, read_list};
 use super::lines::Lines;
-use crate::audit::segment::{Header, Item, SegmentReader};
+use crate::audit::segment::{Header, Item, SegmentError, SegmentReader};
 
 /// Bytes read from a file in one step.
 const READ_BYTES: usize = 256 * 1024;
@@ -72,18 +72,14 @@ impl Reading {
         self.segments.first().map_or(1, |segment| segment.number)
     }
 
-    /// Whether it has every segment up to this one.
-    pub fn has_all(&self, newest: u64) -> bool {
-        let numbers = self.segments.iter().map(|segment| segment.number);
-        let mut expected = 1;
-        for number in numbers {
-            match number {
-                _ if number == expected => expected += 1,
-                _ if number < expected => {}
-                _ => return false,
-            }
-        }
-        expected > newest
+    /// Whether it is that of several hosts.
+    pub fn is_of_several(&self) -> bool {
+        self.dirs.len() > 1
+    }
+
+    /// The numbers of its segments.
+    pub fn numbers(&self) -> BTreeSet<u64> {
+        self.segments.iter().map(|segment| segment.number).collect()
     }
 
     /// Whether more was archived since it was read.
@@ -143,8 +139,8 @@ impl Reading {
             return parts(segment, &frames, wanted, on);
         }
         let mut end = if may_be_open { committed(segment)? } else { length(&segment.path)? };
-        // It was begun, and nothing was appended yet. A segment that was emptied is missed by its lanes.
-        if end == 0 {
+        // It was begun, and nothing was appended yet.
+        if may_be_open && end == 0 {
             return Ok(ControlFlow::Continue(()));
         }
         if length(&segment.path)? < end {
@@ -238,7 +234,7 @@ fn parts<E: From<ArchiveError>>(
     Ok(ControlFlow::Continue(()))
 }
 
-fn wrong(segment: &SegmentFile, source: crate::audit::segment::SegmentError) -> ArchiveError {
+fn wrong(segment: &SegmentFile, source: SegmentError) -> ArchiveError {
     ArchiveError::Segment { path: segment.path.clone(), source }
 }
 

@@ -42,6 +42,8 @@ const MAX_STEP: u64 = 100_000;
 const SEGMENT_FACTOR: u64 = 8;
 /// … and this many records.
 const SEGMENT_RECORDS: u64 = 2_000_000;
+/// Checkpoints that one append takes at most.
+const MAX_STEP_CHECKPOINTS: u64 = 10_000;
 /// Checkpoints that stay in Redis, however few records there are: a day's, and some.
 const MAX_LIVE_CHECKPOINTS: u64 = 100_000;
 
@@ -60,6 +62,12 @@ impl Retention {
         }
         let (stop, stopped) = channel();
         let mut worker = Worker {
+            this: config.archive().map(|dir| Archiver {
+                host: host_name(),
+                dir: dir.display().to_string(),
+                machine: servers::machine().unwrap_or_else(|| shards.boot().to_string()),
+                max_records,
+            }),
             dir: config.archive().map(Into::into),
             archive: None,
             files: KeyFiles::new(&config.signing_key_path),
@@ -70,7 +78,7 @@ impl Retention {
             full: false,
             looking: Duration::ZERO,
             pace: Pace::new(stopped),
-            archiver: None,
+            may_archive: false,
             other: None,
         };
         let run = move || {
@@ -110,8 +118,10 @@ struct Worker {
     /// How long it took to see what there is.
     looking: Duration,
     pace: Pace,
-    /// This server, once it has the right to archive.
-    archiver: Option<Archiver>,
+    /// This server, as Redis names it; `None`: it does not archive.
+    this: Option<Archiver>,
+    /// Whether it had the right to archive when it looked last.
+    may_archive: bool,
     /// The one that has it.
     other: Option<Archiver>,
 }
@@ -121,6 +131,10 @@ impl Worker {
     fn look(&mut self) {
         let mut live = None;
         let failure = self.try_look(&mut live).err();
+        if failure.is_some() {
+            // What was half done is done again from what is on disk, and in Redis.
+            self.may_archive = false;
+        }
         if let Some(ArchiveError::Io { .. }) = failure {
             // Opened again, it is as the disk has it.
             self.archive = None;
@@ -159,7 +173,7 @@ impl Worker {
         if !self.may_archive(connection, live)? {
             return Ok(());
         }
-        loop {
+        while self.keeps_right(connection)? {
             self.trim(connection, live)?;
             let Some(goal) = self.goal(connection, *live)? else {
                 return Ok(());
@@ -172,38 +186,39 @@ impl Worker {
             // Between two appends, too, for a long way may lie before it.
             self.admit(*live);
         }
+        Ok(())
+    }
+
+    /// Keeps the right to archive; `false` where another server has it by now.
+    fn keeps_right(&mut self, connection: &mut Connection) -> Result<bool, ArchiveError> {
+        let Some(this) = &self.this else {
+            return Ok(false);
+        };
+        let right = archived::take_right(connection, &self.shards.shared().server, this)?;
+        self.may_archive = matches!(right, Right::Own);
+        Ok(self.may_archive)
     }
 
     /// Whether this server archives: it has the folder, and the right to.
     fn may_archive(&mut self, connection: &mut Connection, live: &mut u64) -> Result<bool, ArchiveError> {
-        let Some(dir) = &self.dir else {
+        let (Some(dir), Some(this)) = (&self.dir, &self.this) else {
             return Ok(false);
         };
-        let this = Archiver {
-            host: host_name(),
-            dir: dir.display().to_string(),
-            machine: servers::machine().unwrap_or_else(|| self.shards.boot().to_string()),
-            max_records: self.max_records,
-        };
+        let had_right = std::mem::take(&mut self.may_archive) && self.archive.is_some();
         if self.archive.is_none() {
             let began = Instant::now();
             self.archive = Archive::open(dir)?;
             self.looking += began.elapsed();
-            // Whatever it was before, it goes on from what is on disk.
-            self.archiver = None;
         }
-        let Some(archive) = &mut self.archive else {
+        if self.archive.is_none() {
             return Ok(false);
-        };
+        }
         let server = &self.shards.shared().server;
-        let other = match archived::take_right(connection, server, &this)? {
+        let other = match archived::take_right(connection, server, this)? {
             Right::Own => None,
             Right::Other(other) => Some(other),
             // Others have declared this server void: it ends.
-            Right::Fenced => {
-                self.archiver = None;
-                return Ok(false);
-            }
+            Right::Fenced => return Ok(false),
         };
         if other != self.other {
             match &other {
@@ -213,30 +228,43 @@ impl Worker {
             self.other = other;
         }
         if self.other.is_some() {
-            self.archiver = None;
             return Ok(false);
         }
-        if self.archiver.replace(this).is_none() {
-            let keys = self.shards.shared().key_ring.keys();
-            let elsewhere = archived::read(connection, &keys)?;
-            if archive.take_up(elsewhere) {
-                // A segment is one stretch of each lane.
-                self.close()?;
-            }
-            if let Some(archive) = &mut self.archive {
-                // What a crash, or a stop, left there.
-                archive.kept.clear();
-                archive.trim(connection, &archive.archived.lanes, archive.archived.newest, &mut self.pace)?;
-            }
+        if !had_right {
+            self.go_on(connection)?;
             *live = live_records(connection)?;
         }
+        self.may_archive = true;
         Ok(true)
+    }
+
+    /// Goes on from what is on disk here and what others have archived, and removes from Redis what a crash, or a stop, has
+    /// left there of it.
+    fn go_on(&mut self, connection: &mut Connection) -> Result<(), ArchiveError> {
+        let keys = self.shards.shared().key_ring.keys();
+        let elsewhere = archived::read(connection, &keys)?;
+        if self.archive.as_mut().is_some_and(|archive| archive.take_up(elsewhere)) {
+            // A segment is one stretch of each lane.
+            self.close()?;
+        }
+        let (Some(archive), Some(this)) = (&mut self.archive, &self.this) else {
+            return Ok(());
+        };
+        archive.kept.clear();
+        // Before anything is removed for it: a crash may have come in between.
+        if !archive.numbers.is_empty()
+            && !archived::write(connection, &keys, this, &archive.archived, &archive.numbers)?
+        {
+            return Ok(());
+        }
+        archive.trim(connection, &archive.archived.lanes, archive.archived.newest, &mut self.pace)?;
+        Ok(())
     }
 
     /// Another server may archive at once.
     fn leave(&mut self) {
-        if let (Some(connection), Some(_)) = (&mut self.connection, self.archiver.take())
-            && let Err(error) = archived::leave_right(connection)
+        if let (Some(connection), Some(this), true) = (&mut self.connection, &self.this, self.may_archive)
+            && let Err(error) = archived::leave_right(connection, this)
         {
             log::warn!("the right to archive could not be given up; it runs out by itself: {error}");
         }
@@ -257,7 +285,11 @@ impl Worker {
         let step = (self.max_records / STEP_SHARE).max(1);
         let goal = Goal {
             records: if many { (unarchived - most).max(step).min(MAX_STEP) } else { 0 },
-            checkpoints: if many_checkpoints { checkpoints - most_checkpoints / 2 } else { 0 },
+            checkpoints: if many_checkpoints {
+                (checkpoints - most_checkpoints / 2).min(MAX_STEP_CHECKPOINTS)
+            } else {
+                0
+            },
         };
         Ok((many || many_checkpoints).then_some(goal))
     }
@@ -314,7 +346,7 @@ impl Worker {
         let Some(history) = self.files.read_history()? else {
             return Ok(false);
         };
-        let (Some(archive), Some(archiver)) = (&mut self.archive, &self.archiver) else {
+        let (Some(archive), Some(this)) = (&mut self.archive, &self.this) else {
             return Ok(false);
         };
         let keys = self.shards.shared().key_ring.keys();
@@ -357,9 +389,13 @@ impl Worker {
         let own = &mut archive.archived;
         own.lanes.extend(appended.lanes.iter().map(|(lane, tree)| (lane.clone(), tree.clone())));
         (own.newest, own.segment) = (news.newest, news.segment);
+        archive.numbers.push(news.segment);
+        // Before anything is removed for it. Where that fails it is noted with everything when this server goes on.
+        if !archived::write(connection, &keys, this, &news, &archive.numbers)? {
+            self.may_archive = false;
+            return Ok(false);
+        }
         archive.kept.push_back(appended);
-        // Before anything is removed for it.
-        archived::write(connection, &keys, archiver, &news)?;
         if is_full {
             self.close()?;
         }

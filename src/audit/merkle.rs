@@ -1,6 +1,8 @@
 //! Merkle tree hashing of RFC 6962 (and 9162): what a lane's head commits to, how a record is proved to
 //! be in it, and how records are appended in constant memory. Pure.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
 /// A hash of the tree.
@@ -47,6 +49,17 @@ impl Frontier {
     /// The tree with these parts; `None` where a tree of `size` has another number of nodes.
     pub fn from_parts(size: u64, nodes: Vec<Hash>) -> Option<Self> {
         (size.count_ones() as usize == nodes.len()).then_some(Self { size, nodes })
+    }
+
+    /// The nodes in base64, as they are stored.
+    pub fn node_texts(&self) -> impl Iterator<Item = String> {
+        self.nodes.iter().map(|node| BASE64.encode(node))
+    }
+
+    /// The tree with nodes in base64; `None` where these are none, or not those of a tree of that size.
+    pub fn from_texts<'t>(size: u64, texts: impl Iterator<Item = &'t str>) -> Option<Self> {
+        let node = |text: &str| BASE64.decode(text).ok()?.try_into().ok();
+        Self::from_parts(size, texts.map(node).collect::<Option<Vec<Hash>>>()?)
     }
 
     /// Appends a leaf by its hash. Amortised, one node is hashed per leaf.

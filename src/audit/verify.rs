@@ -197,10 +197,13 @@ impl<'a> Verifier<'a> {
                 match attested {
                     Attested::Foreign if !self.is_taken_over(lane, *first) => self.not_written(lane, *first),
                     Attested::OtherKey => self.other_key(lane, *first),
-                    Attested::Ours => self.ours(lane, *first, bytes),
-                    Attested::Foreign | Attested::NotLooked => {}
+                    Attested::Foreign | Attested::Ours | Attested::NotLooked => {}
                 }
-                self.block(lane, *first, bytes, root, each)
+                self.block(lane, *first, bytes, root, each)?;
+                if *attested == Attested::Ours {
+                    self.ours(lane);
+                }
+                Ok(())
             }
             Item::Checkpoint { note } => {
                 self.unsealed_since_us = None;
@@ -209,13 +212,15 @@ impl<'a> Verifier<'a> {
         }
     }
 
-    /// A block that nobody else has written.
-    fn ours(&mut self, lane: &str, first: u64, bytes: &[u8]) {
-        let count = super::lane::split_block(bytes).map_or(0, |parts| parts.len() as u64);
-        let last = (first + count).saturating_sub(1);
+    /// Nobody else has written the block that a lane ends with: its tag is over the root, and the root over its records.
+    fn ours(&mut self, lane: &str) {
+        let state = self.lanes.get(lane).and_then(|at| self.states.get(*at)).map(|lane| &lane.state);
+        let Some(state) = state.filter(|state| !state.broken) else {
+            return;
+        };
         match self.attested.get_mut(lane) {
-            Some(known) => *known = last,
-            None => drop(self.attested.insert(LaneId::from_stored(lane), last)),
+            Some(known) => *known = state.size(),
+            None => drop(self.attested.insert(state.id.clone(), state.size())),
         }
     }
 
@@ -306,8 +311,16 @@ impl<'a> Verifier<'a> {
             return;
         };
         lane.state.registered |= registered;
-        if before.size() > lane.state.size() && !lane.state.broken && !self.questions.elsewhere.is_empty() {
-            // What lies between was archived there.
+        // What lies between was archived elsewhere; or is of before this part, and only the anchor has spoken of it.
+        let is_jump =
+            !self.questions.elsewhere.is_empty() || self.questions.partial && lane.state.size() == 0;
+        if before.size() > lane.state.size() && !lane.state.broken && is_jump {
+            let differs =
+                |expected: &&Expected| expected.size == before.size() && expected.root != before.root();
+            if let Some(Expected { size, by, .. }) = lane.expected.iter().find(differs) {
+                let place = Place::Record { lane: lane.state.id.clone(), seq: *size };
+                self.damages.add(place, DamageKind::Rewritten { sealed: *size, by: *by });
+            }
             let state = LaneState::new(lane.state.id.clone(), lane.state.registered, before.clone());
             self.remembered = self.remembered.saturating_sub(lane.state.remembered());
             lane.state = state;
@@ -365,7 +378,8 @@ impl<'a> Verifier<'a> {
             return Ok(());
         }
         let (custody, decisions, records) = (&mut self.custody, &mut self.decisions, &mut self.records);
-        let acknowledged = &mut self.acknowledged;
+        // Of a block that is damaged nothing is believed.
+        let mut acknowledged = Vec::new();
         let joined = !self.questions.without_custody;
         let id = lane.state.id.clone();
         let checked = lane.state.block(first, bytes, root, &mut |record| {
@@ -376,9 +390,9 @@ impl<'a> Verifier<'a> {
             if joined {
                 custody.record(&id, record);
             }
-            if record.action == Action::Acknowledged && acknowledged.len() < MAX_ACKNOWLEDGED {
+            if record.action == Action::Acknowledged {
                 let by = (id.clone(), record.seq, record.reason.to_owned());
-                let _ = acknowledged.insert(record.target.to_owned(), by);
+                acknowledged.push((record.target.to_owned(), by));
             }
             each(&id, record);
         });
@@ -388,6 +402,8 @@ impl<'a> Verifier<'a> {
             self.damages.add(Place::Record { lane: id, seq }, kind);
             return Ok(());
         }
+        let room = MAX_ACKNOWLEDGED.saturating_sub(self.acknowledged.len());
+        self.acknowledged.extend(acknowledged.into_iter().take(room));
         self.remember();
         self.meet(at);
         Ok(())
@@ -550,7 +566,8 @@ impl<'a> Verifier<'a> {
     /// Judges what was not found, where the trail itself is intact: the records that are missing may say that a message
     /// is done.
     fn check_missing(&mut self) {
-        if !self.damages.listed().is_empty() {
+        let (left, _) = self.acknowledge(self.damages.listed().to_vec());
+        if !left.is_empty() || self.damages.further() > 0 {
             return;
         }
         for message in std::mem::take(&mut self.not_found) {
@@ -609,7 +626,10 @@ impl<'a> Verifier<'a> {
             let state = &lane.state;
             let place = |seq| Place::Record { lane: state.id.clone(), seq };
             if state.size() == 0 {
-                found.push((place(0), DamageKind::LaneMissing));
+                // Of a part without the first, the anchor speaks of lanes that ended before it.
+                if state.registered || !self.questions.partial {
+                    found.push((place(0), DamageKind::LaneMissing));
+                }
                 continue;
             }
             if let Some(Expected { size, by, .. }) = lane.expected.front() {
@@ -650,7 +670,15 @@ impl<'a> Verifier<'a> {
     }
 
     fn report(self, older: u64) -> Report {
-        let not_shown = self.not_shown();
+        let (damages, acknowledged) = self.acknowledge(self.damages.listed().to_vec());
+        let mut not_shown = self.not_shown();
+        let broken = |(damage, _): &&(Damage, String)| matches!(damage.place, Place::Record { .. });
+        match acknowledged.iter().filter(broken).count() {
+            0 => {}
+            places => {
+                not_shown.push(format!("what lanes hold behind acknowledged damage, at {places} places"))
+            }
+        }
         let unsealed = |state: &LaneState| state.size() - state.sealed.max(state.start());
         let unsealed = self.states.iter().map(|lane| unsealed(&lane.state)).sum();
         let decisions = Decision::ALL
@@ -663,7 +691,6 @@ impl<'a> Verifier<'a> {
         let older_lanes = self.taken_over.keys().filter_map(|lane| self.lanes.get(lane));
         let older_lanes = older_lanes.filter_map(|at| self.states.get(*at));
         let taken_over_records = older_lanes.map(|lane| lane.state.size()).sum();
-        let (damages, acknowledged) = self.acknowledge(self.damages.listed().to_vec());
         Report {
             acknowledged,
             taken_over: self.custody.taken_over,

@@ -79,6 +79,16 @@ pub enum Trouble {
     Output(#[from] std::io::Error),
 }
 
+impl Trouble {
+    /// How a command ends for it.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::Config(_) => Exit::Usage,
+            Self::Keys(_) | Self::Store(_) | Self::Refused(_) | Self::Output(_) => Exit::Failed,
+        }
+    }
+}
+
 /// How a command ends, after saying why where that is a failure.
 pub fn exit(command: &str, outcome: Result<Exit, Trouble>) -> Exit {
     match outcome {
@@ -86,12 +96,7 @@ pub fn exit(command: &str, outcome: Result<Exit, Trouble>) -> Exit {
         Err(Trouble::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => {
             eprintln!("mas {command}: {error}");
-            match error {
-                Trouble::Usage(_) | Trouble::Config(_) => Exit::Usage,
-                Trouble::Keys(_) | Trouble::Store(_) | Trouble::Refused(_) | Trouble::Output(_) => {
-                    Exit::Failed
-                }
-            }
+            error.exit()
         }
     }
 }

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +34,55 @@ if held == false or held == ARGV[1] then
 end
 return held";
 
+/// Gives the right up, where this server has it.
+const LEAVE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return ''";
+
+/// Notes how far the trail is archived, where this server has the right to archive.
+const NOTE: &str = "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1";
+/// Fields that one command writes.
+const NOTE_STEP: usize = 500;
+
+/// Numbers of segments, in stretches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Numbers(Vec<(u64, u64)>);
+
+impl Numbers {
+    /// Adds one that is larger than all others, or the last one again.
+    pub fn push(&mut self, number: u64) {
+        match self.0.last_mut() {
+            Some((_, last)) if *last >= number => {}
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => self.0.push((number, number)),
+        }
+    }
+
+    /// Whether it is among them.
+    pub fn contains(&self, number: u64) -> bool {
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&number))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn to_text(&self) -> String {
+        let stretches: Vec<String> = self.0.iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        stretches.join(",")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let stretch = |text: &str| {
+            let (first, last) = text.split_once('-')?;
+            Some((first.parse().ok()?, last.parse().ok()?))
+        };
+        Some(Self(text.split(',').map(stretch).collect::<Option<_>>()?))
+    }
+}
+
 /// Who archives, and where. Of the servers that share a folder the lock in it says which one does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archiver {
@@ -49,6 +96,19 @@ pub struct Archiver {
     pub max_records: u64,
 }
 
+impl Archiver {
+    /// Names its folder among all archives of this Redis.
+    fn place(&self) -> String {
+        format!("{PLACE}{}:{}", self.host, self.dir)
+    }
+
+    /// As it stands in Redis.
+    fn to_text(&self) -> String {
+        // Three texts and a number have a JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// How far the trail was archived.
 #[derive(Debug, Clone, Default)]
 pub struct Archived {
@@ -58,8 +118,8 @@ pub struct Archived {
     pub newest: Option<EntryId>,
     /// The number of the newest segment, on whichever host; 0: none.
     pub segment: u64,
-    /// The archives that there are, as `host:folder`, with the newest segment in each.
-    pub places: BTreeMap<String, u64>,
+    /// The archives that there are, as `host:folder`, with the segments in each.
+    pub places: BTreeMap<String, Numbers>,
 }
 
 /// Who may archive.
@@ -79,7 +139,7 @@ pub fn take_right(
     server: &ServerId,
     archiver: &Archiver,
 ) -> Result<Right, StoreError> {
-    let own = serde_json::to_string(archiver).unwrap_or_default();
+    let own = archiver.to_text();
     let lease = ARCHIVER_LEASE_MS.to_string();
     let args = [TAKE, "2", keys::ARCHIVER, &keys::fence(server), &own, &lease, keys::FENCE_OPEN];
     let held = connection.command("EVAL", &args)?;
@@ -99,9 +159,9 @@ pub fn take_right(
     })))
 }
 
-/// Gives the right up.
-pub fn leave_right(connection: &mut Connection) -> Result<(), StoreError> {
-    connection.command("DEL", &[keys::ARCHIVER]).map(drop)
+/// Gives the right up, where this server has it.
+pub fn leave_right(connection: &mut Connection, archiver: &Archiver) -> Result<(), StoreError> {
+    connection.command("EVAL", &[LEAVE, "1", keys::ARCHIVER, &archiver.to_text()]).map(drop)
 }
 
 /// How far the trail was archived. What has no tag is left out.
@@ -119,7 +179,7 @@ pub fn read(connection: &mut Connection, store_keys: &StoreKeys) -> Result<Archi
             archived.segment = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
             archived.newest = words.next().and_then(EntryId::parse);
         } else if let Some(place) = field.strip_prefix(PLACE) {
-            let _ = archived.places.insert(place.to_owned(), value.parse().unwrap_or(0));
+            let _ = archived.places.insert(place.to_owned(), Numbers::parse(value).unwrap_or_default());
         } else if let Some(tree) = tree(value) {
             let _ = archived.lanes.insert(LaneId::from_stored(&field), tree);
         }
@@ -127,29 +187,41 @@ pub fn read(connection: &mut Connection, store_keys: &StoreKeys) -> Result<Archi
     Ok(archived)
 }
 
-/// Writes how far these lanes are archived now.
+/// Notes how far these lanes are archived now, and which segments are in this server's folder. `false`: another server has the
+/// right to archive by now, and nothing more was noted.
 pub fn write(
     connection: &mut Connection,
     store_keys: &StoreKeys,
     archiver: &Archiver,
     archived: &Archived,
-) -> Result<(), StoreError> {
-    let mut batch = Batch::new();
-    let _ = batch.command("HSET");
-    let _ = batch.arg(keys::ARCHIVED);
-    let mut field = |field: &str, value: String| {
-        let tag = attested::archived_tag(store_keys, field, &value);
-        let _ = batch.arg(field).arg(format!("{value} {tag}"));
+    numbers: &Numbers,
+) -> Result<bool, StoreError> {
+    let lane = |(lane, tree): (&LaneId, &Frontier)| {
+        let nodes: Vec<String> = tree.node_texts().collect();
+        (lane.to_string(), format!("{} {}", tree.size(), nodes.join(",")))
     };
-    for (lane, tree) in &archived.lanes {
-        let nodes: Vec<String> = tree.nodes().iter().map(|node| BASE64.encode(node)).collect();
-        field(lane.as_str(), format!("{} {}", tree.size(), nodes.join(",")));
-    }
+    let mut fields: Vec<(String, String)> = archived.lanes.iter().map(lane).collect();
     let newest = archived.newest.unwrap_or(EntryId::ZERO);
-    field(NEWEST, format!("{} {newest}", archived.segment));
-    field(&format!("{PLACE}{}:{}", archiver.host, archiver.dir), archived.segment.to_string());
-    drop(connection.run(&mut batch)?);
-    forget(connection)
+    fields.push((archiver.place(), numbers.to_text()));
+    // Last: where it is there, so is everything.
+    fields.push((NEWEST.to_owned(), format!("{} {newest}", archived.segment)));
+    let own = archiver.to_text();
+    for step in fields.chunks(NOTE_STEP) {
+        let mut batch = Batch::new();
+        let _ = batch.command("EVAL");
+        let _ = batch.arg(NOTE).arg("2").arg(keys::ARCHIVED).arg(keys::ARCHIVER).arg(&own);
+        for (field, value) in step {
+            let tag = attested::archived_tag(store_keys, field, value);
+            let _ = batch.arg(field).arg(format!("{value} {tag}"));
+        }
+        let answer = connection.run(&mut batch)?.pop().unwrap_or(Value::Nil);
+        match answers::int(&answer) {
+            Some(1) => {}
+            Some(0) => return Ok(false),
+            _ => return Err(unexpected("EVAL", &answer)),
+        }
+    }
+    forget(connection).map(|()| true)
 }
 
 /// Forgets the oldest lanes, where there are too many.
@@ -177,7 +249,5 @@ fn forget(connection: &mut Connection) -> Result<(), StoreError> {
 
 fn tree(value: &str) -> Option<Frontier> {
     let (size, nodes) = value.split_once(' ')?;
-    let node = |text: &str| BASE64.decode(text).ok()?.try_into().ok();
-    let nodes = nodes.split(',').filter(|text| !text.is_empty()).map(node).collect::<Option<Vec<_>>>()?;
-    Frontier::from_parts(size.parse().ok()?, nodes)
+    Frontier::from_texts(size.parse().ok()?, nodes.split(',').filter(|text| !text.is_empty()))
 }

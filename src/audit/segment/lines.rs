@@ -175,11 +175,6 @@ fn push_record(digits: Digits, block: &mut Vec<u8>, text: &str, line: u64) -> Re
     Ok(())
 }
 
-/// The roots of a tree, as text.
-pub(super) fn nodes<'a>(tree: &Frontier) -> Vec<Cow<'a, str>> {
-    tree.nodes().iter().map(|node| BASE64.encode(node).into()).collect()
-}
-
 fn decode(text: &str, line: u64) -> Result<Vec<u8>, SegmentError> {
     BASE64.decode(text).map_err(|error| expected(line, format!("base64 ({error})")))
 }

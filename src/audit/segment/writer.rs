@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::format::{End, Header, MAX_LINE_BYTES};
-use super::lines::{Closing, Digits, Line, Running, nodes};
+use super::lines::{Closing, Digits, Line, Running};
 use crate::audit::lane::{LaneId, split_block};
 use crate::audit::merkle::Frontier;
 
@@ -55,7 +55,7 @@ impl<W: Write> SegmentWriter<W> {
             lane: Some(lane.as_str().into()),
             registered: registered.map(Cow::from),
             size: Some(before.size()),
-            nodes: Some(nodes(before)),
+            nodes: Some(before.node_texts().map(Cow::from).collect()),
             ..Line::EMPTY
         })
     }

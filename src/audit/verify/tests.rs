@@ -142,6 +142,10 @@ fn verify(kept: &[Kept], keys: Option<&KeyHistory>, anchor: Option<&str>) -> Rep
 }
 
 fn feed(verifier: &mut Verifier<'_>, kept: &[Kept]) {
+    feed_as(verifier, kept, Attested::NotLooked);
+}
+
+fn feed_as(verifier: &mut Verifier<'_>, kept: &[Kept], attested: Attested) {
     for item in kept {
         let item = match item {
             Kept::Lane(lane, registered) => Item::Lane {
@@ -154,7 +158,7 @@ fn feed(verifier: &mut Verifier<'_>, kept: &[Kept]) {
                 first: *first,
                 bytes: bytes.into(),
                 root: root.into(),
-                attested: Attested::NotLooked,
+                attested,
             },
             Kept::Note(note) => Item::Checkpoint { note: note.into() },
         };
@@ -534,6 +538,38 @@ fn store(kept: &mut Vec<Kept>, lane: &mut Writer) {
     let block = lane.block().unwrap();
     kept.push(Kept::Lane(block.lane.to_string(), true));
     kept.push(Kept::Block(block.lane.to_string(), 1, block.bytes.to_vec(), block.hash.to_vec()));
+}
+
+#[test]
+fn a_record_in_a_damaged_block_acknowledges_nothing() {
+    let log = Log::busy(1);
+    let at = *blocks(&log.kept).last().unwrap();
+    // The block's root and tag stay, its records are others: so many as before.
+    let forge = |target: &str| {
+        let mut kept = log.kept.clone();
+        let Kept::Block(_, _, bytes, _) = &mut kept[at] else { panic!("a block") };
+        let parts: Vec<Vec<u8>> =
+            crate::audit::lane::split_block(bytes).unwrap().into_iter().map(<[u8]>::to_vec).collect();
+        bytes.clear();
+        for part in parts {
+            let mut record = crate::audit::Record::decode(&part).unwrap();
+            record.action = Action::Acknowledged;
+            target.clone_into(&mut record.target);
+            let part = record.encode();
+            bytes.extend((part.len() as u32).to_be_bytes());
+            bytes.extend(part);
+        }
+        let keys = [log.keys.clone()];
+        let mut verifier = Verifier::new(Questions { keys: &keys, ..Questions::default() });
+        feed_as(&mut verifier, &kept, Attested::Ours);
+        verifier.finish(None).unwrap()
+    };
+    let report = forge("nothing");
+    assert_found(&report, "hash_mismatch");
+    let id = report.damages[0].id();
+    let report = forge(&id);
+    assert_found(&report, "hash_mismatch");
+    assert_eq!(report.acknowledged.len(), 0, "{report:?}");
 }
 
 #[test]

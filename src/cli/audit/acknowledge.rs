@@ -55,14 +55,13 @@ pub(super) fn run(args: &AcknowledgeArgs) -> Result<Exit, Trouble> {
     let Some(config) = optional_config(&args.source)? else {
         return Err(Trouble::Usage("no configuration".to_owned()));
     };
-    let failed = |error: &dyn std::fmt::Display| Trouble::Usage(error.to_string());
-    let mut operator = Operator::connect(&config, &args.why).map_err(|error| failed(&error))?;
+    let mut operator = Operator::connect(&config, &args.why)?;
     let records: Vec<(String, String)> =
         wanted.iter().map(|damage| (damage.id(), damage.to_string())).collect();
     let fields = records.iter().map(|(id, text)| Fields { target: id, rule: text, ..Fields::default() });
     match operator.act_on_all(Action::Acknowledged, fields, |_, _| {})? {
         Acted::Done(_) => {}
-        Acted::Conflict => return Err(Trouble::Usage("Redis has changed meanwhile; try again".to_owned())),
+        Acted::Conflict => return Err(Trouble::Conflict),
     }
     operator.close(&config)?;
     for damage in &wanted {

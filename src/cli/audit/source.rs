@@ -7,18 +7,21 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use uuid::Uuid;
 
 use super::trouble::Trouble;
 use crate::archive::{self, Reading, Wanted, message_key};
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::lane::split_block;
 use crate::audit::record::View;
 use crate::audit::segment::{Header, Item, SegmentKind, SegmentReader};
-use crate::audit::{LaneId, StoreKeys, lane};
+use crate::audit::{LaneId, StoreKeys, lane, note};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::key_files::{StoreKeyFile, host_name};
+use crate::store::archived::{self, Archived, Numbers};
 use crate::store::walk::{Start, Walk};
-use crate::store::{Connection, Endpoint, archived};
+use crate::store::{Connection, Endpoint};
 
 /// A file that is standard input.
 const STDIN: &str = "-";
@@ -117,6 +120,10 @@ pub(crate) struct Progress {
     pub(crate) lanes: HashMap<LaneId, u64>,
     /// The newest checkpoint.
     pub(crate) last_note: Option<String>,
+    /// Files of several hosts are read, and two may have archived the same for a moment: what is known already is left out.
+    overlaps: bool,
+    /// The newest checkpoint of each server run, where that matters.
+    counters: HashMap<Uuid, u64>,
 }
 
 impl Progress {
@@ -124,7 +131,8 @@ impl Progress {
     fn take(&mut self, item: &Item<'_>, range: Range<'_>) -> bool {
         match item {
             Item::Lane { lane, before, .. } => {
-                if self.lanes.get(lane.as_ref()).is_some_and(|known| before.size() < *known) {
+                let is_known = self.lanes.get(lane.as_ref()).is_some_and(|known| before.size() < *known);
+                if self.overlaps && is_known {
                     return false;
                 }
                 let _ = self.lanes.insert(LaneId::from_stored(lane), before.size());
@@ -136,13 +144,25 @@ impl Progress {
                 }
                 let count = split_block(bytes).map_or(0, |parts| parts.len() as u64);
                 let last = (first + count).saturating_sub(1);
-                // Two hosts may have archived the same, for a moment.
-                if count > 0 && self.lanes.get(lane.as_ref()).is_some_and(|known| last <= *known) {
+                let is_known = self.lanes.get(lane.as_ref()).is_some_and(|known| last <= *known);
+                if self.overlaps && count > 0 && is_known {
                     return false;
                 }
                 self.reach(lane, last);
             }
-            Item::Checkpoint { note } => self.last_note = Some(note.clone().into_owned()),
+            Item::Checkpoint { note } => {
+                let checkpoint = note::text_of(note).ok().and_then(|text| Checkpoint::parse(text).ok());
+                if self.overlaps
+                    && let Some(Checkpoint { boot, counter, .. }) = checkpoint
+                {
+                    let newest = self.counters.entry(boot).or_default();
+                    if counter <= *newest {
+                        return false;
+                    }
+                    *newest = counter;
+                }
+                self.last_note = Some(note.clone().into_owned());
+            }
         }
         true
     }
@@ -173,12 +193,9 @@ impl Source {
         let mut source = Self { archive, files, live, no_index: args.no_index, elsewhere: Vec::new() };
         if let (Some(Live { connection, keys: Some(keys), .. }), Some(config)) = (&mut source.live, config) {
             let known = archived::read(connection, keys)?;
-            let has_all = source.archive.as_ref().map_or(known.segment == 0, |a| a.has_all(known.segment));
-            if !has_all {
-                let dir = config.audit.archive().map(|dir| dir.display().to_string()).unwrap_or_default();
-                let own = format!("{}:{dir}", host_name());
-                source.elsewhere = known.places.into_keys().filter(|place| *place != own).collect();
-            }
+            let dir = config.audit.archive().map(|dir| dir.display().to_string()).unwrap_or_default();
+            let own = format!("{}:{dir}", host_name());
+            source.elsewhere = elsewhere(source.archive.as_ref(), &known, &own);
         }
         Ok(source)
     }
@@ -228,7 +245,8 @@ impl Source {
 
     /// Reads the trail, in the order in which it is verified. `on` may end it.
     pub(crate) fn read(&mut self, range: Range<'_>, on: &mut OnItem<'_>) -> Result<Progress, Trouble> {
-        let mut progress = Progress::default();
+        let overlaps = self.archive.as_ref().is_some_and(Reading::is_of_several);
+        let mut progress = Progress { overlaps, ..Progress::default() };
         let Self { archive, files, live, no_index, elsewhere } = self;
         if let Some(live) = live {
             live.gaps = !elsewhere.is_empty();
@@ -248,6 +266,21 @@ impl Source {
         }
         Ok(progress)
     }
+}
+
+/// Archives of other hosts that have segments which are not here. None, where one is missing that no other host has: then it is
+/// damage. What was before the first segment here may have been moved away.
+fn elsewhere(here: Option<&Reading>, known: &Archived, own: &str) -> Vec<String> {
+    let numbers = here.map(Reading::numbers).unwrap_or_default();
+    let others = || known.places.iter().filter(|(place, _)| *place != own);
+    let missing: Vec<u64> = (1..=known.segment).filter(|number| !numbers.contains(number)).collect();
+    let is_before = |number: &u64| numbers.first().is_some_and(|first| number < first);
+    let is_there = |number: &u64| others().any(|(_, there)| there.contains(*number));
+    if !missing.iter().all(|number| is_before(number) || is_there(number)) {
+        return Vec::new();
+    }
+    let has_some = |there: &Numbers| missing.iter().any(|number| there.contains(*number));
+    others().filter(|(_, there)| has_some(there)).map(|(place, _)| place.clone()).collect()
 }
 
 /// The store keys of the configuration, where this user may read them.
@@ -299,7 +332,7 @@ pub(crate) fn read_live(
         }
         on(item)
     })?;
-    Ok(Progress { lanes: ends.lanes, last_note })
+    Ok(Progress { lanes: ends.lanes, last_note, ..Progress::default() })
 }
 
 /// Reads what is archived.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::archive::ArchiveError;
 use crate::audit::segment::SegmentError;
 use crate::cli::exit::Exit;
+use crate::cli::operator;
 use crate::store::StoreError;
 
 /// Why a command has failed.
@@ -32,6 +33,12 @@ pub enum Trouble {
         /// Why.
         source: std::io::Error,
     },
+    /// What an operator changes by hand.
+    #[error(transparent)]
+    Operator(#[from] operator::Trouble),
+    /// Somebody else has changed it meanwhile.
+    #[error("Redis has changed meanwhile; try again")]
+    Conflict,
     /// A file or an argument that is not what it should be.
     #[error("{0}")]
     Usage(String),
@@ -63,6 +70,8 @@ impl Trouble {
                 Exit::NotVerified
             }
             Self::Archive(_) => Exit::Failed,
+            Self::Operator(trouble) => trouble.exit(),
+            Self::Conflict => Exit::Failed,
             Self::Usage(_) => Exit::Usage,
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Failed,
