@@ -676,7 +676,7 @@ impl<'a> Verifier<'a> {
         match acknowledged.iter().filter(broken).count() {
             0 => {}
             places => {
-                not_shown.push(format!("what lanes hold behind acknowledged damage, at {places} places"))
+                not_shown.push(format!("what lanes hold behind acknowledged damage, at {places} places"));
             }
         }
         let unsealed = |state: &LaneState| state.size() - state.sealed.max(state.start());
