@@ -21,11 +21,11 @@ use crate::audit::segment::MAX_LINE_BYTES;
 use crate::audit::{LaneId, View};
 
 /// Bytes of lines at which a frame ends.
-const FRAME_BYTES: usize = 1024 * 1024;
+pub(super) const FRAME_BYTES: usize = 1024 * 1024;
 /// Most bytes of lines that a frame can have: one line more than it was to have.
 const MAX_FRAME_BYTES: usize = FRAME_BYTES + MAX_LINE_BYTES;
 /// Effort of compression: what archives a second of a busy server in a small part of one.
-const LEVEL: i32 = 3;
+pub(super) const LEVEL: i32 = 3;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,17 +12,20 @@
 //! * `open_segment`: the segment that is being filled: append, close, and what a crash has left.
 //! * `index`: the segments that are closed.
 //! * `keeping`: an archive that is being written.
-//! * `lines`: decompressed beside the reader.
 //! * `retention`: the thread, and its bounds.
 //! * `reading`: segments as commands read them.
+//! * `letters`: dead letters that were too many for Redis; `letter_mover`: how they get there.
+//! * `ahead`: a segment's next items, made ready beside the reader.
 
+mod ahead;
 mod error;
 mod filling;
 mod folder;
 mod frames;
 mod index;
 mod keeping;
-mod lines;
+mod letter_mover;
+mod letters;
 mod open_segment;
 mod pace;
 mod reading;
@@ -31,5 +34,6 @@ mod retention;
 pub use error::ArchiveError;
 pub use frames::message_key;
 pub use keeping::archived;
+pub use letters::each_letter;
 pub use reading::{Part, Reading, Wanted};
 pub use retention::Retention;

@@ -3,16 +3,16 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom, Take};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use zstd::stream::read::Decoder;
 
+use super::ahead;
 use super::error::ArchiveError;
 use super::folder::{self, SegmentFile};
 use super::frames::{self, Frame, each_frame, read_list};
-use super::lines::Lines;
 use crate::audit::segment::{Header, Item, SegmentError, SegmentReader};
 
 /// Bytes read from a file in one step.
@@ -159,9 +159,14 @@ impl Reading {
         }
         loop {
             self.reached.1 = end;
-            if items(segment, &mut reader, on)?.is_break() {
+            let not_started = |error| ArchiveError::io("read", &segment.path)(error).into();
+            let mut each = |item: &Item<'_>| on(Part::Item(item));
+            let read =
+                ahead::each_item(reader, &mut each, &not_started, &|error| wrong(segment, error).into())?;
+            let ControlFlow::Continue(back) = read else {
                 return Ok(ControlFlow::Break(()));
-            }
+            };
+            reader = back;
             let now = if may_be_open && reader.end().is_none() { committed(segment)? } else { end };
             if now <= end {
                 return Ok(ControlFlow::Continue(()));
@@ -238,14 +243,16 @@ fn wrong(segment: &SegmentFile, source: SegmentError) -> ArchiveError {
     ArchiveError::Segment { path: segment.path.clone(), source }
 }
 
-/// Lines of a part of a segment's file, from one frame's end to another's.
-fn input(path: &Path, from: u64, to: u64) -> Result<Lines, ArchiveError> {
+/// A part of a segment's file, from one frame's end to another's, decompressed.
+type Input = BufReader<Decoder<'static, BufReader<Take<File>>>>;
+
+fn input(path: &Path, from: u64, to: u64) -> Result<Input, ArchiveError> {
     let fail = || ArchiveError::io("read", path);
     let mut file = File::open(path).map_err(fail())?;
     let _ = file.seek(SeekFrom::Start(from)).map_err(fail())?;
     let part = BufReader::with_capacity(READ_BYTES, file.take(to - from));
     let decoder = Decoder::with_buffer(part).map_err(fail())?;
-    Lines::new(decoder).map_err(fail())
+    Ok(BufReader::with_capacity(READ_BYTES, decoder))
 }
 
 /// How much of a segment that may still be filled is good.

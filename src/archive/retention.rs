@@ -11,6 +11,7 @@ use super::error::ArchiveError;
 use super::filling::{Goal, Source};
 use super::folder::SegmentFile;
 use super::keeping::{Archive, MAX_KEPT};
+use super::letter_mover::{LetterMover, Moved};
 use super::open_segment::{OpenSegment, Recovered};
 use super::pace::Pace;
 use crate::audit::Action;
@@ -61,7 +62,9 @@ impl Retention {
             return Ok(None);
         }
         let (stop, stopped) = channel();
+        let letters = LetterMover::new(shards.shared().server.to_string(), config.max_dead_letters);
         let mut worker = Worker {
+            letters,
             this: config.archive().map(|dir| Archiver {
                 host: host_name(),
                 dir: dir.display().to_string(),
@@ -108,6 +111,7 @@ struct Worker {
     dir: Option<PathBuf>,
     /// While this server holds it.
     archive: Option<Archive>,
+    letters: LetterMover,
     files: KeyFiles,
     max_records: u64,
     shards: Arc<Shards>,
@@ -161,6 +165,7 @@ impl Worker {
         let found = live.insert(live_records(&mut connection)?);
         self.looking = began.elapsed();
         self.archive_what_is_too_much(&mut connection, found)?;
+        self.move_letters(&mut connection)?;
         self.connection = Some(connection);
         Ok(())
     }
@@ -185,6 +190,24 @@ impl Worker {
             *live = live_records(connection)?;
             // Between two appends, too, for a long way may lie before it.
             self.admit(*live);
+        }
+        Ok(())
+    }
+
+    /// Moves dead letters that are too many.
+    fn move_letters(&mut self, connection: &mut Connection) -> Result<(), ArchiveError> {
+        let Some(archive) = self.archive.as_ref().filter(|_| self.may_archive) else {
+            return Ok(());
+        };
+        if let Some(Moved { letters, file }) = self.letters.look(connection, &archive.dir, &mut self.pace)? {
+            log::info!("{letters} dead letters were moved to {}", archive.dir.join(&file).display());
+            self.shards.record(OperatorEvent {
+                action: Action::Archived,
+                target: file,
+                rule: format!("{letters} dead letters"),
+                reason: "too_many_dead_letters".to_owned(),
+                pending: None,
+            });
         }
         Ok(())
     }

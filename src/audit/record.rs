@@ -129,6 +129,8 @@ coded! {
         StoreKeyChanged = 37, "store_key_changed";
         /// An operator knows of a damage that a verification names; the target is its id.
         Acknowledged = 38, "acknowledged";
+        /// An operator has brought a dead letter back from the archive's folder to the dead letters in Redis.
+        LetterRestored = 39, "letter_restored";
     }
 }
 

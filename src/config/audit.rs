@@ -45,6 +45,9 @@ pub struct Audit {
     archive_dir: Option<PathBuf>,
     /// Records that Redis is to hold at most; 0: no bound.
     max_records: Option<u64>,
+    /// Dead letters that Redis is to hold at most, where there is an archive to move the oldest to; 0: no bound but that of their
+    /// bytes.
+    pub max_dead_letters: u64,
     /// Further logs that commands trust.
     pub logs: Vec<TrustedLog>,
 }
@@ -96,6 +99,7 @@ impl Default for Audit {
             archive: Archive::On,
             archive_dir: Some(PathBuf::from("audit-archive")),
             max_records: None,
+            max_dead_letters: 100_000,
             logs: Vec::new(),
         }
     }

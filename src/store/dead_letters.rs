@@ -16,14 +16,12 @@ use crate::audit::StoreKeys;
 use crate::envelope::message_id_of;
 use crate::ids::{AgentId, InstanceId, ServerId};
 
-/// Dead letters that Redis keeps; the oldest beyond it are trimmed.
-pub const MAX_DEAD_LETTERS: u64 = 1_000_000;
 /// Failed deliveries of which a letter tells, the last ones.
 pub const MAX_HISTORY: usize = 5;
 /// Letters read in one step: each may be as long as the longest message.
 const PAGE: usize = 64;
 /// How long an operator may take with one letter before it is anybody's again, in milliseconds.
-const HOLD_MS: u64 = 60_000;
+pub(super) const HOLD_MS: u64 = 60_000;
 
 /// One failed delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +162,7 @@ impl Letter {
         text.check(keys, &self.attest).is_ok()
     }
 
-    fn read(id: EntryId, fields: Vec<Value>) -> Self {
+    pub(super) fn read(id: EntryId, fields: Vec<Value>) -> Self {
         let mut letter = Self {
             id,
             envelope: None,
@@ -222,7 +220,14 @@ impl Filter {
             && self.to_ms.is_none()
     }
 
-    fn fits(&self, letter: &Letter) -> bool {
+    /// Whether it lets a letter through.
+    pub fn fits(&self, letter: &Letter) -> bool {
+        let is_in_time = self.from_ms.is_none_or(|from_ms| letter.id.ms >= from_ms)
+            && self.to_ms.is_none_or(|to_ms| letter.id.ms <= to_ms);
+        is_in_time && self.fits_but_for_time(letter)
+    }
+
+    fn fits_but_for_time(&self, letter: &Letter) -> bool {
         self.agent.as_ref().is_none_or(|agent| agent.as_str() == letter.agent)
             && self.reason.as_ref().is_none_or(|reason| *reason == letter.reason)
             && self.message.is_none_or(|message| letter.message_id() == Some(message))
@@ -245,7 +250,7 @@ pub fn arguments(batch: &mut Batch, keys: &StoreKeys, burial: &Burial<'_>, on: O
     };
     let mut attest = String::new();
     letter.attest(keys, on, &mut attest);
-    let _ = batch.arg(keys::DEAD_LETTERS).arg("MAXLEN").arg("~").arg(MAX_DEAD_LETTERS).arg("*");
+    let _ = batch.arg(keys::DEAD_LETTERS).arg("*");
     let _ = batch.arg(keys::ENVELOPE_FIELD).arg(burial.envelope);
     let _ = batch.arg("agent_id").arg(burial.agent.as_str());
     let _ = batch.arg("instance_id").arg(burial.instance.as_str());
@@ -283,7 +288,7 @@ pub fn find(
                 return Ok(found);
             }
             from = format!("({}", letter.id);
-            if filter.fits(&letter) {
+            if filter.fits_but_for_time(&letter) {
                 found.letters.push(letter);
             }
         }
@@ -419,7 +424,7 @@ pub fn remove(batch: &mut Batch, id: EntryId) {
     let _ = batch.arg(hold_key(id));
 }
 
-fn hold_key(id: EntryId) -> String {
+pub(super) fn hold_key(id: EntryId) -> String {
     keys::once(&format!("{}:{id}", keys::DEAD_LETTERS))
 }
 

@@ -17,6 +17,7 @@ pub mod fitness;
 pub mod foreign;
 pub mod joining;
 pub mod keys;
+pub mod moved_letters;
 pub mod news;
 pub mod older;
 pub mod overview;

@@ -132,3 +132,59 @@ fn a_reply_goes_back_only_to_an_instance_that_exists() {
     assert!(!world.redis.keys().iter().any(|key| key.starts_with("mas.once:")));
     world.assert_intact();
 }
+
+#[test]
+fn letters_that_are_too_many_are_moved_to_a_file_and_come_back_from_there() {
+    const LETTERS: usize = 30;
+    let mut world = World::new();
+    world.set_gateway("audit: {max_dead_letters: 8, checkpoint_interval_ms: 50}");
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let mut buried = Vec::new();
+    for n in 0..LETTERS {
+        alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).unwrap();
+        buried.push(bury(&b, "bad"));
+    }
+    until("Redis has no more than it may", || world.redis.len("dlq:messages") <= 8);
+
+    // Each is in one of the two places, once.
+    let ids = |letters: &[Value]| -> Vec<String> {
+        letters.iter().map(|letter| letter["message_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let (code, on_disk) = mas(&world, &["dlq", "archived"]);
+    assert_eq!(code, Some(0));
+    let live = mas(&world, &["dlq", "list"]).1;
+    assert_eq!([ids(&on_disk), ids(&live)].concat(), buried);
+    assert_eq!(
+        mas(&world, &["dlq", "archived", "--message", &buried[3], "--whole"]).1[0]["envelope"]["data"]["n"],
+        3
+    );
+    assert_eq!(mas(&world, &["dlq", "archived", "--agent", "alpha"]).1.len(), 0);
+    assert!(world.records().iter().any(|record| record.action.as_str() == "archived"));
+
+    // One comes back, and is delivered with its id.
+    let first = on_disk[0]["id"].as_str().unwrap();
+    let (code, restored) = mas(&world, &["dlq", "restore", first, "--reason", "wanted"]);
+    assert_eq!(code, Some(0), "{restored:?}");
+    let again = restored[0]["restored_as"].as_str().unwrap();
+    let (code, redriven) = mas(&world, &["dlq", "redrive", again, "--reason", "wanted"]);
+    assert_eq!(code, Some(0), "{redriven:?}");
+    assert_eq!(b.take().message_id(), buried[0]);
+    assert_eq!(mas(&world, &["dlq", "restore", "1-1", "--reason", "wanted"]).0, Some(1));
+
+    // A server that is killed between the file and Redis adds none twice.
+    server.kill();
+    let server = world.server();
+    drop(server);
+    assert_eq!(world.verify().0, 0);
+
+    // What somebody has changed in a file is not brought back.
+    let file = world.path().join("audit-archive/dead-letters-00000001.jsonl.zst");
+    let bytes = std::fs::read(&file).unwrap();
+    let lines = zstd::stream::decode_all(&bytes[..]).unwrap();
+    let changed = String::from_utf8(lines).unwrap().replace("\\\"n\\\":4", "\\\"n\\\":5");
+    std::fs::write(&file, zstd::bulk::compress(changed.as_bytes(), 3).unwrap()).unwrap();
+    let (code, restored) = mas(&world, &["dlq", "restore", "--message", &buried[4], "--reason", "wanted"]);
+    assert_eq!((code, restored.len()), (Some(1), 0));
+}

@@ -114,6 +114,26 @@ pub enum Item<'a> {
     },
 }
 
+impl Item<'_> {
+    /// The same, apart from what it was read from.
+    pub fn into_owned(self) -> Item<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Lane { lane, registered, before } => {
+                Item::Lane { lane: owned(lane), registered: registered.map(owned), before }
+            }
+            Self::Block { lane, first, bytes, root, attested } => Item::Block {
+                lane: owned(lane),
+                first,
+                bytes: Cow::Owned(bytes.into_owned()),
+                root: Cow::Owned(root.into_owned()),
+                attested,
+            },
+            Self::Checkpoint { note } => Item::Checkpoint { note: owned(note) },
+        }
+    }
+}
+
 /// The last line: what must have been before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

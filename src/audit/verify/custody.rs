@@ -140,7 +140,8 @@ impl Custody {
             | Action::CallsRefused
             | Action::ForeignEntry
             | Action::StoreKeyChanged
-            | Action::Acknowledged => return,
+            | Action::Acknowledged
+            | Action::LetterRestored => return,
             Action::TakenOver => {
                 let target = self.agent(record.target);
                 for (id, _) in record.messages.iter() {

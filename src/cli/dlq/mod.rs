@@ -1,5 +1,7 @@
 //! `mas dlq`: dead letters looked through, put back, removed. Each letter that is put back or removed goes on
-//! record in the transaction that does it.
+//! record in the transaction that does it. `archived`: those that were moved to files.
+
+mod archived;
 
 use std::io::Write;
 
@@ -7,16 +9,17 @@ use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use super::exit::Exit;
-use super::operator::{self, Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
-use super::text::{parse_time, plain, table, time_text};
 use crate::audit::{Action, Fields};
+use crate::cli::exit::Exit;
+use crate::cli::operator::{self, Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
+use crate::cli::text::{parse_time, plain, table, time_text};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::ids::AgentId;
 use crate::store::Connection;
 use crate::store::answers::EntryId;
 use crate::store::dead_letters::{self, Filter, Held, Letter, Origin};
+use archived::{ArchivedArgs, RestoreArgs};
 
 /// Most letters that `list` shows at once.
 const MAX_LIST: u64 = 1000;
@@ -34,6 +37,10 @@ pub enum DlqCommand {
     Redrive(ChangeArgs),
     /// Remove letters for good.
     Drop(ChangeArgs),
+    /// Show letters that were too many for Redis: they are in files of gateway.audit.archive_dir.
+    Archived(ArchivedArgs),
+    /// Bring such letters back to Redis, behind the others; a redrive then puts them back where they came from.
+    Restore(RestoreArgs),
 }
 
 /// Arguments of `list`.
@@ -121,6 +128,8 @@ pub fn run(command: DlqCommand) -> Exit {
         DlqCommand::Show(args) => show(args),
         DlqCommand::Redrive(args) => change(args, Action::Redriven),
         DlqCommand::Drop(args) => change(args, Action::Dropped),
+        DlqCommand::Archived(args) => archived::list(args),
+        DlqCommand::Restore(args) => archived::restore(args),
     };
     operator::exit("dlq", outcome)
 }
@@ -136,8 +145,16 @@ fn list(args: &ListArgs) -> Result<Exit, Trouble> {
         }
         return Ok(Exit::Done);
     }
+    write!(out, "{}", letters_table(&found.letters))?;
+    if let Some(after) = found.after {
+        writeln!(out, "more: --after {after}")?;
+    }
+    Ok(Exit::Done)
+}
+
+fn letters_table(letters: &[Letter]) -> String {
     let mut rows = vec![["ID", "DIED", "AGENT", "REASON", "ATTEMPTS", "MESSAGE"].map(str::to_owned).to_vec()];
-    rows.extend(found.letters.iter().map(|letter| {
+    rows.extend(letters.iter().map(|letter| {
         let message = letter.message_id().map(|id| id.to_string()).unwrap_or_default();
         vec![
             letter.id.to_string(),
@@ -148,11 +165,7 @@ fn list(args: &ListArgs) -> Result<Exit, Trouble> {
             message,
         ]
     }));
-    write!(out, "{}", table(&rows))?;
-    if let Some(after) = found.after {
-        writeln!(out, "more: --after {after}")?;
-    }
-    Ok(Exit::Done)
+    table(&rows)
 }
 
 fn show(args: &ChangeArgs) -> Result<Exit, Trouble> {
