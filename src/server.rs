@@ -17,7 +17,7 @@ use crate::denylist::DenyList;
 use crate::ids::hex;
 use crate::key_files::store::LoadedKeys;
 use crate::key_files::{KeyError, StoreKeyFile};
-use crate::rpc::{ListenError, Listener};
+use crate::rpc::{Door, ListenError, Listener};
 use crate::shard::Shards;
 use crate::shard::desk::key_ring::KeyRing;
 use crate::shard::desk::shared::Shared;
@@ -108,6 +108,9 @@ impl Server {
         // As it was before it was read: what came since is taken up with the first look.
         let key_ring = KeyRing::new(file, stamp, keys);
         let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others(), key_ring));
+        // Before anything is signed: a server that cannot be reached, or cannot write its copy, leaves no checkpoint.
+        let door = Door::new(config, listen_addr, shared.report.clone())?;
+        let sink = Sink::start(&config.audit, &shared)?;
         let seal = Seal::open(&config.audit)?;
         let shards = Arc::new(connect(&shared, threads)?);
         let deny_list = match &config.tls.revoked {
@@ -117,9 +120,8 @@ impl Server {
         let keeper = membership.keep(&shared.redis, hear(&shards))?;
         let subscription = Subscription::start(&shared.redis, &shared.server, hear(&shards))?;
         let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
-        let sink = Sink::start(&config.audit, &shared)?;
         let queues = threads.div_ceil(2);
-        let listener = Listener::start(config, listen_addr, shards.clone(), queues)?;
+        let listener = Listener::start(config, door, shards.clone(), queues)?;
         let certificate = fingerprint(&config.tls.cert);
         shards.record(OperatorEvent {
             action: Action::ServerStarted,

@@ -145,6 +145,10 @@ impl<'a> Verifier<'a> {
         if !questions.elsewhere.is_empty() {
             trail.allow_gaps();
         }
+        let mut custody = Custody::default();
+        if questions.partial {
+            custody.begins_in_the_middle();
+        }
         Self {
             anchors,
             questions,
@@ -154,7 +158,7 @@ impl<'a> Verifier<'a> {
             remembered: 0,
             trail,
             unmatched: HashMap::new(),
-            custody: Custody::default(),
+            custody,
             damages: Damages::default(),
             records: 0,
             decisions: [0; DECISIONS],

@@ -118,7 +118,7 @@ impl Anchor {
         };
         DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(0o755)
             .create(folder)
             .map_err(fail("make the directory of"))?;
         let file = open_file(path).map_err(fail("open"))?;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::anchor::{Anchor, AnchorError};
 use crate::archive::{self, ArchiveError};
+use crate::audit::KeyHistory;
 use crate::audit::LaneId;
 use crate::audit::checkpoint::{Checkpoint, CheckpointError};
-use crate::config;
+use crate::config::{self, TrustedLog};
 use crate::key_files::{KeyError, KeyFiles, Keys};
 use crate::store::StoreError;
 
@@ -67,6 +68,8 @@ pub struct Seal {
     pub(super) archived: BTreeMap<LaneId, u64>,
     /// The anchor's newest checkpoint, with the hash of its text.
     pub(super) newest: Option<(Checkpoint, [u8; 32])>,
+    /// The newest checkpoints of the anchors of `gateway.audit.logs`, as far as they could be read.
+    pub(super) others: Vec<Checkpoint>,
 }
 
 impl Seal {
@@ -84,6 +87,33 @@ impl Seal {
             path: config.anchor_path.as_deref().unwrap_or(&config.signing_key_path).display().to_string(),
             source,
         })?;
-        Ok(Self { files, keys, anchor, archived, newest })
+        let others = config.logs.iter().filter_map(newest_of).collect();
+        Ok(Self { files, keys, anchor, archived, newest, others })
+    }
+}
+
+/// The newest checkpoint in a copy of another log's anchor. It is no reason not to start that there is none.
+fn newest_of(log: &TrustedLog) -> Option<Checkpoint> {
+    let path = log.anchor_path.as_deref()?;
+    let read = || -> Result<Option<Checkpoint>, String> {
+        let text = std::fs::read_to_string(&log.public_key_path)
+            .map_err(|error| format!("{}: {error}", log.public_key_path.display()))?;
+        let history = KeyHistory::parse(&text)
+            .map_err(|error| format!("{}: {error}", log.public_key_path.display()))?;
+        let anchor = Anchor::open_read_only(path).map_err(|error| error.to_string())?;
+        let note = anchor.map(|mut anchor| anchor.last()).transpose().map_err(|error| error.to_string())?;
+        let opened = note.flatten().map(|note| Checkpoint::open(&note, &history)).transpose();
+        opened.map(|opened| opened.map(|(checkpoint, _)| checkpoint)).map_err(|error| error.to_string())
+    };
+    match read() {
+        Ok(None) => {
+            log::warn!("gateway.audit.logs: {}: has no checkpoint", path.display());
+            None
+        }
+        Ok(newest) => newest,
+        Err(error) => {
+            log::warn!("gateway.audit.logs: {}: not compared with Redis: {error}", path.display());
+            None
+        }
     }
 }

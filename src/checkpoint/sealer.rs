@@ -76,7 +76,7 @@ enum Missed {
 impl Sealer {
     /// Looks at what Redis holds.
     pub(super) fn new(seal: Seal, config: &config::Audit, shards: Arc<Shards>) -> Result<Self, SealError> {
-        let Seal { files, keys, mut anchor, mut archived, newest } = seal;
+        let Seal { files, keys, mut anchor, mut archived, newest, others } = seal;
         let shared = shards.shared();
         let mut connection = shared.redis.open()?;
         // Another host may have archived while this server was away.
@@ -115,16 +115,20 @@ impl Sealer {
             }
             (newest, _) => newest,
         };
-        if let Some((newest, _)) = &newest {
-            let missing = start::compare(&mut connection, newest, &archived)?;
-            for (index, missing) in missing.iter().enumerate() {
+        let own = newest.as_ref().map(|(newest, _)| newest);
+        let mut events: Vec<OperatorEvent> = Vec::new();
+        for checkpoint in own.into_iter().chain(&others) {
+            for missing in start::compare(&mut connection, checkpoint, &archived)? {
                 let event = missing.event();
-                log::error!("Redis was rolled back or altered: lane {}: {}", event.target, event.rule);
-                if index < MAX_EVENTS {
-                    shards.record(event);
+                // Two anchors may miss the same.
+                if !events.iter().any(|known| known.target == event.target) {
+                    log::error!("Redis was rolled back or altered: lane {}: {}", event.target, event.rule);
+                    events.push(event);
                 }
             }
         }
+        events.truncate(MAX_EVENTS);
+        events.into_iter().for_each(|event| shards.record(event));
         let heads = shared.board.take();
         let keys_in_force = shared.key_ring.keys();
         let found = start::existing(&mut connection, &keys_in_force, shards.boot())?;

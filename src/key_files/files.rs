@@ -19,6 +19,9 @@ pub(super) const PRIVATE: u32 = 0o600;
 /// Mode of what everybody may read.
 pub(super) const PUBLIC: u32 = 0o644;
 
+/// Mode of a folder of keys: whoever knows a file's name may open it, as far as the file's own mode lets him.
+const FOLDER: u32 = 0o711;
+
 /// Held while a checkpoint is signed or a key replaced.
 pub struct KeyLock {
     _lock: Flock<File>,
@@ -53,7 +56,7 @@ pub(super) fn lock(key: &Path) -> Result<KeyLock, KeyError> {
     let folder = folder_of(key);
     DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        .mode(FOLDER)
         .create(folder)
         .map_err(io_error("make the directory", folder))?;
     let path = beside(key, ".lock");

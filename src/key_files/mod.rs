@@ -169,7 +169,7 @@ mod tests {
         let lock = files.lock().unwrap();
         let keys = files.load_or_create(&lock).unwrap();
         assert_eq!(mode(&files.private), 0o600);
-        assert_eq!(mode(&dir.path().join("keys")), 0o700);
+        assert_eq!(mode(&dir.path().join("keys")), 0o711);
         assert_eq!(files.read_history().unwrap().unwrap(), keys.history);
         let again = files.load_or_create(&lock).unwrap();
         assert_eq!(again.signing.public(), keys.signing.public());

@@ -19,7 +19,7 @@ use std::time::Duration;
 use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, Service, ServiceBuilder};
 
 use crate::config::{Config, Limits};
-use crate::gate::{self, Doorstep, Gate};
+use crate::gate::{self, Doorstep, Gate, Report};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
 use crate::shard::Shards;
 use caller::Callers;
@@ -49,6 +49,20 @@ const MAX_IDLE_MS: i32 = 30 * 60 * 1000;
 /// How long what the C core said last may take to reach clients when the server stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// What a server needs to be reached, before it is open: the port, and certificates that are good. Whoever connects waits.
+pub struct Door {
+    doorstep: Doorstep,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+impl Door {
+    /// Binds, and loads the certificates.
+    pub fn new(config: &Config, addr: &str, report: Arc<Report>) -> Result<Self, ListenError> {
+        let tls = gate::load(config, &report)?;
+        Ok(Self { doorstep: Doorstep::bind(addr, &config.limits, report)?, tls })
+    }
+}
+
 /// A listening server.
 pub struct Listener {
     gate: Gate,
@@ -60,17 +74,14 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds, loads the certificates and starts serving.
+    /// Starts serving who comes through the door.
     pub fn start(
         config: &Config,
-        addr: &str,
+        Door { doorstep, tls }: Door,
         shards: Arc<Shards>,
         threads: usize,
     ) -> Result<Self, ListenError> {
         grpcio::redirect_log();
-        let report = shards.shared().report.clone();
-        let tls = gate::load(config, &report)?;
-        let doorstep = Doorstep::bind(addr, &config.limits, report)?;
         let addr = doorstep.addr.clone();
         let environment = Arc::new(environment(threads));
         let callers = Arc::new(Callers::new(shards.shared().clone(), doorstep.peers().clone()));

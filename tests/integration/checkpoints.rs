@@ -226,6 +226,48 @@ fn a_redis_that_was_rolled_back_is_named_and_served() {
 }
 
 #[test]
+fn a_rollback_that_only_another_hosts_anchor_knows_of_is_named_too() {
+    let mut world = World::new();
+    let log = "{public_key_path: keys/audit.ed25519.pub, anchor_path: other-anchor.jsonl}";
+    world.set_gateway(&format!("audit: {{logs: [{log}]}}"));
+    let mut server = world.server();
+    some_messages(&world, &server);
+    server.stop();
+    // As a host has it that was not there: its own anchor knows nothing, it has a copy of the other one's.
+    std::fs::rename(world.path().join("audit-anchor.jsonl"), world.path().join("other-anchor.jsonl"))
+        .unwrap();
+    let (lane, _) = world.lanes().into_iter().max_by_key(|(_, records)| *records).unwrap();
+    let key = format!("audit:lane:{lane}");
+    let newest: crate::support::Blocks = world.redis.query(&["XREVRANGE", &key, "+", "-", "COUNT", "1"]);
+    let _: i64 = world.redis.query(&["XDEL", &key, &newest[0].0]);
+    let mut server = world.server();
+    server.stop();
+    let differs = world.record_of("trail_differs");
+    assert_eq!(differs.len(), 1, "{}", world.logged());
+    assert_eq!(differs[0].target.as_str(), lane.as_str());
+}
+
+#[test]
+fn a_server_that_cannot_listen_signs_nothing_and_public_keys_can_be_read() {
+    let world = World::new();
+    let server = world.server();
+    let config = world.path().join("other.yaml");
+    let text = std::fs::read_to_string(world.config_path()).unwrap();
+    let own = "gateway: {audit: {anchor_path: other-anchor.jsonl, archive_dir: other-archive}, ";
+    assert!(text.contains("gateway: {"), "{text}");
+    std::fs::write(&config, text.replace("gateway: {", own)).unwrap();
+    let refused = world.mas_server(&["--config", "other.yaml", "--listen", &server.addr]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(&server.addr), "{refused:?}");
+    assert!(!world.path().join("other-anchor.jsonl").exists());
+    let folder = world.key_path().parent().unwrap().to_path_buf();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o711);
+    assert_eq!(mode(&folder.join("audit.ed25519.pub")), 0o644);
+    assert_eq!(mode(&world.key_path()), 0o600);
+}
+
+#[test]
 fn what_redis_missed_while_it_was_away_it_gets_later() {
     let mut world = with_interval(50);
     let mut server = world.server();

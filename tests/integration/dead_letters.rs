@@ -137,7 +137,9 @@ fn a_reply_goes_back_only_to_an_instance_that_exists() {
 fn letters_that_are_too_many_are_moved_to_a_file_and_come_back_from_there() {
     const LETTERS: usize = 30;
     let mut world = World::new();
-    world.set_gateway("audit: {max_dead_letters: 8, checkpoint_interval_ms: 50}");
+    world.set_gateway(
+        "circuit_breaker: {failure_threshold: 1000}, audit: {max_dead_letters: 8, checkpoint_interval_ms: 50}",
+    );
     let mut server = world.server();
     let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
     let (_a, b) = (alpha.session("a"), beta.session("b"));

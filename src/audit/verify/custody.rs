@@ -306,6 +306,11 @@ impl Custody {
             || self.start_ms.is_none_or(|start_ms| made_ms(id) < start_ms.saturating_add(self.skew_ms))
     }
 
+    /// The trail begins in the middle: of two blocks of one time, one may be before it.
+    pub(super) fn begins_in_the_middle(&mut self) {
+        self.skew_ms = MAX_SKEW_MS;
+    }
+
     /// What comes next stands behind a part that is elsewhere: what was accepted may be done there, and what is done next may
     /// have been accepted there.
     pub(super) fn interrupted(&mut self) {

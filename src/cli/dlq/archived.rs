@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{Which, fields, letter_json, letter_text, letters_table, parse_entry};
+use super::letters::{Which, fields, letter_json, letter_text, letters_table, parse_entry};
 use crate::archive::{self, ArchiveError};
 use crate::audit::Action;
 use crate::cli::exit::Exit;

@@ -1,25 +1,25 @@
 //! `mas dlq`: dead letters looked through, put back, removed. Each letter that is put back or removed goes on
-//! record in the transaction that does it. `archived`: those that were moved to files.
+//! record in the transaction that does it. `archived`: those that were moved to files; `letters`: which ones,
+//! and how they are shown.
 
 mod archived;
+mod letters;
 
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value as Json, json};
-use uuid::Uuid;
+use serde_json::json;
 
 use crate::audit::{Action, Fields};
 use crate::cli::exit::Exit;
 use crate::cli::operator::{self, Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
-use crate::cli::text::{parse_time, plain, table, time_text};
-use crate::clock::Now;
+use crate::cli::text::plain;
 use crate::config::Config;
-use crate::ids::AgentId;
 use crate::store::Connection;
 use crate::store::answers::EntryId;
 use crate::store::dead_letters::{self, Filter, Held, Letter, Origin};
 use archived::{ArchivedArgs, RestoreArgs};
+use letters::{Which, fields, letter_json, letter_text, letters_table, parse_entry};
 
 /// Most letters that `list` shows at once.
 const MAX_LIST: u64 = 1000;
@@ -78,49 +78,6 @@ pub struct ChangeArgs {
     why: Why,
 }
 
-/// Filters; all of them must fit.
-#[derive(Debug, Args)]
-struct Which {
-    /// Letters of this agent's inbox.
-    #[arg(long, value_name = "AGENT")]
-    agent: Option<String>,
-    /// Letters that died of this.
-    #[arg(long = "died-of", value_name = "REASON")]
-    died_of: Option<String>,
-    /// The letter of this message.
-    #[arg(long, value_name = "ID")]
-    message: Option<Uuid>,
-    /// Died then or later: 2026-01-31T12:00:00Z, 2026-01-31, or how long ago: 90s, 15m, 2h, 3d.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    from: Option<u64>,
-    /// Died then or earlier.
-    #[arg(long, value_name = "TIME", value_parser = parse_when)]
-    to: Option<u64>,
-}
-
-fn parse_entry(text: &str) -> Result<EntryId, String> {
-    EntryId::parse(text).ok_or_else(|| format!("{text:?} is no id of a dead letter"))
-}
-
-fn parse_when(text: &str) -> Result<u64, String> {
-    parse_time(text, Now::read().unix_us)
-}
-
-impl Which {
-    fn filter(&self) -> Result<Filter, Trouble> {
-        let agent = self.agent.as_deref().map(|name| {
-            AgentId::parse(name).ok_or_else(|| Trouble::Usage(format!("{name:?} is no agent id")))
-        });
-        Ok(Filter {
-            agent: agent.transpose()?,
-            reason: self.died_of.clone(),
-            message: self.message,
-            from_ms: self.from,
-            to_ms: self.to,
-        })
-    }
-}
-
 /// Runs one command.
 pub fn run(command: DlqCommand) -> Exit {
     let outcome = match &command {
@@ -150,22 +107,6 @@ fn list(args: &ListArgs) -> Result<Exit, Trouble> {
         writeln!(out, "more: --after {after}")?;
     }
     Ok(Exit::Done)
-}
-
-fn letters_table(letters: &[Letter]) -> String {
-    let mut rows = vec![["ID", "DIED", "AGENT", "REASON", "ATTEMPTS", "MESSAGE"].map(str::to_owned).to_vec()];
-    rows.extend(letters.iter().map(|letter| {
-        let message = letter.message_id().map(|id| id.to_string()).unwrap_or_default();
-        vec![
-            letter.id.to_string(),
-            time_text(letter.time_ms.saturating_mul(1000)),
-            plain(&letter.agent),
-            plain(&letter.reason),
-            letter.attempts.to_string(),
-            message,
-        ]
-    }));
-    table(&rows)
 }
 
 fn show(args: &ChangeArgs) -> Result<Exit, Trouble> {
@@ -310,16 +251,6 @@ fn redrive(operator: &mut Operator, config: &Config, letter: &Letter) -> Result<
     Ok(redriven?)
 }
 
-/// What the record says of a letter.
-fn fields(letter: &Letter) -> Fields<'_> {
-    Fields {
-        message_id: letter.message_id(),
-        attempt: letter.attempts,
-        rule: &letter.reason,
-        ..Fields::default()
-    }
-}
-
 impl ChangeArgs {
     fn filter(&self) -> Result<Filter, Trouble> {
         let filter = self.which.filter()?;
@@ -389,51 +320,4 @@ impl Letters {
         self.waiting = found.letters.into_iter();
         Ok(self.waiting.next().map(Ok))
     }
-}
-
-/// A letter as JSON; the payload where it is shown whole.
-fn letter_json(letter: &Letter, whole: bool) -> Json {
-    let mut json = json!({
-        "id": letter.id.to_string(),
-        "time_ms": letter.time_ms,
-        "agent_id": letter.agent,
-        "instance_id": letter.instance,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "history": letter.history,
-        "stream": letter.stream,
-        "message_id": letter.message_id().map(|id| id.to_string()),
-    });
-    if let (true, Json::Object(fields)) = (whole, &mut json) {
-        let envelope = letter.envelope.as_deref().unwrap_or_default();
-        // What is no JSON (a foreign writer's) is shown as text.
-        let envelope = serde_json::from_str(envelope).unwrap_or_else(|_| Json::from(envelope));
-        let _ = fields.insert("envelope".to_owned(), envelope);
-    }
-    json
-}
-
-fn letter_text(letter: &Letter) -> String {
-    let mut text = format!("dead letter {}\n", letter.id);
-    let message = letter.message_id().map(|id| id.to_string()).unwrap_or_default();
-    for (label, value) in [
-        ("died", time_text(letter.time_ms.saturating_mul(1000))),
-        ("reason", plain(&letter.reason)),
-        ("message", message),
-        ("agent", plain(&letter.agent)),
-        ("instance", plain(&letter.instance)),
-        ("stream", plain(&letter.stream)),
-        ("attempts", letter.attempts.to_string()),
-    ] {
-        text.push_str(&format!("  {label:<9} {value}\n"));
-    }
-    for failure in &letter.history {
-        text.push_str(&format!("  failed {:<2} {}\n", failure.attempt, plain(&failure.reason)));
-    }
-    let envelope = letter.envelope.as_deref().unwrap_or_default();
-    let shown = serde_json::from_str::<Json>(envelope).and_then(|json| serde_json::to_string_pretty(&json));
-    // JSON escapes some control characters by itself, not all that terminals obey.
-    let lines: Vec<String> = shown.unwrap_or_else(|_| plain(envelope)).lines().map(plain).collect();
-    text.push_str(&lines.join("\n"));
-    text
 }
