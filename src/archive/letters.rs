@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
+use zstd::bulk::Compressor;
 
 use super::error::ArchiveError;
 use super::folder::sync_folder_of;
@@ -19,11 +20,10 @@ use crate::store::moved_letters::RawLetter;
 
 const PREFIX: &str = "dead-letters-";
 const SUFFIX: &str = ".jsonl.zst";
-/// Size at which a file is continued in a new one.
+/// Size at which a file is continued in a new one …
 const FILE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Letters of one append, at most.
-pub(super) const APPEND_LETTERS: usize = 256;
+/// … and that of the lines in it.
+const FILE_LINE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A letter as a line.
 #[derive(Serialize, Deserialize)]
@@ -43,10 +43,11 @@ enum Text {
 }
 
 impl Text {
+    /// A line has at most twice the bytes of its letter: what JSON would write with long escapes is in base64, too.
     fn new(bytes: &[u8]) -> Self {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Plain(text.to_owned()),
-            Err(_) => Self::Bytes { base64: BASE64.encode(bytes) },
+            Ok(text) if !text.bytes().any(|byte| byte < b' ') => Self::Plain(text.to_owned()),
+            _ => Self::Bytes { base64: BASE64.encode(bytes) },
         }
     }
 
@@ -92,82 +93,100 @@ fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, ArchiveError> {
     Ok(found)
 }
 
-/// Hands out the letters of a file, frame by frame, and returns where its last whole frame ends.
+/// What of a file can be read.
+struct Good {
+    /// Where its last whole frame ends.
+    end: u64,
+    /// Bytes of its lines.
+    line_bytes: u64,
+}
+
+/// Hands out the letters of a file, frame by frame, as far as they can be read.
 fn each_in(
     path: &Path,
     on: &mut dyn FnMut(Vec<RawLetter>) -> Result<(), ArchiveError>,
-) -> Result<u64, ArchiveError> {
+) -> Result<Good, ArchiveError> {
     let bytes = std::fs::read(path).map_err(ArchiveError::io("read", path))?;
-    let mut good = 0;
+    let mut good = Good { end: 0, line_bytes: 0 };
     each_frame(&bytes, &mut |end, lines| {
+        good = Good { end, line_bytes: good.line_bytes + lines.len() as u64 };
         let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let letters: Option<Vec<RawLetter>> = lines.map(letter_of).collect();
-        let problem = || "holds a line that is no dead letter".to_owned();
-        on(letters.ok_or_else(|| ArchiveError::Folder { path: path.to_path_buf(), problem: problem() })?)?;
-        good = end;
-        Ok(())
+        on(letters.ok_or_else(|| ArchiveError::Folder {
+            path: path.to_path_buf(),
+            problem: "holds a line that is no dead letter".to_owned(),
+        })?)
     })?;
     Ok(good)
 }
 
-/// Hands out the letters in these folders, oldest first in each.
+/// Hands out the letters in these folders, oldest first in each. `unread` hears of bytes that cannot be read.
 pub fn each_letter(
     dirs: &[PathBuf],
+    unread: &mut dyn FnMut(&Path, u64),
     on: &mut dyn FnMut(RawLetter) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
     for dir in dirs {
         for (_, path) in files(dir)? {
-            let end = each_in(&path, &mut |letters| letters.into_iter().try_for_each(&mut *on))?;
+            let good = each_in(&path, &mut |letters| letters.into_iter().try_for_each(&mut *on))?;
             let length = std::fs::metadata(&path).map_err(ArchiveError::io("read", &path))?.len();
-            // What a server is writing, or a crash has left, is in Redis still.
-            if end < length {
-                log::debug!("{}: {} bytes behind the last whole frame", path.display(), length - end);
+            if good.end < length {
+                unread(&path, length - good.end);
             }
         }
     }
     Ok(())
 }
 
-/// The file that is being filled.
+/// The file that is being filled. Whoever has it holds the folder's lock.
 #[derive(Debug)]
 pub(super) struct LetterFile {
     path: PathBuf,
     file: File,
     end: u64,
-    /// Letters of the last append: a crash may have come before they left Redis.
-    last: HashSet<EntryId>,
+    line_bytes: u64,
+    /// The letters in it, and in the one before it: a crash may have come before some of them left Redis.
+    known: HashSet<EntryId>,
 }
 
 impl LetterFile {
-    /// Opens the newest file in `dir`, or begins one. What a crash has left of a frame is cut off: its letters are in Redis.
+    /// Opens the newest file in `dir`, or begins one. One that cannot be read to its end stays as it is, and another one is begun:
+    /// what a crash has left of a frame is in Redis still.
     pub(super) fn open(dir: &Path) -> Result<Self, ArchiveError> {
         let Some((number, path)) = files(dir)?.pop() else {
-            return Self::begin(dir, 1);
+            return Self::begin(dir, 1, HashSet::new());
         };
-        let mut ids: Vec<EntryId> = Vec::new();
-        let end = each_in(&path, &mut |letters| {
-            ids.extend(letters.iter().map(|letter| letter.id));
+        let mut known = HashSet::new();
+        let good = each_in(&path, &mut |letters| {
+            known.extend(letters.iter().map(|letter| letter.id));
             Ok(())
         })?;
-        let last = ids.split_off(ids.len().saturating_sub(APPEND_LETTERS)).into_iter().collect();
-        if end >= FILE_BYTES {
-            return Ok(Self { last, ..Self::begin(dir, number + 1)? });
-        }
         let fail = |action| ArchiveError::io(action, &path);
-        let mut file = OpenOptions::new().read(true).write(true).open(&path).map_err(fail("open"))?;
-        file.set_len(end).map_err(fail("cut back"))?;
+        let length = std::fs::metadata(&path).map_err(fail("read"))?.len();
+        if good.end < length {
+            log::warn!("{}: {} bytes at its end cannot be read", path.display(), length - good.end);
+            return Self::begin(dir, number + 1, known);
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(fail("open"))?;
+        // What is taken for written is on disk.
         file.sync_all().map_err(fail("sync"))?;
-        let _ = file.seek(SeekFrom::Start(end)).map_err(fail("read"))?;
-        Ok(Self { path, file, end, last })
+        let file = Self { path, file, end: good.end, line_bytes: good.line_bytes, known };
+        file.continued(dir)
     }
 
-    fn begin(dir: &Path, number: u64) -> Result<Self, ArchiveError> {
+    /// Begins the file behind all others. After a failure, nothing that was written before is relied on.
+    pub(super) fn begin_anew(dir: &Path) -> Result<Self, ArchiveError> {
+        let number = files(dir)?.pop().map_or(1, |(number, _)| number + 1);
+        Self::begin(dir, number, HashSet::new())
+    }
+
+    fn begin(dir: &Path, number: u64, known: HashSet<EntryId>) -> Result<Self, ArchiveError> {
         let path = dir.join(format!("{PREFIX}{number:08}{SUFFIX}"));
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path).map_err(ArchiveError::io("make", &path))?;
         sync_folder_of(&path)?;
-        Ok(Self { path, file, end: 0, last: HashSet::new() })
+        Ok(Self { path, file, end: 0, line_bytes: 0, known })
     }
 
     /// The file's name.
@@ -175,14 +194,24 @@ impl LetterFile {
         self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
-    /// Appends letters; they are on disk when this returns. One that the file ends with already is left out. After an error the
-    /// file is to be opened anew.
+    /// Whether it is still the file of that name, as it was left.
+    pub(super) fn is_in_place(&self) -> bool {
+        let (here, there) = (self.file.metadata(), std::fs::metadata(&self.path));
+        here.ok().zip(there.ok()).is_some_and(|(here, there)| {
+            (here.dev(), here.ino(), self.end) == (there.dev(), there.ino(), there.len())
+        })
+    }
+
+    /// Appends letters; they are on disk when this returns. One that the file has already is left out. After an error
+    /// nothing that was written is relied on: [`Self::begin_anew`].
     pub(super) fn append(&mut self, letters: &[RawLetter]) -> Result<(), ArchiveError> {
         let path = self.path.clone();
         let fail = |action| ArchiveError::io(action, &path);
         let mut lines = Vec::new();
-        let new: Vec<&RawLetter> = letters.iter().filter(|letter| !self.last.contains(&letter.id)).collect();
-        for letter in &new {
+        for letter in letters {
+            if self.known.contains(&letter.id) {
+                continue;
+            }
             serde_json::to_writer(&mut lines, &line_of(letter))
                 .map_err(|error| fail("write")(error.into()))?;
             lines.push(b'\n');
@@ -194,25 +223,29 @@ impl LetterFile {
             self.frame(&mut lines).map_err(fail("write"))?;
         }
         self.file.sync_data().map_err(fail("sync"))?;
-        self.last = letters.iter().map(|letter| letter.id).collect();
+        self.known.extend(letters.iter().map(|letter| letter.id));
         Ok(())
     }
 
     fn frame(&mut self, lines: &mut Vec<u8>) -> io::Result<()> {
-        let frame = zstd::bulk::compress(lines, LEVEL)?;
-        lines.clear();
-        self.file.write_all(&frame)?;
+        let mut compressor = Compressor::new(LEVEL)?;
+        compressor.include_checksum(true)?;
+        compressor.include_contentsize(true)?;
+        let frame = compressor.compress(lines)?;
+        self.file.write_all_at(&frame, self.end)?;
         self.end += frame.len() as u64;
+        self.line_bytes += lines.len() as u64;
+        lines.clear();
         Ok(())
     }
 
     /// Goes on in a new file, where this one is large.
     pub(super) fn continued(self, dir: &Path) -> Result<Self, ArchiveError> {
-        if self.end < FILE_BYTES {
+        if self.end < FILE_BYTES && self.line_bytes < FILE_LINE_BYTES {
             return Ok(self);
         }
         let number = files(dir)?.pop().map_or(1, |(number, _)| number + 1);
-        Ok(Self { last: self.last, ..Self::begin(dir, number)? })
+        Self::begin(dir, number, self.known)
     }
 }
 
@@ -224,7 +257,7 @@ mod tests {
 
     fn all(dir: &Path) -> Vec<RawLetter> {
         let mut letters = Vec::new();
-        each_letter(&[dir.to_path_buf()], &mut |letter| {
+        each_letter(&[dir.to_path_buf()], &mut |_, _| {}, &mut |letter| {
             letters.push(letter);
             Ok(())
         })
@@ -263,14 +296,28 @@ mod tests {
         let whole = std::fs::metadata(&file.path).unwrap().len();
         file.append(&letters(5..9)).unwrap();
         let both = std::fs::read(&file.path).unwrap();
+        let (first, further) = (file.path.clone(), dir.path().join("dead-letters-00000002.jsonl.zst"));
         for end in whole as usize..both.len() {
-            std::fs::write(&file.path, &both[..end]).unwrap();
+            let _ = std::fs::remove_file(&further);
+            std::fs::write(&first, &both[..end]).unwrap();
             let mut again = LetterFile::open(dir.path()).unwrap();
             assert_eq!(all(dir.path()), letters(1..5));
             // The crash came between the file and Redis.
             again.append(&letters(1..5)).unwrap();
             again.append(&letters(5..9)).unwrap();
             assert_eq!(all(dir.path()), letters(1..9));
+            // Nothing was cut off.
+            assert!(std::fs::read(&first).unwrap().starts_with(&both[..end]));
         }
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = LetterFile::open(dir.path()).unwrap();
+        file.append(&[letter(1, Vec::new())]).unwrap();
+        assert!(file.is_in_place());
+        std::fs::rename(&file.path, dir.path().join("away")).unwrap();
+        assert!(!file.is_in_place());
     }
 }

@@ -11,7 +11,7 @@ use super::error::ArchiveError;
 use super::filling::{Goal, Source};
 use super::folder::SegmentFile;
 use super::keeping::{Archive, MAX_KEPT};
-use super::letter_mover::{LetterMover, Moved};
+use super::letter_mover::LetterMover;
 use super::open_segment::{OpenSegment, Recovered};
 use super::pace::Pace;
 use crate::audit::Action;
@@ -62,9 +62,11 @@ impl Retention {
             return Ok(None);
         }
         let (stop, stopped) = channel();
-        let letters = LetterMover::new(shards.shared().server.to_string(), config.max_dead_letters);
+        let dir = config.archive().map(|dir| dir.display().to_string()).unwrap_or_default();
+        let letters = LetterMover::new(format!("archive {}:{dir}", host_name()), config.max_dead_letters);
         let mut worker = Worker {
             letters,
+            letters_failure: None,
             this: config.archive().map(|dir| Archiver {
                 host: host_name(),
                 dir: dir.display().to_string(),
@@ -112,6 +114,8 @@ struct Worker {
     /// While this server holds it.
     archive: Option<Archive>,
     letters: LetterMover,
+    /// Why dead letters could not be moved when that was tried last.
+    letters_failure: Option<String>,
     files: KeyFiles,
     max_records: u64,
     shards: Arc<Shards>,
@@ -142,6 +146,7 @@ impl Worker {
         if let Some(ArchiveError::Io { .. }) = failure {
             // Opened again, it is as the disk has it.
             self.archive = None;
+            self.letters.forget_file();
         }
         let failure = failure.map(|error| error.to_string());
         match (&self.failure, &failure) {
@@ -165,8 +170,10 @@ impl Worker {
         let found = live.insert(live_records(&mut connection)?);
         self.looking = began.elapsed();
         self.archive_what_is_too_much(&mut connection, found)?;
-        self.move_letters(&mut connection)?;
-        self.connection = Some(connection);
+        // They are no reason not to archive the trail. After a failure the connection may watch something.
+        if self.move_letters(&mut connection) {
+            self.connection = Some(connection);
+        }
         Ok(())
     }
 
@@ -194,22 +201,33 @@ impl Worker {
         Ok(())
     }
 
-    /// Moves dead letters that are too many.
-    fn move_letters(&mut self, connection: &mut Connection) -> Result<(), ArchiveError> {
+    /// Moves dead letters that are too many; whether nothing hindered that.
+    fn move_letters(&mut self, connection: &mut Connection) -> bool {
         let Some(archive) = self.archive.as_ref().filter(|_| self.may_archive) else {
-            return Ok(());
+            return true;
         };
-        if let Some(Moved { letters, file }) = self.letters.look(connection, &archive.dir, &mut self.pace)? {
-            log::info!("{letters} dead letters were moved to {}", archive.dir.join(&file).display());
+        let looked = self.letters.look(connection, &archive.dir, &mut self.pace);
+        for moved in self.letters.moved() {
+            log::info!(
+                "{} dead letters were moved to {}",
+                moved.letters,
+                archive.dir.join(&moved.file).display()
+            );
             self.shards.record(OperatorEvent {
                 action: Action::Archived,
-                target: file,
-                rule: format!("{letters} dead letters"),
+                target: moved.file,
+                rule: format!("{} dead letters", moved.letters),
                 reason: "too_many_dead_letters".to_owned(),
                 pending: None,
             });
         }
-        Ok(())
+        let failure = looked.err().map(|error| error.to_string());
+        if let Some(why) = failure.as_ref().filter(|why| self.letters_failure.as_ref() != Some(why)) {
+            log::error!("dead letters are too many for Redis and cannot be moved to a file: {why}");
+        }
+        let is_well = failure.is_none();
+        self.letters_failure = failure;
+        is_well
     }
 
     /// Keeps the right to archive; `false` where another server has it by now.

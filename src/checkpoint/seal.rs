@@ -79,7 +79,16 @@ impl Seal {
         let lock = files.lock()?;
         let keys = files.load_or_create(&lock)?;
         let mut anchor = config.anchor_path.as_deref().map(Anchor::open).transpose()?;
-        let archived = config.archive().map(archive::archived).transpose()?.unwrap_or_default();
+        let mut archived = config.archive().map(archive::archived).transpose()?.unwrap_or_default();
+        for dir in config.logs.iter().filter_map(|log| log.archive_dir.as_deref()) {
+            match archive::archived(dir) {
+                Ok(lanes) => lanes.into_iter().for_each(|(lane, last)| {
+                    let known = archived.entry(lane).or_default();
+                    *known = last.max(*known);
+                }),
+                Err(error) => log::warn!("gateway.audit.logs: {error}"),
+            }
+        }
         let last = anchor.as_mut().map(Anchor::last).transpose()?.flatten();
         let newest = last.map(|note| Checkpoint::open(&note, &keys.history)).transpose();
         drop(lock);

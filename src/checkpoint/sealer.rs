@@ -118,7 +118,17 @@ impl Sealer {
         let own = newest.as_ref().map(|(newest, _)| newest);
         let mut events: Vec<OperatorEvent> = Vec::new();
         for checkpoint in own.into_iter().chain(&others) {
-            for missing in start::compare(&mut connection, checkpoint, &archived)? {
+            let mut missing = start::compare(&mut connection, checkpoint, &archived)?;
+            if !missing.is_empty() {
+                // Archived by another server meanwhile? That is noted before anything is trimmed.
+                let again = archived::read(&mut connection, &shared.key_ring.keys())?;
+                for (lane, tree) in again.lanes {
+                    let last = archived.entry(lane).or_default();
+                    *last = tree.size().max(*last);
+                }
+                missing = start::compare(&mut connection, checkpoint, &archived)?;
+            }
+            for missing in missing {
                 let event = missing.event();
                 // Two anchors may miss the same.
                 if !events.iter().any(|known| known.target == event.target) {

@@ -12,6 +12,23 @@ use super::trail::unexpected;
 /// Entries of the stream of which Redis takes the sizes, to estimate that of all.
 const SAMPLES: &str = "5";
 
+/// Letters that are held at once, at most …
+pub const HELD_LETTERS: u64 = 256;
+/// … and their bytes, but for one letter.
+pub const HELD_BYTES: u64 = 8 * 1024 * 1024;
+/// Longest letter that is moved: more than a server writes.
+pub const MAX_LETTER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Ids and bytes of letters, without the letters.
+const SIZES: &str = "local sizes = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])) do
+    local bytes = 0
+    for _, part in ipairs(entry[2]) do bytes = bytes + #part end
+    sizes[#sizes + 1] = entry[1]
+    sizes[#sizes + 1] = bytes
+end
+return sizes";
+
 /// A letter, field by field, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawLetter {
@@ -43,47 +60,96 @@ pub fn size(connection: &mut Connection) -> Result<(u64, u64), StoreError> {
     Ok((count, answers::int(&bytes).unwrap_or(0)))
 }
 
-/// The oldest letters behind `after`, at most `most`, as far as nobody else deals with them; and the last that was looked at.
-/// Their holds are watched: [`remove`] removes nothing once another one has taken a letter on.
+/// Letters that this server holds.
+#[derive(Debug)]
+pub struct Held {
+    /// At most [`HELD_LETTERS`] and [`HELD_BYTES`], but for one; none above [`MAX_LETTER_BYTES`]: these stay in Redis.
+    pub letters: Vec<RawLetter>,
+    /// The last letter that was looked at; `None`: there was none.
+    pub last: Option<EntryId>,
+}
+
+/// The oldest letters behind `after`, at most `most`, as far as nobody else deals with them. Their holds are watched:
+/// [`remove`] removes nothing once another one has taken one of them on.
 pub fn hold_oldest(
     connection: &mut Connection,
     own: &str,
     after: Option<EntryId>,
-    most: usize,
-) -> Result<(Vec<RawLetter>, Option<EntryId>), StoreError> {
+    most: u64,
+) -> Result<Held, StoreError> {
     let from = after.map_or_else(|| "-".to_owned(), |id| format!("({id}"));
-    let range = [keys::DEAD_LETTERS, &from, "+", "COUNT", &most.to_string()];
-    let ids: Vec<EntryId> =
-        read(connection.command("XRANGE", &range)?)?.iter().map(|letter| letter.id).collect();
-    let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
-        return Ok((Vec::new(), None));
+    let most = most.min(HELD_LETTERS).to_string();
+    let sizes = connection.command("EVAL", &[SIZES, "1", keys::DEAD_LETTERS, &from, &most])?;
+    let Value::Array(sizes) = sizes else {
+        return Err(unexpected("EVAL", &sizes));
+    };
+    let (mut chosen, mut bytes, mut last) = (Vec::new(), 0, None);
+    let (pairs, _) = sizes.as_chunks::<2>();
+    for [id, size] in pairs {
+        let id = answers::text(id).and_then(EntryId::parse).ok_or_else(|| unexpected("EVAL", id))?;
+        let size = answers::int(size).unwrap_or(u64::MAX);
+        if size <= MAX_LETTER_BYTES {
+            if !chosen.is_empty() && bytes + size > HELD_BYTES {
+                break;
+            }
+            bytes += size;
+            chosen.push(id);
+        }
+        last = Some(id);
+    }
+    let ids = take_holds(connection, own, &chosen)?;
+    let (Some(first), Some(end)) = (ids.first(), ids.last()) else {
+        return Ok(Held { letters: Vec::new(), last });
     };
     let mut batch = Batch::new();
+    let _ = batch.command("WATCH");
     for id in &ids {
-        let key = hold_key(*id);
-        let _ = batch.command("SET");
-        let _ = batch.arg(&key).arg(own).arg("NX").arg("PX").arg(HOLD_MS);
-        let _ = batch.command("WATCH");
-        let _ = batch.arg(&key);
+        let _ = batch.arg(hold_key(*id));
     }
-    let holds_at = batch.len();
     for id in &ids {
         let _ = batch.command("GET");
         let _ = batch.arg(hold_key(*id));
     }
-    // Read again behind the hold: whoever had a letter before may have dealt with it.
+    // Behind the hold: whoever had a letter before may have dealt with it.
     let _ = batch.command("XRANGE");
-    let _ = batch.arg(keys::DEAD_LETTERS).arg(*first).arg(*last);
+    let _ = batch.arg(keys::DEAD_LETTERS).arg(*first).arg(*end).arg("COUNT").arg(HELD_LETTERS);
     let mut answers = connection.run(&mut batch)?;
     let mut letters = read(answers.pop().unwrap_or_default())?;
-    let holders = ids.iter().zip(answers.get(holds_at..).unwrap_or_default());
+    let holders = ids.iter().zip(answers.get(1..).unwrap_or_default());
     let held: Vec<EntryId> =
         holders.filter(|(_, holder)| answers::text(holder) == Some(own)).map(|(id, _)| *id).collect();
     letters.retain(|letter| held.contains(&letter.id));
     if letters.is_empty() {
         let _ = connection.command("UNWATCH", &[])?;
     }
-    Ok((letters, Some(*last)))
+    Ok(Held { letters, last })
+}
+
+/// Takes the holds of these letters, as far as they are free, or this server's already; of which.
+fn take_holds(connection: &mut Connection, own: &str, ids: &[EntryId]) -> Result<Vec<EntryId>, StoreError> {
+    let mut batch = Batch::new();
+    for id in ids {
+        let key = hold_key(*id);
+        let _ = batch.command("SET");
+        let _ = batch.arg(&key).arg(own).arg("NX").arg("PX").arg(HOLD_MS);
+        let _ = batch.command("GET");
+        let _ = batch.arg(&key);
+    }
+    if batch.is_empty() {
+        return Ok(Vec::new());
+    }
+    let answers = connection.run(&mut batch)?;
+    let (pairs, _) = answers.as_chunks::<2>();
+    let mut taken = Vec::new();
+    for (id, [set, holder]) in ids.iter().zip(pairs) {
+        if answers::error_code(set).is_some() {
+            return Err(unexpected("SET", set));
+        }
+        if answers::text(holder) == Some(own) {
+            taken.push(*id);
+        }
+    }
+    Ok(taken)
 }
 
 /// Removes letters that are held, and gives up the holds. `false`: another one has taken one of them on, and none was removed.

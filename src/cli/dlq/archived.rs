@@ -7,14 +7,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::letters::{Which, fields, letter_json, letter_text, letters_table, parse_entry};
-use crate::archive::{self, ArchiveError};
+use crate::archive;
 use crate::audit::Action;
 use crate::cli::exit::Exit;
 use crate::cli::operator::{Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
 use crate::cli::text::plain;
 use crate::config::Config;
 use crate::store::answers::EntryId;
-use crate::store::dead_letters::Letter;
+use crate::store::dead_letters::{self, Letter};
 use crate::store::moved_letters::{self, RawLetter};
 
 /// Most letters that one command takes.
@@ -33,6 +33,9 @@ struct Chosen {
     /// The folder of an archive; else those of the configuration. Once for each.
     #[arg(long, value_name = "DIR")]
     archive: Vec<PathBuf>,
+    /// Letters behind this one: where the command before ended.
+    #[arg(long, value_name = "ID", value_parser = parse_entry)]
+    after: Option<EntryId>,
     /// Letters at most, oldest first.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=MAX_LIMIT))]
     limit: u64,
@@ -72,19 +75,38 @@ impl Chosen {
     /// The letters that are meant, and whether there are more than the limit.
     fn letters(&self, config: &Config) -> Result<(Vec<RawLetter>, bool), Trouble> {
         let filter = self.which.filter()?;
+        let folders = self.folders(config);
+        if let Some(missing) = self.archive.iter().find(|folder| !folder.is_dir()) {
+            return Err(Trouble::Usage(format!("{}: there is no such folder", missing.display())));
+        }
         let (mut found, mut is_cut) = (Vec::new(), false);
-        archive::each_letter(&self.folders(config), &mut |raw| {
-            let is_named = self.ids.is_empty() || self.ids.contains(&raw.id);
-            if is_named && filter.fits(&raw.letter()) {
-                is_cut = found.len() as u64 >= self.limit;
-                if !is_cut {
+        let mut unread = |path: &Path, bytes: u64| {
+            eprintln!("mas dlq: {}: {bytes} bytes at its end cannot be read", path.display());
+        };
+        archive::each_letter(&folders, &mut unread, &mut |raw| {
+            let is_meant = if self.ids.is_empty() {
+                self.after.is_none_or(|after| raw.id > after)
+            } else {
+                self.ids.contains(&raw.id)
+            };
+            if is_meant && filter.fits(&raw.letter()) {
+                let is_room = (found.len() as u64) < self.limit;
+                is_cut |= !is_room;
+                if is_room {
                     found.push(raw);
                 }
             }
             Ok(())
         })
-        .map_err(|error: ArchiveError| Trouble::Usage(error.to_string()))?;
+        .map_err(|error| Trouble::Refused(error.to_string()))?;
         Ok((found, is_cut))
+    }
+
+    /// Says where to go on, where the limit left some out.
+    fn say_more(&self, found: &[RawLetter], is_cut: bool) {
+        if let Some(last) = found.last().filter(|_| is_cut) {
+            eprintln!("mas dlq: there are more: --after {}", last.id);
+        }
     }
 }
 
@@ -106,15 +128,16 @@ pub(super) fn list(args: &ArchivedArgs) -> Result<Exit, Trouble> {
         }
         (false, false) => write!(out, "{}", letters_table(&letters))?,
     }
-    if is_cut && !chosen.source.json {
-        writeln!(out, "there are more: --limit is {}", chosen.limit)?;
-    }
-    Ok(missing(chosen, &found))
+    chosen.say_more(&found, is_cut);
+    Ok(missing(chosen, &found, is_cut))
 }
 
 /// Says which of the named letters are in no file.
-fn missing(chosen: &Chosen, found: &[RawLetter]) -> Exit {
+fn missing(chosen: &Chosen, found: &[RawLetter], is_cut: bool) -> Exit {
     let mut exit = Exit::Done;
+    if is_cut {
+        return exit;
+    }
     for id in chosen.ids.iter().filter(|id| !found.iter().any(|letter| letter.id == **id)) {
         eprintln!("mas dlq: there is no dead letter {id} in a file");
         exit = Exit::Failed;
@@ -129,44 +152,66 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<Exit, Trouble> {
     }
     let config = chosen.source.config()?;
     let (found, is_cut) = chosen.letters(&config)?;
-    let mut exit = missing(chosen, &found);
+    let mut exit = missing(chosen, &found, is_cut);
     let mut operator = Operator::connect(&config, &args.why)?;
+    let restored = restore_all(&mut operator, chosen, &found);
+    // Also after a failure: what was restored before it is covered.
+    operator.close(&config)?;
+    if restored? > 0 {
+        exit = Exit::Failed;
+    }
+    chosen.say_more(&found, is_cut);
+    Ok(exit)
+}
+
+/// Brings letters back; how many stay where they are.
+fn restore_all(operator: &mut Operator, chosen: &Chosen, found: &[RawLetter]) -> Result<u64, Trouble> {
     let mut out = std::io::stdout().lock();
     let (mut done, mut failed) = (0_u64, 0_u64);
-    for raw in &found {
+    for raw in found {
         let letter = raw.letter();
-        if !letter.is_ours(&operator.keys) {
-            failed += 1;
-            exit = Exit::Failed;
-            eprintln!("mas dlq: {}: no server has written it as it is", raw.id);
-            continue;
-        }
-        let restored = restore_one(&mut operator, raw, &letter)?;
-        done += 1;
         let message = letter.message_id().map(|id| id.to_string());
-        if chosen.source.json {
-            let line = json!({
-                "id": raw.id.to_string(), "restored_as": restored, "message_id": message,
-                "outcome": Action::LetterRestored.as_str(),
-            });
-            writeln!(out, "{line}")?;
-        } else {
-            let (whose, message) = (plain(&letter.stream), message.unwrap_or_default());
-            writeln!(out, "restored  {}  as {restored}  {whose}  {message}", raw.id)?;
+        match restore_one(operator, raw, &letter) {
+            Ok(restored) => {
+                done += 1;
+                if chosen.source.json {
+                    let line = json!({
+                        "id": raw.id.to_string(), "restored_as": restored, "message_id": message,
+                        "outcome": Action::LetterRestored.as_str(),
+                    });
+                    writeln!(out, "{line}")?;
+                } else {
+                    let (whose, message) = (plain(&letter.stream), message.unwrap_or_default());
+                    writeln!(out, "restored  {}  as {restored}  {whose}  {message}", raw.id)?;
+                }
+            }
+            Err(Trouble::Refused(why)) => {
+                failed += 1;
+                if chosen.source.json {
+                    let line = json!({"id": raw.id.to_string(), "outcome": "failed", "problem": why});
+                    writeln!(out, "{line}")?;
+                } else {
+                    eprintln!("mas dlq: {}: {why}", raw.id);
+                }
+            }
+            Err(other) => return Err(other),
         }
     }
-    operator.close(&config)?;
     if !chosen.source.json {
         writeln!(out, "{done} restored, {failed} left where they are")?;
-        if is_cut {
-            writeln!(out, "there are more: --limit is {}", chosen.limit)?;
-        }
     }
-    Ok(exit)
+    Ok(failed)
 }
 
 /// Brings one letter back; the id that it has now.
 fn restore_one(operator: &mut Operator, raw: &RawLetter, letter: &Letter) -> Result<String, Trouble> {
+    if !letter.is_ours(&operator.keys) {
+        return Err(Trouble::Refused("no server has written it as it is".to_owned()));
+    }
+    // MULTI does not roll back: nothing goes on record that cannot be done.
+    if dead_letters::letter(&mut operator.connection, raw.id)?.is_some() {
+        return Err(Trouble::Refused("it is in Redis still, under the same id".to_owned()));
+    }
     for _ in 0..MAX_CONFLICTS {
         let record = crate::audit::Fields { target: &letter.stream, ..fields(letter) };
         let acted =

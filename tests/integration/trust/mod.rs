@@ -1,6 +1,7 @@
 //! Redis in hostile hands: whoever can write to it, and has no store key. What they write is never delivered, used or
 //! signed; it is put aside or refused, and on record, and everything else goes on.
 
+mod between;
 mod messages;
 mod starts;
 mod states;
