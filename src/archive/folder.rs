@@ -66,15 +66,20 @@ pub(super) fn sync_folder_of(path: &Path) -> Result<(), ArchiveError> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(ArchiveError::io("sync", folder))
 }
 
+/// What is in a folder; nothing where there is none.
+pub(super) fn paths(dir: &Path) -> Result<Vec<PathBuf>, ArchiveError> {
+    match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(ArchiveError::io("read", dir)),
+    }
+}
+
 /// The segments of an archive, in their order; none where there is no folder.
 pub(super) fn segments(dir: &Path) -> Result<Vec<SegmentFile>, ArchiveError> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(ArchiveError::io("read", dir))?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(ArchiveError::io("read", dir))?.path();
+    for path in paths(dir)? {
         let Some(segment) = SegmentFile::of(path) else { continue };
         if found.len() == MAX_SEGMENTS {
             return Err(ArchiveError::Folder {

@@ -62,6 +62,11 @@ impl LetterMover {
         std::mem::take(&mut self.moved)
     }
 
+    /// Whether it failed a moment ago, and is not to be tried again yet.
+    pub(super) fn is_resting(&self) -> bool {
+        self.failed_at.is_some_and(|at| at.elapsed() < FAILURE_REST)
+    }
+
     /// Moves what is too much, for a short time. After an error the connection is to be dropped: it watches holds.
     pub(super) fn look(
         &mut self,
@@ -69,13 +74,11 @@ impl LetterMover {
         dir: &Path,
         pace: &mut Pace,
     ) -> Result<(), ArchiveError> {
-        if self.failed_at.is_some_and(|at| at.elapsed() < FAILURE_REST) {
-            return Ok(());
-        }
         let looked = self.try_look(connection, dir, pace);
         self.failed_at = looked.is_err().then(Instant::now);
         if looked.is_err() {
             self.file = None;
+            self.after = None;
         }
         looked
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use zstd::bulk::Compressor;
 
 use super::error::ArchiveError;
-use super::folder::sync_folder_of;
+use super::folder::{paths, sync_folder_of};
 use super::frames::{FRAME_BYTES, LEVEL, each_frame};
 use crate::store::answers::EntryId;
 use crate::store::moved_letters::RawLetter;
@@ -76,13 +76,8 @@ fn letter_of(line: &[u8]) -> Option<RawLetter> {
 
 /// The files in a folder, by number.
 fn files(dir: &Path) -> Result<Vec<(u64, PathBuf)>, ArchiveError> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(ArchiveError::io("read", dir))?,
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(ArchiveError::io("read", dir))?.path();
+    for path in paths(dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let digits = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
         if let Some(number) = digits.and_then(|digits| digits.parse().ok()) {
@@ -145,8 +140,10 @@ pub(super) struct LetterFile {
     file: File,
     end: u64,
     line_bytes: u64,
-    /// The letters in it, and in the one before it: a crash may have come before some of them left Redis.
+    /// The letters in it: a crash may have come before some of them left Redis.
     known: HashSet<EntryId>,
+    /// Those in the file before it, where this server has written or read that one.
+    known_before: HashSet<EntryId>,
 }
 
 impl LetterFile {
@@ -170,7 +167,8 @@ impl LetterFile {
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(fail("open"))?;
         // What is taken for written is on disk.
         file.sync_all().map_err(fail("sync"))?;
-        let file = Self { path, file, end: good.end, line_bytes: good.line_bytes, known };
+        let (end, line_bytes) = (good.end, good.line_bytes);
+        let file = Self { path, file, end, line_bytes, known, known_before: HashSet::new() };
         file.continued(dir)
     }
 
@@ -180,13 +178,13 @@ impl LetterFile {
         Self::begin(dir, number, HashSet::new())
     }
 
-    fn begin(dir: &Path, number: u64, known: HashSet<EntryId>) -> Result<Self, ArchiveError> {
+    fn begin(dir: &Path, number: u64, known_before: HashSet<EntryId>) -> Result<Self, ArchiveError> {
         let path = dir.join(format!("{PREFIX}{number:08}{SUFFIX}"));
         let mut options = OpenOptions::new();
         let options = options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path).map_err(ArchiveError::io("make", &path))?;
         sync_folder_of(&path)?;
-        Ok(Self { path, file, end: 0, line_bytes: 0, known })
+        Ok(Self { path, file, end: 0, line_bytes: 0, known: HashSet::new(), known_before })
     }
 
     /// The file's name.
@@ -209,7 +207,7 @@ impl LetterFile {
         let fail = |action| ArchiveError::io(action, &path);
         let mut lines = Vec::new();
         for letter in letters {
-            if self.known.contains(&letter.id) {
+            if self.known.contains(&letter.id) || self.known_before.contains(&letter.id) {
                 continue;
             }
             serde_json::to_writer(&mut lines, &line_of(letter))

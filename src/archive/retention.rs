@@ -206,6 +206,9 @@ impl Worker {
         let Some(archive) = self.archive.as_ref().filter(|_| self.may_archive) else {
             return true;
         };
+        if self.letters.is_resting() {
+            return true;
+        }
         let looked = self.letters.look(connection, &archive.dir, &mut self.pace);
         for moved in self.letters.moved() {
             log::info!(

@@ -116,7 +116,7 @@ impl Sealer {
             (newest, _) => newest,
         };
         let own = newest.as_ref().map(|(newest, _)| newest);
-        let mut events: Vec<OperatorEvent> = Vec::new();
+        let mut named: BTreeSet<String> = BTreeSet::new();
         for checkpoint in own.into_iter().chain(&others) {
             let mut missing = start::compare(&mut connection, checkpoint, &archived)?;
             if !missing.is_empty() {
@@ -131,14 +131,14 @@ impl Sealer {
             for missing in missing {
                 let event = missing.event();
                 // Two anchors may miss the same.
-                if !events.iter().any(|known| known.target == event.target) {
+                if named.insert(event.target.clone()) {
                     log::error!("Redis was rolled back or altered: lane {}: {}", event.target, event.rule);
-                    events.push(event);
+                    if named.len() <= MAX_EVENTS {
+                        shards.record(event);
+                    }
                 }
             }
         }
-        events.truncate(MAX_EVENTS);
-        events.into_iter().for_each(|event| shards.record(event));
         let heads = shared.board.take();
         let keys_in_force = shared.key_ring.keys();
         let found = start::existing(&mut connection, &keys_in_force, shards.boot())?;

@@ -111,6 +111,12 @@ impl Audit {
         self.archive_dir.as_deref().filter(|_| self.archive == Archive::On)
     }
 
+    /// The archives that commands read: this host's, and the copies of others.
+    pub fn archive_folders(&self) -> Vec<PathBuf> {
+        let own = self.archive().map(Path::to_path_buf);
+        own.into_iter().chain(self.logs.iter().filter_map(|log| log.archive_dir.clone())).collect()
+    }
+
     /// Records that Redis is to hold at most; 0: no bound. Beyond it what is sealed is archived; where nothing is, nothing more
     /// is admitted when it is reached.
     pub fn max_records(&self) -> u64 {

@@ -98,9 +98,9 @@ pub fn hold_oldest(
         last = Some(id);
     }
     let ids = take_holds(connection, own, &chosen)?;
-    let (Some(first), Some(end)) = (ids.first(), ids.last()) else {
+    if ids.is_empty() {
         return Ok(Held { letters: Vec::new(), last });
-    };
+    }
     let mut batch = Batch::new();
     let _ = batch.command("WATCH");
     for id in &ids {
@@ -110,15 +110,19 @@ pub fn hold_oldest(
         let _ = batch.command("GET");
         let _ = batch.arg(hold_key(*id));
     }
-    // Behind the hold: whoever had a letter before may have dealt with it.
-    let _ = batch.command("XRANGE");
-    let _ = batch.arg(keys::DEAD_LETTERS).arg(*first).arg(*end).arg("COUNT").arg(HELD_LETTERS);
-    let mut answers = connection.run(&mut batch)?;
-    let mut letters = read(answers.pop().unwrap_or_default())?;
-    let holders = ids.iter().zip(answers.get(1..).unwrap_or_default());
-    let held: Vec<EntryId> =
-        holders.filter(|(_, holder)| answers::text(holder) == Some(own)).map(|(id, _)| *id).collect();
-    letters.retain(|letter| held.contains(&letter.id));
+    // Behind the hold: whoever had a letter before may have dealt with it. One by one: those between them may be of any length.
+    for id in &ids {
+        let _ = batch.command("XRANGE");
+        let _ = batch.arg(keys::DEAD_LETTERS).arg(*id).arg(*id);
+    }
+    let mut answers = connection.run(&mut batch)?.into_iter().skip(1);
+    let holders: Vec<Value> = answers.by_ref().take(ids.len()).collect();
+    let mut letters = Vec::new();
+    for (holder, letter) in holders.iter().zip(answers) {
+        if answers::text(holder) == Some(own) {
+            letters.extend(read(letter)?);
+        }
+    }
     if letters.is_empty() {
         let _ = connection.command("UNWATCH", &[])?;
     }
@@ -164,7 +168,10 @@ pub fn remove(connection: &mut Connection, ids: &[EntryId]) -> Result<bool, Stor
     }
     let _ = batch.command("EXEC");
     match connection.run(&mut batch)?.pop() {
-        Some(Value::Array(_)) => Ok(true),
+        Some(Value::Array(done)) => match done.iter().find(|one| answers::error_code(one).is_some()) {
+            Some(error) => Err(unexpected("XDEL", error)),
+            None => Ok(true),
+        },
         Some(Value::Nil) => Ok(false),
         other => Err(unexpected("EXEC", &other.unwrap_or_default())),
     }

@@ -299,11 +299,7 @@ fn archive_folders(args: &SourceArgs, config: Option<&Config>) -> Vec<PathBuf> {
     if !args.archive.is_empty() || !args.export.is_empty() {
         return args.archive.clone();
     }
-    let Some(config) = config else {
-        return Vec::new();
-    };
-    let own = config.audit.archive().map(Path::to_path_buf);
-    own.into_iter().chain(config.audit.logs.iter().filter_map(|log| log.archive_dir.clone())).collect()
+    config.map(|config| config.audit.archive_folders()).unwrap_or_default()
 }
 
 /// Reads what is in Redis behind `progress`.

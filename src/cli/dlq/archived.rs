@@ -68,8 +68,7 @@ impl Chosen {
         if !self.archive.is_empty() {
             return self.archive.clone();
         }
-        let own = config.audit.archive().map(Path::to_path_buf);
-        own.into_iter().chain(config.audit.logs.iter().filter_map(|log| log.archive_dir.clone())).collect()
+        config.audit.archive_folders()
     }
 
     /// The letters that are meant, and whether there are more than the limit.
