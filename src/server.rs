@@ -101,13 +101,16 @@ impl Server {
             Some(keys) => keys,
             None => begin(config, &file)?,
         };
-        let membership = join(config, &keys.keys)?;
+        // One for everybody: what the Sentinels say is known to all connections that it has made.
+        let redis = Endpoint::new(&config.redis);
+        let membership = join(config, &redis, &keys.keys)?;
         if keys.taking_over {
             keys = take_over(config, &file)?;
         }
         // As it was before it was read: what came since is taken up with the first look.
         let key_ring = KeyRing::new(file, stamp, keys);
-        let shared = Arc::new(Shared::new(config, membership.id().clone(), membership.others(), key_ring));
+        let shared =
+            Arc::new(Shared::new(config, redis, (membership.id().clone(), membership.others()), key_ring));
         // Before anything is signed: a server that cannot be reached, or cannot write its copy, leaves no checkpoint.
         let door = Door::new(config, listen_addr, shared.report.clone())?;
         let sink = Sink::start(&config.audit, &shared)?;
@@ -255,13 +258,12 @@ fn now_ms() -> u64 {
 }
 
 /// Joins the servers on this Redis, if it is fit and theirs are the same keys; waits for it.
-fn join(config: &Config, keys: &StoreKeys) -> Result<Membership, StoreError> {
-    let endpoint = Endpoint::new(&config.redis);
+fn join(config: &Config, endpoint: &Endpoint, keys: &StoreKeys) -> Result<Membership, StoreError> {
     patiently(|| {
         let mut connection = endpoint.open()?;
         fitness::check(&mut connection, config.redis.durability)?;
         joining::enter(&mut connection, keys)?;
-        Membership::join(&endpoint)
+        Membership::join(endpoint)
     })
 }
 

@@ -197,12 +197,13 @@ impl<'a> Filling<'a> {
             // Whatever was signed over it, no server has written it.
             return Err(failed());
         }
-        let before = tree.clone();
+        let is_new = !self.trees.contains_key(lane) && !self.known.contains_key(lane);
+        let before = is_new.then(|| tree.clone());
         parts.iter().for_each(|part| tree.push(leaf_hash(part)));
         if tree.root().as_slice() != block.hash {
             return Err(failed());
         }
-        if !self.trees.contains_key(lane) && !self.known.contains_key(lane) {
+        if let Some(before) = before {
             let registered = trail::registration(self.source.connection, lane)?;
             let written = self.writer.lane(lane, registered.as_deref(), &before);
             written.map_err(ArchiveError::io("write", self.path))?;

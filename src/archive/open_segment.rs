@@ -175,7 +175,6 @@ impl OpenSegment {
                 (header, writer, &BTreeMap::new())
             }
         };
-        let before = self.state.as_ref().map(|state| state.running.clone()).unwrap_or_default();
         let Some(filled) = Filling::new(source, writer, &path, known, pace)?.fill()? else {
             return Ok(None);
         };
@@ -186,7 +185,7 @@ impl OpenSegment {
         drop(writer);
         let end = frames.last().map_or(self.end, |frame| frame.end);
         self.file.sync_data().map_err(ArchiveError::io("sync", &path))?;
-        read_back(&path, (self.end, end), before, &running)?;
+        read_back(&path, (self.end, end))?;
         self.list(&frames)?;
         self.end = end;
         let lanes = trees.clone();
@@ -288,23 +287,20 @@ fn write_list(path: &Path, lines: &[u8]) -> Result<(), ArchiveError> {
     std::fs::rename(&temporary, path).map_err(ArchiveError::io("write", path))
 }
 
-/// What was appended must be on disk as it was written, before anything is removed for it.
-fn read_back(
-    path: &Path,
-    (from, to): (u64, u64),
-    mut running: Running,
-    written: &Running,
-) -> Result<(), ArchiveError> {
+/// What was appended must be on disk as it was written, before anything is removed for it: decompressing compares the lines
+/// with the checksum that was made of them when they were compressed.
+fn read_back(path: &Path, (from, to): (u64, u64)) -> Result<(), ArchiveError> {
     let fail = || ArchiveError::io("read back", path);
     let mut file = File::open(path).map_err(fail())?;
     let _ = file.seek(SeekFrom::Start(from)).map_err(fail())?;
     let mut bytes = Vec::new();
     let _ = file.take(to - from).read_to_end(&mut bytes).map_err(fail())?;
-    each_frame(&bytes, &mut |_, lines| {
-        lines.split_inclusive(|byte| *byte == b'\n').for_each(|line| running.line(line));
+    let mut good = from;
+    each_frame(&bytes, &mut |end, _| {
+        good = from + end;
         Ok(())
     })?;
-    if (running.lines(), running.end().sha256) == (written.lines(), written.end().sha256) {
+    if good == to {
         return Ok(());
     }
     Err(fail()(io::Error::from(io::ErrorKind::InvalidData)))

@@ -16,6 +16,7 @@ use super::open_segment::{OpenSegment, Recovered};
 use super::pace::Pace;
 use crate::audit::Action;
 use crate::audit::OperatorEvent;
+use crate::audit::record::LETTERS_MOVED;
 use crate::clock::Now;
 use crate::config;
 use crate::key_files::{KeyFiles, host_name};
@@ -220,7 +221,7 @@ impl Worker {
                 action: Action::Archived,
                 target: moved.file,
                 rule: format!("{} dead letters", moved.letters),
-                reason: "too_many_dead_letters".to_owned(),
+                reason: LETTERS_MOVED.to_owned(),
                 pending: None,
             });
         }

@@ -106,6 +106,8 @@ pub struct Verifier<'a> {
     older: u64,
     /// Messages that should wait and were not found.
     not_found: Vec<Uuid>,
+    /// Dead letters that may be in files which are not here.
+    letters_elsewhere: u64,
     vanished: u64,
     /// Lanes of before the log's beginning, and where they ended then.
     taken_over: BTreeMap<LaneId, Head>,
@@ -164,6 +166,7 @@ impl<'a> Verifier<'a> {
             decisions: [0; DECISIONS],
             older: 0,
             not_found: Vec::new(),
+            letters_elsewhere: 0,
             vanished: 0,
             taken_over: BTreeMap::new(),
             without_store_keys: false,
@@ -247,6 +250,7 @@ impl<'a> Verifier<'a> {
 
     /// Lanes of before the log's beginning, and where they ended then.
     pub fn taken_over(&mut self, lanes: BTreeMap<LaneId, Head>) {
+        self.custody.older_lanes(lanes.keys().cloned());
         self.taken_over = lanes;
     }
 
@@ -562,7 +566,22 @@ impl<'a> Verifier<'a> {
         self.custody.waiting_ids(self.questions.partial)
     }
 
-    /// These are in no inbox.
+    /// Messages that must be among the dead letters, as far as the trail was read.
+    pub fn letters(&self) -> HashSet<Uuid> {
+        self.custody.letter_ids()
+    }
+
+    /// How many dead letters were moved to files of archives, as far as the trail was read.
+    pub fn moved_letters(&self) -> u64 {
+        self.custody.moved_letters
+    }
+
+    /// So many dead letters are in no place that was looked at, and may be in a file that was not.
+    pub fn letters_elsewhere(&mut self, count: u64) {
+        self.letters_elsewhere = count;
+    }
+
+    /// These are in no inbox, and not among the dead letters.
     pub fn not_found(&mut self, messages: Vec<Uuid>) {
         self.not_found = messages;
     }
@@ -578,6 +597,9 @@ impl<'a> Verifier<'a> {
             match self.custody.missing(message) {
                 None => {}
                 Some(Missing::Noticed) => self.vanished += 1,
+                Some(Missing::Letter { agent }) => {
+                    self.damages.add(Place::Message { message }, DamageKind::LetterMissing { agent });
+                }
                 Some(Missing::Unnoticed { agent }) => {
                     self.damages.add(Place::Message { message }, DamageKind::MessageMissing { agent });
                 }
@@ -762,6 +784,14 @@ impl<'a> Verifier<'a> {
         say(
             !self.not_found.is_empty(),
             "beside the damage: whether messages that are in no inbox were removed, or are done",
+        );
+        say(
+            self.letters_elsewhere > 0,
+            &format!(
+                "{} dead letters that are not in Redis: not all files that dead letters were moved to are here, or can be \
+                 read",
+                self.letters_elsewhere
+            ),
         );
         say(
             self.trail.headless && (anchored == 0 || self.anchors.iter().any(|anchor| anchor.seals.headless)),

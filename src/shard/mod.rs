@@ -190,8 +190,6 @@ impl Shards {
                 }
             }
             News::Storage { full, room } => shared.set_storage(full, room),
-            // Each worker compares it with its own connection, which may be older or newer than another's.
-            News::Primary(primary) => self.tell_all(|| Control::Primary(primary.clone())),
             News::Missed => self.tell_all(|| Control::Resync),
         }
     }

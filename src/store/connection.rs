@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::{Client, RedisConnectionInfo, RedisError, RedisWrite, ToRedisArgs, Value};
 
 use super::answers;
+use super::endpoint::Lead;
 use super::wire::Wire;
 
 /// Code of what a replica answers to a write.
@@ -37,7 +38,11 @@ pub enum StoreError {
 }
 
 /// An open connection.
-pub struct Connection(Link);
+pub struct Connection {
+    link: Link,
+    /// Where Sentinels have led to.
+    lead: Option<Lead>,
+}
 
 enum Link {
     /// A socket.
@@ -118,7 +123,7 @@ impl Connection {
         let wire =
             Wire::connect(info.addr(), timeout).map_err(|error| StoreError::Unreachable(error.into()))?;
         if let Some(wire) = wire {
-            let mut connection = Self(Link::Plain(wire));
+            let mut connection = Self { link: Link::Plain(wire), lead: None };
             connection.log_in(info.redis_settings())?;
             return Ok(connection);
         }
@@ -127,7 +132,20 @@ impl Connection {
             .set_read_timeout(Some(timeout))
             .and_then(|()| inner.set_write_timeout(Some(timeout)))
             .map_err(StoreError::Unreachable)?;
-        Ok(Self(Link::Crate(inner)))
+        Ok(Self { link: Link::Crate(inner), lead: None })
+    }
+
+    /// It is where Sentinels have led to, and of no use once they name another Redis.
+    pub(super) fn led(&mut self, lead: Lead) {
+        self.lead = Some(lead);
+    }
+
+    /// An error once the Sentinels name another Redis.
+    pub fn check_lead(&mut self) -> Result<(), StoreError> {
+        match self.lead.as_mut().and_then(Lead::successor) {
+            Some(other) => Err(StoreError::NoPrimary(format!("the Sentinels name another one, {other}"))),
+            None => Ok(()),
+        }
     }
 
     /// What the URL says beside the address.
@@ -153,14 +171,14 @@ impl Connection {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), RedisError> {
-        match &mut self.0 {
+        match &mut self.link {
             Link::Plain(wire) => wire.send(bytes).map_err(RedisError::from),
             Link::Crate(inner) => inner.send_packed_command(bytes),
         }
     }
 
     fn receive(&mut self) -> Result<Value, RedisError> {
-        match &mut self.0 {
+        match &mut self.link {
             Link::Plain(wire) => wire.receive().map_err(RedisError::from),
             Link::Crate(inner) => inner.recv_response(),
         }
@@ -175,6 +193,7 @@ impl Connection {
         if count == 0 {
             return Ok(Vec::new());
         }
+        self.check_lead()?;
         self.send(&batch.bytes).map_err(StoreError::Broken)?;
         batch.clear();
         let mut answers = Vec::with_capacity(count);

@@ -3,7 +3,8 @@
 //! renewed certificate and a failover need no restart.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::{
@@ -30,6 +31,40 @@ struct Address {
     url: String,
     tls: RedisTls,
     sentinel: Option<Sentinel>,
+    primary: Primary,
+}
+
+/// Which Redis the Sentinels called the primary when they were looked at last.
+#[derive(Default)]
+struct Primary {
+    addr: Mutex<Option<String>>,
+    /// How often it was another one than before.
+    changes: AtomicU64,
+}
+
+/// Where a connection leads that was made through Sentinels.
+pub(super) struct Lead {
+    addr: String,
+    address: Arc<Address>,
+    /// The changes that are known here.
+    changes: u64,
+}
+
+impl Lead {
+    /// The primary, where this is not the one any more. It may live on, and take writes that are lost.
+    pub(super) fn successor(&mut self) -> Option<String> {
+        let primary = &self.address.primary;
+        let changes = primary.changes.load(Ordering::Acquire);
+        if changes == self.changes {
+            return None;
+        }
+        let now = primary.addr.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let successor = now.filter(|now| *now != self.addr);
+        if successor.is_none() {
+            self.changes = changes;
+        }
+        successor
+    }
 }
 
 impl std::fmt::Debug for Address {
@@ -42,14 +77,15 @@ impl std::fmt::Debug for Address {
 impl Endpoint {
     /// The configured Redis.
     pub fn new(config: &config::Redis) -> Self {
-        let address =
-            Address { url: config.url.clone(), tls: config.tls.clone(), sentinel: config.sentinel.clone() };
+        let (url, tls, sentinel) = (config.url.clone(), config.tls.clone(), config.sentinel.clone());
+        let address = Address { url, tls, sentinel, primary: Primary::default() };
         Self { address: Arc::new(address), timeout: Duration::from_millis(config.timeout_ms) }
     }
 
     /// A Redis at an address, without anything of a configuration: for tools.
     pub fn at(url: &str, timeout: Duration) -> Self {
-        let address = Address { url: url.to_owned(), tls: RedisTls::default(), sentinel: None };
+        let (url, tls) = (url.to_owned(), RedisTls::default());
+        let address = Address { url, tls, sentinel: None, primary: Primary::default() };
         Self { address: Arc::new(address), timeout }
     }
 
@@ -66,32 +102,51 @@ impl Endpoint {
 
     /// Connects, to the primary where Sentinels are asked.
     pub fn open(&self) -> Result<Connection, StoreError> {
-        self.open_primary().map(|(connection, _)| connection)
-    }
-
-    /// The same, and which Redis the Sentinels called the primary; `None` where none are asked.
-    pub fn open_primary(&self) -> Result<(Connection, Option<String>), StoreError> {
-        let client = self.client()?;
+        let (client, lead) = self.find()?;
         let mut connection = Connection::open(&client, self.timeout)?;
-        if self.address.sentinel.is_none() {
-            return Ok((connection, None));
+        if let Some(lead) = lead {
+            // What a Sentinel knows may be old.
+            check_role(&mut connection, client.get_connection_info().addr())?;
+            connection.led(lead);
         }
-        let addr = client.get_connection_info().addr();
-        // What a Sentinel knows may be old.
-        check_role(&mut connection, addr)?;
-        Ok((connection, Some(addr.to_string())))
+        Ok(connection)
     }
 
-    /// Which Redis the Sentinels call the primary now; `None` where none are asked.
-    pub fn primary(&self) -> Result<Option<String>, StoreError> {
+    /// Asks the Sentinels, where there are any, which Redis is the primary. Connections that lead to another one refuse to be
+    /// used from now on. True where it has changed.
+    pub fn look_at_primary(&self) -> bool {
         if self.address.sentinel.is_none() {
-            return Ok(None);
+            return false;
         }
-        Ok(Some(self.client()?.get_connection_info().addr().to_string()))
+        // Sentinels that do not answer say nothing.
+        let Ok(client) = self.client() else {
+            return false;
+        };
+        let addr = client.get_connection_info().addr().to_string();
+        let primary = &self.address.primary;
+        let mut known = primary.addr.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() == Some(&addr) {
+            return false;
+        }
+        let is_first = known.replace(addr).is_none();
+        let _ = primary.changes.fetch_add(1, Ordering::Release);
+        !is_first
     }
 
-    /// A client of where Redis is now; connects to nothing but Sentinels.
-    pub(super) fn client(&self) -> Result<Client, StoreError> {
+    /// A client of where Redis is now, and where Sentinels have led to; connects to nothing but Sentinels.
+    pub(super) fn find(&self) -> Result<(Client, Option<Lead>), StoreError> {
+        // Before they are asked: what they say is newer.
+        let changes = self.address.primary.changes.load(Ordering::Acquire);
+        let client = self.client()?;
+        let lead = self.address.sentinel.is_some().then(|| Lead {
+            addr: client.get_connection_info().addr().to_string(),
+            address: self.address.clone(),
+            changes,
+        });
+        Ok((client, lead))
+    }
+
+    fn client(&self) -> Result<Client, StoreError> {
         let address = &self.address;
         let info = address.url.as_str().into_connection_info().map_err(StoreError::Unreachable)?;
         let Some(sentinel) = &address.sentinel else {

@@ -51,8 +51,6 @@ pub enum News {
         /// In bytes, where it is bounded.
         room: Option<u64>,
     },
-    /// Which Redis the Sentinels call the primary. Never published.
-    Primary(String),
     /// News may have been missed. Never published.
     Missed,
 }
@@ -76,7 +74,7 @@ impl News {
             Self::Circuit(agent, true, server) => format!("circuit-open {agent} {server}"),
             Self::Circuit(agent, false, server) => format!("circuit-closed {agent} {server}"),
             Self::Failed(agent, server) => format!("failed {agent} {server}"),
-            Self::Servers { .. } | Self::Storage { .. } | Self::Primary(_) | Self::Missed => String::new(),
+            Self::Servers { .. } | Self::Storage { .. } | Self::Missed => String::new(),
         }
     }
 
@@ -131,7 +129,8 @@ impl Subscription {
             let mut failing = false;
             while !stopping.load(Ordering::Relaxed) {
                 let Err(error) = listen(&endpoint, &own_channel, &stopping, &tell) else {
-                    break;
+                    // Stopped, or the Sentinels name another Redis.
+                    continue;
                 };
                 if !std::mem::replace(&mut failing, true) {
                     // Workers report how Redis is; this is about speed only.
@@ -167,16 +166,18 @@ fn listen(
     tell: &impl Fn(News),
 ) -> Result<(), StoreError> {
     let timeout = endpoint.timeout();
-    let mut connection =
-        endpoint.client()?.get_connection_with_timeout(timeout).map_err(StoreError::Unreachable)?;
-    hear(&mut connection, timeout, own_channel, stopping, tell).map_err(StoreError::Broken)
+    let (client, mut lead) = endpoint.find()?;
+    let mut connection = client.get_connection_with_timeout(timeout).map_err(StoreError::Unreachable)?;
+    let goes_on =
+        || !stopping.load(Ordering::Relaxed) && lead.as_mut().is_none_or(|lead| lead.successor().is_none());
+    hear(&mut connection, timeout, own_channel, goes_on, tell).map_err(StoreError::Broken)
 }
 
 fn hear(
     connection: &mut redis::Connection,
     timeout: Duration,
     own_channel: &str,
-    stopping: &AtomicBool,
+    mut goes_on: impl FnMut() -> bool,
     tell: &impl Fn(News),
 ) -> Result<(), redis::RedisError> {
     let mut subscriber = connection.as_pubsub();
@@ -184,7 +185,7 @@ fn hear(
     subscriber.subscribe(&[keys::NEWS, own_channel])?;
     subscriber.set_read_timeout(Some(PATIENCE))?;
     tell(News::Missed);
-    while !stopping.load(Ordering::Relaxed) {
+    while goes_on() {
         let message = match subscriber.get_message() {
             Ok(message) => message,
             Err(error) if error.is_timeout() => continue,

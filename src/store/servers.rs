@@ -105,8 +105,6 @@ pub struct Membership {
     id: ServerId,
     own: Holder,
     connection: Connection,
-    /// Which Redis that leads to, where Sentinels were asked.
-    primary: Option<String>,
     alive: BTreeSet<ServerId>,
     /// Servers without a lease, and at how many looks in a row.
     missing: HashMap<ServerId, u32>,
@@ -126,12 +124,11 @@ impl Membership {
     /// Enters the registry, and fences servers that are certainly gone.
     pub fn join(endpoint: &Endpoint) -> Result<Self, StoreError> {
         let own = Holder { pid: std::process::id(), space: space() };
-        let (connection, primary) = endpoint.open_primary()?;
+        let connection = endpoint.open()?;
         let mut membership = Self {
             id: ServerId::new(),
             own,
             connection,
-            primary,
             alive: BTreeSet::new(),
             missing: HashMap::new(),
             fenced: BTreeSet::new(),
@@ -163,19 +160,21 @@ impl Membership {
         let endpoint = endpoint.clone();
         let keeper = std::thread::Builder::new().name("membership".to_owned()).spawn(move || {
             let mut failing = false;
-            let mut moved = false;
             let mut full = false;
             self.tell_storage(&mut full, &tell);
             while stopped.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
-                let renewed = if failing || moved {
-                    endpoint.open_primary().and_then(|(connection, primary)| {
-                        (self.connection, self.primary) = (connection, primary);
+                if endpoint.look_at_primary() {
+                    // Also those who have nothing to ask leave the Redis that is none any more.
+                    tell(News::Missed);
+                }
+                let renewed = if failing || self.connection.check_lead().is_err() {
+                    endpoint.open().and_then(|connection| {
+                        self.connection = connection;
                         self.renew()
                     })
                 } else {
                     self.renew()
                 };
-                moved = self.look_at_primary(&endpoint, &tell);
                 match renewed {
                     Ok((came, gone)) => {
                         failing = false;
@@ -203,18 +202,6 @@ impl Membership {
                 answer: error.to_string(),
             }),
         }
-    }
-
-    /// Asks the Sentinels whether this is still the primary, and tells what they say: one that they gave up may live on,
-    /// and take writes that are lost. True where it is another one.
-    fn look_at_primary(&self, endpoint: &Endpoint, tell: &impl Fn(News)) -> bool {
-        // Sentinels that do not answer say nothing.
-        let Ok(Some(primary)) = endpoint.primary() else {
-            return false;
-        };
-        let moved = self.primary.as_ref().is_some_and(|own| *own != primary);
-        tell(News::Primary(primary));
-        moved
     }
 
     /// Tells how much room Redis has, and whether that is enough.

@@ -189,4 +189,17 @@ fn letters_that_are_too_many_are_moved_to_a_file_and_come_back_from_there() {
     std::fs::write(&file, zstd::bulk::compress(changed.as_bytes(), 3).unwrap()).unwrap();
     let (code, restored) = mas(&world, &["dlq", "restore", "--message", &buried[4], "--reason", "wanted"]);
     assert_eq!((code, &restored[0]["outcome"]), (Some(1), &Value::from("failed")), "{restored:?}");
+    let (code, report) = world.verify();
+    let damages = report["damages"].as_array().unwrap();
+    assert_eq!((code, damages.len()), (3, 1), "{report}");
+    assert_eq!(
+        (&damages[0]["kind"], &damages[0]["message"]),
+        (&"letter_missing".into(), &buried[4].clone().into())
+    );
+
+    // Without the file nobody can say.
+    std::fs::remove_file(&file).unwrap();
+    let (code, report) = world.verify();
+    assert_eq!(code, 0, "{report}");
+    assert!(report["not_shown"].to_string().contains("dead letters that are not in Redis"), "{report}");
 }

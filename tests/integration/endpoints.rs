@@ -224,4 +224,15 @@ fn a_primary_that_the_sentinels_gave_up_is_left_although_it_lives_on() {
         n += 1;
         alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).is_ok() && there(n)
     });
+    // Not the workers alone: whoever archives, signs or listens there works on what is lost. A connection that nobody uses
+    // may stay.
+    let used = |line: &&str| {
+        let is = |word: &str| line.split(' ').any(|found| found == word);
+        let idle_s = line.split(' ').find_map(|word| word.strip_prefix("idle=")).unwrap();
+        is("user=mas") && (!is("sub=0") || idle_s.parse::<u64>().unwrap() < 3)
+    };
+    until("nobody of the server works at the old one", || {
+        let clients: String = world.redis.query(&["CLIENT", "LIST"]);
+        !clients.lines().any(|line| used(&line))
+    });
 }

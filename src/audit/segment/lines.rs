@@ -91,10 +91,19 @@ impl Digits {
         }
     }
 
-    pub(super) fn encode(self, bytes: &[u8]) -> String {
+    /// Appends what stands for `bytes`.
+    pub(super) fn push(self, bytes: &[u8], text: &mut Vec<u8>) {
+        let start = text.len();
         match self {
-            Self::Base64 => BASE64.encode(bytes),
-            Self::Hex => HEXLOWER.encode(bytes),
+            Self::Base64 => {
+                text.resize(start + bytes.len().div_ceil(3) * 4, 0);
+                let written = BASE64.encode_slice(bytes, text.get_mut(start..).unwrap_or_default());
+                text.truncate(start + written.unwrap_or_default());
+            }
+            Self::Hex => {
+                text.resize(start + HEXLOWER.encode_len(bytes.len()), 0);
+                HEXLOWER.encode_mut(bytes, text.get_mut(start..).unwrap_or_default());
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::damage::{DamageKind, Damages, Place};
 use crate::audit::lane::LaneId;
-use crate::audit::record::{Action, Decision, REPETITION_RULE, View};
+use crate::audit::record::{Action, Decision, LETTERS_MOVED, REPETITION_RULE, View};
 
 /// Finished messages that are remembered: an acknowledgement may stand twice around a lost connection, and what a server
 /// whose clock was stepped wrote is read far from its place. About 120 MB.
@@ -30,8 +30,8 @@ enum Life {
     /// In the inbox of this agent.
     Waiting(Agent),
     /// A dead letter of this agent. `acked`: a copy of it was acknowledged nevertheless, or the record stands before
-    /// that of its redrive, in the lane of another.
-    Dead { agent: Agent, acked: bool },
+    /// that of its redrive, in the lane of another. `in_doubt`: it may be gone, for something is not here that would say so.
+    Dead { agent: Agent, acked: bool, in_doubt: bool },
     /// Done, by this record where that is known.
     Finished(Option<At>),
     /// It should wait, and does not.
@@ -59,7 +59,7 @@ struct Unknown {
 #[derive(Debug, Clone, Copy)]
 enum Next {
     Same,
-    Dead,
+    Dead { in_doubt: bool },
     Waiting,
     Finished,
 }
@@ -81,6 +81,10 @@ pub(super) struct Custody {
     pub(super) done: u64,
     /// Messages of before the log's beginning.
     pub(super) taken_over: u64,
+    /// Dead letters that were moved to files of archives.
+    pub(super) moved_letters: u64,
+    /// Lanes of before the log's beginning: what had too many dead letters then removed some without a word.
+    older_lanes: HashSet<LaneId>,
     /// The newest versions of agents' states that are on record.
     versions: HashMap<Box<str>, u64>,
     /// The lanes of records so far; the last one is mostly also the next.
@@ -112,8 +116,12 @@ impl Custody {
                 *last_ms = time_ms.max(*last_ms);
                 return;
             }
+            Action::Archived => {
+                self.moved_letters += moved_letters(record);
+                return;
+            }
             Action::Delivered | Action::Nack => Next::Same,
-            Action::DeadLetter => Next::Dead,
+            Action::DeadLetter => Next::Dead { in_doubt: false },
             Action::Redriven => Next::Waiting,
             Action::Acked | Action::Dropped | Action::Expired | Action::EffectFailed => Next::Finished,
             Action::LaneOpened
@@ -133,7 +141,6 @@ impl Custody {
             | Action::SigningKeyChanged
             | Action::RevocationsChanged
             | Action::Commit
-            | Action::Archived
             | Action::TrailDiffers
             | Action::ConnectionCut
             | Action::ConnectionRefused
@@ -220,6 +227,10 @@ impl Custody {
     fn event(&mut self, lane: &LaneId, record: &View<'_>, id: Uuid, next: Next) {
         let key = id.as_u128();
         let at = self.at(lane, record.seq);
+        let next = match next {
+            Next::Dead { .. } => Next::Dead { in_doubt: self.older_lanes.contains(lane) },
+            next => next,
+        };
         match self.lives.get_mut(&key) {
             None => {
                 let unknown = Unknown { lane: lane.clone(), seq: record.seq, action: record.action, next };
@@ -244,7 +255,7 @@ impl Custody {
                     return;
                 }
                 // One that was refused is a dead letter all the same.
-                if matches!(next, Next::Dead) {
+                if matches!(next, Next::Dead { .. }) {
                     let agent = self.agent(record.agent);
                     self.put(key, next, agent, None);
                 }
@@ -253,7 +264,7 @@ impl Custody {
             // A copy that was under way may be acknowledged yet; the letter stays.
             Some(Life::Dead { acked, .. }) if record.action == Action::Acked => *acked = true,
             // Its redrive is read behind what followed from it.
-            Some(Life::Dead { agent, acked: true }) if matches!(next, Next::Waiting) => {
+            Some(Life::Dead { agent, acked: true, .. }) if matches!(next, Next::Waiting) => {
                 let agent = *agent;
                 self.put(key, Next::Finished, agent, Some(at));
             }
@@ -272,7 +283,7 @@ impl Custody {
     fn put(&mut self, key: u128, next: Next, agent: Agent, at: Option<At>) {
         let life = match next {
             Next::Same => return,
-            Next::Dead => Life::Dead { agent, acked: false },
+            Next::Dead { in_doubt } => Life::Dead { agent, acked: false, in_doubt },
             Next::Waiting => Life::Waiting(agent),
             Next::Finished => {
                 self.done += 1;
@@ -315,6 +326,11 @@ impl Custody {
     /// have been accepted there.
     pub(super) fn interrupted(&mut self) {
         self.lives.retain(|_, life| !matches!(life, Life::Waiting(_) | Life::Unknown(_)));
+        for life in self.lives.values_mut() {
+            if let Life::Dead { in_doubt, .. } = life {
+                *in_doubt = true;
+            }
+        }
         self.start_ms = None;
         self.skew_ms = MAX_SKEW_MS;
     }
@@ -337,20 +353,36 @@ impl Custody {
         self.lives.iter().filter_map(waits).collect()
     }
 
-    /// Nothing of this message is in its inbox: whether that may be explained by what is on record. `None` where it need
+    /// Messages that must be among the dead letters.
+    pub(super) fn letter_ids(&self) -> HashSet<Uuid> {
+        let is_letter = |life: &Life| matches!(life, Life::Dead { acked: false, in_doubt: false, .. });
+        self.lives.iter().filter(|(_, life)| is_letter(life)).map(|(key, _)| Uuid::from_u128(*key)).collect()
+    }
+
+    /// Lanes of before the log's beginning.
+    pub(super) fn older_lanes(&mut self, lanes: impl Iterator<Item = LaneId>) {
+        self.older_lanes.extend(lanes);
+    }
+
+    /// Nothing of this message is in its inbox, or among the dead letters: whether that may be explained by what is on record. `None` where it need
     /// not be there.
     pub(super) fn missing(&mut self, id: Uuid) -> Option<Missing> {
         let life = self.lives.get_mut(&id.as_u128())?;
-        let Life::Waiting(agent) = *life else {
-            return None;
+        let (agent, is_letter) = match *life {
+            Life::Waiting(agent) => (agent, false),
+            Life::Dead { agent, acked: false, in_doubt: false } => (agent, true),
+            _ => return None,
         };
         *life = Life::Missing;
+        let name = self.names.get(agent as usize).map(ToString::to_string).unwrap_or_default();
+        if is_letter {
+            return Some(Missing::Letter { agent: name });
+        }
         let noticed = |last_ms: &u64| made_ms(id) <= last_ms.saturating_add(MAX_SKEW_MS);
         if self.vanished.get(&agent).is_some_and(noticed) {
             return Some(Missing::Noticed);
         }
-        let name = self.names.get(agent as usize).map(ToString::to_string);
-        Some(Missing::Unnoticed { agent: name.unwrap_or_default() })
+        Some(Missing::Unnoticed { agent: name })
     }
 
     /// Reports what was never accepted; returns how many events were about messages of before the trail.
@@ -383,7 +415,13 @@ impl Custody {
     }
 }
 
-/// What the trail says of a message that should wait in Redis, and does not.
+/// Dead letters that were moved to a file, as a record says; of a segment: none.
+fn moved_letters(record: &View<'_>) -> u64 {
+    let count = record.rule.strip_suffix(" dead letters").filter(|_| record.reason == LETTERS_MOVED);
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
+/// What the trail says of a message that should be in Redis, and is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Missing {
     /// A server has noticed since that messages of its agent had vanished.
@@ -391,6 +429,11 @@ pub(super) enum Missing {
     /// Nothing.
     Unnoticed {
         /// Whose inbox it should be in.
+        agent: String,
+    },
+    /// It should be among the dead letters.
+    Letter {
+        /// Whose dead letter it is.
         agent: String,
     },
 }

@@ -199,6 +199,11 @@ pub enum DamageKind {
         /// Whose inbox it should be in.
         agent: String,
     },
+    /// A message is a dead letter, and is nowhere.
+    LetterMissing {
+        /// Whose dead letter it is.
+        agent: String,
+    },
     /// No checkpoint of this log, or not signed by the key in force at its time.
     NotSigned {
         /// Why not.
@@ -276,6 +281,7 @@ impl DamageKind {
             Self::OtherStoreKey => "other_store_key",
             Self::StateRolledBack { .. } => "state_rolled_back",
             Self::MessageMissing { .. } => "message_missing",
+            Self::LetterMissing { .. } => "letter_missing",
             Self::NotSigned { .. } => "not_signed",
             Self::OtherLog { .. } => "other_log",
             Self::NewerKey { .. } => "newer_key",
@@ -335,6 +341,12 @@ impl fmt::Display for DamageKind {
                 f,
                 "accepted for {}, neither done nor a dead letter, and not in the inbox: removed from Redis, or never \
                  stored",
+                Plain(agent)
+            ),
+            Self::LetterMissing { agent } => write!(
+                f,
+                "a dead letter of {}, neither put back nor dropped, and neither in Redis nor in a file of the archive: \
+                 removed",
                 Plain(agent)
             ),
             Self::NotSigned { why } => f.write_str(&Plain(why).to_string()),

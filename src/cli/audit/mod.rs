@@ -6,6 +6,7 @@
 mod acknowledge;
 mod export;
 pub(crate) mod filter;
+mod join;
 mod key;
 mod proof;
 pub(crate) mod query;

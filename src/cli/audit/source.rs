@@ -72,11 +72,13 @@ pub(crate) struct Live {
     pub(crate) keys: Option<StoreKeys>,
     /// What lies between files and Redis may be in an archive elsewhere.
     pub(crate) gaps: bool,
+    /// The folders of archives: dead letters that left Redis are in files there.
+    pub(crate) folders: Vec<PathBuf>,
 }
 
 impl Live {
     pub(crate) fn new(connection: Connection, keys: Option<StoreKeys>) -> Self {
-        Self { connection, keys, gaps: false }
+        Self { connection, keys, gaps: false, folders: Vec::new() }
     }
 }
 
@@ -187,7 +189,8 @@ impl Source {
             (true, None) => return Err(Trouble::Usage("no configuration, and no --export FILE".to_owned())),
             (true, Some(config)) => {
                 let keys = if args.no_store_key { None } else { store_keys(config) };
-                Some(Live::new(Endpoint::new(&config.redis).open()?, keys))
+                let live = Live::new(Endpoint::new(&config.redis).open()?, keys);
+                Some(Live { folders: archive_folders(args, Some(config)), ..live })
             }
         };
         let mut source = Self { archive, files, live, no_index: args.no_index, elsewhere: Vec::new() };
@@ -304,7 +307,7 @@ fn archive_folders(args: &SourceArgs, config: Option<&Config>) -> Vec<PathBuf> {
 
 /// Reads what is in Redis behind `progress`.
 pub(crate) fn read_live(
-    Live { connection, keys, gaps }: &mut Live,
+    Live { connection, keys, gaps, .. }: &mut Live,
     progress: Progress,
     range: Range<'_>,
     on: &mut OnItem<'_>,

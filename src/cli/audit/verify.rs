@@ -1,6 +1,6 @@
 //! `mas audit verify`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, IsTerminal, Read, Seek, Write};
 use std::ops::ControlFlow;
@@ -10,16 +10,13 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value as Json, json};
-use uuid::Uuid;
 
-use super::source::{self, Live, Progress, Range, Source, SourceArgs, config};
+use super::join::join;
+use super::source::{self, Live, Range, Source, SourceArgs, config};
 use super::trouble::Trouble;
-use crate::audit::attest::NotOurs;
 use crate::audit::keys::KeyHistory;
 use crate::audit::segment::Item;
-use crate::audit::verify::{
-    AnchorReader, Damage, Freshness, Place, Plain, Questions, Report, Standing, Verifier,
-};
+use crate::audit::verify::{AnchorReader, Damage, Freshness, Place, Plain, Questions, Report, Verifier};
 use crate::audit::{LaneId, View};
 use crate::checkpoint::IDLE_INTERVALS;
 use crate::checkpoint::anchor::older_files;
@@ -27,8 +24,7 @@ use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
-use crate::ids::AgentId;
-use crate::store::{Connection, entries, keys as store_keys, older, overview, servers, trail};
+use crate::store::{Connection, servers, trail};
 
 /// Records between two lines of progress on a terminal.
 const PROGRESS_RECORDS: u64 = 100_000;
@@ -42,8 +38,6 @@ const MAX_INTERVALS: u64 = 10;
 const MAX_READINGS: u32 = 5;
 /// Places of one kind of damage that are listed for people; the others are counted.
 const EXAMPLES: usize = 10;
-/// Waiting messages whose acceptance is looked for a second time.
-const MAX_UNKNOWN: usize = 100_000;
 
 /// What a trail is verified against.
 #[derive(Debug, Clone, Default, Args)]
@@ -210,7 +204,11 @@ fn verify_source(
     }
     let progress = source.read(Range::ALL, &mut |item| feed(&mut verifier, trust, each, item))?;
     if let Some(live) = source.live() {
-        join(live, &mut verifier, progress, trust, each)?;
+        let mut read_on = |live: &mut Live, verifier: &mut Verifier<'_>, progress| {
+            source::read_live(live, progress, Range::ALL, &mut |item| feed(verifier, trust, each, item))
+                .map(drop)
+        };
+        join(live, &mut verifier, progress, &mut read_on)?;
     }
     verifier.finish(fresh).map_err(|error| trust.anchor_trouble(error))
 }
@@ -223,116 +221,6 @@ fn feed(
 ) -> Result<ControlFlow<()>, Trouble> {
     verifier.item(item, each).map_err(|error| trust.anchor_trouble(error))?;
     Ok(ControlFlow::Continue(()))
-}
-
-/// Whatever waits in Redis must be on record as accepted, and what was accepted and is not done must wait there.
-fn join(
-    live: &mut Live,
-    verifier: &mut Verifier<'_>,
-    progress: Progress,
-    trust: &Trust,
-    each: &mut Each<'_>,
-) -> Result<(), Trouble> {
-    let mut unknown: Vec<(String, String, Uuid)> = Vec::new();
-    let mut older = 0;
-    let mut missing = verifier.waiting();
-    let mut foreign: Vec<(String, String, NotOurs)> = Vec::new();
-    let Live { connection, keys, .. } = &mut *live;
-    entries::each(connection, &mut |place, found| {
-        if let Some(Err(why)) = keys.as_ref().map(|keys| place.check(keys, found)) {
-            if foreign.len() < MAX_UNKNOWN {
-                foreign.push((place.stream.clone(), found.entry.id.to_string(), why));
-            }
-            return;
-        }
-        match found.entry.envelope.as_deref().and_then(message_id) {
-            Some(message) => match verifier.standing(message) {
-                Standing::Accepted => drop(missing.remove(&message)),
-                Standing::Older => older += 1,
-                Standing::Unknown if unknown.len() < MAX_UNKNOWN => {
-                    unknown.push((place.stream.clone(), found.entry.id.to_string(), message));
-                }
-                Standing::Unknown => {}
-            },
-            // Its id is of another form: it was taken over, or, where no tag could be looked at, it may be anybody's.
-            None => older += 1,
-        }
-    })?;
-    verifier.add_older(older);
-    states(live, verifier)?;
-    values(live, verifier)?;
-    for (stream, id, why) in foreign {
-        verifier.not_attested(&stream, &id, why);
-    }
-    if unknown.is_empty() && missing.is_empty() {
-        return Ok(());
-    }
-    // They may have been accepted, or done, since the trail was read: it is read on.
-    let _ = source::read_live(live, progress, Range::ALL, &mut |item| feed(verifier, trust, each, item))?;
-    for (stream, id, message) in unknown {
-        if verifier.standing(message) == Standing::Unknown {
-            verifier.not_recorded(&stream, &id, message);
-        }
-    }
-    let after = verifier.waiting();
-    missing.retain(|message| after.contains(message));
-    if !missing.is_empty() {
-        // A message may have moved while they were read, by a redrive.
-        let Live { connection, keys, .. } = live;
-        entries::each(connection, &mut |place, found| {
-            let ours = keys.as_ref().is_none_or(|keys| place.check(keys, found).is_ok());
-            if let Some(message) = found.entry.envelope.as_deref().and_then(message_id).filter(|_| ours) {
-                let _ = missing.remove(&message);
-            }
-        })?;
-    }
-    let mut missing: Vec<Uuid> = missing.into_iter().collect();
-    missing.sort_unstable();
-    verifier.not_found(missing);
-    Ok(())
-}
-
-/// States must be the servers' own, and not older than the changes on record.
-fn states(Live { connection, keys, .. }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
-    let recorded: BTreeMap<String, u64> = verifier.state_versions().into_iter().collect();
-    let mut agents: BTreeSet<AgentId> = older::states(connection)?.into_iter().collect();
-    agents.extend(recorded.keys().filter_map(|name| AgentId::parse(name)));
-    for agent in agents {
-        let state = overview::watch_state(connection, &agent)?;
-        let _ = connection.command("UNWATCH", &[])?;
-        let key = store_keys::state(&agent);
-        let version = recorded.get(agent.as_str()).copied().unwrap_or(0);
-        verifier.state_version(agent.as_str(), key.clone(), state.version, version);
-        if let Some(Err(why)) = keys.as_ref().map(|keys| state.check(keys, &agent)) {
-            verifier.not_attested(&key, agent.as_str(), why);
-        }
-    }
-    Ok(())
-}
-
-/// Pending requests, and what idempotency keys remember, must be the servers' own.
-fn values(Live { connection, keys, .. }: &mut Live, verifier: &mut Verifier<'_>) -> Result<(), Trouble> {
-    let Some(keys) = keys else { return Ok(()) };
-    for key in older::value_keys(connection)? {
-        // Gone meanwhile, where there is none.
-        if let Some(text) = older::value(connection, &key)?
-            && let Err(why) = older::check_value(keys, &key, &text)
-        {
-            verifier.not_attested(&key, "value", why);
-        }
-    }
-    Ok(())
-}
-
-/// The id in an envelope; `None` where it is no UUID.
-fn message_id(envelope: &str) -> Option<Uuid> {
-    #[derive(serde::Deserialize)]
-    struct Head<'a> {
-        #[serde(borrow)]
-        message_id: std::borrow::Cow<'a, str>,
-    }
-    let head: Head<'_> = serde_json::from_str(envelope).ok()?;
-    Uuid::parse_str(&head.message_id).ok()
 }
 
 /// Verifies the whole trail behind a connection, in bounded memory, without keys and anchor.

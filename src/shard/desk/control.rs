@@ -51,8 +51,6 @@ pub enum Control {
     Failed(AgentId),
     /// News of other servers may have been missed: read from Redis again what they tell.
     Resync,
-    /// The Sentinels call this Redis the primary.
-    Primary(String),
     /// Another deny-list is in force: look at the sessions' certificates now.
     CheckCertificates,
     /// Decide by these settings from now on.

@@ -72,7 +72,12 @@ pub struct Shared {
 
 impl Shared {
     /// The shared part of a server that runs `config`.
-    pub fn new(config: &Config, server: ServerId, peers: &BTreeSet<ServerId>, key_ring: KeyRing) -> Self {
+    pub fn new(
+        config: &Config,
+        redis: Endpoint,
+        (server, peers): (ServerId, &BTreeSet<ServerId>),
+        key_ring: KeyRing,
+    ) -> Self {
         Self {
             server,
             key_ring,
@@ -88,7 +93,7 @@ impl Shared {
             }),
             board: Board::default(),
             spin_us: config.spin_us,
-            redis: Endpoint::new(&config.redis),
+            redis,
             durability: config.redis.durability,
             storage_full: AtomicBool::new(false),
             storage_room: AtomicU64::new(u64::MAX),

@@ -16,7 +16,6 @@ use crate::shard::desk::session_key::SessionKey;
 use crate::shard::desk::settings::Settings;
 use crate::shard::inbox::Gone;
 use crate::shard::txn::event::Event;
-use crate::store::StoreError;
 
 /// How often the certificates of open sessions are looked at, in milliseconds.
 const EXPIRY_CHECK_MS: u64 = 1_000;
@@ -85,12 +84,6 @@ impl Worker {
                     }
                 }
                 Control::Resync => self.agenda.resync = true,
-                Control::Primary(primary) => {
-                    if self.link.is_elsewhere(&primary) {
-                        let why = format!("the Sentinels name another one, {primary}");
-                        self.lose_link(&StoreError::NoPrimary(why), now);
-                    }
-                }
                 Control::CheckCertificates => self.check_certificates(now),
                 Control::Reload(settings) => self.reload(settings, now),
                 Control::Record(event) => self.ledger.push(Event::Operator(event)),

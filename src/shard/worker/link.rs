@@ -38,8 +38,6 @@ const FIRST: &str = "boot";
 struct Fresh {
     connection: Connection,
     assurance: Assurance,
-    /// Which Redis that is, where Sentinels were asked.
-    primary: Option<String>,
 }
 
 enum State {
@@ -143,11 +141,6 @@ impl Link {
     /// Whether this worker has written to a lane.
     pub(super) fn has_lane(&self) -> bool {
         !self.lane.is_unused() || self.before != FIRST
-    }
-
-    /// Whether it is connected to another Redis than this one, which the Sentinels call the primary.
-    pub(super) fn is_elsewhere(&self, primary: &str) -> bool {
-        matches!(&self.state, State::Up(Fresh { primary: Some(own), .. }) if own != primary)
     }
 
     /// Whether this is the first connection.
@@ -331,13 +324,13 @@ impl Link {
 /// Makes a connection: Redis answers, and this server is not fenced. The look at the fence guards the first
 /// transaction.
 fn connect(shared: &Shared) -> Result<Fresh, StoreError> {
-    let (mut connection, primary) = shared.redis.open_primary()?;
+    let mut connection = shared.redis.open()?;
     let assurance = fitness::assurance(&mut connection, shared.durability)?;
     let mut batch = Batch::new();
     let fence = servers::watch_fence(&mut batch, &shared.server);
     let mut answers = Answers::new(connection.run(&mut batch)?);
     check(answers.take(fence));
-    Ok(Fresh { connection, assurance, primary })
+    Ok(Fresh { connection, assurance })
 }
 
 /// Ends the process of a server that others have declared void: what it holds is theirs now.

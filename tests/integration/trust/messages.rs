@@ -216,6 +216,24 @@ fn a_dead_letter_that_nobody_wrote_is_not_put_back() {
 }
 
 #[test]
+fn a_dead_letter_that_somebody_removes_is_named_and_one_that_an_operator_drops_is_not() {
+    let scene = Scene::new();
+    for n in 0..3 {
+        scene.alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).unwrap();
+        scene.b.nack(&scene.b.next().id, "no", false);
+    }
+    until("dead letters", || scene.world.redis.len("dlq:messages") == 3);
+    let letters = scene.entries("dlq:messages");
+    assert_eq!(scene.world.mas(&["dlq", "drop", &letters[0].0]).status.code(), Some(0));
+    scene.world.assert_intact();
+    let removed: u64 = scene.world.redis.query(&["XDEL", "dlq:messages", &letters[1].0]);
+    assert_eq!(removed, 1);
+    let (code, report) = scene.verify(&[]);
+    assert_eq!((code, kinds(&report)), (3, vec!["letter_missing"]), "{report}");
+    assert!(field(&letters[1].1, "envelope").contains(report["damages"][0]["message"].as_str().unwrap()));
+}
+
+#[test]
 fn emptying_an_inbox_puts_aside_what_nobody_wrote() {
     let scene = Scene::new();
     drop(scene.world.client(&scene.server, "gamma"));
