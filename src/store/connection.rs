@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Client, RedisConnectionInfo, RedisError, RedisWrite, ToRedisArgs, Value};
 
 use super::answers;
-use super::endpoint::Lead;
+use super::primary::Lead;
 use super::wire::Wire;
 
 /// Code of what a replica answers to a write.

@@ -3,8 +3,7 @@
 //! renewed certificate and a failover need no restart.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{
@@ -14,6 +13,7 @@ use redis::{
 
 use super::answers::text;
 use super::connection::{Connection, StoreError};
+use super::primary::{Lead, Primary};
 use crate::config::{self, RedisTls, Sentinel};
 use redis::Value;
 
@@ -31,40 +31,7 @@ struct Address {
     url: String,
     tls: RedisTls,
     sentinel: Option<Sentinel>,
-    primary: Primary,
-}
-
-/// Which Redis the Sentinels called the primary when they were looked at last.
-#[derive(Default)]
-struct Primary {
-    addr: Mutex<Option<String>>,
-    /// How often it was another one than before.
-    changes: AtomicU64,
-}
-
-/// Where a connection leads that was made through Sentinels.
-pub(super) struct Lead {
-    addr: String,
-    address: Arc<Address>,
-    /// The changes that are known here.
-    changes: u64,
-}
-
-impl Lead {
-    /// The primary, where this is not the one any more. It may live on, and take writes that are lost.
-    pub(super) fn successor(&mut self) -> Option<String> {
-        let primary = &self.address.primary;
-        let changes = primary.changes.load(Ordering::Acquire);
-        if changes == self.changes {
-            return None;
-        }
-        let now = primary.addr.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let successor = now.filter(|now| *now != self.addr);
-        if successor.is_none() {
-            self.changes = changes;
-        }
-        successor
-    }
+    primary: Arc<Primary>,
 }
 
 impl std::fmt::Debug for Address {
@@ -78,14 +45,14 @@ impl Endpoint {
     /// The configured Redis.
     pub fn new(config: &config::Redis) -> Self {
         let (url, tls, sentinel) = (config.url.clone(), config.tls.clone(), config.sentinel.clone());
-        let address = Address { url, tls, sentinel, primary: Primary::default() };
+        let address = Address { url, tls, sentinel, primary: Arc::default() };
         Self { address: Arc::new(address), timeout: Duration::from_millis(config.timeout_ms) }
     }
 
     /// A Redis at an address, without anything of a configuration: for tools.
     pub fn at(url: &str, timeout: Duration) -> Self {
         let (url, tls) = (url.to_owned(), RedisTls::default());
-        let address = Address { url, tls, sentinel: None, primary: Primary::default() };
+        let address = Address { url, tls, sentinel: None, primary: Arc::default() };
         Self { address: Arc::new(address), timeout }
     }
 
@@ -122,27 +89,15 @@ impl Endpoint {
         let Ok(client) = self.client() else {
             return false;
         };
-        let addr = client.get_connection_info().addr().to_string();
-        let primary = &self.address.primary;
-        let mut known = primary.addr.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.as_ref() == Some(&addr) {
-            return false;
-        }
-        let is_first = known.replace(addr).is_none();
-        let _ = primary.changes.fetch_add(1, Ordering::Release);
-        !is_first
+        self.address.primary.set(client.get_connection_info().addr().to_string())
     }
 
     /// A client of where Redis is now, and where Sentinels have led to; connects to nothing but Sentinels.
     pub(super) fn find(&self) -> Result<(Client, Option<Lead>), StoreError> {
         // Before they are asked: what they say is newer.
-        let changes = self.address.primary.changes.load(Ordering::Acquire);
+        let lead = self.address.sentinel.is_some().then(|| Lead::new(self.address.primary.clone()));
         let client = self.client()?;
-        let lead = self.address.sentinel.is_some().then(|| Lead {
-            addr: client.get_connection_info().addr().to_string(),
-            address: self.address.clone(),
-            changes,
-        });
+        let lead = lead.map(|lead| lead.to(client.get_connection_info().addr().to_string()));
         Ok((client, lead))
     }
 

@@ -23,6 +23,7 @@ pub mod older;
 pub mod overview;
 pub mod owners;
 pub mod pipeline;
+mod primary;
 pub mod servers;
 pub mod states;
 pub mod trail;
