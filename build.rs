@@ -7,6 +7,7 @@ fn main() {
         .include("proto")
         .input("proto/mas/runtime/v1/runtime.proto")
         .input("proto/google/rpc/errors.proto")
+        .input("proto/grpc/health/v1/health.proto")
         .cargo_out_dir("proto")
         .run_from_script();
 }

@@ -10,9 +10,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::certs::{Fingerprint, Revocations, Serial};
+use crate::certs::{Fingerprint, OPERATOR_URI_PREFIX, Revocations, Serial};
 use crate::clock::Now;
-use crate::ids::AgentId;
+use crate::ids::{AgentId, is_operator_name};
 use crate::refusal::Refusal;
 
 /// Scheme, trust domain and path before the agent id.
@@ -32,6 +32,50 @@ pub struct Identity {
     pub not_before_s: i64,
     /// Last second of validity, Unix time.
     pub not_after_s: i64,
+}
+
+/// What an operator's certificate proves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorIdentity {
+    /// The operator.
+    pub name: String,
+    fingerprint: [u8; 32],
+    serial: Serial,
+    not_before_s: i64,
+    not_after_s: i64,
+}
+
+impl OperatorIdentity {
+    /// Reads the leaf certificate, DER; `None` where it is no operator's.
+    pub fn from_der(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let name = uri_of(&certificate).ok()?.strip_prefix(OPERATOR_URI_PREFIX)?.to_owned();
+        check_usage(&certificate).ok()?;
+        is_operator_name(&name).then(|| Self {
+            name,
+            fingerprint: Sha256::digest(der).into(),
+            serial: Serial::of(certificate.raw_serial()),
+            not_before_s: certificate.validity().not_before.timestamp(),
+            not_after_s: certificate.validity().not_after.timestamp(),
+        })
+    }
+
+    /// Whether the deny-list names this certificate.
+    pub fn is_revoked(&self, list: &Revocations) -> bool {
+        let fingerprint = Fingerprint::parse(&crate::ids::hex(&self.fingerprint));
+        !list.is_empty()
+            && fingerprint.is_none_or(|fingerprint| list.contains(&fingerprint, &self.serial, None))
+    }
+
+    /// Whether the certificate is within its dates.
+    pub fn is_current(&self, now: Now) -> bool {
+        is_within(self.not_before_s, self.not_after_s, now)
+    }
+}
+
+fn is_within(not_before_s: i64, not_after_s: i64, now: Now) -> bool {
+    let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
+    not_before_s <= now_s && now_s <= not_after_s
 }
 
 impl Identity {
@@ -58,12 +102,16 @@ impl Identity {
 
     /// Whether the certificate is within its dates.
     pub fn is_current(&self, now: Now) -> bool {
-        let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
-        self.not_before_s <= now_s && now_s <= self.not_after_s
+        is_within(self.not_before_s, self.not_after_s, now)
     }
 }
 
 fn agent_of(certificate: &X509Certificate<'_>) -> Result<AgentId, Refusal> {
+    agent_of_uri(uri_of(certificate)?).ok_or(Refusal::INVALID_SPIFFE_FORMAT)
+}
+
+/// The one SPIFFE URI.
+fn uri_of<'a>(certificate: &X509Certificate<'a>) -> Result<&'a str, Refusal> {
     let names = certificate
         .subject_alternative_name()
         .map_err(|_| Refusal::INVALID_SPIFFE_SAN)?
@@ -79,7 +127,7 @@ fn agent_of(certificate: &X509Certificate<'_>) -> Result<AgentId, Refusal> {
     if !uri.starts_with(SPIFFE_SCHEME) {
         return Err(Refusal::INVALID_SPIFFE_SAN);
     }
-    agent_of_uri(uri).ok_or(Refusal::INVALID_SPIFFE_FORMAT)
+    Ok(uri)
 }
 
 /// The id in `spiffe://mas/agent/{id}`, compared byte for byte: no decoding, no normalization.

@@ -226,6 +226,16 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     pairs.map(byte).collect()
 }
 
+/// Longest name of an operator, in bytes.
+pub const MAX_OPERATOR_NAME_BYTES: usize = 128;
+
+/// Whether a certificate can name an operator so: letters, digits, `-`, `_` and `.`, and not dots alone.
+pub fn is_operator_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let is_dots = name.bytes().all(|byte| byte == b'.');
+    (1..=MAX_OPERATOR_NAME_BYTES).contains(&name.len()) && name.bytes().all(is_plain) && !is_dots
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@
 // One exception: `rpc/core.rs` hands a descriptor to gRPC.
 #![deny(unsafe_code)]
 
+pub mod admin;
 pub mod agent;
 pub mod archive;
 pub mod audit;

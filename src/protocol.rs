@@ -19,6 +19,8 @@ use grpcio::{Marshaller, Method, MethodType, pb_de, pb_ser};
 use protobuf::Message;
 
 pub use generated::errors::{RetryInfo, Status};
+pub use generated::health::health_check_response::ServingStatus;
+pub use generated::health::{HealthCheckRequest, HealthCheckResponse};
 pub use generated::runtime::*;
 
 /// A message that a stranger sent: `None` when its bytes are no such message, so that the handler can
@@ -66,6 +68,8 @@ const fn rpc<Q: Message, R: Message>(name: &'static str, duplex: bool) -> Rpc<Q,
 
 /// All RPCs under one service path.
 pub struct Methods {
+    /// The path.
+    pub service: &'static str,
     /// Bidirectional stream of a session.
     pub transport: Rpc<ClientEvent, ServerEvent>,
     /// One message to one agent.
@@ -87,6 +91,7 @@ pub struct Methods {
 macro_rules! methods {
     ($service:literal) => {
         Methods {
+            service: $service,
             transport: rpc(concat!("/", $service, "/Transport"), true),
             send: rpc(concat!("/", $service, "/Send"), false),
             request: rpc(concat!("/", $service, "/Request"), false),
@@ -103,3 +108,6 @@ macro_rules! methods {
 pub static RUNTIME_V1: Methods = methods!("mas.runtime.v1.RuntimeService");
 /// The service path of 0.4 clients: same methods, same messages.
 pub static MAS_V1: Methods = methods!("mas.v1.MasService");
+/// Whether the server serves, as gRPC's standard health service asks it.
+pub static HEALTH_CHECK: Rpc<HealthCheckRequest, HealthCheckResponse> =
+    rpc("/grpc.health.v1.Health/Check", false);

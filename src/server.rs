@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use crate::admin::{Admin, AdminError, Bound};
 use crate::audit::Action;
 use crate::audit::{OperatorEvent, StoreKeys};
 use crate::certs::CertsError;
@@ -45,6 +46,7 @@ pub struct Server {
     certificate: Mutex<String>,
     checkpointer: Checkpointer,
     sink: Option<Sink>,
+    admin: Option<Admin>,
     _deny_list: Option<DenyList>,
     subscription: Subscription,
     // Given up last.
@@ -72,6 +74,9 @@ pub enum StartError {
     /// Listening.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The admin listener.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
 }
 
 impl StartError {
@@ -83,6 +88,7 @@ impl StartError {
             Self::Store(error) => matches!(error, StoreError::Unfit(_)),
             Self::StoreKeys(_) => true,
             Self::DenyList(_) | Self::Listen(_) => false,
+            Self::Admin(error) => !matches!(error, AdminError::System(_)),
         }
     }
 }
@@ -113,6 +119,7 @@ impl Server {
             Arc::new(Shared::new(config, redis, (membership.id().clone(), membership.others()), key_ring));
         // Before anything is signed: a server that cannot be reached, or cannot write its copy, leaves no checkpoint.
         let door = Door::new(config, listen_addr, shared.report.clone())?;
+        let bound = Bound::new(config)?;
         let sink = Sink::start(&config.audit, &shared)?;
         let seal = Seal::open(&config.audit)?;
         let shards = Arc::new(connect(&shared, threads)?);
@@ -125,6 +132,7 @@ impl Server {
         let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
         let queues = threads.div_ceil(2);
         let listener = Listener::start(config, door, shards.clone(), queues)?;
+        let admin = bound.map(|bound| Admin::start(config, bound, &shards, listener.peers())).transpose()?;
         let certificate = fingerprint(&config.tls.cert);
         shards.record(OperatorEvent {
             action: Action::ServerStarted,
@@ -141,6 +149,7 @@ impl Server {
             certificate,
             checkpointer,
             sink,
+            admin,
             _deny_list: deny_list,
             subscription,
             keeper,
@@ -151,9 +160,10 @@ impl Server {
     pub fn announce(&self) -> std::io::Result<()> {
         // Written out, so that the keys keep the order of the documentation.
         let line = format!(
-            "{{\"event\":\"mas.server.ready\",\"pid\":{},\"listen_addr\":{},\"admin_addr\":null,\"threads\":{},\"version\":\"{}\"}}",
+            "{{\"event\":\"mas.server.ready\",\"pid\":{},\"listen_addr\":{},\"admin_addr\":{},\"threads\":{},\"version\":\"{}\"}}",
             std::process::id(),
             serde_json::Value::from(self.listener.addr.as_str()),
+            serde_json::Value::from(self.admin.as_ref().map(|admin| admin.addr.as_str())),
             self.threads,
             env!("CARGO_PKG_VERSION"),
         );
@@ -165,11 +175,16 @@ impl Server {
     /// Puts another configuration and its certificates in force; sessions and messages that it still allows
     /// go on. Certificates that cannot be read change nothing.
     pub fn reload(&self, config: &Config) -> Result<(), ListenError> {
+        let admin_tls = self.admin.as_ref().map(|admin| admin.read_tls(config)).transpose()?.flatten();
         self.listener.renew(config)?;
+        if let Some(admin) = &self.admin {
+            admin.reload(config, admin_tls);
+        }
         for warning in &config.warnings {
             log::warn!("{}: {warning}", config.path.display());
         }
         self.shards.reload(config);
+        self.shards.shared().reloaded(None);
         let new = fingerprint(&config.tls.cert);
         let old = std::mem::replace(
             &mut *self.certificate.lock().unwrap_or_else(PoisonError::into_inner),
@@ -189,9 +204,22 @@ impl Server {
         Ok(())
     }
 
+    /// A reload was refused before it came here.
+    pub fn reload_refused(&self) {
+        // The error may quote what stands in the file.
+        self.shards
+            .shared()
+            .reloaded(Some("the configuration is not valid: the server's log says why".to_owned()));
+    }
+
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, mut checkpointer, sink, subscription, keeper, .. } = self;
+        let Self { listener, shards, mut checkpointer, sink, admin, subscription, keeper, .. } = self;
+        // Before anything else: whoever asks is to send new work elsewhere.
+        shards.shared().drain();
+        if let Some(admin) = &admin {
+            admin.drain();
+        }
         checkpointer.stop_archiving();
         shards.record_unseen(true);
         shards.record(OperatorEvent {
@@ -207,6 +235,9 @@ impl Server {
             sink.stop();
         }
         listener.stop(DRAIN_PATIENCE);
+        if let Some(admin) = admin {
+            admin.stop();
+        }
         drop(subscription);
         drop(keeper);
     }

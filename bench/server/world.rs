@@ -43,7 +43,7 @@ impl World {
         std::fs::write(
             &config,
             format!(
-                "tls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
+                "admin_listen_addr: null\ntls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
                  tls_server_key_path: certs/server.key\n\
                  gateway:\n  redis: {{url: '{}'}}\n  features: {{rbac: true}}\n\
                  \x20 rate_limit: {{per_minute: 4000000000, per_hour: 4000000000}}\n\

@@ -260,7 +260,11 @@ fn committed(segment: &SegmentFile) -> Result<u64, ArchiveError> {
     if let Some(last) = read_list(&segment.frames())?.and_then(|mut frames| frames.pop()) {
         return Ok(last.end);
     }
-    let bytes = std::fs::read(&segment.path).map_err(ArchiveError::io("read", &segment.path))?;
+    let bytes = match std::fs::read(&segment.path) {
+        // It was begun, given up before anything was appended, and removed since it was found.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        bytes => bytes.map_err(ArchiveError::io("read", &segment.path))?,
+    };
     let mut good = 0;
     each_frame(&bytes, &mut |end, _| {
         good = end;

@@ -21,6 +21,7 @@ use crate::clock::Now;
 use crate::config;
 use crate::key_files::{KeyFiles, host_name};
 use crate::shard::Shards;
+use crate::shard::desk::troubles::Code;
 use crate::store::archived::{self, Archived, Archiver, Right};
 use crate::store::{Connection, StoreError, checkpoints, servers, trail};
 
@@ -155,6 +156,7 @@ impl Worker {
             (None, Some(why)) => log::error!("the trail cannot be archived: {why}"),
             _ => {}
         }
+        self.shards.shared().troubles.set(Code::Archive, failure.clone());
         self.failure = failure;
         // How much there is counts, whatever hinders.
         if let Some(live) = live {
@@ -229,6 +231,7 @@ impl Worker {
         if let Some(why) = failure.as_ref().filter(|why| self.letters_failure.as_ref() != Some(why)) {
             log::error!("dead letters are too many for Redis and cannot be moved to a file: {why}");
         }
+        self.shards.shared().troubles.set(Code::DeadLetters, failure.clone());
         let is_well = failure.is_none();
         self.letters_failure = failure;
         is_well

@@ -3,7 +3,7 @@
 //! not be accepted.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::checkpoint::LaneHead;
@@ -16,6 +16,8 @@ pub struct Board {
     slots: Mutex<Vec<Arc<Slot>>>,
     unsealed: AtomicBool,
     full: AtomicBool,
+    /// Time of the newest checkpoint, Unix milliseconds; 0: none yet.
+    sealed_ms: AtomicU64,
 }
 
 /// One worker's place on the board. Its lock is taken by the worker once a round and by the checkpointer
@@ -83,6 +85,16 @@ impl Board {
             lanes.open.as_ref().map(|open| open.lane.clone())
         };
         slots.iter().filter_map(open).collect()
+    }
+
+    /// Everything up to the checkpoint of that time is sealed.
+    pub fn note_sealed(&self, time_ms: u64) {
+        self.sealed_ms.store(time_ms, Ordering::Relaxed);
+    }
+
+    /// Time of the newest checkpoint, Unix milliseconds; 0: none yet.
+    pub fn sealed_ms(&self) -> u64 {
+        self.sealed_ms.load(Ordering::Relaxed)
     }
 
     /// Whether checkpoints could not be written for too long; `true` shuts admission.

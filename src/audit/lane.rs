@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub use super::merkle::Hash;
 use super::merkle::{Frontier, leaf_hash};
 use super::record::{self, Action, Decision, Fields};
+use super::tally::Tally;
 use crate::clock::Now;
 
 /// Ends of lanes that an opening record states: more than one where several connections in a row broke with their first
@@ -115,6 +116,8 @@ pub struct Lane {
     counted: Vec<usize>,
     /// What its first record says, where that is written together with the first other one.
     opening: Option<Opening>,
+    /// Counts what is confirmed.
+    tally: Option<Box<Tally>>,
 }
 
 /// What the record says that opens a lane.
@@ -156,7 +159,25 @@ impl Lane {
             counts: Vec::new(),
             counted: Vec::new(),
             opening: None,
+            tally: None,
         }
+    }
+
+    /// Counts what is confirmed from now on.
+    pub fn count_with(&mut self, tally: Box<Tally>) {
+        self.tally = Some(tally);
+    }
+
+    /// What counts.
+    pub fn tally(&mut self) -> Option<&mut Box<Tally>> {
+        self.tally.as_mut()
+    }
+
+    /// What counts, for the next lane; what waits here is not counted.
+    pub fn take_tally(&mut self) -> Option<Box<Tally>> {
+        let mut tally = self.tally.take()?;
+        tally.discard();
+        Some(tally)
     }
 
     /// An empty lane that opens itself with its first record, as [`Self::open`] does: one that nothing is written to
@@ -208,6 +229,9 @@ impl Lane {
         }
         let leaf = leaf_hash(bytes);
         self.pending.push(leaf);
+        if let Some(tally) = &mut self.tally {
+            tally.note(action, decision, fields);
+        }
         Place { seq, leaf, sender_seq: fields.sender_seq }
     }
 
@@ -276,12 +300,18 @@ impl Lane {
         self.tree.copy_from(&self.pending);
         self.block.clear();
         self.counted.clear();
+        if let Some(tally) = &mut self.tally {
+            tally.confirm();
+        }
     }
 
     /// The store has refused the waiting block as a whole.
     pub fn discard(&mut self) {
         self.pending.copy_from(&self.tree);
         self.block.clear();
+        if let Some(tally) = &mut self.tally {
+            tally.discard();
+        }
         for at in self.counted.drain(..) {
             if let Some(count) = self.counts.get_mut(at) {
                 *count -= 1;

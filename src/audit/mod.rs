@@ -10,7 +10,9 @@
 //! * [`proof`]: receipts, and the path from a record to a signed checkpoint.
 //! * [`segment`]: the file format of exports and archives.
 //! * [`operator`]: events of the server itself.
+//! * [`tally`]: what was put on record, counted.
 //! * [`tap`], [`json`]: what the copy in a file is made of.
+//! * [`watchers`]: who sees decisions as they are committed.
 //! * [`verify`]: reads lanes back and finds what was altered.
 //!
 //! Nothing here does I/O: the store writes a lane's block in the same transaction as the effects it
@@ -28,8 +30,10 @@ pub mod operator;
 pub mod proof;
 pub mod record;
 pub mod segment;
+pub mod tally;
 pub mod tap;
 pub mod verify;
+pub mod watchers;
 
 pub use attest::StoreKeys;
 pub use board::Board;

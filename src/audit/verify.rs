@@ -568,7 +568,12 @@ impl<'a> Verifier<'a> {
 
     /// Messages that must be among the dead letters, as far as the trail was read.
     pub fn letters(&self) -> HashSet<Uuid> {
-        self.custody.letter_ids()
+        self.custody.letter_ids(self.questions.partial)
+    }
+
+    /// Whether a dead letter may have been moved to a file.
+    pub fn may_be_moved(&self, letter: &Uuid) -> bool {
+        self.custody.may_be_moved(*letter)
     }
 
     /// How many dead letters were moved to files of archives, as far as the trail was read.

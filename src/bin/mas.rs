@@ -19,6 +19,8 @@ use mas::cli::migrate::{self, MigrateArgs};
 use mas::cli::policy::{self, PolicyCommand};
 use mas::cli::run::{self, DevArgs, RunArgs};
 use mas::cli::state::{self, StateCommand};
+use mas::cli::status::{self, StatusArgs};
+use mas::cli::tap::{self, TapArgs};
 
 /// Runs and inspects a MAS server.
 #[derive(Debug, Parser)]
@@ -49,6 +51,10 @@ enum Command {
     /// What somebody else than a server has put into Redis: list it, show it, remove it.
     #[command(subcommand)]
     Foreign(ForeignCommand),
+    /// How a running server is.
+    Status(StatusArgs),
+    /// Decisions as a running server commits them.
+    Tap(TapArgs),
     /// The agents, where their instances are, and what waits for them.
     Agents(AgentsArgs),
     /// An agent's state: read it, change it.
@@ -90,6 +96,8 @@ fn main() -> ExitCode {
         Command::Dlq(command) => dlq::run(command),
         Command::Inbox(command) => inbox::run(command),
         Command::Foreign(command) => foreign::run(command),
+        Command::Status(args) => status::run(&args),
+        Command::Tap(args) => tap::run(&args),
         Command::Agents(args) => agents::run(&args),
         Command::State(command) => state::run(command),
         Command::Dlp(command) => dlp::run(command),

@@ -83,6 +83,13 @@ pub fn describe(pem_path: &Path) -> Result<Description, CertsError> {
     })
 }
 
+/// The last second of the first certificate in a PEM file, Unix time; `None` where there is none.
+pub fn ends(pem_path: &Path) -> Option<i64> {
+    let text = std::fs::read(pem_path).ok()?;
+    let der = certificate_der(pem_path, &text).ok()?;
+    Some(parse_der(pem_path, &der).ok()?.validity().not_after.timestamp())
+}
+
 impl Fingerprint {
     /// The fingerprint of a certificate, given its DER encoding.
     pub fn of(der: &[u8]) -> Self {

@@ -41,6 +41,12 @@ pub enum CertsError {
         /// The name as given.
         name: String,
     },
+    /// A name that no operator can have.
+    #[error("{name:?} is no operator's name; expected 1 to 128 letters, digits, '-', '_' or '.'")]
+    Operator {
+        /// The name as given.
+        name: String,
+    },
     /// The server's certificate would name no host.
     #[error("a server certificate needs at least one host name or IP address")]
     NoHostName,

@@ -18,20 +18,25 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use crate::ids::AgentId;
+use crate::ids::{AgentId, is_operator_name};
 use error::unusable;
 use files::SignedPem;
 use leaf::{CLOCK_SKEW, common_name, random_serial};
 use paths::ca_key_file;
 
-pub use describe::{Description, Fingerprint, Serial, describe};
+pub use describe::{Description, Fingerprint, Serial, describe, ends};
 pub use error::{CertsError, MAX_DAYS};
 pub use leaf::{CustomLeaf, San};
-pub use paths::{AgentFiles, IssuedPaths, agent_files, agents_folder, ca_file, revoked_file, server_files};
+pub use paths::{
+    AgentFiles, IssuedPaths, agent_files, agents_folder, ca_file, operator_files, operators_folder,
+    revoked_file, server_files,
+};
 pub use revoked::{Revocations, Revoked, revoke};
 
 /// What precedes the agent id in the URI of an agent's certificate.
 pub const AGENT_URI_PREFIX: &str = "spiffe://mas/agent/";
+/// What precedes the name in the URI of an operator's certificate.
+pub const OPERATOR_URI_PREFIX: &str = "spiffe://mas/operator/";
 /// Days that a new CA is valid for, unless told otherwise.
 pub const CA_DAYS: u32 = 3650;
 /// Days that an issued certificate is valid for, unless told otherwise.
@@ -149,6 +154,25 @@ impl Authority {
     pub fn issue_agent(&self, id: &AgentId, days: u32) -> Result<IssuedPaths, CertsError> {
         let (not_before, not_after) = self.validity(days)?;
         self.issue_agent_with(id, not_before, not_after)
+    }
+
+    /// Issues the certificate of an operator, valid for `days` but no longer than the CA, and writes it and a new key,
+    /// replacing earlier ones.
+    ///
+    /// # Errors
+    /// [`CertsError::Operator`], [`CertsError::Days`], an expired CA, or what went wrong while signing or writing.
+    pub fn issue_operator(&self, name: &str, days: u32) -> Result<IssuedPaths, CertsError> {
+        if !is_operator_name(name) {
+            return Err(CertsError::Operator { name: name.to_owned() });
+        }
+        let (not_before, not_after) = self.validity(days)?;
+        let leaf = CustomLeaf {
+            common_name: Some(name.to_owned()),
+            not_before,
+            not_after,
+            ..CustomLeaf::client(vec![San::Uri(format!("{OPERATOR_URI_PREFIX}{name}"))])
+        };
+        self.store(operator_files(&self.dir, name), name, &leaf)
     }
 
     /// Like [`Authority::issue_agent`], with exactly this validity: the way to a certificate that has

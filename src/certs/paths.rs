@@ -32,6 +32,17 @@ pub fn agent_files(dir: &Path, id: &AgentId) -> AgentFiles {
     AgentFiles { cert: folder.join(format!("{id}.pem")), key: folder.join(format!("{id}.key")) }
 }
 
+/// Where the CA in `dir` puts the certificate and key of an operator.
+pub fn operator_files(dir: &Path, name: &str) -> IssuedPaths {
+    let folder = operators_folder(dir);
+    IssuedPaths { cert: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) }
+}
+
+/// The folder of operators' certificates below `dir`.
+pub fn operators_folder(dir: &Path) -> PathBuf {
+    dir.join("operators")
+}
+
 /// The folder of agents' certificates below `dir`.
 pub fn agents_folder(dir: &Path) -> PathBuf {
     dir.join("agents")

@@ -16,6 +16,7 @@ use crate::clock::Now;
 use crate::config;
 use crate::key_files::{KeyError, KeyFiles, KeyLock, Keys, Stamp};
 use crate::shard::Shards;
+use crate::shard::desk::troubles::Code;
 use crate::store::{archived, checkpoints, trail};
 
 /// Checkpoints that may fail in a row before nothing is admitted any more.
@@ -133,6 +134,8 @@ impl Sealer {
                 // Two anchors may miss the same.
                 if named.insert(event.target.clone()) {
                     log::error!("Redis was rolled back or altered: lane {}: {}", event.target, event.rule);
+                    let why = format!("lane {}: {}", event.target, event.rule);
+                    shared.troubles.set(Code::RolledBack, Some(why));
                     if named.len() <= MAX_EVENTS {
                         shards.record(event);
                     }
@@ -185,15 +188,19 @@ impl Sealer {
     /// Makes and writes one checkpoint; what cannot be written is counted, and said once.
     pub(super) fn checkpoint(&mut self) {
         let sealed = self.seal();
-        let board = &self.shards.shared().board;
+        let shared = self.shards.shared();
+        let (board, troubles) = (&shared.board, &shared.troubles);
         match sealed {
             Ok(()) => {
+                board.note_sealed(self.last_time_ms);
+                troubles.set(Code::Checkpoints, None);
                 if std::mem::take(&mut self.missed) > 0 {
                     log::warn!("checkpoints are written again");
                 }
                 board.set_unsealed(false);
             }
             Err(error) => {
+                troubles.set(Code::Checkpoints, Some(error.to_string()));
                 self.missed = self.missed.saturating_add(1);
                 if self.missed == 1 {
                     log::error!("no checkpoint: {error}");
@@ -255,6 +262,7 @@ impl Sealer {
     fn bring(&mut self) -> Result<(), Missed> {
         match self.uplink.bring(self.anchor.as_mut()) {
             Ok(()) => {
+                self.shards.shared().troubles.set(Code::CheckpointsInRedis, None);
                 if std::mem::take(&mut self.redis_failing) {
                     log::warn!("Redis has the checkpoints again");
                 }
@@ -262,6 +270,7 @@ impl Sealer {
             }
             // The anchor has it, and Redis gets it later.
             Err(error) if self.anchor.is_some() => {
+                self.shards.shared().troubles.set(Code::CheckpointsInRedis, Some(error.to_string()));
                 if !std::mem::replace(&mut self.redis_failing, true) {
                     log::warn!("checkpoints are in the anchor, and not in Redis: {error}");
                 }

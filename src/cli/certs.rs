@@ -20,7 +20,7 @@ const DEFAULT_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 pub enum CertsCommand {
     /// Make a CA and the server's certificate; what is there is kept
     Init(InitArgs),
-    /// Issue certificates for agents or the server; issuing again renews
+    /// Issue certificates for agents, operators or the server; issuing again renews
     Issue(IssueArgs),
     /// List all certificates
     Show(ShowArgs),
@@ -55,10 +55,13 @@ pub struct IssueArgs {
     #[arg(
         value_name = "AGENT_ID",
         value_parser = agent_id,
-        required_unless_present = "server",
+        required_unless_present_any = ["server", "operators"],
         conflicts_with = "server"
     )]
     agents: Vec<AgentId>,
+    /// Issue the certificate of an operator of the server, by the name that `operators:` has; may be repeated
+    #[arg(long = "operator", value_name = "NAME", conflicts_with = "server")]
+    operators: Vec<String>,
     /// Issue the server's certificate instead
     #[arg(long)]
     server: bool,
@@ -68,7 +71,7 @@ pub struct IssueArgs {
         value_name = "HOST",
         value_parser = host_name,
         requires = "server",
-        conflicts_with = "agents"
+        conflicts_with_all = ["agents", "operators"]
     )]
     names: Vec<String>,
     /// Days that the certificates are valid for
@@ -173,6 +176,11 @@ fn issue(args: &IssueArgs, lines: &mut Vec<String>) -> Result<(), CertsError> {
         lines.push(told(verb, "server", &paths.cert)?);
         return Ok(());
     }
+    for name in &args.operators {
+        let verb = verb(&certs::operator_files(&args.dir, name).cert);
+        let paths = authority.issue_operator(name, args.days)?;
+        lines.push(told(verb, &format!("operator {name}"), &paths.cert)?);
+    }
     let revoked = Revocations::load(&certs::revoked_file(&args.dir))?;
     for id in &args.agents {
         let verb = verb(&certs::agent_files(&args.dir, id).cert);
@@ -246,7 +254,7 @@ fn told(verb: &str, whose: &str, cert: &Path) -> Result<String, CertsError> {
     Ok(format!("{verb} {whose}: {path}, valid until {until}"))
 }
 
-/// All certificates below `dir`: the CA's, the server's, then agents' by name.
+/// All certificates below `dir`: the CA's, the server's, then operators' and agents' by name.
 fn list(dir: &Path) -> Result<Vec<Listed>, CertsError> {
     let unreadable = |path: &Path| {
         let path = path.to_path_buf();
@@ -257,17 +265,19 @@ fn list(dir: &Path) -> Result<Vec<Listed>, CertsError> {
     let revoked = Revocations::load(&certs::revoked_file(dir))?;
     let mut paths = vec![certs::ca_file(dir), certs::server_files(dir).cert];
     paths.retain(|path| path.exists());
-    let folder = certs::agents_folder(dir);
-    if folder.exists() {
-        let mut agents = Vec::new();
+    for folder in [certs::operators_folder(dir), certs::agents_folder(dir)] {
+        if !folder.exists() {
+            continue;
+        }
+        let mut found = Vec::new();
         for entry in folder.read_dir().map_err(unreadable(&folder))? {
             let path = entry.map_err(unreadable(&folder))?.path();
             if path.extension().is_some_and(|extension| extension == "pem") {
-                agents.push(path);
+                found.push(path);
             }
         }
-        agents.sort();
-        paths.extend(agents);
+        found.sort();
+        paths.extend(found);
     }
     paths.iter().map(|path| listed(dir, path, &revoked)).collect()
 }

@@ -1,5 +1,6 @@
 //! What the two programs have in common: commands, exit codes, logging.
 
+pub mod admin;
 pub mod agents;
 pub mod audit;
 pub mod certs;
@@ -17,4 +18,6 @@ pub mod policy_replay;
 pub mod run;
 mod scaffold;
 pub mod state;
+pub mod status;
+pub mod tap;
 pub mod text;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::admin::{AdminListen, Operator};
 use super::audit::Audit;
 use super::breaker::BreakerConfig;
 use super::range::{Problem, within};
@@ -17,14 +18,27 @@ use crate::policy::RateLimit;
 
 /// Reads the document. The error names key path, line and what was expected.
 pub(super) fn parse(text: &str) -> Result<File, String> {
-    serde_yaml::from_str(text).map_err(|e| e.to_string())
+    serde_yaml::from_str(text).map_err(|e| without_value(&e.to_string()))
+}
+
+/// What stood where something else was expected may be a secret: a URL with a password in the place of a mapping.
+fn without_value(error: &str) -> String {
+    const QUOTED: &str = "invalid type: string \"";
+    let Some((before, rest)) = error.split_once(QUOTED) else {
+        return error.to_owned();
+    };
+    match rest.rsplit_once("\", expected ") {
+        Some((_, expected)) => format!("{before}invalid type: a string, expected {expected}"),
+        None => format!("{before}invalid type: a string"),
+    }
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub server_listen_addr: String,
-    pub admin_listen_addr: Option<String>,
+    pub admin_listen_addr: AdminListen,
+    pub operators: Vec<Operator>,
     pub threads: Option<usize>,
     pub spin_us: u64,
     pub tls_ca_path: Option<PathBuf>,
@@ -43,7 +57,8 @@ impl Default for File {
     fn default() -> Self {
         Self {
             server_listen_addr: "127.0.0.1:50051".to_owned(),
-            admin_listen_addr: None,
+            admin_listen_addr: AdminListen::Default,
+            operators: Vec::new(),
             threads: None,
             spin_us: 0,
             tls_ca_path: None,
@@ -69,7 +84,6 @@ impl File {
                 silent.push(format!("{key}: accepted, no effect"));
             }
         };
-        note(self.admin_listen_addr.is_some(), "admin_listen_addr");
         note(self.gateway.telemetry.enabled, "gateway.telemetry");
         if self.gateway.redis.decode_responses.is_some() {
             silent.push("gateway.redis.decode_responses: has no effect here".to_owned());

@@ -4,6 +4,7 @@
 //! [`Config`] that the rest of the program sees: paths resolved against the file's folder, ids parsed,
 //! rules cross-checked. `place` finds the line of what is wrong.
 
+mod admin;
 mod audit;
 mod breaker;
 mod error;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use place::KeyPath;
 
 pub use self::redis::{Durability, RedisTls, Sentinel};
+pub use admin::{AdminListen, Operator, OperatorRole};
 pub use audit::{Audit, TrustedLog};
 pub use breaker::BreakerConfig;
 pub use error::ConfigError;

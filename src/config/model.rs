@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::admin::{AdminListen, Operator};
 use super::audit::Audit;
 use super::breaker::BreakerConfig;
 use super::error::ConfigError;
@@ -37,8 +38,10 @@ pub struct Config {
     pub digest: [u8; 32],
     /// `host:port` to serve on; port 0 lets the system choose.
     pub listen_addr: String,
-    /// `host:port` of health, metrics and dashboard; `None`: off.
-    pub admin_listen_addr: Option<String>,
+    /// Where health and metrics are told.
+    pub admin_listen_addr: AdminListen,
+    /// Who may do what there.
+    pub operators: Vec<Operator>,
     /// Worker threads; `None`: as many as the cores this process may use.
     pub threads: Option<usize>,
     /// How long a worker that has nothing to do looks for work before it sleeps, in microseconds; 0: not at all.

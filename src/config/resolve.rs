@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::admin::{self, AdminListen};
 use super::error::ConfigError;
 use super::file::{self, Permission};
 use super::model::{
@@ -54,6 +55,8 @@ impl Resolver<'_> {
 
     fn resolve(&self, file: file::File) -> Result<Config, ConfigError> {
         let mut warnings = file.warnings();
+        admin::check(&file.operators)
+            .map_err(|(at, (key, problem))| self.fail(format!("operators[{at}].{key}").as_str(), problem))?;
         self.section("limits", file.limits.check())?;
         self.section("delivery", file.delivery.check())?;
         self.section("gateway.audit", file.gateway.audit.check())?;
@@ -67,7 +70,7 @@ impl Resolver<'_> {
             return Err(self.fail("spin_us", format!("expected 0 to {MAX_SPIN_US}")));
         }
         self.address("server_listen_addr", &file.server_listen_addr)?;
-        if let Some(address) = &file.admin_listen_addr {
+        if let AdminListen::At(address) = &file.admin_listen_addr {
             self.address("admin_listen_addr", address)?;
         }
         let tls = Tls {
@@ -103,6 +106,7 @@ impl Resolver<'_> {
             digest: Sha256::digest(self.text.as_bytes()).into(),
             listen_addr: file.server_listen_addr,
             admin_listen_addr: file.admin_listen_addr,
+            operators: file.operators,
             threads: file.threads,
             spin_us: file.spin_us,
             tls,

@@ -253,6 +253,32 @@ fn the_shipped_file_is_valid_and_shows_the_defaults() {
 }
 
 #[test]
+fn the_admin_listener_is_at_its_default_unless_something_else_is_said() {
+    assert_eq!(parse("").unwrap().admin_listen_addr, AdminListen::Default);
+    assert_eq!(parse("admin_listen_addr: null").unwrap().admin_listen_addr, AdminListen::Off);
+    let at = parse("admin_listen_addr: '0.0.0.0:0'").unwrap().admin_listen_addr;
+    assert_eq!(at, AdminListen::At("0.0.0.0:0".to_owned()));
+}
+
+#[test]
+fn operators_are_checked() {
+    let config = parse("operators: [{name: ops, role: operator}, {name: o.2, role: auditor}]").unwrap();
+    let found: Vec<_> = config.operators.iter().map(|o| (o.name.as_str(), o.role.as_str())).collect();
+    assert_eq!(found, [("ops", "operator"), ("o.2", "auditor")]);
+    for (bad, key) in [
+        ("{name: a/b, role: reader}", "operators[0].name"),
+        ("{name: '..', role: reader}", "operators[0].name"),
+        ("{name: '', role: reader}", "operators[0].name"),
+        ("{name: a, role: reader}, {name: a, role: reader}", "operators[1].name"),
+        ("{name: a, role: king}", "operators[0].role"),
+        ("{name: a}", "operators[0]"),
+    ] {
+        let error = parse(&format!("operators: [{bad}]")).unwrap_err();
+        assert!(error.contains(key), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn roles_are_checked() {
     let roles = "roles: [{name: dispatcher, permissions: ['send:worker-*', 'send:a', 'send:*']}]\n";
     let config = parse(&format!("{roles}agents: [{{agent_id: a, roles: [dispatcher]}}]")).unwrap();

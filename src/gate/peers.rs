@@ -146,6 +146,27 @@ impl Peers {
         self.bounds.shaking
     }
 
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Of all together: connections, those that are known by their descriptor, those that accounts have, calls that wait
+    /// for their message, and calls that are not over. For tests: each is 0 when nobody is connected.
+    pub fn counts(&self) -> [usize; 5] {
+        let known = self.by_fd.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().count();
+        let mut counts = [self.total.load(Ordering::Relaxed), known, 0, 0, 0];
+        let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        for account in accounts.values().chain([&self.strangers]) {
+            let own = [&account.connections, &account.waiting_calls, &account.open_calls];
+            for (sum, count) in counts.iter_mut().skip(2).zip(own) {
+                // Wraps like what it adds: one that has gone below 0 is found.
+                *sum = sum.wrapping_add(count.load(Ordering::Relaxed));
+            }
+        }
+        counts
+    }
+
     /// Whether there is room for one more connection at all.
     pub(super) fn has_room(&self) -> bool {
         self.total.load(Ordering::Relaxed) < self.bounds.total

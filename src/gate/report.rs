@@ -2,6 +2,7 @@
 //! second, and logged a few times a second.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ impl std::fmt::Debug for Report {
 /// Counts of what was cut, turned away, or refused without being decided.
 pub struct Report {
     waiting: Mutex<Waiting>,
+    totals: [AtomicU64; 3],
     /// Held by each event that is not on record yet.
     pending: Arc<()>,
 }
@@ -72,7 +74,7 @@ impl Default for Report {
             lines: Bucket::new(LINES_PER_S, LINES_PER_S),
             left_out: 0,
         };
-        Self { waiting: Mutex::new(waiting), pending: Arc::new(()) }
+        Self { waiting: Mutex::new(waiting), totals: Default::default(), pending: Arc::new(()) }
     }
 }
 
@@ -104,7 +106,23 @@ impl Report {
         }
     }
 
+    /// How often each was done since the start, by name.
+    pub fn totals(&self) -> [(&'static str, u64); 3] {
+        let of = |done: Done| (done.action().as_str(), self.total(done).load(Ordering::Relaxed));
+        [of(Done::Cut), of(Done::TurnedAway), of(Done::Unseen)]
+    }
+
+    fn total(&self, done: Done) -> &AtomicU64 {
+        let [cut, turned_away, unseen] = &self.totals;
+        match done {
+            Done::Cut => cut,
+            Done::TurnedAway => turned_away,
+            Done::Unseen => unseen,
+        }
+    }
+
     fn note(&self, done: Done, agent: &str, reason: &'static str, now_us: u64) {
+        let _ = self.total(done).fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.waiting();
         if let Some(left_out) = waiting.line(now_us) {
             log::warn!("agent \"{agent}\": {}: {reason}{}", done.text(), and_more(left_out));

@@ -7,6 +7,7 @@ mod convert;
 mod core;
 mod error;
 mod gateway;
+mod health;
 mod sending;
 mod status;
 mod submit;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use grpcio::{ChannelBuilder, EnvBuilder, Environment, ServerBuilder, Service, ServiceBuilder};
 
 use crate::config::{Config, Limits};
-use crate::gate::{self, Doorstep, Gate, Report};
+use crate::gate::{self, Doorstep, Gate, Peers, Report};
 use crate::protocol::{MAS_V1, Methods, RUNTIME_V1};
 use crate::shard::Shards;
 use caller::Callers;
@@ -66,6 +67,7 @@ impl Door {
 /// A listening server.
 pub struct Listener {
     gate: Gate,
+    peers: Arc<Peers>,
     core: Arc<Core>,
     // Dropped last: the server's completion queues live in it.
     _environment: Arc<Environment>,
@@ -82,9 +84,9 @@ impl Listener {
         threads: usize,
     ) -> Result<Self, ListenError> {
         grpcio::redirect_log();
-        let addr = doorstep.addr.clone();
+        let (addr, peers) = (doorstep.addr.clone(), doorstep.peers().clone());
         let environment = Arc::new(environment(threads));
-        let callers = Arc::new(Callers::new(shards.shared().clone(), doorstep.peers().clone()));
+        let callers = Arc::new(Callers::new(shards.shared().clone(), peers.clone()));
         let gateway = Gateway { callers, shards: shards.clone() };
         let args = channel(environment.clone(), &config.limits).build_args();
         let mut server = ServerBuilder::new(environment.clone())
@@ -92,12 +94,18 @@ impl Listener {
             .requests_slot_per_cq(CALL_PLACES)
             .register_service(service(&RUNTIME_V1, &gateway))
             .register_service(service(&MAS_V1, &gateway))
+            .register_service(health::service(&gateway))
             .build()
             .map_err(ListenError::Build)?;
         server.start();
         let core = Arc::new(Core::new(server, shards));
         let gate = doorstep.open(tls, core.clone())?;
-        Ok(Self { gate, core, _environment: environment, addr })
+        Ok(Self { gate, peers, core, _environment: environment, addr })
+    }
+
+    /// Who is connected.
+    pub fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// Reads the certificate files again; new connections use them.

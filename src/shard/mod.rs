@@ -30,6 +30,7 @@ use desk::control::Control;
 use desk::job::Job;
 use desk::settings::Settings;
 use desk::shared::Shared;
+use desk::troubles::Code;
 use desk::{WorkerMailbox, mailbox};
 use worker::Worker;
 
@@ -118,6 +119,11 @@ impl Shards {
         self.mailboxes.iter().for_each(WorkerMailbox::ring);
     }
 
+    /// Wakes every worker, whether there is work or not.
+    pub fn wake_all(&self) {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.line().ring());
+    }
+
     /// The same as [`submit`](Self::submit), but for the doorbell: several jobs at a time are worth one
     /// [`ring`](Self::ring).
     pub fn queue(&self, hash: u16, job: Job) {
@@ -190,6 +196,7 @@ impl Shards {
                 }
             }
             News::Storage { full, room } => shared.set_storage(full, room),
+            News::Lease(problem) => shared.troubles.set(Code::Lease, problem),
             News::Missed => self.tell_all(|| Control::Resync),
         }
     }

@@ -20,6 +20,7 @@ use crate::audit::tap::CommittedBlock;
 use crate::audit::{Board, LaneId, Tap};
 use crate::config;
 use crate::shard::desk::shared::Shared;
+use crate::shard::desk::troubles::Code;
 use crate::store::{Connection, Endpoint, StoreError, trail};
 use file::RotatingFile;
 
@@ -78,6 +79,7 @@ impl Sink {
             next,
             behind: true,
             failing: false,
+            shared: shared.clone(),
         };
         let (stop, stopped) = crossbeam_channel::bounded(1);
         let (feed, shared, tap) = (feed.clone(), shared.clone(), tap.clone());
@@ -165,6 +167,8 @@ struct Copier {
     /// Whether something was left out, and must be read back.
     behind: bool,
     failing: bool,
+    /// Who is to hear of failures.
+    shared: Arc<Shared>,
 }
 
 impl Copier {
@@ -324,6 +328,7 @@ impl Copier {
         match outcome {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
+                    self.shared.troubles.set(Code::Copy, None);
                     log::warn!("{}: the audit copy goes on", self.path.display());
                 }
             }
@@ -334,6 +339,7 @@ impl Copier {
                     file.abandon();
                 }
                 self.connection = None;
+                self.shared.troubles.set(Code::Copy, Some(error.to_string()));
                 if !std::mem::replace(&mut self.failing, true) || stopping {
                     log::error!("the audit copy waits, and reads what it misses back later: {error}");
                 }

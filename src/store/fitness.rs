@@ -91,6 +91,16 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What counts against the bound, in bytes.
+    pub fn used(self) -> u64 {
+        self.used
+    }
+
+    /// `maxmemory`, in bytes; 0: no bound.
+    pub fn max(self) -> u64 {
+        self.max
+    }
+
     /// Whether there is too little room for more, given whether there was before.
     pub fn is_full(self, was_full: bool) -> bool {
         let percent = if was_full { OPEN_PERCENT } else { CLOSE_PERCENT };

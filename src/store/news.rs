@@ -51,6 +51,8 @@ pub enum News {
         /// In bytes, where it is bounded.
         room: Option<u64>,
     },
+    /// Whether Redis took the renewal of the server's lease; else why not. Never published.
+    Lease(Option<String>),
     /// News may have been missed. Never published.
     Missed,
 }
@@ -74,7 +76,7 @@ impl News {
             Self::Circuit(agent, true, server) => format!("circuit-open {agent} {server}"),
             Self::Circuit(agent, false, server) => format!("circuit-closed {agent} {server}"),
             Self::Failed(agent, server) => format!("failed {agent} {server}"),
-            Self::Servers { .. } | Self::Storage { .. } | Self::Missed => String::new(),
+            Self::Servers { .. } | Self::Storage { .. } | Self::Lease(_) | Self::Missed => String::new(),
         }
     }
 

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::answers::{self, text};
 use super::connection::{Batch, Connection, StoreError};
+use super::fitness;
 use super::keys;
 use super::pipeline::Answers;
 use super::states::{self, Stored};
@@ -83,6 +84,44 @@ impl StateView {
     }
 }
 
+/// How Redis is, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Redis {
+    /// What counts against its bound of memory, in bytes.
+    pub used_bytes: u64,
+    /// That bound; 0: none.
+    pub max_bytes: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Things that somebody else had put there, put aside.
+    pub foreign: u64,
+    /// Servers in the registry.
+    pub servers: u64,
+}
+
+/// Asks Redis how it is.
+pub fn redis(connection: &mut Connection) -> Result<Redis, StoreError> {
+    let mut batch = Batch::new();
+    let memory_at = fitness::look_at_memory(&mut batch);
+    let count = |batch: &mut Batch, command: &str, key: &str| {
+        let asked = batch.ask(command, |answer| answers::int(&answer).unwrap_or(0));
+        let _ = batch.arg(key);
+        asked
+    };
+    let dead_letters = count(&mut batch, "XLEN", keys::DEAD_LETTERS);
+    let foreign = count(&mut batch, "XLEN", keys::FOREIGN);
+    let servers = count(&mut batch, "HLEN", keys::SERVERS);
+    let mut answers = Answers::new(connection.run(&mut batch)?);
+    let memory = answers.at(memory_at..memory_at + 1).first().and_then(fitness::memory);
+    Ok(Redis {
+        used_bytes: memory.map_or(0, fitness::Memory::used),
+        max_bytes: memory.map_or(0, fitness::Memory::max),
+        dead_letters: answers.take(dead_letters),
+        foreign: answers.take(foreign),
+        servers: answers.take(servers),
+    })
+}
+
 /// The servers on this Redis.
 pub fn servers(connection: &mut Connection) -> Result<BTreeSet<ServerId>, StoreError> {
     let listed = connection.command("HKEYS", &[keys::SERVERS])?;
@@ -90,6 +129,63 @@ pub fn servers(connection: &mut Connection) -> Result<BTreeSet<ServerId>, StoreE
         return Err(StoreError::Unexpected { command: "HKEYS", answer: format!("{listed:?}") });
     };
     Ok(ids.iter().filter_map(text).filter_map(ServerId::parse).collect())
+}
+
+/// An agent's shared inbox.
+#[derive(Debug, Clone)]
+pub struct InboxView {
+    /// Whose.
+    pub agent: AgentId,
+    /// Messages in it, delivered ones that are not acknowledged included.
+    pub queued: u64,
+    /// Those that are delivered and not acknowledged.
+    pub pending: u64,
+    /// What it takes in Redis, in bytes; `None` where that may not be asked.
+    pub bytes: Option<u64>,
+}
+
+/// Looks at inboxes, in order.
+pub fn inboxes<'a>(
+    connection: &mut Connection,
+    agents: impl Iterator<Item = &'a AgentId>,
+) -> Result<Vec<InboxView>, StoreError> {
+    let agents: Vec<&AgentId> = agents.collect();
+    let mut views = Vec::with_capacity(agents.len());
+    let mut batch = Batch::new();
+    for page in agents.chunks(PAGE) {
+        for agent in page {
+            let _ = batch.command("XLEN");
+            let _ = batch.arg(keys::inbox(agent));
+        }
+        let counts = connection.run(&mut batch)?;
+        let counts: Vec<u64> = counts.iter().map(|count| answers::int(count).unwrap_or(0)).collect();
+        // Of the empty ones there is nothing to ask.
+        let full = |(_, count): &(&&AgentId, &u64)| **count > 0;
+        for (agent, _) in page.iter().zip(&counts).filter(full) {
+            let _ = batch.command("MEMORY");
+            let _ = batch.arg("USAGE").arg(keys::inbox(agent)).arg("SAMPLES").arg(0);
+            let _ = batch.command("XPENDING");
+            let _ = batch.arg(keys::inbox(agent)).arg(keys::GROUP);
+        }
+        let mut found = connection.run(&mut batch)?.into_iter();
+        for (agent, queued) in page.iter().zip(counts) {
+            let mut view = InboxView { agent: (*agent).clone(), queued, pending: 0, bytes: Some(0) };
+            if queued > 0 {
+                view.bytes = found.next().as_ref().and_then(answers::int);
+                view.pending = found.next().map_or(0, |pending| delivered(&pending));
+            }
+            views.push(view);
+        }
+    }
+    Ok(views)
+}
+
+/// The number in XPENDING's summary; without a stream or a group nothing is delivered.
+fn delivered(pending: &Value) -> u64 {
+    match pending {
+        Value::Array(summary) => summary.first().and_then(answers::int).unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Looks agents up, in order.
@@ -126,11 +222,7 @@ pub fn agents<'a>(
                 instances,
                 queued: answers::int(&queued).unwrap_or(0),
                 bytes: if bytes == Value::Nil { Some(0) } else { answers::int(&bytes) },
-                pending: match &pending {
-                    Value::Array(summary) => summary.first().and_then(answers::int).unwrap_or(0),
-                    // No stream or no group yet: nothing is delivered.
-                    _ => 0,
-                },
+                pending: delivered(&pending),
                 circuit_open_ms: answers::int(&circuit),
             });
         }

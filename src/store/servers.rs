@@ -178,6 +178,7 @@ impl Membership {
                 match renewed {
                     Ok((came, gone)) => {
                         failing = false;
+                        tell(News::Lease(None));
                         self.tell_storage(&mut full, &tell);
                         tell(News::Servers { alive: self.alive.clone(), came, gone });
                     }
@@ -186,6 +187,7 @@ impl Membership {
                             log::warn!("the server's lease could not be renewed: {error}");
                         }
                         failing = true;
+                        tell(News::Lease(Some(error.to_string())));
                         self.missing.clear();
                     }
                 }

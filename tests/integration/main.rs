@@ -14,6 +14,7 @@
 
 mod support;
 
+mod admin;
 mod agents;
 mod archive;
 mod audit;

@@ -31,7 +31,7 @@ enum Life {
     Waiting(Agent),
     /// A dead letter of this agent. `acked`: a copy of it was acknowledged nevertheless, or the record stands before
     /// that of its redrive, in the lane of another. `in_doubt`: it may be gone, for something is not here that would say so.
-    Dead { agent: Agent, acked: bool, in_doubt: bool },
+    Dead { agent: Agent, acked: bool, in_doubt: bool, died_ms: u64 },
     /// Done, by this record where that is known.
     Finished(Option<At>),
     /// It should wait, and does not.
@@ -59,7 +59,7 @@ struct Unknown {
 #[derive(Debug, Clone, Copy)]
 enum Next {
     Same,
-    Dead { in_doubt: bool },
+    Dead { in_doubt: bool, died_ms: u64 },
     Waiting,
     Finished,
 }
@@ -83,6 +83,8 @@ pub(super) struct Custody {
     pub(super) taken_over: u64,
     /// Dead letters that were moved to files of archives.
     pub(super) moved_letters: u64,
+    /// When the last of them was, Unix milliseconds.
+    last_moved_ms: u64,
     /// Lanes of before the log's beginning: what had too many dead letters then removed some without a word.
     older_lanes: HashSet<LaneId>,
     /// The newest versions of agents' states that are on record.
@@ -117,11 +119,15 @@ impl Custody {
                 return;
             }
             Action::Archived => {
-                self.moved_letters += moved_letters(record);
+                let moved = moved_letters(record);
+                self.moved_letters += moved;
+                if moved > 0 {
+                    self.last_moved_ms = self.last_moved_ms.max(time_ms);
+                }
                 return;
             }
             Action::Delivered | Action::Nack => Next::Same,
-            Action::DeadLetter => Next::Dead { in_doubt: false },
+            Action::DeadLetter => Next::Dead { in_doubt: false, died_ms: time_ms },
             Action::Redriven => Next::Waiting,
             Action::Acked | Action::Dropped | Action::Expired | Action::EffectFailed => Next::Finished,
             Action::LaneOpened
@@ -228,7 +234,11 @@ impl Custody {
         let key = id.as_u128();
         let at = self.at(lane, record.seq);
         let next = match next {
-            Next::Dead { .. } => Next::Dead { in_doubt: self.older_lanes.contains(lane) },
+            Next::Dead { died_ms, .. } => {
+                // Of two letters of one message one may be gone.
+                let in_doubt = self.older_lanes.contains(lane) || self.copied.contains(&key);
+                Next::Dead { in_doubt, died_ms }
+            }
             next => next,
         };
         match self.lives.get_mut(&key) {
@@ -255,7 +265,9 @@ impl Custody {
                     return;
                 }
                 // One that was refused is a dead letter all the same.
-                if matches!(next, Next::Dead { .. }) {
+                if let Next::Dead { died_ms, .. } = next {
+                    // What another lane says of it may be read before its letter, by a clock that is behind.
+                    let next = Next::Dead { in_doubt: !after, died_ms };
                     let agent = self.agent(record.agent);
                     self.put(key, next, agent, None);
                 }
@@ -283,7 +295,7 @@ impl Custody {
     fn put(&mut self, key: u128, next: Next, agent: Agent, at: Option<At>) {
         let life = match next {
             Next::Same => return,
-            Next::Dead { in_doubt } => Life::Dead { agent, acked: false, in_doubt },
+            Next::Dead { in_doubt, died_ms } => Life::Dead { agent, acked: false, in_doubt, died_ms },
             Next::Waiting => Life::Waiting(agent),
             Next::Finished => {
                 self.done += 1;
@@ -342,10 +354,7 @@ impl Custody {
 
     /// Those messages; in a part of a trail without the first, whose acknowledgements may stand before it.
     pub(super) fn waiting_ids(&self, partial: bool) -> HashSet<Uuid> {
-        let certain_ms = match partial {
-            true => self.start_ms.unwrap_or(0).saturating_add(MAX_SKEW_MS),
-            false => 0,
-        };
+        let certain_ms = self.certain_ms(partial);
         let waits = |(key, life): (&u128, &Life)| {
             let id = Uuid::from_u128(*key);
             (matches!(life, Life::Waiting(_)) && made_ms(id) >= certain_ms).then_some(id)
@@ -354,9 +363,29 @@ impl Custody {
     }
 
     /// Messages that must be among the dead letters.
-    pub(super) fn letter_ids(&self) -> HashSet<Uuid> {
-        let is_letter = |life: &Life| matches!(life, Life::Dead { acked: false, in_doubt: false, .. });
-        self.lives.iter().filter(|(_, life)| is_letter(life)).map(|(key, _)| Uuid::from_u128(*key)).collect()
+    pub(super) fn letter_ids(&self, partial: bool) -> HashSet<Uuid> {
+        let certain_ms = self.certain_ms(partial);
+        let is_letter = |(key, life): (&u128, &Life)| {
+            let id = Uuid::from_u128(*key);
+            let is_certain = matches!(life, Life::Dead { acked: false, in_doubt: false, .. });
+            (is_certain && made_ms(id) >= certain_ms).then_some(id)
+        };
+        self.lives.iter().filter_map(is_letter).collect()
+    }
+
+    /// Whether a letter may have been moved to a file: it died before the last such move.
+    pub(super) fn may_be_moved(&self, id: Uuid) -> bool {
+        match self.lives.get(&id.as_u128()) {
+            Some(Life::Dead { died_ms, .. }) => {
+                self.moved_letters > 0 && *died_ms <= self.last_moved_ms.saturating_add(MAX_SKEW_MS)
+            }
+            _ => true,
+        }
+    }
+
+    /// What was accepted before may be done before the part of the trail that is here.
+    fn certain_ms(&self, partial: bool) -> u64 {
+        if partial { self.start_ms.unwrap_or(0).saturating_add(MAX_SKEW_MS) } else { 0 }
     }
 
     /// Lanes of before the log's beginning.
@@ -370,7 +399,7 @@ impl Custody {
         let life = self.lives.get_mut(&id.as_u128())?;
         let (agent, is_letter) = match *life {
             Life::Waiting(agent) => (agent, false),
-            Life::Dead { agent, acked: false, in_doubt: false } => (agent, true),
+            Life::Dead { agent, acked: false, in_doubt: false, .. } => (agent, true),
             _ => return None,
         };
         *life = Life::Missing;

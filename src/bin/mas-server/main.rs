@@ -110,7 +110,10 @@ fn reload(server: &Server, path: &std::path::Path) {
         .and_then(|config| server.reload(&config).map_err(|error| error.to_string()));
     match reloaded {
         Ok(()) => log::info!("{}: in force", path.display()),
-        Err(error) => log::error!("reload refused, what is in force stays: {error}"),
+        Err(error) => {
+            log::error!("reload refused, what is in force stays: {error}");
+            server.reload_refused();
+        }
     }
 }
 

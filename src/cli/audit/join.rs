@@ -10,6 +10,7 @@ use super::trouble::Trouble;
 use crate::archive;
 use crate::audit::attest::NotOurs;
 use crate::audit::verify::{Standing, Verifier};
+use crate::envelope::message_id_of;
 use crate::ids::AgentId;
 use crate::store::{entries, keys as store_keys, older, overview};
 
@@ -57,7 +58,7 @@ pub(super) fn join(
     values(live, verifier)?;
     let files = match missing.letters.is_empty() {
         true => Files::default(),
-        false => letter_files(live, &mut missing)?,
+        false => letter_files(live, &mut missing),
     };
     if unknown.is_empty() && missing.is_empty() {
         return Ok(());
@@ -77,14 +78,16 @@ pub(super) fn join(
         let Live { connection, keys, .. } = live;
         entries::each(connection, &mut |place, found| {
             let ours = keys.as_ref().is_none_or(|keys| place.check(keys, found).is_ok());
-            if let Some(message) = found.entry.envelope.as_deref().and_then(message_id).filter(|_| ours) {
+            if let Some(message) = found.entry.envelope.as_deref().and_then(message_id_of).filter(|_| ours) {
                 missing.found(&message);
             }
         })?;
     }
     if files.unread || files.letters < verifier.moved_letters() {
-        verifier.letters_elsewhere(missing.letters.len() as u64);
-        missing.letters.clear();
+        let all = missing.letters.len();
+        // What died after the last move is in no file.
+        missing.letters.retain(|letter| !verifier.may_be_moved(letter));
+        verifier.letters_elsewhere((all - missing.letters.len()) as u64);
     }
     let mut missing: Vec<Uuid> = missing.waiting.into_iter().chain(missing.letters).collect();
     missing.sort_unstable();
@@ -119,7 +122,12 @@ fn entries(
                 Standing::Unknown => {}
             },
             // Its id is of another form: it was taken over, or, where no tag could be looked at, it may be anybody's.
-            None => older += 1,
+            None => {
+                older += 1;
+                if let Some(message) = found.entry.envelope.as_deref().and_then(message_id_of) {
+                    missing.found(&message);
+                }
+            }
         }
     })?;
     verifier.add_older(older);
@@ -137,20 +145,27 @@ struct Files {
     unread: bool,
 }
 
-fn letter_files(live: &Live, missing: &mut Missing) -> Result<Files, Trouble> {
+fn letter_files(live: &Live, missing: &mut Missing) -> Files {
     let mut files = Files::default();
-    let mut unread = false;
-    archive::each_letter(&live.folders, &mut |_, _| unread = true, &mut |raw| {
-        files.letters += 1;
-        let letter = raw.letter();
-        let is_ours = live.keys.as_ref().is_none_or(|keys| letter.is_ours(keys));
-        if let Some(message) = letter.message_id().filter(|_| is_ours) {
-            missing.found(&message);
+    for folder in &live.folders {
+        let (mut unread, mut letters) = (false, 0);
+        let read =
+            archive::each_letter(std::slice::from_ref(folder), &mut |_, _| unread = true, &mut |raw| {
+                letters += 1;
+                let letter = raw.letter();
+                let is_ours = live.keys.as_ref().is_none_or(|keys| letter.is_ours(keys));
+                if let Some(message) = letter.message_id().filter(|_| is_ours) {
+                    missing.found(&message);
+                }
+                Ok(())
+            });
+        if let Err(error) = &read {
+            eprintln!("mas audit: {error}");
         }
-        Ok(())
-    })?;
-    files.unread = unread;
-    Ok(files)
+        files.unread |= unread || read.is_err();
+        files.letters += letters;
+    }
+    files
 }
 
 /// States must be the servers' own, and not older than the changes on record.

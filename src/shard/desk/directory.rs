@@ -68,6 +68,16 @@ impl Directory {
         self.read_elsewhere(agent, |instances| instances.iter().any(|(i, _)| i == instance)).unwrap_or(false)
     }
 
+    /// How many sessions of each agent are on this server.
+    pub fn local_counts(&self) -> BTreeMap<AgentId, usize> {
+        let mut counts = BTreeMap::new();
+        for shard in &self.local {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            counts.extend(shard.iter().map(|(agent, instances)| (agent.clone(), instances.len())));
+        }
+        counts
+    }
+
     /// The other servers that have sessions of this agent.
     pub fn servers_of(&self, agent: &AgentId) -> Vec<ServerId> {
         let servers = self.read_elsewhere(agent, |instances| {

@@ -6,7 +6,9 @@
 //! * [`session`], [`outbox`], [`delivery`]: one agent process' stream.
 //! * [`directory`], [`peers`]: the connected instances, on this server and on others; the other servers.
 //! * [`stored`]: the bytes of the inboxes.
+//! * [`troubles`]: what does not work now.
 //! * [`key_ring`]: the store keys in force.
+//! * [`meters`]: what workers measure of themselves.
 //! * [`settings`], [`shared`]: the configuration in force, and everything else that all threads see.
 
 pub mod answer;
@@ -16,6 +18,7 @@ pub mod directory;
 pub mod job;
 pub mod key_ring;
 pub mod mailbox;
+pub mod meters;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
@@ -24,6 +27,7 @@ pub mod session_key;
 pub mod settings;
 pub mod shared;
 pub mod stored;
+pub mod troubles;
 pub mod turns;
 
 /// The sending side of a worker's mailbox.

@@ -1,5 +1,8 @@
 //! The configuration in force, as far as decisions depend on it.
 
+use std::sync::Arc;
+
+use crate::audit::tally::Known;
 use crate::config::{Config, Delivery, Limits};
 use crate::policy::{Card, Policy};
 
@@ -33,5 +36,11 @@ impl Settings {
             limits: config.limits.clone(),
             delivery: config.delivery.clone(),
         }
+    }
+
+    /// Whose names may be counted by: the agents'.
+    pub fn known(self: &Arc<Self>) -> Arc<Known> {
+        let settings = self.clone();
+        Arc::new(move |name| settings.policy.agent(name).is_some())
     }
 }

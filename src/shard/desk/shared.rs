@@ -11,10 +11,13 @@ use super::control::Control;
 use super::directory::Directory;
 use super::job::Job;
 use super::key_ring::KeyRing;
+use super::meters::{Meter, Meters, Way};
 use super::peers::Peers;
 use super::settings::Settings;
 use super::stored::Sizes;
+use super::troubles::{Code, Troubles};
 use crate::audit::tap::CommittedBlock;
+use crate::audit::watchers::Watchers;
 use crate::audit::{Board, Tap};
 use crate::certs::Revocations;
 use crate::clock::Now;
@@ -68,6 +71,18 @@ pub struct Shared {
     pub report: Arc<Report>,
     /// The keys whose tags are on what servers store.
     pub key_ring: KeyRing,
+    /// Who watches decisions as they are committed.
+    pub watchers: Arc<Watchers>,
+    /// What workers measure.
+    pub meters: Meters,
+    /// What does not work now.
+    pub troubles: Troubles,
+    /// The server is about to stop.
+    draining: AtomicBool,
+    /// Reloads that were taken, and those that were refused.
+    reloads: (AtomicU64, AtomicU64),
+    /// When the configuration in force was loaded, Unix milliseconds.
+    loaded_ms: AtomicU64,
 }
 
 impl Shared {
@@ -101,6 +116,12 @@ impl Shared {
             replies: Sizes::default(),
             states: Sizes::default(),
             report: Arc::default(),
+            watchers: Arc::default(),
+            meters: Meters::default(),
+            troubles: Troubles::default(),
+            draining: AtomicBool::new(false),
+            reloads: Default::default(),
+            loaded_ms: AtomicU64::new(Now::read().unix_us / 1000),
         }
     }
 
@@ -130,6 +151,14 @@ impl Shared {
     /// Whether a target's circuit is known not to be closed.
     pub fn is_circuit_open(&self, agent: &str) -> bool {
         self.circuits.read().unwrap_or_else(PoisonError::into_inner).contains(agent)
+    }
+
+    /// The targets whose circuits are not closed.
+    pub fn open_circuits(&self) -> Vec<AgentId> {
+        let circuits = self.circuits.read().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<AgentId> = circuits.iter().cloned().collect();
+        open.sort();
+        open
     }
 
     /// A target's circuit opened, or closed.
@@ -196,6 +225,47 @@ impl Shared {
             let after = room.saturating_sub(added).saturating_add(left).min(u64::MAX - 1);
             self.storage_room.store(after, Ordering::Relaxed);
         }
+    }
+
+    /// A reload was taken, or refused and why.
+    pub fn reloaded(&self, refused: Option<String>) {
+        let (taken, not_taken) = &self.reloads;
+        if refused.is_none() {
+            let _ = taken.fetch_add(1, Ordering::Relaxed);
+            self.loaded_ms.store(Now::read().unix_us / 1000, Ordering::Relaxed);
+        } else {
+            let _ = not_taken.fetch_add(1, Ordering::Relaxed);
+        }
+        self.troubles.set(Code::Reload, refused);
+    }
+
+    /// Reloads that were taken, and those that were refused.
+    pub fn reloads(&self) -> (u64, u64) {
+        (self.reloads.0.load(Ordering::Relaxed), self.reloads.1.load(Ordering::Relaxed))
+    }
+
+    /// When the configuration in force was loaded, Unix milliseconds.
+    pub fn loaded_ms(&self) -> u64 {
+        self.loaded_ms.load(Ordering::Relaxed)
+    }
+
+    /// The server is about to stop: nobody new should come.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether what is asked of it now is carried out, as far as is known.
+    pub fn is_serving(&self) -> bool {
+        let is_open = |meter: &Arc<Meter>| meter.way() == Way::Open;
+        !self.is_draining()
+            && self.board.refusal().is_none()
+            && !self.troubles.all().iter().any(|trouble| trouble.code == Code::Lease)
+            && self.meters.all().iter().all(is_open)
+    }
+
+    /// Whether it is.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Puts other settings in force.

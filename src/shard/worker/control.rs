@@ -187,6 +187,9 @@ impl Worker {
     /// inboxes. Messages for a removed agent stay in Redis.
     fn reload(&mut self, settings: Arc<Settings>, now: Now) {
         let before = std::mem::replace(&mut self.settings, settings);
+        if let Some(tally) = self.link.lane.tally() {
+            tally.knows(self.settings.known());
+        }
         let policy = &self.settings.policy;
         let unlisted = |agent: &AgentId| policy.agent(agent.as_str()).is_none();
         let removed = self.names(|session| unlisted(&session.identity.agent));

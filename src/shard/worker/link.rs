@@ -10,10 +10,12 @@ use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use uuid::Uuid;
 
 use crate::audit::board::Slot;
+use crate::audit::tally::Tally;
 use crate::audit::{Lane, LaneId};
 use crate::clock::Now;
 use crate::shard::desk::control::Control;
 use crate::shard::desk::mailbox::Line;
+use crate::shard::desk::meters::{Meter, Way};
 use crate::shard::desk::shared::Shared;
 use crate::store::fitness::{self, Assurance};
 use crate::store::pipeline::{Answers, Executed};
@@ -63,6 +65,8 @@ pub(super) struct Link {
     before: String,
     /// Where the lane's head is put up for checkpoints.
     slot: Arc<Slot>,
+    /// What the worker measures.
+    pub meter: Arc<Meter>,
     connects: u64,
     retry_wait_ms: u64,
     /// Commits are not as durable as configured.
@@ -84,6 +88,7 @@ impl Link {
             lane: Lane::new(LaneId::new(boot, index, 0)),
             before: FIRST.to_owned(),
             slot: shared.board.slot(index),
+            meter: shared.meters.of(index),
             shared,
             line,
             state: State::Down { retry_at_ms: 0 },
@@ -99,6 +104,16 @@ impl Link {
 
     pub(super) fn is_up(&self) -> bool {
         matches!(self.state, State::Up(_))
+    }
+
+    /// How the way to Redis is.
+    pub(super) fn way(&self) -> Way {
+        match (self.is_up(), self.refused, self.unassured) {
+            (false, _, _) => Way::Down,
+            (true, true, _) => Way::Refused,
+            (true, false, true) => Way::Unassured,
+            (true, false, false) => Way::Open,
+        }
     }
 
     /// When to look for a connection again; `None` where a thread will ring.
@@ -227,7 +242,12 @@ impl Link {
             self.before = self.lane.closing_note();
         }
         let id = LaneId::new(self.boot, self.index, self.connects);
+        let tally = self.lane.take_tally();
         self.lane = Lane::opening(id, &self.before, policy_version);
+        self.lane.count_with(tally.unwrap_or_else(|| {
+            let settings = self.shared.settings();
+            Box::new(Tally::new(self.meter.counters.clone(), settings.known()))
+        }));
         self.batch.clear();
         self.state = State::Up(fresh);
         self.retry_wait_ms = RECONNECT_FIRST_MS;
@@ -244,6 +264,14 @@ impl Link {
         self.check(answers.take(fence));
         let assured = waited.is_none_or(|at| assurance.holds(answers.at(*at.start()..*at.end() + 1)));
         Ok((answers, assured))
+    }
+
+    /// An error once the Sentinels name another Redis.
+    pub(super) fn check_lead(&mut self) -> Result<(), StoreError> {
+        match &mut self.state {
+            State::Up(fresh) => fresh.connection.check_lead(),
+            State::Connecting(_) | State::Down { .. } => Ok(()),
+        }
     }
 
     /// Sends the batch and reads its answers.
@@ -275,6 +303,7 @@ impl Link {
             let (first_seq, bytes) = self.lane.waiting();
             tap.offer(self.lane.id(), first_seq, bytes);
         }
+        self.shared.watchers.offer(self.lane.id(), self.lane.waiting().1);
         if assured {
             self.lane.confirm();
             self.slot.publish(self.lane.id(), self.lane.assured());

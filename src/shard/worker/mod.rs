@@ -141,6 +141,8 @@ impl Worker {
         self.agenda.set_sweep(Now::read());
         loop {
             let now = Now::read();
+            self.link.meter.beat_ms.set(now.mono_ms);
+            self.link.meter.set_way(self.link.way());
             self.take_control(now);
             self.fire_timers(now);
             let jobs = self.inlet.take(MAX_BATCH_JOBS, MAX_BATCH_BYTES);
@@ -158,7 +160,9 @@ impl Worker {
             if self.inlet.is_empty()
                 && let Wake::At(until_ms) = self.wake()
             {
+                let slept = Now::mono_us();
                 self.inlet.wait(until_ms, self.shared.spin_us);
+                self.link.meter.idle_us.add(Now::mono_us().saturating_sub(slept));
             }
         }
     }

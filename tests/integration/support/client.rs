@@ -12,6 +12,7 @@ use grpcio::{CallOption, ChannelBuilder, ChannelCredentialsBuilder, EnvBuilder, 
 use mas::protocol::client_event::Event;
 use mas::protocol::server_event::Event as ServerKind;
 use mas::protocol::*;
+use mas::protocol::{HEALTH_CHECK, HealthCheckRequest, ServingStatus};
 use serde_json::Value;
 
 use super::PATIENCE;
@@ -117,6 +118,12 @@ impl Client {
             ..ReplyRequest::default()
         };
         self.call(&self.methods.reply.client, &request).map(|response| response.message_id)
+    }
+
+    /// What the standard health service says of a service.
+    pub fn health(&self, service: &str) -> Called<ServingStatus> {
+        let request = HealthCheckRequest { service: service.to_owned(), ..HealthCheckRequest::default() };
+        self.call(&HEALTH_CHECK.client, &request).map(|response| response.status.enum_value_or_default())
     }
 
     pub fn discover(&self, capabilities: &[&str]) -> Called<Vec<AgentRecord>> {

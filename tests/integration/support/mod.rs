@@ -2,6 +2,7 @@
 
 mod client;
 mod gate;
+mod http;
 mod process;
 mod random;
 mod redis;
@@ -9,6 +10,7 @@ mod world;
 
 pub use client::{Client, Delivered, Ended, Polled, Refused, Session};
 pub use gate::{Gate, pass};
+pub use http::{Answered, get, get_as};
 pub use process::Process;
 pub use random::Random;
 pub use redis::Redis;

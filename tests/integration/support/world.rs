@@ -47,6 +47,7 @@ pub struct World {
     pub authority: Authority,
     agents: String,
     settings: String,
+    admin: String,
     gateway: String,
     /// The inside of `gateway.redis`, where it is not the default.
     redis_settings: Option<String>,
@@ -57,6 +58,8 @@ pub struct World {
 pub struct Server {
     process: Process,
     pub addr: String,
+    /// Of its admin listener.
+    pub admin: Option<String>,
 }
 
 impl World {
@@ -89,6 +92,7 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
             authority,
             agents: agents.to_owned(),
             settings: settings.to_owned(),
+            admin: "null".to_owned(),
             gateway: UNLIMITED.to_owned(),
             redis_settings: None,
             dir,
@@ -106,6 +110,12 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
     /// Replaces the `gateway.redis` settings, as the inside of a YAML flow mapping.
     pub fn set_redis(&mut self, settings: &str) {
         self.redis_settings = Some(settings.to_owned());
+        self.write_config();
+    }
+
+    /// Where the admin listener of the servers to come is: `host:port`, or `null`.
+    pub fn set_admin(&mut self, addr: &str) {
+        addr.clone_into(&mut self.admin);
         self.write_config();
     }
 
@@ -141,9 +151,9 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
     /// The same configuration with other `gateway.redis` settings, in another file of the world's folder.
     pub fn write_config_as(&self, path: &Path, redis: &str) {
         let text = format!(
-            "server_listen_addr: 127.0.0.1:0\ntls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
+            "server_listen_addr: 127.0.0.1:0\nadmin_listen_addr: {}\ntls_ca_path: certs/ca.pem\ntls_server_cert_path: certs/server.pem\n\
              tls_server_key_path: certs/server.key\ngateway: {{redis: {{{redis}}}, {}}}\n{}{}",
-            self.gateway, self.settings, self.agents
+            self.admin, self.gateway, self.settings, self.agents
         );
         std::fs::write(path, text).unwrap();
     }
@@ -356,7 +366,8 @@ impl Server {
             serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
         assert_eq!(ready["event"], "mas.server.ready");
         assert_eq!(ready["pid"], process.pid());
-        Self { addr: ready["listen_addr"].as_str().unwrap().to_owned(), process }
+        let admin = ready["admin_addr"].as_str().map(str::to_owned);
+        Self { addr: ready["listen_addr"].as_str().unwrap().to_owned(), admin, process }
     }
 
     pub fn pid(&self) -> u32 {

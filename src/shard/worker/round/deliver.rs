@@ -1,5 +1,7 @@
 //! Answers of what moved: entries that left, entries that were read or claimed and go to their sessions. Hot path.
 
+use uuid::Uuid;
+
 use super::super::Worker;
 use super::super::link::STALL_MS;
 use super::tail::Answered;
@@ -48,6 +50,13 @@ fn untimely(
         }
         _ => false,
     }
+}
+
+/// How long ago a message was accepted, as its id says, in microseconds; 0 for an id of another form.
+fn waited_us(message: Uuid, now: Now) -> u64 {
+    let accepted_ms =
+        if message.get_version_num() == 7 { (message.as_u128() >> 80) as u64 } else { u64::MAX };
+    now.unix_us.saturating_sub(accepted_ms.saturating_mul(1000))
 }
 
 impl Worker {
@@ -275,6 +284,7 @@ impl Worker {
             }
             if let Some(envelope) = found.envelope {
                 self.ledger.custody.delivered(agent, &read.instance, message_id, 1, now);
+                self.link.meter.queue_us.add(waited_us(message_id, now));
                 self.sessions.deliver(session, Outbound::Delivery { id, attempt: 1, envelope });
             }
         }

@@ -98,10 +98,13 @@ impl Worker {
         self.keys = self.shared.key_ring.keys();
         let plan = self.plan(jobs, now, moves);
         let outcome = match self.gather(plan) {
-            Ok(gathered) => match self.draft(gathered, now) {
-                Some(drafted) => self.commit(drafted),
-                None => return None,
-            },
+            Ok(gathered) => {
+                let began = Now::mono_us();
+                match self.draft(gathered, now) {
+                    Some(drafted) => self.measured_commit(drafted, began),
+                    None => return None,
+                }
+            }
             Err(failed) => {
                 let (plan, error) = *failed;
                 RoundOutcome::Before(plan, error)
@@ -110,8 +113,24 @@ impl Worker {
         self.settle(outcome, now)
     }
 
+    /// Sends what was drafted, and measures that.
+    fn measured_commit(&mut self, drafted: Drafted, began_us: u64) -> RoundOutcome {
+        let (jobs, drafted_us) = (drafted.plan.jobs.len() as u64, Now::mono_us());
+        let outcome = self.commit(drafted);
+        let meter = &self.link.meter;
+        if jobs > 0 {
+            meter.batch.add(jobs);
+            meter.decide_us.add(drafted_us.saturating_sub(began_us));
+        }
+        meter.commit_us.add(Now::mono_us().saturating_sub(drafted_us));
+        outcome
+    }
+
     /// Sends what was drafted.
     fn commit(&mut self, mut drafted: Drafted) -> RoundOutcome {
+        if let Err(error) = self.link.check_lead() {
+            return RoundOutcome::Before(drafted.plan, error);
+        }
         let waits = drafted.exec.is_some() || self.link.is_unassured();
         let (mut answers, assured) = match self.link.finish(waits) {
             Ok(answers) => answers,

@@ -1,0 +1,154 @@
+//! Decisions as they are committed, as server-sent events.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::http::{EventSource, Next, Request};
+use crate::audit::json::record_json;
+use crate::audit::watchers::{Block, Watcher, Watchers};
+use crate::audit::{Action, Decision, View};
+
+/// How often it is asked whether a client may still see records.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Which records a client wants; of each kind nothing: all.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Wanted {
+    /// Records that name one of these as sender or target.
+    agents: Vec<String>,
+    from: Vec<String>,
+    to: Vec<String>,
+    actions: Vec<Action>,
+    decisions: Vec<Decision>,
+}
+
+impl Wanted {
+    /// What the query asks for; the error is what the client is told.
+    pub(super) fn of(request: &Request) -> Result<Self, String> {
+        let mut wanted = Self::default();
+        for (name, value) in request.query() {
+            let values = value.split(',').filter(|value| !value.is_empty());
+            match name.as_str() {
+                "agent" => wanted.agents.extend(values.map(str::to_owned)),
+                "from" => wanted.from.extend(values.map(str::to_owned)),
+                "to" => wanted.to.extend(values.map(str::to_owned)),
+                "action" => {
+                    for value in values {
+                        let found = Action::ALL.iter().find(|action| action.as_str() == value);
+                        wanted.actions.push(
+                            *found.ok_or_else(|| {
+                                unknown("action", value, names(Action::ALL, |a| a.as_str()))
+                            })?,
+                        );
+                    }
+                }
+                "decision" => {
+                    for value in values {
+                        let found = Decision::ALL
+                            .iter()
+                            .find(|decision| decision.as_str().eq_ignore_ascii_case(value));
+                        wanted.decisions.push(*found.ok_or_else(|| {
+                            unknown("decision", value, names(Decision::ALL, |d| d.as_str()))
+                        })?);
+                    }
+                }
+                other => {
+                    return Err(format!(
+                        "{other:?} is no filter; expected agent, from, to, action or decision"
+                    ));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn wants(&self, record: &View<'_>) -> bool {
+        let named = |wanted: &[String], name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
+        (self.actions.is_empty() || self.actions.contains(&record.action))
+            && (self.decisions.is_empty() || self.decisions.contains(&record.decision))
+            && named(&self.from, record.agent)
+            && named(&self.to, record.target)
+            && (self.agents.is_empty()
+                || self.agents.iter().any(|agent| agent == record.agent || agent == record.target))
+    }
+}
+
+fn names<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> String {
+    all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ")
+}
+
+fn unknown(kind: &str, value: &str, expected: String) -> String {
+    format!("{value:?} is no {kind}; expected one of {expected}")
+}
+
+/// Whether the client may still see records.
+pub(super) type MayGoOn = dyn Fn() -> bool + Send;
+
+/// The events of one client.
+pub(super) struct Events {
+    watchers: Arc<Watchers>,
+    /// From the first question on: by then the stream has its place.
+    watcher: Option<Watcher>,
+    wanted: Wanted,
+    may_go_on: Box<MayGoOn>,
+    asked: Instant,
+    /// The block that is being read, and how far.
+    block: Option<(Block, usize)>,
+}
+
+impl Events {
+    pub(super) fn new(watchers: Arc<Watchers>, wanted: Wanted, may_go_on: Box<MayGoOn>) -> Self {
+        Self { watchers, watcher: None, wanted, may_go_on, asked: Instant::now(), block: None }
+    }
+
+    /// The next record of the block that is wanted.
+    fn record(&mut self) -> Option<Next> {
+        let (block, at) = self.block.as_mut()?;
+        while let Some((length, rest)) = block.bytes.get(*at..).and_then(<[u8]>::split_first_chunk::<4>) {
+            let length = u32::from_be_bytes(*length) as usize;
+            *at += 4 + length;
+            let record = rest.get(..length).and_then(View::decode);
+            if let Some(record) = record.filter(|record| self.wanted.wants(record)) {
+                return Some(Next::Event {
+                    id: Some(format!("{} {}", block.lane.as_str(), record.seq)),
+                    name: Some("record".to_owned()),
+                    data: record_json(&block.lane, &record).to_string(),
+                });
+            }
+        }
+        self.block = None;
+        None
+    }
+}
+
+impl EventSource for Events {
+    fn next(&mut self, until: Instant) -> Next {
+        loop {
+            let now = Instant::now();
+            if now.saturating_duration_since(self.asked) >= LOOK {
+                self.asked = now;
+                if !(self.may_go_on)() {
+                    return Next::End;
+                }
+            }
+            if let Some(event) = self.record() {
+                return event;
+            }
+            let watchers = &self.watchers;
+            let watcher = self.watcher.get_or_insert_with(|| watchers.watch());
+            let missed = watcher.take_missed();
+            if missed > 0 {
+                return Next::Event {
+                    id: None,
+                    name: Some("missed".to_owned()),
+                    data: serde_json::json!({"blocks": missed}).to_string(),
+                };
+            }
+            self.block = watcher.next(until.saturating_duration_since(now)).map(|block| (block, 0));
+            // Also where blocks keep coming of which nothing is wanted.
+            if now >= until {
+                return Next::Idle;
+            }
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What a scrape is told. Counts are the workers' own, added up here; names and meanings stand in `docs/metrics.md`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::atomic::Ordering;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::Registry;
+
+use super::process::Process;
+use super::status::Status;
+use crate::audit::{Action, Decision};
+use crate::shard::desk::meters::{Histogram, Meter};
+use crate::shard::desk::troubles::Code;
+
+/// Pairs of sender and target that are shown one by one: the busiest.
+const MAX_EDGES: usize = 500;
+/// The name of what is shown together.
+const OTHER: &str = "other";
+
+type Labels = Vec<(&'static str, String)>;
+
+/// How the text is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Prometheus' text format.
+    Prometheus,
+    /// OpenMetrics.
+    OpenMetrics,
+}
+
+impl Format {
+    /// What a scraper asks for.
+    pub(super) fn asked(accept: Option<&str>) -> Self {
+        match accept {
+            Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
+            _ => Self::Prometheus,
+        }
+    }
+
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// Writes everything.
+pub(super) fn write(status: Status, format: Format) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(status));
+    let mut out = String::new();
+    match format {
+        Format::Prometheus => prometheus_text::encode(&mut out, &registry)?,
+        Format::OpenMetrics => text::encode(&mut out, &registry)?,
+    }
+    Ok(out)
+}
+
+/// One family of metrics after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in rows {
+            let labels = labels.as_slice();
+            let mut row = family.encode_family(&labels)?;
+            row.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in rows {
+            let labels = labels.as_slice();
+            family.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    /// `scale`: what one unit of the measured values is.
+    fn histogram(
+        &mut self,
+        (name, help, scale): (&str, &str, f64),
+        meters: &[std::sync::Arc<Meter>],
+        of: impl Fn(&Meter) -> &Histogram,
+    ) -> fmt::Result {
+        let (mut counts, mut total) = (BTreeMap::<Option<u64>, u64>::new(), 0);
+        for meter in meters {
+            let (buckets, sum) = of(meter).read();
+            total += sum;
+            for (bound, count) in buckets {
+                *counts.entry(bound).or_default() += count;
+            }
+        }
+        let count = counts.values().sum();
+        let last = counts.remove(&None).unwrap_or(0);
+        let bounds = counts.into_iter().filter_map(|(bound, count)| Some((bound? as f64 * scale, count)));
+        let buckets: Vec<(f64, u64)> = bounds.chain([(f64::MAX, last)]).collect();
+        let exemplars: Option<&HashMap<usize, Exemplar<NoLabelSet, f64>>> = None;
+        self.0.encode_descriptor(name, help, None, MetricType::Histogram)?.encode_histogram(
+            total as f64 * scale,
+            count,
+            &buckets,
+            exemplars,
+        )
+    }
+}
+
+fn one(value: f64) -> [(Labels, f64); 1] {
+    [(Labels::new(), value)]
+}
+
+fn by(name: &'static str, value: impl ToString) -> Labels {
+    vec![(name, value.to_string())]
+}
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
+}
+
+impl Collector for Status {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.build(&mut page)?;
+        self.records(&mut page)?;
+        self.agents(&mut page)?;
+        self.times(&mut page)?;
+        self.audit(&mut page)?;
+        self.workers(&mut page)?;
+        self.redis(&mut page)?;
+        self.edge(&mut page)?;
+        self.process(&mut page)
+    }
+}
+
+impl Status {
+    fn build(&self, page: &mut Page<'_>) -> fmt::Result {
+        let version = by("version", env!("CARGO_PKG_VERSION"));
+        page.gauges("mas_build_info", "The version of this server; always 1.", [(version, 1.0)])?;
+        let digest = by("digest", &self.policy_version);
+        page.gauges("mas_config_info", "The configuration in force; always 1.", [(digest, 1.0)])?;
+        let reloads = [("success", self.reloads.0), ("failure", self.reloads.1)];
+        page.counters(
+            "mas_config_reloads",
+            "Reloads of the configuration, by result.",
+            reloads.map(|(result, count)| (by("result", result), count as f64)),
+        )?;
+        page.gauges(
+            "mas_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was loaded, Unix time.",
+            one(self.loaded_ms as f64 / 1000.0),
+        )?;
+        page.gauges(
+            "mas_ready",
+            "Whether the server is ready, as /readyz says.",
+            one(flag(self.is_ready())),
+        )?;
+        let trouble = |code: Code| {
+            (by("code", code.as_str()), flag(self.troubles.iter().any(|trouble| trouble.code == code)))
+        };
+        page.gauges("mas_trouble", "What does not work now, by code; 0: it works.", Code::ALL.map(trouble))
+    }
+
+    fn records(&self, page: &mut Page<'_>) -> fmt::Result {
+        let sum = |action: Action, decision: Decision| {
+            self.meters.iter().map(|meter| meter.counters.records(action, decision)).sum::<u64>()
+        };
+        let pairs = |actions: &'static [Action], first: &'static str| {
+            let all = actions.iter().flat_map(|action| Decision::ALL.iter().map(move |d| (*action, *d)));
+            all.map(move |(action, decision)| {
+                let labels =
+                    vec![(first, action.as_str().to_owned()), ("decision", decision.as_str().to_owned())];
+                (labels, sum(action, decision) as f64)
+            })
+            .filter(|(_, count)| *count > 0.0)
+        };
+        page.counters(
+            "mas_audit_records",
+            "Records that this server's workers have committed, by action and decision.",
+            pairs(Action::ALL, "action"),
+        )?;
+        page.counters(
+            "mas_messages",
+            "Decisions on messages, by call and decision.",
+            pairs(&[Action::Send, Action::Request, Action::Reply], "call"),
+        )
+    }
+
+    fn agents(&self, page: &mut Page<'_>) -> fmt::Result {
+        let mut messages: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        let mut deliveries: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        for meter in &self.meters {
+            meter.counters.each_agent(|name, counts| {
+                for decision in Decision::ALL {
+                    let count = counts.messages.of(*decision);
+                    *messages.entry((name.to_owned(), decision.as_str())).or_default() += count;
+                }
+                for (outcome, count) in counts.deliveries() {
+                    *deliveries.entry((name.to_owned(), outcome)).or_default() += count;
+                }
+            });
+        }
+        let rows = |second: &'static str, counts: BTreeMap<(String, &'static str), u64>| {
+            counts.into_iter().filter(|(_, count)| *count > 0).map(move |((agent, of), count)| {
+                (vec![("agent", agent), (second, of.to_owned())], count as f64)
+            })
+        };
+        page.counters(
+            "mas_agent_messages",
+            "Decisions on messages, by the agent that asked and decision.",
+            rows("decision", messages),
+        )?;
+        page.counters(
+            "mas_deliveries",
+            "What became of deliveries, by the agent that they were for.",
+            rows("outcome", deliveries),
+        )?;
+        page.counters(
+            "mas_edge_messages",
+            "Decisions on messages, by sender and target: the 500 busiest pairs, the others as \"other\".",
+            self.edges().into_iter().map(|((sender, target), count)| {
+                (vec![("sender", sender), ("target", target)], count as f64)
+            }),
+        )?;
+        let sessions = self.sessions.iter();
+        page.gauges(
+            "mas_sessions",
+            "Sessions on this server, by agent.",
+            sessions.map(|(agent, count)| (by("agent", agent), *count as f64)),
+        )?;
+        page.gauges(
+            "mas_circuit_open",
+            "Circuits that are not closed, by target.",
+            self.circuits.iter().map(|agent| (by("agent", agent), 1.0)),
+        )?;
+        let inboxes = self.inboxes.iter().flat_map(|inbox| {
+            let delivered = inbox.pending;
+            let waiting = inbox.queued.saturating_sub(delivered);
+            [("waiting", waiting), ("delivered", delivered)].map(|(state, count)| {
+                (vec![("agent", inbox.agent.to_string()), ("state", state.to_owned())], count as f64)
+            })
+        });
+        page.gauges(
+            "mas_inbox_messages",
+            "Messages in inboxes in Redis, by agent: waiting, or delivered and not acknowledged.",
+            inboxes,
+        )?;
+        let bytes =
+            self.inboxes.iter().filter_map(|inbox| Some((by("agent", &inbox.agent), inbox.bytes? as f64)));
+        page.gauges("mas_inbox_bytes", "What inboxes take in Redis, by agent.", bytes)
+    }
+
+    /// The busiest pairs, and one for all others.
+    fn edges(&self) -> BTreeMap<(String, String), u64> {
+        let mut all: HashMap<(String, String), u64> = HashMap::new();
+        for meter in &self.meters {
+            meter.counters.each_edge(|edge| {
+                let count: u64 = Decision::ALL.iter().map(|decision| edge.messages.of(*decision)).sum();
+                *all.entry((edge.sender.to_string(), edge.target.to_string())).or_default() += count;
+            });
+        }
+        let other = all.remove(&(String::new(), String::new())).unwrap_or(0);
+        let mut sorted: Vec<((String, String), u64)> =
+            all.into_iter().filter(|(_, count)| *count > 0).collect();
+        sorted.sort_by(|(a, a_count), (b, b_count)| b_count.cmp(a_count).then_with(|| a.cmp(b)));
+        let rest = sorted.split_off(sorted.len().min(MAX_EDGES));
+        let rest = other + rest.into_iter().map(|(_, count)| count).sum::<u64>();
+        let mut edges: BTreeMap<(String, String), u64> = sorted.into_iter().collect();
+        if rest > 0 {
+            *edges.entry((OTHER.to_owned(), OTHER.to_owned())).or_default() += rest;
+        }
+        edges
+    }
+
+    fn times(&self, page: &mut Page<'_>) -> fmt::Result {
+        const US: f64 = 1e-6;
+        let meters = &self.meters;
+        let help = "Time to decide the jobs of a round and to write its records.";
+        page.histogram(("mas_policy_duration_seconds", help, US), meters, |meter| &meter.decide_us)?;
+        let help = "Time from a round's commands to Redis' answers.";
+        page.histogram(("mas_commit_duration_seconds", help, US), meters, |meter| &meter.commit_us)?;
+        let help = "Jobs that one round has decided.";
+        page.histogram(("mas_batch_messages", help, 1.0), meters, |meter| &meter.batch)?;
+        let help = "Time from a message's acceptance to its first delivery, in steps of a millisecond.";
+        page.histogram(("mas_queue_delay_seconds", help, US), meters, |meter| &meter.queue_us)
+    }
+
+    fn audit(&self, page: &mut Page<'_>) -> fmt::Result {
+        let age = |ms: u64| self.now_ms.saturating_sub(ms) as f64 / 1000.0;
+        let sealed = (self.sealed_ms > 0).then(|| (Labels::new(), age(self.sealed_ms)));
+        page.gauges(
+            "mas_audit_checkpoint_age_seconds",
+            "Age of the newest checkpoint. Of an idle server it may be up to 60 intervals.",
+            sealed,
+        )?;
+        page.gauges(
+            "mas_audit_refusing",
+            "Whether nothing is admitted because it could not be sealed or stored.",
+            one(flag(self.refusal.is_some())),
+        )
+    }
+
+    fn workers(&self, page: &mut Page<'_>) -> fmt::Result {
+        let beats = self.meters.iter().enumerate().map(|(index, meter)| {
+            let age_ms = self.mono_ms.saturating_sub(meter.beat_ms.get());
+            (by("worker", index), age_ms as f64 / 1000.0)
+        });
+        page.gauges("mas_worker_beat_age_seconds", "Time since a worker's last sign of life.", beats)?;
+        let busy = self.busy.iter().enumerate().map(|(index, share)| (by("worker", index), *share));
+        page.gauges("mas_worker_busy_ratio", "Share of the last second that a worker did not sleep.", busy)
+    }
+
+    fn redis(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauges("mas_redis_up", "Whether Redis answers.", one(flag(self.redis.is_ok())))?;
+        let redis = self.redis.as_ref().ok();
+        page.gauges(
+            "mas_redis_memory_used_ratio",
+            "Share of its bound of memory that Redis uses; absent without a bound.",
+            redis
+                .filter(|redis| redis.max_bytes > 0)
+                .map(|redis| (Labels::new(), redis.used_bytes as f64 / redis.max_bytes as f64)),
+        )?;
+        page.gauges(
+            "mas_redis_memory_used_bytes",
+            "What Redis uses of its bound of memory.",
+            redis.map(|redis| (Labels::new(), redis.used_bytes as f64)),
+        )?;
+        page.gauges(
+            "mas_dead_letters",
+            "Dead letters in Redis.",
+            redis.map(|redis| (Labels::new(), redis.dead_letters as f64)),
+        )?;
+        page.gauges(
+            "mas_foreign_entries",
+            "Things in Redis that no server had written, put aside.",
+            redis.map(|redis| (Labels::new(), redis.foreign as f64)),
+        )?;
+        page.gauges(
+            "mas_servers",
+            "Servers on this Redis.",
+            redis.map(|redis| (Labels::new(), redis.servers as f64)),
+        )
+    }
+
+    fn edge(&self, page: &mut Page<'_>) -> fmt::Result {
+        page.gauges("mas_connections", "Connections of agents.", one(self.connections as f64))?;
+        page.counters(
+            "mas_connections_turned_away",
+            "Connections that the gate has cut or turned away, and calls refused undecided, by what was done.",
+            self.turned_away.iter().map(|(done, count)| (by("done", done), *count as f64)),
+        )?;
+        page.gauges(
+            "mas_certificate_expiry_timestamp_seconds",
+            "When a certificate of the server ends, Unix time.",
+            self.certificates.iter().map(|(name, end_s)| (by("name", name), *end_s as f64)),
+        )?;
+        let Some(http) = &self.http else { return Ok(()) };
+        page.gauges(
+            "mas_admin_streams",
+            "Event streams that are open at the admin listener.",
+            one(http.streams.load(Ordering::Relaxed) as f64),
+        )?;
+        let answers = [
+            ("2xx", &http.answered_2xx),
+            ("3xx", &http.answered_3xx),
+            ("4xx", &http.answered_4xx),
+            ("5xx", &http.answered_5xx),
+        ];
+        page.counters(
+            "mas_admin_answers",
+            "Answers of the admin listener, by status.",
+            answers.map(|(status, count)| (by("status", status), count.load(Ordering::Relaxed) as f64)),
+        )
+    }
+
+    fn process(&self, page: &mut Page<'_>) -> fmt::Result {
+        let Process { cpu_s, resident_bytes, virtual_bytes, threads, open_fds, max_fds, start_s } =
+            Process::read();
+        let row = |value: Option<f64>| value.map(|value| (Labels::new(), value));
+        let whole = |value: Option<u64>| row(value.map(|value| value as f64));
+        page.counters("process_cpu_seconds", "CPU time of the server, user and system.", row(cpu_s))?;
+        page.gauges("process_resident_memory_bytes", "Resident memory.", whole(resident_bytes))?;
+        page.gauges("process_virtual_memory_bytes", "Virtual memory.", whole(virtual_bytes))?;
+        page.gauges("process_threads", "Threads.", whole(threads))?;
+        page.gauges("process_open_fds", "Open descriptors.", whole(open_fds))?;
+        page.gauges("process_max_fds", "Descriptors that may be open.", whole(max_fds))?;
+        page.gauges("process_start_time_seconds", "When the server started, Unix time.", row(start_s))
+    }
+}
