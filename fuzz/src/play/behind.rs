@@ -40,7 +40,8 @@ pub struct Behind {
     /// It has left indeed.
     pub has_left: bool,
     pub deaf: bool,
-    /// The gate has closed.
+    /// The gate has closed: that was seen in writing, in reading.
+    mute: bool,
     pub gone: bool,
     ends: Option<Ends>,
     pub blocked: bool,
@@ -59,6 +60,7 @@ impl Behind {
             left: None,
             has_left: false,
             deaf: false,
+            mute: false,
             gone: false,
             ends: None,
             blocked: false,
@@ -139,7 +141,7 @@ impl Behind {
     fn speak(&mut self) -> bool {
         let Some(pair) = self.pair.as_mut() else { return false };
         let rest = self.said.get(self.sent..).unwrap_or_default();
-        let over = rest.is_empty() || self.left == Some(LeaveBehind::CloseNow);
+        let over = rest.is_empty() || self.mute || self.left == Some(LeaveBehind::CloseNow);
         if !over {
             return match pair.write(rest) {
                 Ok(written) => {
@@ -151,8 +153,10 @@ impl Behind {
                     self.blocked = true;
                     false
                 }
+                // What the gate said before it went can still be read.
                 Err(_) => {
-                    self.gone = true;
+                    self.mute = true;
+                    self.gone |= self.deaf;
                     true
                 }
             };

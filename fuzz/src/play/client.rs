@@ -140,7 +140,7 @@ impl Client {
             return;
         }
         match out {
-            Out::Noise(_) => self.spoiled = true,
+            Out::Noise(ref bytes) => self.spoiled |= !bytes.is_empty(),
             Out::Leave(leave) => {
                 self.left = Some(leave);
                 if matches!(leave, Leave::FinNow | Leave::Reset | Leave::Drop) {
