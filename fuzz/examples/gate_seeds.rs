@@ -149,6 +149,7 @@ fn main() {
     write("resets-behind", FIN, &[&a, &greeted, &plain, &behind(RST_STREAM, 0, 1, &[0; 4]), &[AGAIN_BEHIND, 2, 0]]);
     write("window-flood", FIN, &[&a, &greeted, &say(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]), &again(6_000), &again(6_000)]);
     write("block-flood", FIN, &[&a, &greeted, &plain, &say(HEADERS, 5, 1, &[0x88]), &again(3_000), &plain]);
+    write("field-flood", FIN, &[&a, &greeted, &plain, &say(HEADERS, 5, 1, &[0x88; 60]), &again(4_000), &plain]);
     write("empty-flood", FIN, &[&a, &greeted, &[CALL, 8], &say(DATA, 0, 1, &[]), &again(98), &settled, &again(20)]);
     write("call-flood-ended", BEHIND, &[&a, &[END_CALLS], &greeted, &plain, &say(HEADERS, 5, 1, &[0x88]),
         &again_on(700)]);
