@@ -108,7 +108,7 @@ fn a_process_without_descriptors_accepts_again_when_it_has_some() {
     let failed = || count(&running.counters.accept_failed);
     let begun = Instant::now();
     while failed() < 4 && begun.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(20));
     }
     let (failures, took) = (failed(), begun.elapsed());
     drop(files);
