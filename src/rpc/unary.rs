@@ -1,5 +1,7 @@
 //! The unary calls: identity, shapes, session, then a job for a worker. The answer comes from there.
 
+use std::sync::Arc;
+
 use grpcio::{Metadata, RpcContext, UnarySink};
 use protobuf::Message;
 
@@ -21,7 +23,7 @@ use crate::protocol::{
 use crate::refusal::Refusal;
 use crate::shard::desk::answer::{Answer, Waiting};
 use crate::shard::desk::job::{Caller, Job, MessageJob, Post, RefusedJob, ReplyJob, StateChange};
-use crate::shard::desk::outcome::{Accepted, Declined};
+use crate::shard::desk::outcome::{Accepted, Declined, Discovered};
 
 /// What a call is about, for the record of its refusal.
 #[derive(Default)]
@@ -283,13 +285,13 @@ pub(super) fn discover(
     request: Untrusted<DiscoverRequest>,
     sink: UnarySink<DiscoverResponse>,
 ) {
-    let answer = respond(sink, |found: Vec<crate::shard::desk::outcome::Discovered>| DiscoverResponse {
+    let answer = respond(sink, |found: Vec<Arc<Discovered>>| DiscoverResponse {
         agents: found
             .into_iter()
             .map(|agent| AgentRecord {
                 agent_id: agent.agent.to_string(),
-                capabilities: agent.capabilities,
-                metadata_json: agent.metadata_json,
+                capabilities: agent.capabilities.clone(),
+                metadata_json: agent.metadata_json.clone(),
                 status: "ACTIVE".to_owned(),
                 ..AgentRecord::default()
             })

@@ -2,7 +2,7 @@
 //! same Redis, as far as they have told. Written by workers and by the news, read by all threads.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use crate::ids::{AgentId, AgentMap, InstanceId, ServerId};
@@ -17,6 +17,8 @@ pub struct Directory {
     elsewhere: RwLock<HashMap<AgentId, Vec<(InstanceId, ServerId)>>>,
     /// Entries of `elsewhere`: most servers are alone, and need not look.
     elsewhere_count: AtomicUsize,
+    /// Counts what changes which agents are connected.
+    change: AtomicU64,
 }
 
 impl Default for Directory {
@@ -25,6 +27,7 @@ impl Default for Directory {
             local: (0..SHARDS).map(|_| RwLock::default()).collect(),
             elsewhere: RwLock::default(),
             elsewhere_count: AtomicUsize::new(0),
+            change: AtomicU64::new(0),
         }
     }
 }
@@ -68,6 +71,23 @@ impl Directory {
         self.read_elsewhere(agent, |instances| instances.iter().any(|(i, _)| i == instance)).unwrap_or(false)
     }
 
+    /// Grows with every change of which agents are connected, after it is made: what is read later shows it.
+    pub fn change(&self) -> u64 {
+        self.change.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        let _ = self.change.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Hands out the agents that are connected, to any server; some of them twice.
+    pub fn each_active(&self, mut on: impl FnMut(&AgentId)) {
+        for shard in &self.local {
+            shard.read().unwrap_or_else(PoisonError::into_inner).keys().for_each(&mut on);
+        }
+        self.elsewhere.read().unwrap_or_else(PoisonError::into_inner).keys().for_each(on);
+    }
+
     /// How many sessions of each agent are on this server.
     pub fn local_counts(&self) -> BTreeMap<AgentId, usize> {
         let mut counts = BTreeMap::new();
@@ -95,6 +115,7 @@ impl Directory {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             shard.entry(agent.clone()).or_default().push(instance.clone());
         }
+        self.changed();
         self.forget_elsewhere(agent, instance);
     }
 
@@ -109,6 +130,7 @@ impl Directory {
                 }
             }
         }
+        self.changed();
     }
 
     /// A session opened on another server.
@@ -122,6 +144,8 @@ impl Directory {
                 let _ = self.elsewhere_count.fetch_add(1, Ordering::Relaxed);
             }
         }
+        drop(elsewhere);
+        self.changed();
     }
 
     /// A session ended on that other server. A newer session on a third one stays.
@@ -147,6 +171,8 @@ impl Directory {
                 let _ = elsewhere.remove(agent);
             }
         }
+        drop(elsewhere);
+        self.changed();
     }
 
     /// Another server is gone: what it had.
@@ -164,6 +190,8 @@ impl Directory {
         });
         let count = orphans.values().map(Vec::len).sum();
         let _ = self.elsewhere_count.fetch_sub(count, Ordering::Relaxed);
+        drop(elsewhere);
+        self.changed();
         orphans
     }
 }

@@ -42,7 +42,7 @@ pub enum Job {
         /// Any of these; empty: all.
         capabilities: Vec<String>,
         /// Where the list goes.
-        answer: Answer<Vec<Discovered>>,
+        answer: Answer<Vec<Arc<Discovered>>>,
     },
     /// GetState.
     StateGet {

@@ -5,6 +5,7 @@
 //! * [`mailbox`], [`turns`], [`control`]: the way to a worker, and who comes next.
 //! * [`session`], [`outbox`], [`delivery`]: one agent process' stream.
 //! * [`directory`], [`peers`]: the connected instances, on this server and on others; the other servers.
+//! * [`listing`]: what Discover is answered from.
 //! * [`stored`]: the bytes of the inboxes.
 //! * [`troubles`]: what does not work now.
 //! * [`key_ring`]: the store keys in force.
@@ -17,6 +18,7 @@ pub mod delivery;
 pub mod directory;
 pub mod job;
 pub mod key_ring;
+pub mod listing;
 pub mod mailbox;
 pub mod meters;
 pub mod outbox;

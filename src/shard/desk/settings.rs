@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
+use super::listing::Listing;
 use crate::audit::tally::Known;
 use crate::config::{Config, Delivery, Limits};
-use crate::policy::{Card, Policy};
-
-/// What an agent costs a discovery beside what is told of it.
-const LISTED_BYTES: usize = 32;
+use crate::policy::Policy;
 
 /// What a configuration means for decisions. A round is decided by one of these as a whole.
 #[derive(Debug)]
@@ -18,20 +16,16 @@ pub struct Settings {
     pub limits: Limits,
     /// Credit and redelivery.
     pub delivery: Delivery,
-    /// Bytes of what Discover tells of all agents.
-    pub listing_bytes: usize,
+    /// What Discover shows.
+    pub listing: Arc<Listing>,
 }
 
 impl Settings {
     /// Compiles a configuration; counts of messages of `previous` go on counting.
     pub fn new(config: &Config, previous: Option<&Self>) -> Self {
         let policy = Policy::compile(config, previous.map(|previous| &previous.policy));
-        let listed = |card: &Card| {
-            let capabilities: usize = card.capabilities.iter().map(String::len).sum();
-            card.id.as_str().len() + capabilities + card.metadata_json.len() + LISTED_BYTES
-        };
         Self {
-            listing_bytes: policy.agents().map(listed).sum(),
+            listing: Arc::new(Listing::new(&policy)),
             policy,
             limits: config.limits.clone(),
             delivery: config.delivery.clone(),

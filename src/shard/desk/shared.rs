@@ -11,6 +11,7 @@ use super::control::Control;
 use super::directory::Directory;
 use super::job::Job;
 use super::key_ring::KeyRing;
+use super::listing::Snapshot;
 use super::meters::{Meter, Meters, Way};
 use super::peers::Peers;
 use super::settings::Settings;
@@ -39,6 +40,8 @@ pub struct Shared {
     revoked: RwLock<Arc<Revocations>>,
     /// Who is connected.
     pub directory: Directory,
+    /// Who is connected of those that Discover shows.
+    pub listed: Snapshot,
     /// This run of this server.
     pub server: ServerId,
     /// Other servers on this Redis.
@@ -102,6 +105,7 @@ impl Shared {
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
             directory: Directory::default(),
+            listed: Snapshot::default(),
             tap: config.audit.file_path.is_some().then(|| {
                 let (tap, feed) = Tap::new();
                 (Arc::new(tap), feed)
@@ -132,7 +136,7 @@ impl Shared {
                 let bytes = self.states.of(caller.identity.agent.as_str());
                 bytes.map_or(UNKNOWN_STATE_BYTES, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX))
             }
-            Job::Discover { .. } => self.settings().listing_bytes,
+            Job::Discover { .. } => self.settings().listing.bytes(),
             // What was never read here is read as a whole.
             _ => match job.changed_state() {
                 Some(agent) if self.states.of(agent.as_str()).is_none() => UNKNOWN_STATE_BYTES,

@@ -8,7 +8,6 @@ use crate::identity::Identity;
 use crate::ids::{AgentId, InstanceId};
 use crate::refusal::{Kind, Refusal};
 use crate::shard::desk::job::{Caller, RefusedJob};
-use crate::shard::desk::outcome::Discovered;
 use crate::shard::desk::session::Session;
 use crate::store::keys;
 use crate::store::news::News;
@@ -75,23 +74,9 @@ impl Transaction<'_> {
     /// The agents that the caller may message and that are connected.
     pub(super) fn discover(&mut self, caller: &Caller, capabilities: &[String]) -> Ruling {
         let identity = &caller.identity;
-        let (shared, policy) = (self.shared, &self.settings.policy);
-        let mut found: Vec<Discovered> = policy
-            .agents()
-            .filter(|card| {
-                let offers = capabilities.is_empty()
-                    || card.capabilities.iter().any(|offered| capabilities.contains(offered));
-                offers
-                    && shared.directory.is_active(&card.id)
-                    && policy.may_message(&identity.agent, &card.id)
-            })
-            .map(|card| Discovered {
-                agent: card.id.clone(),
-                capabilities: card.capabilities.clone(),
-                metadata_json: card.metadata_json.clone(),
-            })
-            .collect();
-        found.sort_by(|a, b| a.agent.cmp(&b.agent));
+        let (settings, shared) = (&self.settings, self.shared);
+        let connected = shared.listed.connected(&settings.listing, &shared.directory);
+        let found = settings.listing.find(&settings.policy, &identity.agent, capabilities, &connected);
         let _ = self.record(
             Action::Discover,
             Decision::Allowed,

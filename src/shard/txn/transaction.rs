@@ -61,7 +61,7 @@ pub(crate) enum Success {
     /// The state was changed; its version after that.
     Changed { version: u64 },
     /// The agents to show.
-    Discovered(Vec<Discovered>),
+    Discovered(Vec<Arc<Discovered>>),
     /// Which of the transaction's reads has the state's fields and its version.
     State { read: usize },
     /// Done.

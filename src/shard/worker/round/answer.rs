@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 use crate::shard::desk::answer::Answer;
 use crate::shard::desk::control::Control;
 use crate::shard::desk::job::{Caller, CommitJob, Job, MessageJob, ReplyJob};
-use crate::shard::desk::outcome::{Accepted, Declined, Discovered};
+use crate::shard::desk::outcome::{Accepted, Declined};
 use crate::shard::desk::session::Session;
 use crate::shard::inbox::Gone;
 use crate::shard::txn::event::Event;
@@ -125,7 +125,7 @@ impl Worker {
                 job.answer.done(result, assured)
             }
             (Job::Discover { caller, answer, .. }, Success::Discovered(found)) => {
-                let bytes = found.iter().map(Discovered::bytes).sum();
+                let bytes = found.iter().map(|agent| agent.bytes()).sum();
                 self.tell_large(answer, &caller, bytes, || found)
             }
             (Job::StateGet { caller, answer }, Success::State { read: at }) => match read.get(at) {
