@@ -60,6 +60,8 @@ refusals! {
     CERTIFICATE_REVOKED = Unauthenticated, "certificate_revoked";
     /// A valid identity that is not in `agents`.
     AGENT_NOT_ALLOWLISTED = Unauthenticated, "agent_not_allowlisted";
+    /// An operator has shut out the agent.
+    QUARANTINED = PermissionDenied, "quarantined";
     /// Transport ended before its first event.
     MISSING_HELLO = InvalidArgument, "missing_hello";
     /// The first event of Transport was not Hello.

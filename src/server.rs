@@ -18,6 +18,7 @@ use crate::denylist::DenyList;
 use crate::ids::hex;
 use crate::key_files::store::LoadedKeys;
 use crate::key_files::{KeyError, StoreKeyFile};
+use crate::orders::Orders;
 use crate::rpc::{Door, ListenError, Listener};
 use crate::shard::Shards;
 use crate::shard::desk::key_ring::KeyRing;
@@ -46,9 +47,10 @@ pub struct Server {
     certificate: Mutex<String>,
     checkpointer: Checkpointer,
     sink: Option<Sink>,
-    admin: Option<Admin>,
+    admin: Admin,
     _deny_list: Option<DenyList>,
     subscription: Subscription,
+    _orders: Orders,
     // Given up last.
     keeper: Keeper,
 }
@@ -130,9 +132,11 @@ impl Server {
         let keeper = membership.keep(&shared.redis, hear(&shards))?;
         let subscription = Subscription::start(&shared.redis, &shared.server, hear(&shards))?;
         let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
+        // Before anybody is let in.
+        let orders = Orders::start(shards.clone())?;
         let queues = threads.div_ceil(2);
         let listener = Listener::start(config, door, shards.clone(), queues)?;
-        let admin = bound.map(|bound| Admin::start(config, bound, &shards, listener.peers())).transpose()?;
+        let admin = Admin::start(config, bound, &shards, listener.peers())?;
         let certificate = fingerprint(&config.tls.cert);
         shards.record(OperatorEvent {
             action: Action::ServerStarted,
@@ -152,6 +156,7 @@ impl Server {
             admin,
             _deny_list: deny_list,
             subscription,
+            _orders: orders,
             keeper,
         })
     }
@@ -163,7 +168,7 @@ impl Server {
             "{{\"event\":\"mas.server.ready\",\"pid\":{},\"listen_addr\":{},\"admin_addr\":{},\"threads\":{},\"version\":\"{}\"}}",
             std::process::id(),
             serde_json::Value::from(self.listener.addr.as_str()),
-            serde_json::Value::from(self.admin.as_ref().map(|admin| admin.addr.as_str())),
+            serde_json::Value::from(self.admin.addr.as_deref()),
             self.threads,
             env!("CARGO_PKG_VERSION"),
         );
@@ -175,11 +180,9 @@ impl Server {
     /// Puts another configuration and its certificates in force; sessions and messages that it still allows
     /// go on. Certificates that cannot be read change nothing.
     pub fn reload(&self, config: &Config) -> Result<(), ListenError> {
-        let admin_tls = self.admin.as_ref().map(|admin| admin.read_tls(config)).transpose()?.flatten();
+        let admin_tls = self.admin.read_tls(config)?;
         self.listener.renew(config)?;
-        if let Some(admin) = &self.admin {
-            admin.reload(config, admin_tls);
-        }
+        self.admin.reload(config, admin_tls);
         for warning in &config.warnings {
             log::warn!("{}: {warning}", config.path.display());
         }
@@ -217,9 +220,7 @@ impl Server {
         let Self { listener, shards, mut checkpointer, sink, admin, subscription, keeper, .. } = self;
         // Before anything else: whoever asks is to send new work elsewhere.
         shards.shared().drain();
-        if let Some(admin) = &admin {
-            admin.drain();
-        }
+        admin.drain();
         checkpointer.stop_archiving();
         shards.record_unseen(true);
         shards.record(OperatorEvent {
@@ -235,9 +236,7 @@ impl Server {
             sink.stop();
         }
         listener.stop(DRAIN_PATIENCE);
-        if let Some(admin) = admin {
-            admin.stop();
-        }
+        admin.stop();
         drop(subscription);
         drop(keeper);
     }

@@ -12,6 +12,7 @@ use mas_fuzz::admin::http::intake::{Intake, Wants};
 use mas_fuzz::admin::http::limits::{MAX_HEAD_BYTES, MAX_HEADERS, MAX_QUERY_PAIRS};
 use mas_fuzz::admin::http::refused::Refused;
 use mas_fuzz::admin::http::request::{Method, Peer, Request, Rules};
+use mas_fuzz::admin::http::socket::Remote;
 
 const BODY_BYTES: usize = 1000;
 
@@ -21,7 +22,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| Rules {
     body_bytes: BODY_BYTES,
 });
 static PEER: LazyLock<Arc<Peer>> =
-    LazyLock::new(|| Arc::new(Peer { addr: SocketAddr::from(([192, 0, 2, 1], 1)), certificate: None }));
+    LazyLock::new(|| Arc::new(Peer { remote: Remote::Addr(SocketAddr::from(([192, 0, 2, 1], 1))), certificate: None }));
 
 /// The request, if it is whole, and how many bytes were taken; or why it was refused.
 fn read(bytes: &[u8], mut piece: impl FnMut() -> usize) -> Result<(Option<Request>, usize), Refused> {

@@ -48,6 +48,7 @@ pub mod admin {
         pub mod refused;
         pub mod request;
         mod scan;
+        pub mod socket;
         mod target;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
@@ -10,6 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
+use super::http::Counters;
 use super::process::Process;
 use super::status::Status;
 use crate::audit::{Action, Decision};
@@ -250,6 +251,11 @@ impl Status {
             "Circuits that are not closed, by target.",
             self.circuits.iter().map(|agent| (by("agent", agent), 1.0)),
         )?;
+        page.gauges(
+            "mas_quarantined",
+            "Who is in quarantine: an agent, a capability, or all.",
+            self.quarantine.active().map(|(whom, _)| (by("whom", whom), 1.0)),
+        )?;
         let inboxes = self.inboxes.iter().flat_map(|inbox| {
             let delivered = inbox.pending;
             let waiting = inbox.queued.saturating_sub(delivered);
@@ -371,22 +377,24 @@ impl Status {
             "When a certificate of the server ends, Unix time.",
             self.certificates.iter().map(|(name, end_s)| (by("name", name), *end_s as f64)),
         )?;
-        let Some(http) = &self.http else { return Ok(()) };
+        let sum = |of: fn(&Counters) -> &AtomicU64| {
+            self.http.iter().map(|counters| of(counters).load(Ordering::Relaxed)).sum::<u64>()
+        };
         page.gauges(
             "mas_admin_streams",
             "Event streams that are open at the admin listener.",
-            one(http.streams.load(Ordering::Relaxed) as f64),
+            one(sum(|counters| &counters.streams) as f64),
         )?;
         let answers = [
-            ("2xx", &http.answered_2xx),
-            ("3xx", &http.answered_3xx),
-            ("4xx", &http.answered_4xx),
-            ("5xx", &http.answered_5xx),
+            ("2xx", sum(|counters| &counters.answered_2xx)),
+            ("3xx", sum(|counters| &counters.answered_3xx)),
+            ("4xx", sum(|counters| &counters.answered_4xx)),
+            ("5xx", sum(|counters| &counters.answered_5xx)),
         ];
         page.counters(
             "mas_admin_answers",
             "Answers of the admin listener, by status.",
-            answers.map(|(status, count)| (by("status", status), count.load(Ordering::Relaxed) as f64)),
+            answers.map(|(status, count)| (by("status", status), count as f64)),
         )
     }
 

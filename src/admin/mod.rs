@@ -6,13 +6,17 @@
 //! * `metrics`, `process`: what a scrape is told.
 //! * `status`: the same for people, as JSON.
 //! * `events`: decisions as they are committed.
+//! * `local`: the unix socket for users of this host.
+//! * `commands`: what operators have done, by role.
 //! * `routes`: which path is answered by what, and to whom.
 //!
 //! Nothing here is on the way of a message: counts are the workers' own, and are added up when somebody asks.
 
+mod commands;
 mod events;
 mod health;
 pub mod http;
+mod local;
 mod metrics;
 mod operators;
 mod process;
@@ -22,6 +26,7 @@ mod watch;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,9 +37,12 @@ use crate::config::{AdminListen, Config, ConfigError};
 use crate::gate::Peers;
 use crate::shard::Shards;
 use http::{HttpServer, Limits, Tls};
+use local::{Local, SocketFile};
 use routes::Routes;
 use watch::Watch;
 
+/// Longest body at the unix socket, in bytes: a state may be set there.
+const LOCAL_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// How long a stop waits for answers that have begun.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -49,6 +57,14 @@ pub enum AdminError {
         /// The system's word.
         source: io::Error,
     },
+    /// The unix socket.
+    #[error("admin_socket_path: cannot listen on {path}: {source}", path = path.display())]
+    Socket {
+        /// What was asked for.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
     /// A file.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -57,16 +73,30 @@ pub enum AdminError {
     System(#[from] io::Error),
 }
 
-/// An address that is listened on, and nobody is answered yet.
+/// What is listened on, and nobody is answered yet.
 pub struct Bound {
+    tcp: Option<BoundAddr>,
+    local: Option<Local>,
+}
+
+struct BoundAddr {
     listener: TcpListener,
     host: String,
     addr: SocketAddr,
 }
 
 impl Bound {
-    /// Binds; `None` where that is off, or where nobody asked for it and the default address is taken.
-    pub fn new(config: &Config) -> Result<Option<Self>, AdminError> {
+    /// Binds. What nobody asked for is left out where the default cannot be had.
+    pub fn new(config: &Config) -> Result<Self, AdminError> {
+        let tcp = BoundAddr::new(config)?;
+        let local = Local::bind(&config.admin_socket, &config.operators)
+            .map_err(|(path, source)| AdminError::Socket { path, source })?;
+        Ok(Self { tcp, local })
+    }
+}
+
+impl BoundAddr {
+    fn new(config: &Config) -> Result<Option<Self>, AdminError> {
         let (addr, asked) = match &config.admin_listen_addr {
             AdminListen::Off => return Ok(None),
             AdminListen::Default => (AdminListen::DEFAULT_ADDR, false),
@@ -90,9 +120,10 @@ impl Bound {
 
 /// The running listener.
 pub struct Admin {
-    /// What it listens on, with its real port.
-    pub addr: String,
-    server: HttpServer,
+    /// What it listens on, with its real port; `None`: on no address.
+    pub addr: Option<String>,
+    tcp: Option<HttpServer>,
+    local: Option<(HttpServer, SocketFile)>,
     tls: Option<Arc<Tls>>,
     routes: Arc<Routes>,
     watch: Watch,
@@ -102,23 +133,39 @@ impl Admin {
     /// Answers whoever asks.
     pub fn start(
         config: &Config,
-        Bound { listener, host, addr }: Bound,
+        Bound { tcp, local }: Bound,
         shards: &Arc<Shards>,
         peers: &Arc<Peers>,
     ) -> Result<Self, AdminError> {
+        let is_remote = tcp.as_ref().is_some_and(|bound| !bound.addr.ip().is_loopback());
         // Whoever reaches it from elsewhere shows a certificate, and calls it by the names in the server's own.
-        let (tls, names) = match addr.ip().is_loopback() {
-            true => (None, Vec::new()),
-            false => (Some(Arc::new(Tls::new(operators::tls(config)?))), names(config)),
+        let (tls, names) = match is_remote {
+            true => (Some(Arc::new(Tls::new(operators::tls(config)?))), names(config)),
+            false => (None, Vec::new()),
         };
         let watch = Watch::start(shards)?;
-        let routes = Routes::new(config, shards.clone(), peers.clone(), watch.latest(), tls.is_some());
+        let routes = Routes::new(config, shards.clone(), peers.clone(), watch.latest(), is_remote);
         let routes = Arc::new(routes);
-        let hosts = names.into_iter().chain([host.clone()]).collect();
-        let limits = Limits { hosts, ..Limits::default() };
-        let server = HttpServer::start(listener, tls.clone(), routes.clone(), limits)?;
-        routes.count_with(server.counters().clone());
-        Ok(Self { addr: format!("{host}:{}", addr.port()), server, tls, routes, watch })
+        let mut addr = None;
+        let tcp = match tcp {
+            Some(BoundAddr { listener, host, addr: at }) => {
+                let hosts = names.into_iter().chain([host.clone()]).collect();
+                addr = Some(format!("{host}:{}", at.port()));
+                let limits = Limits { hosts, ..Limits::default() };
+                Some(HttpServer::start(listener, tls.clone(), routes.clone(), limits)?)
+            }
+            None => None,
+        };
+        let local = match local.map(Local::split) {
+            Some((listener, file)) => {
+                let limits = Limits { connections: 16, body_bytes: LOCAL_BODY_BYTES, ..Limits::default() };
+                Some((HttpServer::start(listener, None, routes.clone(), limits)?, file))
+            }
+            None => None,
+        };
+        let servers = tcp.iter().chain(local.iter().map(|(server, _)| server));
+        routes.count_with(servers.map(|server| server.counters().clone()).collect());
+        Ok(Self { addr, tcp, local, tls, routes, watch })
     }
 
     /// The server is about to stop: nothing is looked at any more.
@@ -132,6 +179,11 @@ impl Admin {
             own.replace(tls);
         }
         self.routes.reload(config);
+        if let Some((_, file)) = &self.local
+            && let Err(error) = file.admit(&config.operators)
+        {
+            log::warn!("admin_socket_path: the file's mode could not be changed: {error}");
+        }
     }
 
     /// What a reload would take up, read and checked; `None` where there is no TLS.
@@ -141,10 +193,14 @@ impl Admin {
 
     /// Ends it.
     pub fn stop(self) {
-        if !self.server.stop(Instant::now() + STOP_PATIENCE) {
-            log::warn!("an answer of the admin listener was still being made at the stop");
+        let Self { tcp, local, watch, .. } = self;
+        let servers = tcp.into_iter().chain(local.map(|(server, _)| server));
+        for server in servers {
+            if !server.stop(Instant::now() + STOP_PATIENCE) {
+                log::warn!("an answer of the admin listener was still being made at the stop");
+            }
         }
-        drop(self.watch);
+        drop(watch);
     }
 }
 

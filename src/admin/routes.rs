@@ -6,6 +6,7 @@ use ::http::StatusCode;
 use ::http::header::{HeaderName, HeaderValue};
 use serde_json::json;
 
+use super::commands::Commands;
 use super::events::{Events, Wanted};
 use super::health;
 use super::http::{Answer, Content, Counters, Method, Peer, Request, Service};
@@ -23,6 +24,7 @@ const HOME: &str = "MAS server\n\n/healthz\n/readyz?verbose\n/metrics\n/api/v1/s
 
 /// What a reload may change.
 struct Reloaded {
+    config: Arc<Config>,
     operators: Vec<Operator>,
     certificates: Vec<(&'static str, i64)>,
 }
@@ -32,7 +34,8 @@ pub(super) struct Routes {
     sources: Sources,
     reloaded: Arc<RwLock<Reloaded>>,
     with_tls: bool,
-    counters: OnceLock<Arc<Counters>>,
+    commands: Commands,
+    counters: OnceLock<Vec<Arc<Counters>>>,
 }
 
 impl Routes {
@@ -47,12 +50,13 @@ impl Routes {
             sources: Sources { shards, peers, latest, inboxes: Inboxes::default() },
             reloaded: Arc::new(RwLock::new(reloaded(config))),
             with_tls,
+            commands: Commands::default(),
             counters: OnceLock::new(),
         }
     }
 
-    /// What the listener counts of itself.
-    pub(super) fn count_with(&self, counters: Arc<Counters>) {
+    /// What the listeners count of themselves.
+    pub(super) fn count_with(&self, counters: Vec<Arc<Counters>>) {
         let _ = self.counters.set(counters);
     }
 
@@ -62,7 +66,7 @@ impl Routes {
 
     fn status(&self) -> Status {
         let certificates = self.reloaded.read().unwrap_or_else(PoisonError::into_inner).certificates.clone();
-        self.sources.gather(certificates, self.counters.get().cloned())
+        self.sources.gather(certificates, self.counters.get().cloned().unwrap_or_default())
     }
 
     /// Who asks; the error is what it is told.
@@ -141,6 +145,7 @@ fn reloaded(config: &Config) -> Reloaded {
     let end = |name, path| certs::ends(path).map(|end_s| (name, end_s));
     let certificates = [end("ca", &config.tls.ca), end("server", &config.tls.cert)];
     Reloaded {
+        config: Arc::new(config.clone()),
         operators: config.operators.clone(),
         certificates: certificates.into_iter().flatten().collect(),
     }
@@ -160,7 +165,6 @@ impl Service for Routes {
         if path == "/readyz" {
             return self.readyz(request).into();
         }
-        // Nothing changes anything so far: whoever is known may read.
         // A page of another site cannot read the answers, and must not have them made either.
         if request.header("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
             return refused(StatusCode::FORBIDDEN, "another site may not ask").into();
@@ -169,6 +173,14 @@ impl Service for Routes {
             Ok(who) => who,
             Err(why) => return refused(StatusCode::FORBIDDEN, why).into(),
         };
+        if path == "/api/v1/commands" {
+            let config = self.reloaded.read().unwrap_or_else(PoisonError::into_inner).config.clone();
+            return match request.method() {
+                Method::Post => self.commands.post(request, &who, &config, &self.sources.shards),
+                Method::Get | Method::Head => self.commands.list(&who),
+            }
+            .into();
+        }
         if request.method() == Method::Post {
             let allow = (HeaderName::from_static("allow"), HeaderValue::from_static("GET, HEAD"));
             return refused(StatusCode::METHOD_NOT_ALLOWED, "nothing can be posted here")

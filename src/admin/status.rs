@@ -11,6 +11,7 @@ use super::watch::{Latest, Seen};
 use crate::clock::Now;
 use crate::gate::Peers;
 use crate::ids::{AgentId, hex};
+use crate::quarantine::Quarantine;
 use crate::shard::Shards;
 use crate::shard::desk::meters::Meter;
 use crate::shard::desk::troubles::Trouble;
@@ -37,6 +38,7 @@ pub(super) struct Status {
     pub(super) busy: Vec<f64>,
     pub(super) sessions: BTreeMap<AgentId, usize>,
     pub(super) circuits: Vec<AgentId>,
+    pub(super) quarantine: Arc<Quarantine>,
     pub(super) inboxes: Arc<Vec<InboxView>>,
     pub(super) sealed_ms: u64,
     pub(super) refusal: Option<&'static str>,
@@ -45,7 +47,7 @@ pub(super) struct Status {
     pub(super) turned_away: [(&'static str, u64); 3],
     /// By name, when they end, Unix seconds.
     pub(super) certificates: Vec<(&'static str, i64)>,
-    pub(super) http: Option<Arc<Counters>>,
+    pub(super) http: Vec<Arc<Counters>>,
 }
 
 /// Asks Redis for the inboxes, now and then: one asks, the others are told what is known.
@@ -108,11 +110,7 @@ impl Sources {
     }
 
     /// Gathers it.
-    pub(super) fn gather(
-        &self,
-        certificates: Vec<(&'static str, i64)>,
-        http: Option<Arc<Counters>>,
-    ) -> Status {
+    pub(super) fn gather(&self, certificates: Vec<(&'static str, i64)>, http: Vec<Arc<Counters>>) -> Status {
         let (shared, now) = (self.shards.shared(), Now::read());
         let (seen, inboxes) = (self.seen(), self.inboxes.read(&self.shards, now));
         Status {
@@ -128,6 +126,7 @@ impl Sources {
             busy: seen.busy,
             sessions: shared.directory.local_counts(),
             circuits: shared.open_circuits(),
+            quarantine: shared.quarantine(),
             inboxes,
             sealed_ms: shared.board.sealed_ms(),
             refusal: shared.board.refusal().map(|refusal| refusal.detail),
@@ -167,6 +166,9 @@ impl Status {
         });
         let sessions: BTreeMap<&str, usize> =
             self.sessions.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
+        let quarantine = self.quarantine.active().map(|(whom, entry)| {
+            json!({"whom": whom.to_string(), "by": entry.by, "since_unix_ms": entry.since_ms})
+        });
         let certificates: BTreeMap<_, _> = self.certificates.iter().copied().collect();
         json!({
             "server": self.server,
@@ -182,6 +184,7 @@ impl Status {
             "connections": self.connections,
             "sessions": sessions,
             "circuits_open": self.circuits.iter().map(AgentId::as_str).collect::<Vec<_>>(),
+            "quarantine": quarantine.collect::<Vec<_>>(),
             "inboxes": inboxes.collect::<Vec<_>>(),
             "workers_busy": self.busy,
             "certificates_end_unix_s": certificates,

@@ -133,6 +133,12 @@ coded! {
         Acknowledged = 38, "acknowledged";
         /// An operator has brought a dead letter back from the archive's folder to the dead letters in Redis.
         LetterRestored = 39, "letter_restored";
+        /// An operator has shut out agents: the target says which.
+        Quarantined = 40, "quarantined";
+        /// An operator lets agents in again.
+        Released = 41, "released";
+        /// An operator told a server to do something, or was not allowed to; the rule says what.
+        Commanded = 42, "commanded";
     }
 }
 

@@ -12,6 +12,7 @@ use mas::cli::certs::{self, CertsCommand};
 use mas::cli::dlp::{self, DlpCommand};
 use mas::cli::dlq::{self, DlqCommand};
 use mas::cli::exit::Exit;
+use mas::cli::fleet::{self, CircuitCommand, DrainArgs, QuarantineArgs, ReleaseArgs, ReloadArgs};
 use mas::cli::foreign::{self, ForeignCommand};
 use mas::cli::inbox::{self, InboxCommand};
 use mas::cli::logging::{self, LogFormat};
@@ -55,6 +56,17 @@ enum Command {
     Status(StatusArgs),
     /// Decisions as a running server commits them.
     Tap(TapArgs),
+    /// Shut out an agent, all that offer something, or every agent, on every server at once.
+    Quarantine(QuarantineArgs),
+    /// Let in again who was shut out.
+    Release(ReleaseArgs),
+    /// Stop a server in order, for maintenance.
+    Drain(DrainArgs),
+    /// An agent's circuit: close it by hand.
+    #[command(subcommand)]
+    Circuit(CircuitCommand),
+    /// Have a running server read its configuration and certificates again, as SIGHUP does.
+    Reload(ReloadArgs),
     /// The agents, where their instances are, and what waits for them.
     Agents(AgentsArgs),
     /// An agent's state: read it, change it.
@@ -98,6 +110,11 @@ fn main() -> ExitCode {
         Command::Foreign(command) => foreign::run(command),
         Command::Status(args) => status::run(&args),
         Command::Tap(args) => tap::run(&args),
+        Command::Quarantine(args) => fleet::quarantine(&args),
+        Command::Release(args) => fleet::release(&args),
+        Command::Drain(args) => fleet::drain(&args),
+        Command::Circuit(command) => fleet::circuit(&command),
+        Command::Reload(args) => fleet::reload(&args),
         Command::Agents(args) => agents::run(&args),
         Command::State(command) => state::run(command),
         Command::Dlp(command) => dlp::run(command),

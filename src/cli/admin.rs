@@ -1,19 +1,25 @@
 //! How commands ask a running server, at its admin listener.
 
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Deserialize;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::{Agent, Body, http::Response};
 
 use super::exit::Exit;
+use super::socket;
 use crate::config::{AdminListen, Config};
+use crate::operation::{Command, Done};
 
 /// Longest that a server may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where it carries out a command, and waits for the checkpoint that covers it.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest answer that is read as a whole, in bytes.
 const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -22,8 +28,8 @@ const MAX_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
 pub struct AdminArgs {
     /// The configuration of the server; else MAS_CONFIG_FILE, else mas.yaml upward.
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Its admin listener: host:port, or a URL; else that of the configuration.
+    pub(super) config: Option<PathBuf>,
+    /// Its admin listener: host:port, or a URL; else the unix socket of the configuration, where a server runs here.
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// The certificate of an operator: for a listener that others can reach.
@@ -79,18 +85,14 @@ pub fn exit(command: &str, outcome: Result<Exit, Trouble>) -> Exit {
 }
 
 impl AdminArgs {
+    /// That of a configuration.
+    pub(super) fn of(config: Option<PathBuf>) -> Self {
+        Self { config, ..Self::default() }
+    }
+
     /// Asks; the answer is read by the caller. Anything but 200 is an error, and so is 503 unless it is `wanted`.
     pub(super) fn get(&self, path_and_query: &str) -> Result<Response<Body>, Trouble> {
-        let config = match (&self.admin, &self.ca) {
-            (Some(_), Some(_)) => None,
-            (Some(_), None) => Config::locate_and_load(self.config.as_deref()).ok(),
-            (None, _) => Some(self.configuration()?),
-        };
-        let url = format!("{}{path_and_query}", self.base(config.as_ref())?);
-        let agent = self.agent(config.as_ref(), url.starts_with("https://"))?;
-        let answer = agent.get(&url).call();
-        let mut answer =
-            answer.map_err(|error| Trouble::Unreachable { url: url.clone(), why: error.to_string() })?;
+        let (url, mut answer) = self.ask(path_and_query, None)?;
         let status = answer.status().as_u16();
         if status == 200 {
             return Ok(answer);
@@ -101,14 +103,61 @@ impl AdminArgs {
         Err(Trouble::Refused { url, status, why: super::text::plain(why.trim()) })
     }
 
+    /// Has a server carry out a command; `None`: none runs here, and none was named.
+    pub(super) fn post(&self, command: &Command, reason: &str) -> Result<Option<Told>, Trouble> {
+        if self.admin.is_none() && self.socket(&self.configuration()?).is_none() {
+            return Ok(None);
+        }
+        let body = serde_json::json!({"command": command, "reason": reason}).to_string();
+        let (url, mut answer) = self.ask("/api/v1/commands", Some(body.as_bytes()))?;
+        let status = answer.status().as_u16();
+        let told: Result<Told, _> = serde_json::from_str(&read_text(&url, &mut answer)?);
+        match told {
+            Ok(told) => Ok(Some(Told { url, status, ..told })),
+            Err(error) => {
+                Err(Trouble::Refused { url, status, why: format!("no answer to a command: {error}") })
+            }
+        }
+    }
+
+    /// The unix socket of the server that the configuration is of, if one runs.
+    fn socket(&self, config: &Config) -> Option<UnixStream> {
+        config.admin_socket.path.as_deref().and_then(|path| socket::connect(path).ok())
+    }
+
+    /// Asks, and says whom.
+    fn ask(&self, path_and_query: &str, body: Option<&[u8]>) -> Result<(String, Response<Body>), Trouble> {
+        let config = match (&self.admin, &self.ca) {
+            (Some(_), Some(_)) => None,
+            (Some(_), None) => Config::locate_and_load(self.config.as_deref()).ok(),
+            (None, _) => Some(self.configuration()?),
+        };
+        let unreachable = |url: &str, why: String| Trouble::Unreachable { url: url.to_owned(), why };
+        if let (None, Some(config)) = (&self.admin, &config)
+            && let Some(stream) = self.socket(config)
+        {
+            let path = config.admin_socket.path.as_deref().unwrap_or(Path::new("")).display();
+            let url = format!("unix:{path}{path_and_query}");
+            let answer = socket::ask(stream, path_and_query, body);
+            let answer = answer.map_err(|error| unreachable(&url, error.to_string()))?;
+            return Ok((url, answer));
+        }
+        let url = format!("{}{path_and_query}", self.base(config.as_ref())?);
+        let agent = self.agent(config.as_ref(), url.starts_with("https://"), body.is_some())?;
+        let answer = match body {
+            None => agent.get(&url).call(),
+            Some(body) => agent.post(&url).content_type("application/json").send(body),
+        };
+        let answer = answer.map_err(|error| unreachable(&url, error.to_string()))?;
+        Ok((url, answer))
+    }
+
     /// Asks for JSON.
     pub(super) fn json(&self, path: &str) -> Result<serde_json::Value, Trouble> {
         let mut answer = self.get(path)?;
-        let unreadable = |why: String| Trouble::Unreachable { url: path.to_owned(), why };
-        let mut text = String::new();
-        let read = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES).read_to_string(&mut text);
-        let _ = read.map_err(|error| unreadable(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))
+        let text = read_text(path, &mut answer)?;
+        serde_json::from_str(&text)
+            .map_err(|error| Trouble::Unreachable { url: path.to_owned(), why: error.to_string() })
     }
 
     fn configuration(&self) -> Result<Config, Trouble> {
@@ -147,13 +196,13 @@ impl AdminArgs {
         format!("{scheme}://{host}:{port}")
     }
 
-    fn agent(&self, config: Option<&Config>, with_tls: bool) -> Result<Agent, Trouble> {
+    fn agent(&self, config: Option<&Config>, with_tls: bool, waits: bool) -> Result<Agent, Trouble> {
         let mut builder = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
             .max_redirects(0)
             .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(PATIENCE));
+            .timeout_recv_response(Some(if waits { COMMAND_PATIENCE } else { PATIENCE }));
         if with_tls {
             let ca = self.ca.as_deref().or(config.map(|config| config.tls.ca.as_path()));
             let ca =
@@ -171,6 +220,51 @@ impl AdminArgs {
         }
         Ok(builder.build().into())
     }
+}
+
+/// What a server says of a command.
+#[derive(Debug, Deserialize)]
+pub(super) struct Told {
+    #[serde(skip)]
+    url: String,
+    #[serde(skip)]
+    status: u16,
+    #[serde(default)]
+    lines: Vec<serde_json::Value>,
+    #[serde(default)]
+    done: Option<Done>,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+impl Told {
+    /// Hands on its lines; an error where the command was not done.
+    pub(super) fn hand_on(
+        self,
+        say: &mut dyn FnMut(serde_json::Value) -> std::io::Result<()>,
+    ) -> Result<Done, super::operator::Trouble> {
+        use super::operator::Trouble as Failed;
+        for line in self.lines {
+            say(line)?;
+        }
+        let why = self.error.map(|why| super::text::plain(&why));
+        match (self.status, self.done, why) {
+            (200, Some(done), None) => Ok(done),
+            (400, _, Some(why)) => Err(Failed::Usage(why)),
+            (409, _, Some(why)) => Err(Failed::Refused(why)),
+            (status, _, why) => {
+                let why = why.unwrap_or_else(|| "no answer to a command".to_owned());
+                Err(Trouble::Refused { url: self.url, status, why }.into())
+            }
+        }
+    }
+}
+
+fn read_text(url: &str, answer: &mut Response<Body>) -> Result<String, Trouble> {
+    let mut text = String::new();
+    let read = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES).read_to_string(&mut text);
+    let _ = read.map_err(|error| Trouble::Unreachable { url: url.to_owned(), why: error.to_string() })?;
+    Ok(text)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Trouble> {

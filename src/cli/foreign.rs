@@ -8,10 +8,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
 use super::exit::Exit;
-use super::operator::{self, Acted, Operator, Source, Trouble, Why};
+use super::operator::{self, Source, Trouble, Why, exit_of};
 use super::text::{plain, table, time_text};
-use crate::audit::{Action, Fields};
-use crate::ids::unhex;
+use crate::operation::Command;
 use crate::store::answers::EntryId;
 use crate::store::foreign::{self, PutAside};
 
@@ -126,29 +125,21 @@ fn show(args: &WhichArgs) -> Result<Exit, Trouble> {
 }
 
 fn drop_them(args: &DropArgs) -> Result<Exit, Trouble> {
-    let config = args.which.source.config()?;
-    let mut operator = Operator::connect(&config, &args.why)?;
+    let source = &args.which.source;
+    let ids = args.which.ids.iter().map(EntryId::to_string).collect();
     let mut out = std::io::stdout().lock();
-    let mut exit = Exit::Done;
-    for id in &args.which.ids {
-        let Some(aside) = foreign::one(&mut operator.connection, *id)? else {
-            eprintln!("mas foreign: there is no {id}");
-            exit = Exit::Failed;
-            continue;
-        };
-        let digest = unhex(&aside.digest).unwrap_or_default();
-        let fields =
-            Fields { target: &aside.key, rule: &aside.entry, payload_digest: &digest, ..Fields::default() };
-        match operator.act(Action::Dropped, &fields, |batch, _| foreign::remove(batch, *id))? {
-            Acted::Done(_) if args.which.source.json => {
-                writeln!(out, "{}", json!({"id": id.to_string(), "outcome": "dropped"}))?;
+    let done = source.carry_out(&args.why, &Command::ForeignDrop { ids }, |line| {
+        let word = |name: &str| plain(line.get(name).and_then(Json::as_str).unwrap_or_default());
+        match (source.json, line.get("problem").is_some()) {
+            (true, _) => writeln!(out, "{line}"),
+            (false, false) => writeln!(out, "dropped  {}  {}", word("id"), word("key")),
+            (false, true) => {
+                eprintln!("mas foreign: {}: {}", word("id"), word("problem"));
+                Ok(())
             }
-            Acted::Done(_) => writeln!(out, "dropped  {id}  {}", plain(&aside.key))?,
-            Acted::Conflict => return Err(Trouble::Refused(format!("{id}: try again"))),
         }
-    }
-    operator.close(&config)?;
-    Ok(exit)
+    })?;
+    Ok(exit_of(&done))
 }
 
 fn to_json(aside: &PutAside, whole: bool) -> Json {

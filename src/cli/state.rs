@@ -1,19 +1,15 @@
 //! `mas state`: an agent's state read and changed by an operator. A change counts as one for whoever compares
 //! versions, and goes on record in the transaction that makes it.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::Value as Json;
 
 use super::exit::Exit;
-use super::operator::{self, Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
+use super::operator::{self, Source, Trouble, Why, exit_of};
 use super::text::{plain, table};
-use crate::audit::{Action, Fields};
-use crate::config::{Config, Limits};
-use crate::ids::{AgentId, hex};
-use crate::store::overview::{self, StateView};
+use crate::operation::Command;
 
 /// Subcommands of `mas state`.
 #[derive(Debug, Subcommand)]
@@ -92,147 +88,58 @@ fn parse_field(text: &str) -> Result<(String, String), String> {
 pub fn run(command: StateCommand) -> Exit {
     let outcome = match &command {
         StateCommand::Get(args) => get(args),
-        StateCommand::Set(args) => change(&args.agent, &args.change, &Change::Set(&args.fields)),
-        StateCommand::Reset(args) => change(&args.agent, &args.change, &Change::Reset),
-        StateCommand::Accept(args) => change(&args.agent, &args.change, &Change::Accept(&args.sha256)),
+        StateCommand::Set(SetArgs { agent, fields, change: args }) => {
+            let (agent, fields, expect_version) = (agent.clone(), fields.clone(), args.expect_version);
+            change(args, &Command::StateSet { agent, fields, expect_version })
+        }
+        StateCommand::Reset(ResetArgs { agent, change: args }) => {
+            let (agent, expect_version) = (agent.clone(), args.expect_version);
+            change(args, &Command::StateReset { agent, expect_version })
+        }
+        StateCommand::Accept(AcceptArgs { agent, sha256, change: args }) => {
+            let (agent, sha256, expect_version) = (agent.clone(), sha256.clone(), args.expect_version);
+            change(args, &Command::StateAccept { agent, sha256, expect_version })
+        }
     };
     operator::exit("state", outcome)
 }
 
-fn known(config: &Config, name: &str) -> Result<AgentId, Trouble> {
-    let listed = config.agents.get_key_value(name).map(|(agent, _)| agent.clone());
-    listed.ok_or_else(|| Trouble::Usage(format!("{name:?} is not in `agents`")))
-}
-
 fn get(args: &GetArgs) -> Result<Exit, Trouble> {
-    let config = args.source.config()?;
-    let agent = known(&config, &args.agent)?;
-    let state = overview::watch_state(&mut operator::connect(&config)?, &agent)?;
-    if operator::store_keys(&config).is_ok_and(|keys| !state.is_ours(&keys, &agent)) {
-        let digest = hex(&state.digest());
-        eprintln!("mas state: somebody else than a server has changed this state, SHA-256 {digest}");
-    }
     let mut out = std::io::stdout().lock();
-    if args.source.json {
-        let fields: serde_json::Map<String, serde_json::Value> =
-            state.fields.into_iter().map(|(field, value)| (field, value.into())).collect();
-        let line = json!({
-            "agent_id": agent.as_str(), "version": state.version, "ttl_ms": state.ttl_ms, "state": fields,
-        });
-        writeln!(out, "{line}")?;
-        return Ok(Exit::Done);
-    }
-    let ends = state.ttl_ms.map(|ttl_ms| format!(", kept for {ttl_ms} ms more")).unwrap_or_default();
-    writeln!(out, "{agent}: version {}, {} fields{ends}", state.version, state.fields.len())?;
-    let row = |(field, value): &(String, String)| vec![plain(field), plain(value)];
-    write!(out, "{}", table(&state.fields.iter().map(row).collect::<Vec<_>>()))?;
-    Ok(Exit::Done)
-}
-
-/// What is done to a state.
-enum Change<'a> {
-    Set(&'a [(String, String)]),
-    Reset,
-    /// One with this digest.
-    Accept(&'a str),
-}
-
-impl Change<'_> {
-    /// Fields that are set.
-    fn updates(&self) -> &[(String, String)] {
-        match self {
-            Self::Set(updates) => updates,
-            Self::Reset | Self::Accept(_) => &[],
+    let command = Command::StateGet { agent: args.agent.clone() };
+    let done = args.source.carry_out(&Why::default(), &command, |mut line| {
+        let foreign = line.as_object_mut().and_then(|line| line.remove("foreign_sha256"));
+        if let Some(digest) = foreign.as_ref().and_then(Json::as_str) {
+            eprintln!(
+                "mas state: somebody else than a server has changed this state, SHA-256 {}",
+                plain(digest)
+            );
         }
-    }
-
-    /// The state's fields after it.
-    fn after(&self, state: &StateView) -> Vec<(String, String)> {
-        let mut fields: BTreeMap<String, String> = match self {
-            Self::Reset => BTreeMap::new(),
-            Self::Set(_) | Self::Accept(_) => state.fields.iter().cloned().collect(),
-        };
-        fields.extend(self.updates().iter().cloned());
-        fields.into_iter().collect()
-    }
-}
-
-fn change(name: &str, args: &ChangeArgs, change: &Change<'_>) -> Result<Exit, Trouble> {
-    let config = args.source.config()?;
-    let agent = known(&config, name)?;
-    let mut operator = Operator::connect(&config, &args.why)?;
-    for _ in 0..MAX_CONFLICTS {
-        let state = overview::watch_state(&mut operator.connection, &agent)?;
-        if let Some(expected) = args.expect_version.filter(|expected| *expected != state.version) {
-            return Err(Trouble::Refused(format!("the state has version {}, not {expected}", state.version)));
-        }
-        if matches!(change, Change::Set(_)) && !state.is_ours(&operator.keys, &agent) {
-            return Err(Trouble::Refused(format!(
-                "somebody else has changed this state: look at it (mas state get {agent}), then accept or reset it"
-            )));
-        }
-        if let Change::Accept(expected) = change
-            && hex(&state.digest()) != *expected
-        {
-            return Err(Trouble::Refused(format!("the state's SHA-256 is {}", hex(&state.digest()))));
-        }
-        let (updates, after) = (change.updates(), change.after(&state));
-        check_size(&config.limits, &after, updates)?;
-        let action = match change {
-            Change::Reset => Action::StateReset,
-            Change::Set(_) | Change::Accept(_) => Action::StateUpdate,
-        };
-        let bytes: usize = updates.iter().map(|(field, value)| field.len() + value.len()).sum();
-        let what =
-            if matches!(change, Change::Accept(_)) { "operator, accepted as it is" } else { "operator" };
-        let version = state.next_version();
-        let rule = format!("{what}, version {version}");
-        let digest = if matches!(change, Change::Accept(_)) { state.digest().to_vec() } else { Vec::new() };
-        let tag = state.next_tag(&operator.keys, &agent, &after);
-        let fields = Fields {
-            target: agent.as_str(),
-            rule: &rule,
-            payload_digest: &digest,
-            // Bounded by `max_state_bytes`.
-            payload_len: bytes as u32,
-            ..Fields::default()
-        };
-        let acted = operator.act(action, &fields, |batch, _| match change {
-            Change::Reset => overview::reset_state(batch, &agent, (version, &tag)),
-            Change::Set(_) | Change::Accept(_) => {
-                overview::set_state(batch, &agent, updates, (version, &tag));
-            }
-        })?;
-        if matches!(acted, Acted::Conflict) {
-            continue;
-        }
-        operator.close(&config)?;
-        let mut out = std::io::stdout().lock();
         if args.source.json {
-            writeln!(out, "{}", json!({"agent_id": agent.as_str(), "version": version}))?;
-        } else {
-            writeln!(out, "{agent}: version {version}")?;
+            return writeln!(out, "{line}");
         }
-        return Ok(Exit::Done);
-    }
-    Err(Trouble::Refused("the state keeps changing; try again".to_owned()))
+        let number = |name: &str| line.get(name).and_then(Json::as_u64);
+        let ends = number("ttl_ms").map(|ttl_ms| format!(", kept for {ttl_ms} ms more")).unwrap_or_default();
+        let fields = line.get("state").and_then(Json::as_object);
+        let row =
+            |(field, value): (&String, &Json)| vec![plain(field), plain(value.as_str().unwrap_or_default())];
+        let rows: Vec<Vec<String>> = fields.into_iter().flatten().map(row).collect();
+        let version = number("version").unwrap_or(0);
+        writeln!(out, "{}: version {version}, {} fields{ends}", plain(&args.agent), rows.len())?;
+        write!(out, "{}", table(&rows))
+    })?;
+    Ok(exit_of(&done))
 }
 
-/// The bounds that hold for the agent itself.
-fn check_size(
-    limits: &Limits,
-    fields: &[(String, String)],
-    updates: &[(String, String)],
-) -> Result<(), Trouble> {
-    let bytes: usize = fields.iter().map(|(field, value)| field.len() + value.len()).sum();
-    if !updates.is_empty() && (fields.len() > limits.max_state_fields || bytes > limits.max_state_bytes) {
-        return Err(Trouble::Refused(format!(
-            "the state would have {} fields and {bytes} bytes: `limits.max_state_fields` is {}, \
-             `limits.max_state_bytes` {}",
-            fields.len(),
-            limits.max_state_fields,
-            limits.max_state_bytes
-        )));
-    }
-    Ok(())
+fn change(args: &ChangeArgs, command: &Command) -> Result<Exit, Trouble> {
+    let mut out = std::io::stdout().lock();
+    let done = args.source.carry_out(&args.why, command, |line| {
+        if args.source.json {
+            return writeln!(out, "{line}");
+        }
+        let agent = line.get("agent_id").and_then(Json::as_str).unwrap_or_default();
+        let version = line.get("version").and_then(Json::as_u64).unwrap_or(0);
+        writeln!(out, "{}: version {version}", plain(agent))
+    })?;
+    Ok(exit_of(&done))
 }

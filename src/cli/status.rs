@@ -65,6 +65,11 @@ fn text(status: &Json) -> String {
         time(of("loaded_unix_ms"))
     ));
     lines.push(format!("newest checkpoint {}", time(of("checkpoint_unix_ms"))));
+    for entry in of("quarantine").as_array().into_iter().flatten() {
+        let part = |name: &str| entry.get(name).unwrap_or(&Json::Null);
+        let since = time(part("since_unix_ms"));
+        lines.push(format!("IN QUARANTINE: {} since {since}, by {}", word(part("whom")), word(part("by"))));
+    }
     let redis = of("redis");
     let redis_of = |name: &str| redis.get(name).map_or(0, number);
     if redis.get("up").and_then(Json::as_bool) == Some(true) {

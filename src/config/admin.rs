@@ -1,4 +1,6 @@
-//! The admin listener (`admin_listen_addr`), and who may do what there (`operators`).
+//! The admin listener (`admin_listen_addr`, `admin_socket_path`), and who may do what there (`operators`).
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
@@ -31,6 +33,47 @@ impl<'de> Deserialize<'de> for AdminListen {
     }
 }
 
+/// Where the admin listener's unix socket is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum AdminSocket {
+    /// Nothing is configured: at [`Self::DEFAULT_PATH`], where that can be had.
+    #[default]
+    Default,
+    /// `null`: nowhere.
+    Off,
+    /// There, or the server does not start.
+    At(PathBuf),
+}
+
+impl AdminSocket {
+    /// Beside the configuration unless something else is configured.
+    pub const DEFAULT_PATH: &str = ".mas/admin.sock";
+
+    /// Its path.
+    pub fn path(&self, absolute: impl Fn(&Path) -> PathBuf) -> Option<PathBuf> {
+        match self {
+            Self::Off => None,
+            Self::Default => Some(absolute(Path::new(Self::DEFAULT_PATH))),
+            Self::At(path) => Some(absolute(path)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AdminSocket {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::<PathBuf>::deserialize(deserializer)?.map_or(Self::Off, Self::At))
+    }
+}
+
+/// The same, found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminSocketAt {
+    /// The file; `None`: nowhere.
+    pub path: Option<PathBuf>,
+    /// Whether the configuration names it: then the server does not start without it.
+    pub asked: bool,
+}
+
 /// What an operator may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,7 +97,7 @@ impl OperatorRole {
     }
 }
 
-/// Somebody who operates the server, with a certificate of `spiffe://mas/operator/NAME`.
+/// Somebody who operates the server, with a certificate of `spiffe://mas/operator/NAME`, or as a user of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Operator {
@@ -62,6 +105,9 @@ pub struct Operator {
     pub name: String,
     /// What it may do.
     pub role: OperatorRole,
+    /// The user of the host that is this operator at the unix socket.
+    #[serde(default)]
+    pub user: Option<String>,
 }
 
 pub(super) fn check(operators: &[Operator]) -> Result<(), (usize, Problem)> {
@@ -76,6 +122,9 @@ pub(super) fn check(operators: &[Operator]) -> Result<(), (usize, Problem)> {
         }
         if operators.iter().take(at).any(|other| other.name == operator.name) {
             return Err((at, ("name", format!("{:?} is there twice", operator.name))));
+        }
+        if operator.user.is_some() && operators.iter().take(at).any(|other| other.user == operator.user) {
+            return Err((at, ("user", format!("{:?} is another operator already", operator.user))));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::admin::{AdminListen, Operator};
+use super::admin::{AdminListen, AdminSocket, Operator};
 use super::audit::Audit;
 use super::breaker::BreakerConfig;
 use super::range::{Problem, within};
@@ -38,6 +38,7 @@ fn without_value(error: &str) -> String {
 pub(super) struct File {
     pub server_listen_addr: String,
     pub admin_listen_addr: AdminListen,
+    pub admin_socket_path: AdminSocket,
     pub operators: Vec<Operator>,
     pub threads: Option<usize>,
     pub spin_us: u64,
@@ -58,6 +59,7 @@ impl Default for File {
         Self {
             server_listen_addr: "127.0.0.1:50051".to_owned(),
             admin_listen_addr: AdminListen::Default,
+            admin_socket_path: AdminSocket::Default,
             operators: Vec::new(),
             threads: None,
             spin_us: 0,

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use place::KeyPath;
 
 pub use self::redis::{Durability, RedisTls, Sentinel};
-pub use admin::{AdminListen, Operator, OperatorRole};
+pub use admin::{AdminListen, AdminSocket, AdminSocketAt, Operator, OperatorRole};
 pub use audit::{Audit, TrustedLog};
 pub use breaker::BreakerConfig;
 pub use error::ConfigError;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::admin::{AdminListen, Operator};
+use super::admin::{AdminListen, AdminSocketAt, Operator};
 use super::audit::Audit;
 use super::breaker::BreakerConfig;
 use super::error::ConfigError;
@@ -40,6 +40,8 @@ pub struct Config {
     pub listen_addr: String,
     /// Where health and metrics are told.
     pub admin_listen_addr: AdminListen,
+    /// The same as a unix socket, for users of this host.
+    pub admin_socket: AdminSocketAt,
     /// Who may do what there.
     pub operators: Vec<Operator>,
     /// Worker threads; `None`: as many as the cores this process may use.

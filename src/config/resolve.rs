@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::admin::{self, AdminListen};
+use super::admin::{self, AdminListen, AdminSocket, AdminSocketAt};
 use super::error::ConfigError;
 use super::file::{self, Permission};
 use super::model::{
@@ -106,6 +106,10 @@ impl Resolver<'_> {
             digest: Sha256::digest(self.text.as_bytes()).into(),
             listen_addr: file.server_listen_addr,
             admin_listen_addr: file.admin_listen_addr,
+            admin_socket: AdminSocketAt {
+                path: file.admin_socket_path.path(|path| self.absolute(path)),
+                asked: matches!(file.admin_socket_path, AdminSocket::At(_)),
+            },
             operators: file.operators,
             threads: file.threads,
             spin_us: file.spin_us,

@@ -89,8 +89,11 @@ impl Callers {
 
 /// Why that identity may not be here now.
 pub(super) fn refusal(shared: &Shared, identity: &Identity) -> Option<Refusal> {
-    if shared.settings().policy.agent(identity.agent.as_str()).is_none() {
+    let settings = shared.settings();
+    if settings.policy.agent(identity.agent.as_str()).is_none() {
         Some(Refusal::AGENT_NOT_ALLOWLISTED)
+    } else if settings.is_shut_out(&identity.agent, &shared.quarantine()) {
+        Some(Refusal::QUARANTINED)
     } else if !identity.is_current(Now::read()) {
         Some(Refusal::INVALID_CERTIFICATE)
     } else if identity.is_revoked(&shared.revoked()) {

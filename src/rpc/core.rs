@@ -9,11 +9,13 @@ use super::caller::refusal;
 use crate::certs::Revocations;
 use crate::gate;
 use crate::identity::Identity;
+use crate::quarantine::Quarantine;
 use crate::shard::Shards;
 use crate::shard::desk::settings::Settings;
+use crate::shard::desk::shared::Shared;
 
 /// What decided who is allowed when it was last asked.
-type Seen = (Arc<Settings>, Arc<Revocations>);
+type Seen = (Arc<Settings>, Arc<Revocations>, Arc<Quarantine>);
 
 pub(super) struct Core {
     /// Gone when the server stops.
@@ -25,7 +27,7 @@ pub(super) struct Core {
 impl Core {
     pub(super) fn new(server: Server, shards: Arc<Shards>) -> Self {
         let shared = shards.shared();
-        let seen = Mutex::new((shared.settings(), shared.revoked()));
+        let seen = Mutex::new(seen(shared));
         Self { server: Mutex::new(Some(server)), shards, seen }
     }
 
@@ -42,6 +44,10 @@ impl Core {
     pub(super) fn give_up(&self) -> Option<Server> {
         self.server().take()
     }
+}
+
+fn seen(shared: &Shared) -> Seen {
+    (shared.settings(), shared.revoked(), shared.quarantine())
 }
 
 impl gate::Core for Core {
@@ -64,9 +70,10 @@ impl gate::Core for Core {
 
     fn has_changed(&self) -> bool {
         let shared = self.shards.shared();
-        let now = (shared.settings(), shared.revoked());
+        let now = seen(shared);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = Arc::ptr_eq(&seen.0, &now.0) && Arc::ptr_eq(&seen.1, &now.1);
+        let same =
+            Arc::ptr_eq(&seen.0, &now.0) && Arc::ptr_eq(&seen.1, &now.1) && Arc::ptr_eq(&seen.2, &now.2);
         *seen = now;
         !same
     }

@@ -166,6 +166,8 @@ fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
         .raw_cfg_int(raw(c"grpc.max_metadata_size"), MAX_METADATA_BYTES)
         .raw_cfg_int(raw(c"grpc.http2.hpack_table_size.decoder"), HPACK_TABLE_BYTES)
         .raw_cfg_int(raw(c"grpc.per_message_decompression"), 0)
+        // Clients give up by themselves what has taken too long; a timer for each call would do the same once more.
+        .raw_cfg_int(raw(c"grpc.enable_deadline_checking"), 0)
 }
 
 /// Checks the certificate files without listening.

@@ -23,6 +23,7 @@ use crate::certs::Revocations;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::ids::{AgentId, ServerId};
+use crate::quarantine::Quarantine;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::news::News;
@@ -217,6 +218,12 @@ impl Shards {
     /// Puts another deny-list in force: for new calls at once, in each worker with its next round.
     pub fn set_revoked(&self, list: Revocations) {
         self.shared.set_revoked(list);
+        self.tell_all(|| Control::CheckCertificates);
+    }
+
+    /// Shuts out agents: for new calls at once, in each worker with its next round.
+    pub fn set_quarantine(&self, quarantine: Quarantine) {
+        self.shared.set_quarantine(quarantine);
         self.tell_all(|| Control::CheckCertificates);
     }
 

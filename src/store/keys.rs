@@ -27,6 +27,8 @@ pub const NEWS: &str = "mas.news";
 pub const FOREIGN: &str = "mas.foreign";
 /// Which store key's tags are in this Redis: the id of its log's first one.
 pub const STORE_KEY: &str = "mas.store_key";
+/// Who is shut out: a hash, whom → a tag, and what was said last (JSON).
+pub const QUARANTINE: &str = "mas.quarantine";
 /// The dead letters of all agents.
 pub const DEAD_LETTERS: &str = "dlq:messages";
 /// Registry of audit lanes: a hash, lane id → when and by whom it was opened (JSON).
@@ -67,6 +69,11 @@ pub fn instance_inbox(agent: &AgentId, instance: &InstanceId) -> String {
 /// The consumer name of an instance in [`GROUP`].
 pub fn consumer(agent: &AgentId, instance: &InstanceId) -> String {
     format!("{agent}-{instance}")
+}
+
+/// That a server is to stop (JSON behind a tag); runs out by itself.
+pub fn drain(server: &ServerId) -> String {
+    format!("mas.drain:{server}")
 }
 
 /// A server's lease: there as long as it lives.

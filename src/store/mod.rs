@@ -20,6 +20,7 @@ pub mod keys;
 pub mod moved_letters;
 pub mod news;
 pub mod older;
+pub mod orders;
 pub mod overview;
 pub mod owners;
 pub mod pipeline;

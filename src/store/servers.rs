@@ -93,11 +93,16 @@ pub fn any_alive(connection: &mut Connection) -> Result<bool, StoreError> {
         return Ok(false);
     };
     for id in ids.iter().filter_map(text).filter_map(ServerId::parse) {
-        if answers::int(&connection.command("EXISTS", &[&keys::server_lease(&id)])?) == Some(1) {
+        if is_alive(connection, &id)? {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether that server runs: its lease lives.
+pub fn is_alive(connection: &mut Connection, id: &ServerId) -> Result<bool, StoreError> {
+    Ok(answers::int(&connection.command("EXISTS", &[&keys::server_lease(id)])?) == Some(1))
 }
 
 /// This server in the registry.

@@ -98,7 +98,7 @@ impl Service for Responder {
             "/who" => {
                 let peer = request.peer();
                 let shown = peer.certificate.as_ref().map_or(0, |der| der.len());
-                Content::text(StatusCode::OK, format!("{} {shown}", peer.addr)).into()
+                Content::text(StatusCode::OK, format!("{} {shown}", peer.remote)).into()
             }
             "/events/silent" => Answer::Events(Box::new(Events { next: 0, count: 0, size: 0 })),
             "/events/three" => Answer::Events(Box::new(Events { next: 0, count: 3, size: 1 })),

@@ -45,6 +45,7 @@ mod server_faults;
 mod servers;
 mod sessions;
 mod state;
+mod steering;
 mod structure;
 mod submissions;
 mod tamper;

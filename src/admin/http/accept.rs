@@ -1,14 +1,13 @@
 //! The thread that accepts. It makes a thread for each connection that has a place, and never waits for a peer.
 
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use nix::sys::socket::{setsockopt, sockopt};
 
 use super::answer::Content;
 use super::connection::{self, Shared};
@@ -16,9 +15,8 @@ use super::counters::add;
 use super::limits::Limits;
 use super::places::{NoPlace, Places};
 use super::refused::Refused;
+use super::socket::{Remote, Socket, Stream};
 
-/// How long unacknowledged bytes keep a connection, in milliseconds: a peer that has vanished says nothing.
-const TCP_USER_TIMEOUT_MS: u32 = 30_000;
 /// How long a process without descriptors or memory waits before it accepts again.
 const BREATH: Duration = Duration::from_millis(100);
 /// How often such a failure is logged.
@@ -37,7 +35,7 @@ pub(super) struct Running {
 
 /// Accepts connections.
 pub(super) struct Acceptor {
-    listener: TcpListener,
+    listener: Socket,
     set: Epoll,
     shared: Arc<Shared>,
     places: Arc<Places>,
@@ -48,12 +46,12 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// `bell` wakes it when the server stops.
     pub(super) fn new(
-        listener: TcpListener,
+        listener: Socket,
         bell: &EventFd,
         shared: Arc<Shared>,
         places: Arc<Places>,
     ) -> std::io::Result<Self> {
-        listener.set_nonblocking(true)?;
+        listener.set_nonblocking()?;
         let set = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         set.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
         set.add(bell, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
@@ -65,7 +63,7 @@ impl Acceptor {
         let mut ready = [EpollEvent::empty()];
         while !self.places.stops() {
             match self.listener.accept() {
-                Ok((socket, addr)) => self.admit(socket, addr),
+                Ok((socket, remote)) => self.admit(socket, remote),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     // An error is an early end of the wait; nothing else can go wrong with a set of one's own.
                     let _ = self.set.wait(&mut ready, EpollTimeout::NONE);
@@ -77,19 +75,16 @@ impl Acceptor {
         self.running
     }
 
-    fn admit(&mut self, socket: TcpStream, addr: SocketAddr) {
+    fn admit(&mut self, socket: Stream, remote: Remote) {
         self.running.retain(|running| !running.thread.is_finished());
         let counters = &self.shared.counters;
-        let prepared = socket.set_nodelay(true).is_ok()
-            && setsockopt(&socket, sockopt::TcpUserTimeout, &TCP_USER_TIMEOUT_MS).is_ok();
-        if !prepared {
-            // It is gone already.
+        if socket.prepare().is_err() {
             return;
         }
         let socket = Arc::new(socket);
         let Limits { connections, streams, .. } = self.shared.limits;
         let has_thread = self.running.len() < connections.saturating_add(streams).saturating_add(ENDING);
-        let place = if has_thread { self.places.take(&socket, addr.ip()) } else { Err(NoPlace::Full) };
+        let place = if has_thread { self.places.take(&socket, remote.ip()) } else { Err(NoPlace::Full) };
         let place = match place {
             Ok(place) => place,
             Err(NoPlace::Stops) => return,
@@ -106,7 +101,7 @@ impl Acceptor {
         let serve = move || {
             // Dropped last: whoever waits for the place finds the rest of the thread done.
             let place = place;
-            connection::run(own, addr, &shared, &place);
+            connection::run(own, remote, &shared, &place);
             drop(shared);
         };
         match Builder::new().name("admin-http".to_owned()).stack_size(STACK_BYTES).spawn(serve) {
@@ -121,11 +116,11 @@ impl Acceptor {
 
     /// Tells a client that there is no room for it, as far as that goes without waiting. TLS has no words for that
     /// before a handshake.
-    fn turn_away(&self, socket: &TcpStream) {
-        if self.shared.tls.is_some() || socket.set_nonblocking(true).is_err() {
+    fn turn_away(&self, socket: &Stream) {
+        if self.shared.tls.is_some() || socket.set_nonblocking().is_err() {
             return;
         }
-        let content = Content::from(Refused::Full);
+        let content: Content = Refused::Full.into();
         let mut socket = socket;
         // What is there is read: closing on unread bytes would take the answer back.
         let _ = socket.read(&mut [0; 4096]);

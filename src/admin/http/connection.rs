@@ -2,7 +2,6 @@
 //! answered, and only then followed by the next.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use super::places::Place;
 use super::refused::Refused;
 use super::request::{Method, Peer, Request, Rules};
 use super::service::Service;
+use super::socket::{Remote, Stream};
 use super::stream;
 use super::tls::Tls;
 use super::wire::{Heard, Wire};
@@ -62,21 +62,21 @@ enum Arrived {
 }
 
 /// Serves a connection until it ends. `place` is given back by the caller, after everything else.
-pub(super) fn run(socket: Arc<TcpStream>, addr: SocketAddr, shared: &Shared, place: &Place) {
+pub(super) fn run(socket: Arc<Stream>, remote: Remote, shared: &Shared, place: &Place) {
     let Limits { stall, handshake, body_bytes, .. } = shared.limits;
-    let Ok(local) = socket.local_addr() else { return };
+    let Ok(local) = socket.local_ip() else { return };
     let wire = match &shared.tls {
         None => Wire::plain(socket, stall),
         Some(tls) => match Wire::shake(socket, stall, tls.current(), from_now(handshake)) {
             Ok(wire) => wire,
             Err(error) => {
                 add(&shared.counters.refused_handshake);
-                return log::debug!("a handshake from {addr} failed: {error}");
+                return log::debug!("a handshake from {remote} failed: {error}");
             }
         },
     };
-    let peer = Arc::new(Peer { addr, certificate: wire.certificate() });
-    let rules = Rules { hosts: shared.hosts.clone(), local: local.ip(), body_bytes };
+    let peer = Arc::new(Peer { remote, certificate: wire.certificate() });
+    let rules = Rules { hosts: shared.hosts.clone(), local, body_bytes };
     Connection { wire, peer, rules, shared, place }.serve();
 }
 

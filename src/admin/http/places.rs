@@ -3,12 +3,13 @@
 //! lock others out. Its lock is held for moments only.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::counters::{Counters, add, subtract};
 use super::limits::Limits;
+use super::socket::Stream;
 
 /// How long a connection may keep the server waiting before it has to give way.
 const GRACE: Duration = Duration::from_secs(1);
@@ -42,7 +43,7 @@ struct Taken {
 }
 
 struct Entry {
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     source: Source,
     is_stream: bool,
     state: State,
@@ -95,7 +96,7 @@ impl Places {
     }
 
     /// Takes a place for a connection from there, which then owes its first request or handshake.
-    pub(super) fn take(self: &Arc<Self>, socket: &Arc<TcpStream>, from: IpAddr) -> Result<Place, NoPlace> {
+    pub(super) fn take(self: &Arc<Self>, socket: &Arc<Stream>, from: IpAddr) -> Result<Place, NoPlace> {
         let source = Source::of(from);
         let bound = &self.bounds.connections;
         let mut taken = self.lock();

@@ -1,7 +1,7 @@
 //! A request, and its head taken from bytes. Pure.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{
@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use super::host::{Authority, Hosts, check_origin};
 use super::limits::MAX_HEADERS;
 use super::refused::Refused;
+use super::socket::Remote;
 use super::target::Target;
 
 /// Sent by browsers: how the page that made the request is related to this server.
@@ -32,7 +33,7 @@ pub enum Method {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Where the connection comes from.
-    pub addr: SocketAddr,
+    pub remote: Remote,
     /// The certificate that it has shown, verified as the TLS configuration asks for.
     pub certificate: Option<CertificateDer<'static>>,
 }

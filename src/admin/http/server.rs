@@ -1,7 +1,6 @@
 //! The server as its owner has it: start and stop.
 
 use std::io::{Error, ErrorKind, Result};
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use super::host::Hosts;
 use super::limits::Limits;
 use super::places::Places;
 use super::service::Service;
+use super::socket::Socket;
 use super::tls::Tls;
 
 /// How long before the deadline of a stop connections are cut that have not ended: a quarter of the time, at most
@@ -38,7 +38,7 @@ impl HttpServer {
     /// # Errors
     /// `InvalidInput` where `limits.hosts` has what is neither a name nor an address; or no thread, no descriptor.
     pub fn start(
-        listener: TcpListener,
+        listener: impl Into<Socket>,
         tls: Option<Arc<Tls>>,
         service: Arc<dyn Service>,
         limits: Limits,
@@ -51,7 +51,7 @@ impl HttpServer {
         let places = Places::new(&limits, counters.clone());
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let shared = Arc::new(Shared { service, tls, limits, hosts, counters: counters.clone() });
-        let acceptor = Acceptor::new(listener, &bell, shared, places.clone())?;
+        let acceptor = Acceptor::new(listener.into(), &bell, shared, places.clone())?;
         let thread = Builder::new().name("admin-accept".to_owned()).spawn(move || acceptor.run())?;
         Ok(Self { places, counters, bell, acceptor: Some(thread) })
     }

@@ -2,7 +2,7 @@
 //! is left of a deadline and no longer, so a peer that sends a byte now and then gains nothing.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::limits::from_now;
+use super::socket::Stream;
 
 /// What one write hands to the kernel, in bytes: progress is seen in steps of it.
 const WRITE_BYTES: usize = 16 * 1024;
@@ -40,7 +41,7 @@ pub(super) enum Heard {
 
 /// A socket that keeps a deadline.
 pub(super) struct Timed {
-    socket: Arc<TcpStream>,
+    socket: Arc<Stream>,
     deadline: Instant,
     /// How long the peer may take no bytes.
     stall: Duration,
@@ -52,13 +53,13 @@ pub(super) struct Timed {
 
 impl Wire {
     /// A connection without TLS.
-    pub(super) fn plain(socket: Arc<TcpStream>, stall: Duration) -> Self {
+    pub(super) fn plain(socket: Arc<Stream>, stall: Duration) -> Self {
         Self::Plain(Timed::new(socket, stall))
     }
 
     /// Shakes hands.
     pub(super) fn shake(
-        socket: Arc<TcpStream>,
+        socket: Arc<Stream>,
         stall: Duration,
         config: Arc<ServerConfig>,
         deadline: Instant,
@@ -163,7 +164,7 @@ impl Wire {
 }
 
 impl Timed {
-    fn new(socket: Arc<TcpStream>, stall: Duration) -> Self {
+    fn new(socket: Arc<Stream>, stall: Duration) -> Self {
         let now = Instant::now();
         Self { socket, deadline: now, stall, progress: now, waits: true }
     }
@@ -190,7 +191,7 @@ impl Read for Timed {
         loop {
             let left = left(self.deadline)?;
             let read = if self.waits {
-                self.socket.set_read_timeout(Some(left))?;
+                self.socket.set_read_timeout(left)?;
                 (&*self.socket).read(buffer).map_err(expired)
             } else {
                 recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT).map_err(Error::from)
@@ -208,7 +209,7 @@ impl Write for Timed {
         let bytes = bytes.get(..WRITE_BYTES).unwrap_or(bytes);
         loop {
             let stalled = self.progress.checked_add(self.stall).unwrap_or(self.deadline);
-            self.socket.set_write_timeout(Some(left(self.deadline.min(stalled))?))?;
+            self.socket.set_write_timeout(left(self.deadline.min(stalled))?)?;
             match (&*self.socket).write(bytes).map_err(expired) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(count) => {
@@ -227,7 +228,7 @@ impl Write for Timed {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -237,7 +238,7 @@ mod tests {
     fn pair(stall: Duration) -> (Timed, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Timed::new(Arc::new(listener.accept().unwrap().0), stall), far)
+        (Timed::new(Arc::new(Stream::Tcp(listener.accept().unwrap().0)), stall), far)
     }
 
     /// Reads a little now and then until the other end closes. Returns how much it read.

@@ -154,7 +154,10 @@ impl Custody {
             | Action::ForeignEntry
             | Action::StoreKeyChanged
             | Action::Acknowledged
-            | Action::LetterRestored => return,
+            | Action::LetterRestored
+            | Action::Quarantined
+            | Action::Released
+            | Action::Commanded => return,
             Action::TakenOver => {
                 let target = self.agent(record.target);
                 for (id, _) in record.messages.iter() {

@@ -5,12 +5,12 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::verify::{TrustArgs, optional_config, verify_named, write_report};
+use super::verify::{TrustArgs, verify_named, write_report};
 use super::{SourceArgs, Trouble};
 use crate::audit::verify::Damage;
-use crate::audit::{Action, Fields};
 use crate::cli::exit::Exit;
-use crate::cli::operator::{Acted, Operator, Why};
+use crate::cli::operator::{Source, Why};
+use crate::operation::{Command, command};
 
 /// Arguments of `acknowledge`.
 #[derive(Debug, Args)]
@@ -52,18 +52,9 @@ pub(super) fn run(args: &AcknowledgeArgs) -> Result<Exit, Trouble> {
         }
         return Err(Trouble::Usage("say which damage is acknowledged: ID…, or --all".to_owned()));
     }
-    let Some(config) = optional_config(&args.source)? else {
-        return Err(Trouble::Usage("no configuration".to_owned()));
-    };
-    let mut operator = Operator::connect(&config, &args.why)?;
-    let records: Vec<(String, String)> =
-        wanted.iter().map(|damage| (damage.id(), damage.to_string())).collect();
-    let fields = records.iter().map(|(id, text)| Fields { target: id, rule: text, ..Fields::default() });
-    match operator.act_on_all(Action::Acknowledged, fields, |_, _| {})? {
-        Acted::Done(_) => {}
-        Acted::Conflict => return Err(Trouble::Conflict),
-    }
-    operator.close(&config)?;
+    let damages = wanted.iter().map(|damage| command::Damage { id: damage.id(), text: damage.to_string() });
+    let command = Command::Acknowledge { damages: damages.collect() };
+    let _ = Source::of(args.source.config.clone()).carry_out(&args.why, &command, |_| Ok(()))?;
     for damage in &wanted {
         writeln!(out, "acknowledged {}  {damage}", damage.id()).map_err(Trouble::output)?;
     }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::letters::{Which, fields, letter_json, letter_text, letters_table, parse_entry};
+use super::letters::{Which, letter_json, letter_text, letters_table, parse_entry};
 use crate::archive;
 use crate::audit::Action;
 use crate::cli::exit::Exit;
 use crate::cli::operator::{Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
 use crate::cli::text::plain;
 use crate::config::Config;
+use crate::operation::letters::fields;
 use crate::store::answers::EntryId;
 use crate::store::dead_letters::{self, Letter};
 use crate::store::moved_letters::{self, RawLetter};
@@ -152,10 +153,12 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<Exit, Trouble> {
     let config = chosen.source.config()?;
     let (found, is_cut) = chosen.letters(&config)?;
     let mut exit = missing(chosen, &found, is_cut);
-    let mut operator = Operator::connect(&config, &args.why)?;
+    let mut operator = Operator::connect(&config, &args.why.by())?;
     let restored = restore_all(&mut operator, chosen, &found);
     // Also after a failure: what was restored before it is covered.
-    operator.close(&config)?;
+    if let Some(receipt) = operator.close(&config)? {
+        eprintln!("mas: {receipt}");
+    }
     if restored? > 0 {
         exit = Exit::Failed;
     }

@@ -4,11 +4,10 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
-use crate::audit::Fields;
 use crate::cli::operator::Trouble;
 use crate::cli::text::{parse_time, plain, table, time_text};
 use crate::clock::Now;
-use crate::ids::AgentId;
+use crate::operation::WantedLetters;
 use crate::store::answers::EntryId;
 use crate::store::dead_letters::{Filter, Letter};
 
@@ -42,16 +41,20 @@ fn parse_when(text: &str) -> Result<u64, String> {
 
 impl Which {
     pub(super) fn filter(&self) -> Result<Filter, Trouble> {
-        let agent = self.agent.as_deref().map(|name| {
-            AgentId::parse(name).ok_or_else(|| Trouble::Usage(format!("{name:?} is no agent id")))
-        });
-        Ok(Filter {
-            agent: agent.transpose()?,
-            reason: self.died_of.clone(),
-            message: self.message,
+        Ok(self.wanted().filter()?)
+    }
+
+    pub(super) fn wanted(&self) -> WantedLetters {
+        WantedLetters {
+            ids: Vec::new(),
+            all: false,
+            agent: self.agent.clone(),
+            died_of: self.died_of.clone(),
+            message: self.message.map(|id| id.to_string()),
             from_ms: self.from,
             to_ms: self.to,
-        })
+            limit: 0,
+        }
     }
 }
 
@@ -69,16 +72,6 @@ pub(super) fn letters_table(letters: &[Letter]) -> String {
         ]
     }));
     table(&rows)
-}
-
-/// What the record says of a letter.
-pub(super) fn fields(letter: &Letter) -> Fields<'_> {
-    Fields {
-        message_id: letter.message_id(),
-        attempt: letter.attempts,
-        rule: &letter.reason,
-        ..Fields::default()
-    }
 }
 
 /// A letter as JSON; the payload where it is shown whole.

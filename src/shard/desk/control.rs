@@ -47,6 +47,8 @@ pub enum Control {
     Orphaned(AgentId, InstanceId, ServerId),
     /// An agent's circuit opened, or closed, on another server.
     Circuit(AgentId, bool),
+    /// An operator closes an agent's circuit: by whom, and why.
+    CloseCircuit(AgentId, String),
     /// A handler of the agent failed on another server.
     Failed(AgentId),
     /// News of other servers may have been missed: read from Redis again what they tell.

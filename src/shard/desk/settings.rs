@@ -5,7 +5,9 @@ use std::sync::Arc;
 use super::listing::Listing;
 use crate::audit::tally::Known;
 use crate::config::{Config, Delivery, Limits};
+use crate::ids::AgentId;
 use crate::policy::Policy;
+use crate::quarantine::Quarantine;
 
 /// What a configuration means for decisions. A round is decided by one of these as a whole.
 #[derive(Debug)]
@@ -30,6 +32,12 @@ impl Settings {
             limits: config.limits.clone(),
             delivery: config.delivery.clone(),
         }
+    }
+
+    /// Whether an agent is shut out, by its name or by what it offers.
+    pub fn is_shut_out(&self, agent: &AgentId, quarantine: &Quarantine) -> bool {
+        let capabilities = self.policy.agent(agent.as_str()).map_or(&[][..], |card| &card.capabilities);
+        quarantine.holds(agent, capabilities).is_some()
     }
 
     /// Whose names may be counted by: the agents'.

@@ -25,6 +25,7 @@ use crate::clock::Now;
 use crate::config::{Config, Durability};
 use crate::gate::Report;
 use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::quarantine::Quarantine;
 use crate::refusal::Refusal;
 use crate::store::Endpoint;
 
@@ -38,6 +39,8 @@ pub struct Shared {
     settings: RwLock<Arc<Settings>>,
     /// Certificates that are no good any more.
     revoked: RwLock<Arc<Revocations>>,
+    /// Who is shut out.
+    quarantine: RwLock<Arc<Quarantine>>,
     /// Who is connected.
     pub directory: Directory,
     /// Who is connected of those that Discover shows.
@@ -104,6 +107,7 @@ impl Shared {
             mailboxes: OnceLock::new(),
             settings: RwLock::new(Arc::new(Settings::new(config, None))),
             revoked: RwLock::default(),
+            quarantine: RwLock::default(),
             directory: Directory::default(),
             listed: Snapshot::default(),
             tap: config.audit.file_path.is_some().then(|| {
@@ -290,6 +294,15 @@ impl Shared {
     /// Puts another deny-list in force for new calls; the workers look after open sessions.
     pub(crate) fn set_revoked(&self, list: Revocations) {
         *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
+    }
+
+    /// Who is shut out.
+    pub fn quarantine(&self) -> Arc<Quarantine> {
+        self.quarantine.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_quarantine(&self, quarantine: Quarantine) {
+        *self.quarantine.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(quarantine);
     }
 
     /// The settings in force.

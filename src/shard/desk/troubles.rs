@@ -22,13 +22,15 @@ pub enum Code {
     Lease,
     /// The last reload was refused: what was in force stays.
     Reload,
+    /// Who is in quarantine cannot be read: what is known stays in force.
+    Quarantine,
     /// A start has found that Redis holds less than the anchor says.
     RolledBack,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Checkpoints,
         Self::CheckpointsInRedis,
         Self::Archive,
@@ -36,6 +38,7 @@ impl Code {
         Self::Copy,
         Self::Lease,
         Self::Reload,
+        Self::Quarantine,
         Self::RolledBack,
     ];
 
@@ -49,6 +52,7 @@ impl Code {
             Self::Copy => "copy_failing",
             Self::Lease => "lease_not_renewed",
             Self::Reload => "reload_refused",
+            Self::Quarantine => "quarantine_unreadable",
             Self::RolledBack => "trail_rolled_back",
         }
     }

@@ -60,12 +60,15 @@ impl Transaction<'_> {
         self.check_identity(&session.identity)
     }
 
-    /// Whether a certificate is still good: it was checked on arrival, and may have run out or been revoked since.
+    /// Whether a certificate is still good, and its agent not shut out: it was checked on arrival, and may have run out or
+    /// been revoked since.
     pub(super) fn check_identity(&self, identity: &Identity) -> Result<(), Refusal> {
         if !identity.is_current(self.now) {
             Err(Refusal::INVALID_CERTIFICATE)
         } else if !self.revoked.is_empty() && identity.is_revoked(&self.revoked) {
             Err(Refusal::CERTIFICATE_REVOKED)
+        } else if self.settings.is_shut_out(&identity.agent, &self.quarantine) {
+            Err(Refusal::QUARANTINED)
         } else {
             Ok(())
         }

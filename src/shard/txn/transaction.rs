@@ -13,6 +13,7 @@ use crate::dlp::Scratch;
 use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
 use crate::ids::{AgentId, AgentMap, CorrelationId, InstanceId};
 use crate::policy::{Breaker, Counted};
+use crate::quarantine::Quarantine;
 use crate::refusal::Refusal;
 use crate::shard::desk::delivery::DeliveryId;
 use crate::shard::desk::outcome::{Accepted, CommitResult, Discovered, Receipt};
@@ -116,6 +117,7 @@ pub(crate) struct Transaction<'a> {
     /// What it adds to inboxes.
     pub added: AgentMap<Added>,
     pub(super) revoked: Arc<Revocations>,
+    pub(super) quarantine: Arc<Quarantine>,
     /// Requests that replies of this round have answered.
     pub(super) consumed: HashSet<CorrelationId>,
     /// Deliveries that commits of this round have acknowledged.
@@ -172,6 +174,7 @@ impl<'a> Transaction<'a> {
             facts,
             added: AgentMap::default(),
             revoked: shared.revoked(),
+            quarantine: shared.quarantine(),
             consumed: HashSet::new(),
             committed: HashSet::new(),
             opening: Vec::new(),

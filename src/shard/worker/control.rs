@@ -75,6 +75,7 @@ impl Worker {
                             if open { Breaker::reopened(now.mono_ms) } else { Breaker::default() };
                     }
                 }
+                Control::CloseCircuit(agent, reason) => self.close_circuit(agent, reason),
                 Control::Failed(agent) => {
                     if let (Some(config), Some(inbox)) =
                         (self.settings.policy.breaker(), self.inboxes.get_mut(&agent))
@@ -161,7 +162,7 @@ impl Worker {
         self.sessions.open().filter(|session| which(session)).map(name).collect()
     }
 
-    /// Ends the sessions whose certificates have run out or were revoked.
+    /// Ends the sessions whose certificates have run out or were revoked, and those of agents that are shut out.
     fn check_certificates(&mut self, now: Now) {
         let revoked = self.shared.revoked();
         let expired = self.names(|session| !session.identity.is_current(now));
@@ -171,6 +172,10 @@ impl Worker {
         }
         for name in withdrawn {
             self.close(&name, now, "certificate_revoked", Some(Refusal::CERTIFICATE_REVOKED));
+        }
+        let (settings, quarantine) = (self.settings.clone(), self.shared.quarantine());
+        for name in self.names(|session| settings.is_shut_out(&session.identity.agent, &quarantine)) {
+            self.close(&name, now, "quarantined", Some(Refusal::QUARANTINED));
         }
     }
 
@@ -198,6 +203,8 @@ impl Worker {
             self.close(&name, now, "agent_removed", Some(Refusal::AGENT_NOT_ALLOWLISTED));
         }
         self.agenda.retired.extend(retired);
+        // Also who is shut out by what it offers.
+        self.check_certificates(now);
         for agent in self.enlist() {
             let _ = self.agenda.retired.remove(&agent);
             // Redis is read for it, and for all: a reload is rare.

@@ -3,6 +3,7 @@
 use super::Worker;
 use crate::clock::Now;
 use crate::ids::AgentId;
+use crate::policy::Breaker;
 use crate::shard::desk::control::SessionName;
 use crate::shard::desk::session::{Session, Settlement};
 use crate::shard::inbox::Inbox;
@@ -89,6 +90,14 @@ impl Worker {
             self.shared.set_circuit(&agent, true);
             self.ledger.push(Event::Circuit { agent, opened: true, reason });
         }
+    }
+
+    /// An operator closes an agent's circuit.
+    pub(super) fn close_circuit(&mut self, agent: AgentId, reason: String) {
+        let Some(inbox) = self.inboxes.get_mut(&agent) else { return };
+        inbox.breaker = Breaker::default();
+        self.shared.set_circuit(&agent, false);
+        self.ledger.push(Event::Circuit { agent, opened: false, reason });
     }
 
     /// A handler of this agent succeeded.

@@ -3,13 +3,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::super::host::Hosts;
 use super::super::intake::Intake;
 use super::super::request::{Peer, Rules};
+use super::super::socket::Remote;
 use super::*;
 use http::header::{CONTENT_SECURITY_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 
 fn request(line: &str, fields: &str) -> Request {
     let rules =
         Rules { hosts: Arc::new(Hosts::default()), local: IpAddr::V4(Ipv4Addr::LOCALHOST), body_bytes: 0 };
-    let peer = Peer { addr: SocketAddr::from(([127, 0, 0, 1], 1)), certificate: None };
+    let peer = Peer { remote: Remote::Addr(SocketAddr::from(([127, 0, 0, 1], 1))), certificate: None };
     let mut intake = Intake::new(&rules);
     let bytes = format!("{line} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
     let _ = intake.take(bytes.as_bytes()).unwrap();

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::super::host::Hosts;
 use super::super::limits::{MAX_HEAD_BYTES, MAX_HEADERS};
 use super::super::request::Method;
+use super::super::socket::Remote;
 use super::*;
 
 const BODY_BYTES: usize = 1000;
@@ -19,7 +20,7 @@ fn rules() -> Rules {
 }
 
 fn peer() -> Arc<Peer> {
-    Arc::new(Peer { addr: SocketAddr::from(([192, 0, 2, 1], 1000)), certificate: None })
+    Arc::new(Peer { remote: Remote::Addr(SocketAddr::from(([192, 0, 2, 1], 1000))), certificate: None })
 }
 
 /// What came of the bytes: a request or none yet, how many were taken, and what was wrong.

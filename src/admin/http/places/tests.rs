@@ -1,14 +1,14 @@
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::Ordering;
 
 use super::*;
 
 /// A connected socket, and its other end.
-fn pair() -> (Arc<TcpStream>, TcpStream) {
+fn pair() -> (Arc<Stream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (Arc::new(listener.accept().unwrap().0), far)
+    (Arc::new(Stream::Tcp(listener.accept().unwrap().0)), far)
 }
 
 fn places(connections: usize, per_source: usize, streams: usize) -> Arc<Places> {

@@ -1,0 +1,109 @@
+//! The unix socket for users of this host: whoever connects is named by the kernel.
+
+use std::fs::{Permissions, create_dir_all, remove_file, set_permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::config::{AdminSocketAt, Operator};
+
+/// Who may connect where no operator has a `user`: the server's own user, and root.
+const OWN_MODE: u32 = 0o600;
+/// Where one has: who connects is looked at then.
+const OPEN_MODE: u32 = 0o666;
+
+/// A socket that is listened on; its file goes with it.
+pub(super) struct Local {
+    pub(super) listener: UnixListener,
+    file: SocketFile,
+}
+
+/// The file of a socket.
+pub(super) struct SocketFile(PathBuf);
+
+impl Local {
+    /// Binds; `None` where that is off, or where nobody asked for it and the default cannot be had. The error names the file.
+    pub(super) fn bind(
+        at: &AdminSocketAt,
+        operators: &[Operator],
+    ) -> Result<Option<Self>, (PathBuf, io::Error)> {
+        let Some(path) = &at.path else { return Ok(None) };
+        match listen(path) {
+            Ok(listener) => {
+                let file = SocketFile(path.clone());
+                file.admit(operators).map_err(|error| (path.clone(), error))?;
+                Ok(Some(Self { listener, file }))
+            }
+            Err(error) if at.asked => Err((path.clone(), error)),
+            Err(error) => {
+                log::warn!(
+                    "no unix socket for operators: {}, the default of admin_socket_path, cannot be had: {error}",
+                    path.display()
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// The socket, and its file.
+    pub(super) fn split(self) -> (UnixListener, SocketFile) {
+        (self.listener, self.file)
+    }
+}
+
+impl SocketFile {
+    /// Lets connect whom the configuration names.
+    pub(super) fn admit(&self, operators: &[Operator]) -> io::Result<()> {
+        let any_user = operators.iter().any(|operator| operator.user.is_some());
+        set_permissions(&self.0, Permissions::from_mode(if any_user { OPEN_MODE } else { OWN_MODE }))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another server may have taken its place already; a file that is left is taken over by the next one.
+        let _ = remove_file(&self.0);
+    }
+}
+
+/// Listens there. A file whose server is gone is removed first.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        create_dir_all(folder)?;
+    }
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => match UnixStream::connect(path) {
+            Err(gone) if gone.kind() == ErrorKind::ConnectionRefused => {
+                remove_file(path)?;
+                UnixListener::bind(path)
+            }
+            Ok(_) | Err(_) => Err(error),
+        },
+        bound => bound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_of_a_server_that_is_gone_is_taken_over_and_one_of_a_running_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sub/admin.sock");
+        let at = |asked| AdminSocketAt { path: Some(path.clone()), asked };
+        let first = Local::bind(&at(true), &[]).unwrap().unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, OWN_MODE);
+        assert!(Local::bind(&at(false), &[]).unwrap().is_none());
+        assert_eq!(Local::bind(&at(true), &[]).err().unwrap().1.kind(), ErrorKind::AddrInUse);
+        // As a kill leaves it.
+        let (listener, file) = first.split();
+        drop(listener);
+        std::mem::forget(file);
+        assert!(path.exists());
+        let again = Local::bind(&at(false), &[]).unwrap().unwrap();
+        drop(again);
+        assert!(!path.exists());
+    }
+}
