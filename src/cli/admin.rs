@@ -226,38 +226,15 @@ impl AdminArgs {
 #[derive(Debug, Deserialize)]
 pub(super) struct Told {
     #[serde(skip)]
-    url: String,
+    pub(super) url: String,
     #[serde(skip)]
-    status: u16,
+    pub(super) status: u16,
     #[serde(default)]
-    lines: Vec<serde_json::Value>,
+    pub(super) lines: Vec<serde_json::Value>,
     #[serde(default)]
-    done: Option<Done>,
+    pub(super) done: Option<Done>,
     #[serde(default)]
-    error: Option<String>,
-}
-
-impl Told {
-    /// Hands on its lines; an error where the command was not done.
-    pub(super) fn hand_on(
-        self,
-        say: &mut dyn FnMut(serde_json::Value) -> std::io::Result<()>,
-    ) -> Result<Done, super::operator::Trouble> {
-        use super::operator::Trouble as Failed;
-        for line in self.lines {
-            say(line)?;
-        }
-        let why = self.error.map(|why| super::text::plain(&why));
-        match (self.status, self.done, why) {
-            (200, Some(done), None) => Ok(done),
-            (400, _, Some(why)) => Err(Failed::Usage(why)),
-            (409, _, Some(why)) => Err(Failed::Refused(why)),
-            (status, _, why) => {
-                let why = why.unwrap_or_else(|| "no answer to a command".to_owned());
-                Err(Trouble::Refused { url: self.url, status, why }.into())
-            }
-        }
-    }
+    pub(super) error: Option<String>,
 }
 
 fn read_text(url: &str, answer: &mut Response<Body>) -> Result<String, Trouble> {

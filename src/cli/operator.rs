@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value as Json;
 
-use super::admin::{self, AdminArgs};
+use super::admin::{self, AdminArgs, Told};
 use super::exit::Exit;
+use super::text::plain;
 use crate::config::{Config, ConfigError};
 use crate::key_files::KeyError;
 use crate::operation::{self, By, Command, Done, MAX_REASON_BYTES};
@@ -136,13 +137,30 @@ impl Source {
         mut say: impl FnMut(Json) -> std::io::Result<()>,
     ) -> Result<Done, Trouble> {
         let done = match self.admin.post(command, &why.reason)? {
-            Some(told) => told.hand_on(&mut say)?,
+            Some(told) => hand_on(told, &mut say)?,
             None => operation::carry_out(&self.config()?, &why.by(), command, &mut say)?,
         };
         if let Some(receipt) = &done.receipt {
             eprintln!("mas: {receipt}");
         }
         Ok(done)
+    }
+}
+
+/// Hands on the lines of a server's answer; an error where the command was not done.
+fn hand_on(told: Told, say: &mut dyn FnMut(Json) -> std::io::Result<()>) -> Result<Done, Trouble> {
+    for line in told.lines {
+        say(line)?;
+    }
+    let why = told.error.map(|why| plain(&why));
+    match (told.status, told.done, why) {
+        (200, Some(done), None) => Ok(done),
+        (400, _, Some(why)) => Err(Trouble::Usage(why)),
+        (409, _, Some(why)) => Err(Trouble::Refused(why)),
+        (status, _, why) => {
+            let why = why.unwrap_or_else(|| "no answer to a command".to_owned());
+            Err(admin::Trouble::Refused { url: told.url, status, why }.into())
+        }
     }
 }
 

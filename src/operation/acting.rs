@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::{By, Receipt, Sealed, Trouble};
+use super::outcome::{By, Receipt, Sealed, Trouble};
 use crate::audit::checkpoint::LaneHead;
 use crate::audit::{Action, Checkpoint, Decision, Fields, Lane, LaneId, StoreKeys, note};
 use crate::checkpoint::seal_alone;

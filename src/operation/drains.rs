@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::acting::{Acted, Operator};
-use super::{By, Done, Say, Trouble};
+use super::outcome::{By, Done, Say, Trouble};
 use crate::audit::{Action, Fields};
 use crate::config::Config;
 use crate::ids::ServerId;

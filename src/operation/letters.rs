@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::acting::{Acted, MAX_CONFLICTS, Operator};
-use super::{By, Done, Say, Trouble};
+use super::outcome::{By, Done, Say, Trouble};
 use crate::audit::{Action, Fields};
 use crate::config::Config;
 use crate::ids::AgentId;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::acting::{self, Acted, MAX_CONFLICTS, Operator};
-use super::{By, Done, Say, Trouble};
+use super::outcome::{By, Done, Say, Trouble};
 use crate::audit::{Action, Fields};
 use crate::config::{Config, Limits};
 use crate::ids::{AgentId, hex};
