@@ -10,4 +10,10 @@ fn main() {
         .input("proto/grpc/health/v1/health.proto")
         .cargo_out_dir("proto")
         .run_from_script();
+    protobuf_codegen::Codegen::new()
+        .pure()
+        .include("proto")
+        .input("proto/otlp/otlp.proto")
+        .cargo_out_dir("otlp")
+        .run_from_script();
 }

@@ -51,6 +51,8 @@ pub struct Trace {
     pub parent: Option<String>,
     /// `tracestate`.
     pub state: Option<String>,
+    /// When the request came, Unix microseconds.
+    pub arrived_us: u64,
 }
 
 impl Trace {
@@ -61,8 +63,8 @@ impl Trace {
             let printable = text.bytes().all(|b| (0x20..0x7f).contains(&b));
             (printable && text.len() <= MAX_TRACE_BYTES).then(|| text.to_owned())
         };
-        let trace = Self { parent: clean(parent), state: clean(state) };
-        (trace.parent.is_some() || trace.state.is_some()).then_some(trace)
+        let (parent, state) = (clean(parent), clean(state));
+        (parent.is_some() || state.is_some()).then(|| Self { parent, state, arrived_us: Now::read().unix_us })
     }
 }
 
@@ -201,7 +203,7 @@ mod tests {
             correlation_id: Some(correlation_id),
             expects_reply: false,
             reply_to_instance: Some(&instance("a1")),
-            trace: Some(&Trace { parent: Some("00-ab".into()), state: None }),
+            trace: Some(&Trace { parent: Some("00-ab".into()), state: None, arrived_us: 0 }),
         }
         .to_json(Now { unix_us: 1_700_000_000_000_042, mono_ms: 0 });
         assert!(json.contains("{\"n\":1.50}"), "the payload's bytes are kept: {json}");

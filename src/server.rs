@@ -28,6 +28,7 @@ use crate::store::news::{News, Subscription};
 use crate::store::servers::{Keeper, Membership};
 use crate::store::{Endpoint, StoreError, fitness, joining};
 use crate::takeover;
+use crate::telemetry::Telemetry;
 
 /// How long a start waits for Redis.
 const REDIS_PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ pub struct Server {
     checkpointer: Checkpointer,
     sink: Option<Sink>,
     admin: Admin,
+    telemetry: Option<Telemetry>,
     _deny_list: Option<DenyList>,
     subscription: Subscription,
     _orders: Orders,
@@ -79,6 +81,9 @@ pub enum StartError {
     /// The admin listener.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The way to the collector.
+    #[error("gateway.telemetry: {0}")]
+    Telemetry(#[source] std::io::Error),
 }
 
 impl StartError {
@@ -90,6 +95,7 @@ impl StartError {
             Self::Store(error) => matches!(error, StoreError::Unfit(_)),
             Self::StoreKeys(_) => true,
             Self::DenyList(_) | Self::Listen(_) => false,
+            Self::Telemetry(_) => true,
             Self::Admin(error) => !matches!(error, AdminError::System(_)),
         }
     }
@@ -137,6 +143,8 @@ impl Server {
         let queues = threads.div_ceil(2);
         let listener = Listener::start(config, door, shards.clone(), queues)?;
         let admin = Admin::start(config, bound, &shards, listener.peers())?;
+        let telemetry =
+            Telemetry::start(&config.telemetry, &shared, admin.page()).map_err(StartError::Telemetry)?;
         let certificate = fingerprint(&config.tls.cert);
         shards.record(OperatorEvent {
             action: Action::ServerStarted,
@@ -154,6 +162,7 @@ impl Server {
             checkpointer,
             sink,
             admin,
+            telemetry,
             _deny_list: deny_list,
             subscription,
             _orders: orders,
@@ -217,7 +226,8 @@ impl Server {
 
     /// Finishes what was accepted, ends all sessions, records it, and stops listening.
     pub fn stop(self) {
-        let Self { listener, shards, mut checkpointer, sink, admin, subscription, keeper, .. } = self;
+        let Self { listener, shards, mut checkpointer, sink, admin, telemetry, subscription, keeper, .. } =
+            self;
         // Before anything else: whoever asks is to send new work elsewhere.
         shards.shared().drain();
         admin.drain();
@@ -232,6 +242,8 @@ impl Server {
         });
         shards.stop();
         checkpointer.stop();
+        // What the last rounds have handed in.
+        drop(telemetry);
         if let Some(sink) = sink {
             sink.stop();
         }

@@ -372,6 +372,11 @@ impl Status {
             "Connections that the gate has cut or turned away, and calls refused undecided, by what was done.",
             self.turned_away.iter().map(|(done, count)| (by("done", done), *count as f64)),
         )?;
+        page.counters(
+            "mas_telemetry_spans",
+            "Spans by what became of them: exported, or dropped.",
+            self.spans.iter().map(|(outcome, count)| (by("outcome", outcome), *count as f64)),
+        )?;
         page.gauges(
             "mas_certificate_expiry_timestamp_seconds",
             "When a certificate of the server ends, Unix time.",

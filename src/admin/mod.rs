@@ -168,6 +168,12 @@ impl Admin {
         Ok(Self { addr, tcp, local, tls, routes, watch })
     }
 
+    /// What a scrape is told, whenever it is asked; `None` where it cannot be written.
+    pub fn page(&self) -> impl Fn() -> Option<String> + Send + use<> {
+        let routes = self.routes.clone();
+        move || routes.page()
+    }
+
     /// The server is about to stop: nothing is looked at any more.
     pub fn drain(&self) {
         self.watch.end();

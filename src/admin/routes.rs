@@ -119,6 +119,11 @@ impl Routes {
         }
     }
 
+    /// What a scrape is told, as Prometheus reads it.
+    pub(super) fn page(&self) -> Option<String> {
+        metrics::write(self.status(), Format::Prometheus).ok()
+    }
+
     fn metrics(&self, request: &Request) -> Content {
         let format = Format::asked(request.header("accept"));
         match metrics::write(self.status(), format) {

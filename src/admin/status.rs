@@ -48,6 +48,8 @@ pub(super) struct Status {
     /// By name, when they end, Unix seconds.
     pub(super) certificates: Vec<(&'static str, i64)>,
     pub(super) http: Vec<Arc<Counters>>,
+    /// Spans by what became of them; none where nothing is traced.
+    pub(super) spans: Vec<(&'static str, u64)>,
 }
 
 /// Asks Redis for the inboxes, now and then: one asks, the others are told what is known.
@@ -135,6 +137,7 @@ impl Sources {
             turned_away: shared.report.totals(),
             certificates,
             http,
+            spans: shared.tracer().map(|tracer| tracer.counts().to_vec()).unwrap_or_default(),
         }
     }
 }

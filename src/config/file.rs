@@ -81,12 +81,10 @@ impl File {
     /// Keys that are checked but change nothing, and what would surprise later: an operator must not believe otherwise.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut silent = Vec::new();
-        let mut note = |set: bool, key: &str| {
-            if set {
-                silent.push(format!("{key}: accepted, no effect"));
-            }
-        };
-        note(self.gateway.telemetry.enabled, "gateway.telemetry");
+        let telemetry = &self.gateway.telemetry;
+        if telemetry.enabled && telemetry.otlp_endpoint.is_none() {
+            silent.push("gateway.telemetry.otlp_endpoint: none, so nothing is exported".to_owned());
+        }
         if self.gateway.redis.decode_responses.is_some() {
             silent.push("gateway.redis.decode_responses: has no effect here".to_owned());
         }

@@ -1,4 +1,4 @@
-//! The section `gateway.telemetry` of existing deployments: read and checked, without effect so far.
+//! The section `gateway.telemetry`: traces and metrics that are exported by OTLP.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -64,6 +64,16 @@ impl fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
+    /// Whether anything is exported.
+    pub fn exports(&self) -> bool {
+        self.enabled && self.otlp_endpoint.is_some()
+    }
+
+    /// Whether traces are.
+    pub fn traces(&self) -> bool {
+        self.exports()
+    }
+
     pub(super) fn check(&self) -> Result<(), Problem> {
         if !(0.0..=1.0).contains(&self.sample_ratio) {
             return Err(("sample_ratio", format!("is {}; expected 0 to 1", self.sample_ratio)));

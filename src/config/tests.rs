@@ -229,7 +229,7 @@ fn a_role_for_everybody_is_said_loudly() {
 #[test]
 fn settings_that_have_no_effect_are_named() {
     let config = parse("gateway: {telemetry: {enabled: true}, redis: {decode_responses: true}}").unwrap();
-    assert!(config.warnings.iter().any(|w| w.starts_with("gateway.telemetry")));
+    assert!(config.warnings.iter().any(|w| w.starts_with("gateway.telemetry.otlp_endpoint")));
     assert!(config.warnings.iter().any(|w| w.starts_with("gateway.redis.decode_responses")));
     let off = parse("gateway: {telemetry: {enabled: false}}").unwrap();
     assert!(!off.warnings.iter().any(|w| w.starts_with("gateway.telemetry")));

@@ -4,6 +4,7 @@
 use super::answer::receipt;
 use super::status::code;
 use crate::clock::Now;
+use crate::envelope::Trace;
 use crate::ids::{AgentId, CorrelationId};
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome as Wire;
@@ -60,6 +61,7 @@ pub(super) fn send(request: SendRequest) -> Result<Post, Refusal> {
         data_json: request.data_json,
         request_ttl_s: None,
         ttl_ms: request.ttl_ms,
+        trace: trace(&request.traceparent, &request.tracestate),
     })
 }
 
@@ -73,6 +75,7 @@ pub(super) fn request(request: RequestRequest) -> Result<Post, Refusal> {
         data_json: request.data_json,
         request_ttl_s: Some(request_ttl_s(request.timeout_ms)),
         ttl_ms: request.ttl_ms,
+        trace: trace(&request.traceparent, &request.tracestate),
     })
 }
 
@@ -86,7 +89,15 @@ pub(super) fn reply(request: ReplyRequest) -> Result<Response, Refusal> {
             .ok_or(Refusal::UNKNOWN_CORRELATION_ID)?,
         message_type: request.message_type,
         data_json: request.data_json,
+        trace: trace(&request.traceparent, &request.tracestate),
     })
+}
+
+/// The trace context that a message has in itself.
+fn trace(parent: &str, state: &str) -> Option<Trace> {
+    let given = |text: &str| !text.is_empty();
+    let (parent, state) = (Some(parent).filter(|t| given(t)), Some(state).filter(|t| given(t)));
+    Trace::from_headers(parent.map(str::as_bytes), state.map(str::as_bytes))
 }
 
 /// One message of a commit; a commit in a commit is none.

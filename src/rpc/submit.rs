@@ -58,7 +58,7 @@ pub(super) fn submit(gateway: &Gateway, peer: &Arc<Peer>, session: &Arc<Session>
                     let name = |accepted| Outcome::Accepted(MessageKind::Replied, accepted);
                     let answer = Answer::stream(session.clone(), reference, name, credit);
                     let (caller, instance) = (caller(session), session.instance.clone());
-                    let job = ReplyJob { caller, instance, response, trace: None, answer };
+                    let job = ReplyJob { caller, instance, response, answer };
                     gateway.shards.queue(hash, Job::Reply(job));
                 }
                 Err(refusal) => refuse(gateway, session, reference, Action::Reply, about, refusal, credit),
@@ -101,7 +101,7 @@ fn post_job(
     let hash = convert::route(&session.identity.agent, &post.target);
     let (caller, instance) = (caller(session), session.instance.clone());
     let answer = Answer::stream(session.clone(), reference, name, credit);
-    gateway.shards.queue(hash, Job::Message(MessageJob { caller, instance, post, trace: None, answer }));
+    gateway.shards.queue(hash, Job::Message(MessageJob { caller, instance, post, answer }));
 }
 
 /// The delivery that was handled, the state's part, and what is sent.

@@ -22,7 +22,7 @@ use crate::protocol::{
 };
 use crate::refusal::Refusal;
 use crate::shard::desk::answer::{Answer, Waiting};
-use crate::shard::desk::job::{Caller, Job, MessageJob, Post, RefusedJob, ReplyJob, StateChange};
+use crate::shard::desk::job::{Caller, Job, MessageJob, Post, RefusedJob, ReplyJob, Response, StateChange};
 use crate::shard::desk::outcome::{Accepted, Declined, Discovered};
 
 /// What a call is about, for the record of its refusal.
@@ -236,8 +236,9 @@ fn message<Q>(
     match convert(content) {
         Ok(post) => {
             let hash = convert::route(&caller.identity.agent, &post.target);
-            let (trace, answer) = (trace(ctx), Answer::call(answer, credit));
-            gateway.shards.submit(hash, Job::Message(MessageJob { caller, instance, post, trace, answer }));
+            let post = Post { trace: trace(ctx).or(post.trace), ..post };
+            let answer = Answer::call(answer, credit);
+            gateway.shards.submit(hash, Job::Message(MessageJob { caller, instance, post, answer }));
         }
         Err(refusal) => {
             credit.spend();
@@ -268,8 +269,9 @@ pub(super) fn reply(
         Ok(response) => {
             // To the requester's worker: it owns the inbox that the reply goes to.
             let hash = response.correlation_id.route_hash();
-            let (trace, answer) = (trace(&ctx), Answer::call(answer, credit));
-            gateway.shards.submit(hash, Job::Reply(ReplyJob { caller, instance, response, trace, answer }));
+            let response = Response { trace: trace(&ctx).or(response.trace), ..response };
+            let answer = Answer::call(answer, credit);
+            gateway.shards.submit(hash, Job::Reply(ReplyJob { caller, instance, response, answer }));
         }
         Err(refusal) => {
             credit.spend();

@@ -108,6 +108,8 @@ pub struct Post {
     pub ttl_ms: u64,
     /// Not delivered before this time, in Unix milliseconds; 0: at once.
     pub not_before_ms: u64,
+    /// Trace context.
+    pub trace: Option<Trace>,
 }
 
 /// A reply to a request.
@@ -119,6 +121,8 @@ pub struct Response {
     pub message_type: String,
     /// The payload, not yet checked.
     pub data_json: String,
+    /// Trace context.
+    pub trace: Option<Trace>,
 }
 
 /// One message of a commit.
@@ -138,8 +142,6 @@ pub struct MessageJob {
     pub instance: InstanceId,
     /// What.
     pub post: Post,
-    /// Trace context.
-    pub trace: Option<Trace>,
     /// Where the outcome goes.
     pub answer: Answer<Accepted>,
 }
@@ -152,8 +154,6 @@ pub struct ReplyJob {
     pub instance: InstanceId,
     /// What.
     pub response: Response,
-    /// Trace context.
-    pub trace: Option<Trace>,
     /// Where the outcome goes.
     pub answer: Answer<Accepted>,
 }

@@ -6,6 +6,7 @@
 //! * [`session`], [`outbox`], [`delivery`]: one agent process' stream.
 //! * [`directory`], [`peers`]: the connected instances, on this server and on others; the other servers.
 //! * [`listing`]: what Discover is answered from.
+//! * [`spans`]: what is traced of messages.
 //! * [`stored`]: the bytes of the inboxes.
 //! * [`troubles`]: what does not work now.
 //! * [`key_ring`]: the store keys in force.
@@ -28,6 +29,7 @@ pub mod session;
 pub mod session_key;
 pub mod settings;
 pub mod shared;
+pub mod spans;
 pub mod stored;
 pub mod troubles;
 pub mod turns;

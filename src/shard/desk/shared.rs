@@ -15,6 +15,7 @@ use super::listing::Snapshot;
 use super::meters::{Meter, Meters, Way};
 use super::peers::Peers;
 use super::settings::Settings;
+use super::spans::{Span, Tracer};
 use super::stored::Sizes;
 use super::troubles::{Code, Troubles};
 use crate::audit::tap::CommittedBlock;
@@ -51,6 +52,8 @@ pub struct Shared {
     pub peers: Peers,
     /// Where committed records are handed to their copy in a file, and what runs out there; absent: no copy.
     pub tap: Option<(Arc<Tap>, Receiver<CommittedBlock>)>,
+    /// Where spans are handed in, and what runs out there; absent: nothing is traced.
+    tracing: Option<(Tracer, Receiver<Span>)>,
     /// Targets whose circuits are not closed: what the home worker knows, for commits made elsewhere.
     circuits: RwLock<HashSet<AgentId>>,
     /// How each worker is reached; set once they run.
@@ -114,6 +117,7 @@ impl Shared {
                 let (tap, feed) = Tap::new();
                 (Arc::new(tap), feed)
             }),
+            tracing: config.telemetry.traces().then(|| Tracer::new(config.telemetry.sample_ratio)),
             board: Board::default(),
             spin_us: config.spin_us,
             redis,
@@ -154,6 +158,16 @@ impl Shared {
     pub fn turn_away(&self, job: Job, refusal: Refusal) {
         self.report.unseen(job.agent(), refusal.detail, Now::mono_us());
         job.fail(refusal);
+    }
+
+    /// Where spans are handed in, where anything is traced.
+    pub fn tracer(&self) -> Option<&Tracer> {
+        self.tracing.as_ref().map(|(tracer, _)| tracer)
+    }
+
+    /// The spans that were handed in.
+    pub fn spans(&self) -> Option<&Receiver<Span>> {
+        self.tracing.as_ref().map(|(_, spans)| spans)
     }
 
     /// Whether a target's circuit is known not to be closed.

@@ -111,6 +111,11 @@ impl Transaction<'_> {
         let mut results = Vec::with_capacity(job.messages.len());
         let mut parts = Vec::new();
         for (message, verdict) in job.messages.iter().zip(verdicts) {
+            let trace = match message {
+                Outgoing::Post(post) => post.trace.as_ref(),
+                Outgoing::Response(response) => response.trace.as_ref(),
+            };
+            let sender = Sender { trace, ..sender };
             let ruling = match (message, verdict) {
                 (Outgoing::Post(post), Verdict::Post(judged)) => {
                     self.post_part(sender, post, unless(refused, judged))

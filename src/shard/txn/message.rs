@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::facts::{PendingRequest, Remembered};
 use super::judge::Judged;
 use super::parties::Sender;
+use super::tracing::Traced;
 use super::transaction::{Ruling, Success, Transaction, cut};
 use super::written::Times;
 use crate::audit::record::REPETITION_RULE;
@@ -21,7 +22,7 @@ use crate::store::keys;
 
 impl Transaction<'_> {
     pub(super) fn message(&mut self, job: &MessageJob) -> Ruling {
-        let sender = Sender { caller: &job.caller, instance: &job.instance, trace: job.trace.as_ref() };
+        let sender = Sender { caller: &job.caller, instance: &job.instance, trace: job.post.trace.as_ref() };
         match self.remembered(sender.agent(), &job.post) {
             Ok(None) => {}
             Ok(Some(remembered)) => return self.repeat(sender, &job.post, &remembered),
@@ -75,6 +76,8 @@ impl Transaction<'_> {
                 ..Fields::default()
             },
         );
+        let what = Traced { operation: action.as_str(), target: &post.target, message_id, correlation_id };
+        self.trace(sender, what, judged, seq);
         (seq, digest)
     }
 

@@ -19,5 +19,6 @@ mod remains;
 mod reply;
 mod session;
 mod state;
+mod tracing;
 pub(crate) mod transaction;
 pub(crate) mod written;

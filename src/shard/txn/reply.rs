@@ -3,6 +3,7 @@
 use super::judge::Judged;
 use super::message::payload_digest;
 use super::parties::{Addressee, Sender};
+use super::tracing::Traced;
 use super::transaction::{Ruling, Success, Transaction, cut};
 use super::written::Times;
 use crate::audit::{Action, Fields};
@@ -17,7 +18,8 @@ use crate::store::keys;
 
 impl Transaction<'_> {
     pub(super) fn reply(&mut self, job: &ReplyJob) -> Ruling {
-        let sender = Sender { caller: &job.caller, instance: &job.instance, trace: job.trace.as_ref() };
+        let sender =
+            Sender { caller: &job.caller, instance: &job.instance, trace: job.response.trace.as_ref() };
         let addressee = self.addressee(sender, &job.response);
         let judged = self.judge_reply(&addressee, &job.response);
         self.respond(sender, &job.response, addressee.ok(), judged)
@@ -73,6 +75,9 @@ impl Transaction<'_> {
                 ..Fields::default()
             },
         );
+        let correlation_id = Some(response.correlation_id);
+        let what = Traced { operation: Action::Reply.as_str(), target, message_id, correlation_id };
+        self.trace(sender, what, &judged, record);
         if let Some(refusal) = judged.refusal {
             return Err(refusal);
         }

@@ -19,6 +19,7 @@ use crate::shard::desk::delivery::DeliveryId;
 use crate::shard::desk::outcome::{Accepted, CommitResult, Discovered, Receipt};
 use crate::shard::desk::settings::Settings;
 use crate::shard::desk::shared::Shared;
+use crate::shard::desk::spans::CallSpan;
 use crate::shard::inbox::Inbox;
 use crate::store::news::News;
 use crate::store::pipeline::{Effect, Multi};
@@ -140,6 +141,8 @@ pub(crate) struct Transaction<'a> {
     pub keys: &'a StoreKeys,
     /// The messages that it adds to inboxes.
     pub written: Written,
+    /// What is traced of its decisions.
+    pub spans: Vec<CallSpan>,
     /// What the last one is attested by.
     pub(super) attest: String,
 }
@@ -187,6 +190,7 @@ impl<'a> Transaction<'a> {
             scratch,
             keys,
             written: Written::with_room(messages),
+            spans: Vec::new(),
             attest: String::new(),
         }
     }

@@ -139,6 +139,7 @@ impl Worker {
         let since_ms = Some(now.mono_ms);
         let _ = inbox.gone.insert(instance.clone(), Gone { since_ms, clear_at_ms });
         self.shared.directory.remove(&name.agent, &instance);
+        self.traced.lose(&self.shared, &name.agent, &instance, now);
         if let Some(session) = self.sessions.end(name.key) {
             self.ledger.push(Event::Closed { identity: session.identity.clone(), instance, reason });
             session.end(refusal);

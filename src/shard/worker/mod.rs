@@ -20,6 +20,7 @@ mod round;
 mod sessions;
 mod settlements;
 mod states;
+mod traced;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,7 @@ use ledger::Ledger;
 use link::Link;
 use sessions::Sessions;
 use states::States;
+use traced::Traced;
 
 /// Jobs taken into one round trip.
 const MAX_BATCH_JOBS: usize = 256;
@@ -73,6 +75,7 @@ pub(crate) struct Worker {
     states: States,
     agenda: Agenda,
     ledger: Ledger,
+    traced: Traced,
     /// Buffers of payload scans.
     scratch: Scratch,
     stopping: bool,
@@ -104,6 +107,7 @@ impl Worker {
             states: States::default(),
             agenda: Agenda::default(),
             ledger: Ledger::default(),
+            traced: Traced::default(),
             scratch: Scratch::new(),
             stopping: false,
         };

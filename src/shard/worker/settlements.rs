@@ -29,6 +29,7 @@ impl Worker {
                     if let Some(held) = inbox.ack(&session.instance, id) {
                         let custody = &mut self.ledger.custody;
                         custody.acked(agent, &session.instance, held.message_id, held.attempt, now);
+                        self.traced.settle(&self.shared, id, ("ack", ""), now);
                         succeeded += 1;
                     }
                 }
@@ -65,6 +66,8 @@ impl Worker {
                 Nacked::Dead(held) => (held, true),
                 Nacked::Unknown => return None,
             };
+        let outcome = if is_dead { "dead" } else { "nack" };
+        self.traced.settle(&self.shared, id, (outcome, &reason), now);
         self.ledger.push(Event::Nacked {
             identity: session.identity.clone(),
             instance: session.instance.clone(),

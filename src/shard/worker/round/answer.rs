@@ -179,6 +179,7 @@ impl Worker {
         let agent = &job.caller.identity.agent;
         if let (Some(delivery), Some(inbox)) = (job.delivery, self.inboxes.get_mut(agent)) {
             inbox.committed(&job.instance, delivery);
+            self.traced.settle(&self.shared, delivery, ("ack", ""), now);
             self.handler_succeeded(agent, now);
             self.agenda.ready.insert(agent.clone());
         }

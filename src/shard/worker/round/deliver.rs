@@ -198,6 +198,10 @@ impl Worker {
         }
         if let Some(envelope) = found.envelope {
             self.ledger.custody.delivered(agent, &claim.instance, message_id, attempt, now);
+            if let Some(tracer) = self.shared.tracer() {
+                let what = (message_id, attempt, envelope.as_str());
+                self.traced.begin(tracer, (agent, &claim.instance), id, what, now);
+            }
             self.deliver(session, Outbound::Delivery { id, attempt, envelope });
         }
     }
@@ -284,6 +288,10 @@ impl Worker {
             }
             if let Some(envelope) = found.envelope {
                 self.ledger.custody.delivered(agent, &read.instance, message_id, 1, now);
+                if let Some(tracer) = self.shared.tracer() {
+                    let what = (message_id, 1, envelope.as_str());
+                    self.traced.begin(tracer, (agent, &read.instance), id, what, now);
+                }
                 self.link.meter.queue_us.add(waited_us(message_id, now));
                 self.sessions.deliver(session, Outbound::Delivery { id, attempt: 1, envelope });
             }

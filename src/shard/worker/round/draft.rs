@@ -15,6 +15,7 @@ use crate::clock::Now;
 use crate::ids::{AgentId, AgentMap, InstanceId, ServerId};
 use crate::shard::desk::job::Job;
 use crate::shard::desk::shared::Shared;
+use crate::shard::desk::spans::CallSpan;
 use crate::shard::inbox::entry::{DeadLetter, EntryKey};
 use crate::shard::txn::facts::StateFact;
 use crate::shard::txn::transaction::{Added, Counts, Decided, Inputs, StateRead, Transaction};
@@ -40,6 +41,8 @@ pub(super) struct Drafted {
     pub states: AgentMap<StateFact>,
     /// The messages that it adds.
     pub written: Written,
+    /// What is traced of its decisions.
+    pub spans: Vec<CallSpan>,
     /// The states that it reads.
     pub state_reads: Vec<StateRead>,
     /// Dead letters and the effects that store them.
@@ -94,7 +97,7 @@ impl Worker {
             };
             moving.write(&mut transaction, &plan.moving, &mut steps);
         }
-        let Transaction { multi, added, mut facts, state_reads, written, .. } = transaction;
+        let Transaction { multi, added, mut facts, state_reads, written, spans, .. } = transaction;
         let states = std::mem::take(&mut facts.states);
         let exec = if multi.is_empty() {
             // Nothing to do after all.
@@ -122,6 +125,7 @@ impl Worker {
             counts,
             states,
             written,
+            spans,
             state_reads,
             letters,
             remains,

@@ -15,6 +15,7 @@ use crate::ids::{AgentId, InstanceId};
 use crate::refusal::Refusal;
 use crate::shard::desk::control::Control;
 use crate::shard::desk::job::Job;
+use crate::shard::desk::spans::{CallSpan, Span};
 use crate::shard::inbox::{Gone, MAX_ATTEMPTS_REASON, MAX_TRACKED_ENTRIES};
 use crate::shard::txn::event::Event;
 use crate::shard::txn::transaction::Counts;
@@ -97,7 +98,7 @@ impl Worker {
     }
 
     fn settle_committed(&mut self, drafted: Drafted, mut effects: Effects, assured: bool, now: Now) {
-        let Drafted { plan, decided, added, counts, states, state_reads, written, .. } = drafted;
+        let Drafted { plan, decided, added, counts, states, state_reads, written, spans, .. } = drafted;
         let Drafted { letters, remains, pages, steps, block, .. } = drafted;
         if self.link.note_assurance(assured) {
             self.compare_all();
@@ -108,6 +109,7 @@ impl Worker {
             self.link.confirm(assured);
             self.ledger.custody.clear();
         }
+        self.trace_committed(spans);
         // Also those without a record.
         self.ledger.carried_out(plan.events);
         self.learn_counts(counts, &mut effects, now);
@@ -146,6 +148,15 @@ impl Worker {
         self.written = Written::default();
         for agent in plan.moving.iter() {
             self.settle_moving(agent, now);
+        }
+    }
+
+    /// What was decided is committed.
+    fn trace_committed(&self, spans: Vec<CallSpan>) {
+        let Some(tracer) = self.shared.tracer().filter(|_| !spans.is_empty()) else { return };
+        let committed_us = Now::read().unix_us;
+        for span in spans {
+            tracer.finish(Span::Call(Box::new(CallSpan { committed_us, ..span })));
         }
     }
 
