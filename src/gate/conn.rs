@@ -158,7 +158,12 @@ impl Conn {
         if !self.frames.is_greeted() && now_us >= self.greeting_until_us {
             return Fate::Over;
         }
-        if self.stuck_since_us > 0 && now_us >= self.stuck_since_us + STUCK_US {
+        if let Phase::CoreGone(until) | Phase::Lingering(until) = self.phase {
+            // Nothing of the client is read any more, nor can it be blamed for what does not come.
+            return if now_us >= until { Fate::Over } else { Fate::Keep };
+        }
+        // What may pass and waits for the C core is not stuck because of the client.
+        if self.passed == 0 && self.stuck_since_us > 0 && now_us >= self.stuck_since_us + STUCK_US {
             return Fate::Cut("calls that do not end");
         }
         let patience_us = if many_wait { CROWDED_CALL_US } else { CALL_US };
@@ -166,10 +171,8 @@ impl Conn {
             return Fate::Cut("a call whose message does not come");
         }
         match self.phase {
-            Phase::Open => Fate::Keep,
-            Phase::ClientGone(until) | Phase::CoreGone(until) | Phase::Lingering(until) => {
-                if now_us >= until { Fate::Over } else { Fate::Keep }
-            }
+            Phase::ClientGone(until) if now_us >= until => Fate::Over,
+            _ => Fate::Keep,
         }
     }
 
@@ -373,11 +376,7 @@ impl Conn {
             return Fate::Keep;
         }
         let (passes, then) = self.scan(plain, peers, now_us);
-        let written = match plain.get(..passes).map(|bytes| write_some(&self.with.pair, bytes)) {
-            Some(Ok(written)) => written,
-            // The C core has gone: what the client says is for nobody.
-            Some(Err(())) | None => return self.cut_or_keep(then),
-        };
+        let written = plain.get(..passes).map_or(0, |bytes| write_some(&self.with.pair, bytes));
         self.pending.extend_from_slice(plain.get(written..).unwrap_or_default());
         self.passed = passes - written;
         self.cut_or_keep(then)
@@ -393,8 +392,9 @@ impl Conn {
     fn scan(&mut self, bytes: &[u8], peers: &Peers, now_us: u64) -> (usize, Charge) {
         let (frames, own) = (&mut self.frames, &mut self.own);
         let scanned = peers.charge(&self.with.peer, now_us, |charge| {
-            frames.scan(bytes, now_us, &mut |unit| match own.charge(unit, now_us) {
-                Charge::Pass => charge(unit),
+            // Its own last: what is held back is asked for again, and must not count twice.
+            frames.scan(bytes, now_us, &mut |unit| match charge(unit) {
+                Charge::Pass => own.charge(unit, now_us),
                 other => other,
             })
         });
@@ -433,16 +433,14 @@ impl Conn {
                 return Fate::Keep;
             }
             let Some(bytes) = self.pending.get(..self.passed) else { return Fate::Over };
-            match write_some(&self.with.pair, bytes) {
-                Ok(0) => return Fate::Keep,
-                Ok(written) => {
-                    let _ = self.pending.drain(..written);
-                    self.passed -= written;
-                }
-                Err(()) => {
-                    (self.pending, self.passed) = (Vec::new(), 0);
-                    return Fate::Keep;
-                }
+            let written = write_some(&self.with.pair, bytes);
+            if written == 0 {
+                return Fate::Keep;
+            }
+            let _ = self.pending.drain(..written);
+            self.passed -= written;
+            if self.stuck_since_us > 0 {
+                self.stuck_since_us = now_us;
             }
         }
     }
@@ -534,15 +532,19 @@ fn is_block(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
-/// Writes as much as is taken; an error where nobody is there any more.
-fn write_some(mut to: &UnixStream, bytes: &[u8]) -> Result<usize, ()> {
+/// Writes as much as is taken: how much. All of it where nobody is there any more: it is for nobody, and what the client
+/// says behind it is still read in its order.
+fn write_some(mut to: &UnixStream, bytes: &[u8]) -> usize {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match to.write(rest) {
             Ok(n) => written += n,
             Err(error) if is_block(&error) => break,
-            Err(_) => return Err(()),
+            Err(_) => return bytes.len(),
         }
     }
-    Ok(written)
+    written
 }
+
+#[cfg(test)]
+mod tests;
