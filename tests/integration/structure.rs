@@ -51,8 +51,9 @@ const LAYERS: Layers<'static> = &[
     &["src/agent", "src/config", "src/identity.rs", "src/key_files"],
     &["src/gate", "src/policy", "src/runner", "src/store"],
     &["src/shard"],
-    &["src/admin", "src/archive", "src/denylist.rs", "src/rpc", "src/sink", "src/takeover.rs"],
-    &["src/checkpoint"],
+    &["src/archive", "src/denylist.rs", "src/rpc", "src/sink", "src/takeover.rs"],
+    &["src/checkpoint", "src/history"],
+    &["src/admin"],
     &["src/cli", "src/server.rs"],
     &["src/bin", "src/lib.rs"],
 ];

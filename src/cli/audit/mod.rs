@@ -23,7 +23,6 @@ use clap::Subcommand;
 use super::exit::Exit;
 
 pub use source::SourceArgs;
-pub(crate) use source::{Range, Source};
 pub use trouble::Trouble;
 pub(crate) use verify::verify_trail;
 
