@@ -12,6 +12,11 @@ export function many(value: number, one: string, more = `${one}s`): string {
   return `${count(value)} ${value === 1 ? one : more}`;
 }
 
+/** Something a second: to the tenth where it is little. */
+export function rate(value: number | null): string {
+  return count(value === null || value < 100 ? value : Math.round(value));
+}
+
 export function bytes(value: number | null | undefined): string {
   if (value === null || value === undefined) return "unknown";
   let size = value;
@@ -63,7 +68,7 @@ export function short(id: string, length = 8): string {
 
 /** A server's id is a time-ordered UUID: servers started together differ at the end alone. */
 export function shortServer(id: string): string {
-  return id.length > 12 ? `…${id.slice(-8)}` : id;
+  return id.slice(-8);
 }
 
 /** One word of a command line, quoted where a shell would take it apart. */

@@ -12,6 +12,8 @@ import { href, param, place, setParams, useAsked } from "../state";
 import { count, flags, many } from "../text";
 
 const AGAIN_MS = 5_000;
+/** Pairs in the table below the matrix before somebody asks for more. */
+const FIRST_PAIRS = 25;
 /** The cell that is meant goes into the address after so long: browsers take only so many changes of it. */
 const SETTLE_MS = 400;
 
@@ -126,7 +128,7 @@ export function MapPage() {
               )}
             </>
           )}
-          <Table caption={`Pairs (${count(rows.length)})`} columns={COLUMNS} rows={rows} sort="sort" rowKey={(row) => `${row.from} ${row.to}`} empty="No pair fits." />
+          <Table caption={`Pairs (${count(rows.length)})`} columns={COLUMNS} rows={rows} sort="sort" first={FIRST_PAIRS} rowKey={(row) => `${row.from} ${row.to}`} empty="No pair fits." />
         </>
       )}
     </Page>

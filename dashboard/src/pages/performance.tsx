@@ -9,7 +9,7 @@ import { ChoiceFilter } from "../parts/filters";
 import { Page } from "../parts/page";
 import type { Export } from "../parts/table";
 import { param, useAsked } from "../state";
-import { bytes, count, micros, shortServer } from "../text";
+import { bytes, count, micros, rate, shortServer } from "../text";
 
 const AGAIN_MS = 2_000;
 /** The last value that is known, looked for so far back, in points. */
@@ -50,15 +50,15 @@ const percentiles = (of: Record<string, Values>) => ["p50", "p95", "p99"].map((n
 function Charts({ data }: { data: Performance }) {
   const passed = Object.entries(data.decisions).filter(([name]) => PASSED.has(name));
   const refused = Object.entries(data.decisions).filter(([name]) => !PASSED.has(name));
-  const perSecond = (value: number) => `${count(value)}/s`;
+  const perSecond = (value: number) => `${rate(value)}/s`;
   const sumOf = (all: [string, Values][]) => all.reduce((sum, [, values]) => sum + (last(values) ?? 0), 0);
   const { time_unix_ms: times } = data;
   return (
     <div class="charts">
       <Chart title="Throughput" times={times} text={perSecond} series={[...named(Object.fromEntries(passed)), { name: "deliveries", values: data.deliveries }]}
-        now={`Now ${count(sumOf(passed))} messages a second let through, ${count(last(data.deliveries))} delivered; on average ${count(mean(data.deliveries))} delivered.`} />
+        now={`Now ${rate(sumOf(passed))} messages a second let through, ${rate(last(data.deliveries))} delivered; on average ${rate(mean(data.deliveries))} delivered.`} />
       <Chart title="Refused" times={times} text={perSecond} series={refused.length ? named(Object.fromEntries(refused)) : [{ name: "refused", values: times.map(() => 0) }]}
-        now={refused.length ? `Now ${count(sumOf(refused))} a second: ${refused.map(([name, values]) => `${name} ${count(last(values))}`).join(", ")}.` : "Nothing was refused in this time."} />
+        now={refused.length ? `Now ${rate(sumOf(refused))} a second: ${refused.map(([name, values]) => `${name} ${rate(last(values))}`).join(", ")}.` : "Nothing was refused in this time."} />
       <Chart title="Queue delay" times={times} text={micros} log series={named(data.queue_delay_us)} now={`From acceptance to the first delivery: ${percentiles(data.queue_delay_us)}.`} />
       <Chart title="Commit time" times={times} text={micros} log series={named(data.commit_us)} now={`From a round's commands to Redis' answers: ${percentiles(data.commit_us)}.`} />
       <Chart title="Policy time" times={times} text={micros} log series={named(data.policy_us)} now={`Deciding one round: ${percentiles(data.policy_us)}.`} />
@@ -66,7 +66,7 @@ function Charts({ data }: { data: Performance }) {
         now={`Busy now: ${data.workers_busy.map((values, at) => `worker ${at} ${Math.round((last(values) ?? 0) * 100)} %`).join(", ")}.`} />
       <Chart title="Mailboxes" times={times} text={count} series={data.mailbox_depth.map((values, at) => ({ name: `worker ${at}`, values }))}
         now={`Jobs that wait for a worker now: ${data.mailbox_depth.map((values) => count(last(values))).join(", ")}.`} />
-      <Chart title="Redis memory" times={times} text={bytes} series={[{ name: "used", values: data.redis_used_bytes }]}
+      <Chart title="Redis memory" times={times} text={bytes} binary series={[{ name: "used", values: data.redis_used_bytes }]}
         now={`${bytes(last(data.redis_used_bytes))} used${data.redis_max_bytes ? ` of ${bytes(data.redis_max_bytes)}` : ", no maxmemory"}.`} />
       <Chart title="Connections" times={times} text={count} series={[{ name: "connections", values: data.connections }, { name: "sessions", values: data.sessions }]}
         now={`${count(last(data.connections))} connections, ${count(last(data.sessions))} sessions.`} />

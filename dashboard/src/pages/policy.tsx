@@ -72,7 +72,7 @@ export function PolicyPage() {
       {!data ? !error && <Waiting what="the rules" /> : (
         <>
           <p>Loaded <Time ms={data.loaded_unix_ms} /> from <code>{data.path ?? "defaults"}</code>; rules <code title={data.rules_digest}>{short(data.rules_digest, 12)}</code>, policy version on record <code title={data.policy_version}>{short(data.policy_version, 12)}</code>.</p>
-          <p>{Object.entries(data.features).map(([name, on]) => <span key={name}><Tag kind={on ? "good" : "warn"}>{name} {on ? "on" : "off"}</Tag>{" "}</span>)}</p>
+          <p>{Object.entries(data.features).map(([name, on]) => <span key={name}><Tag kind={on ? "good" : "none"}>{name} {on ? "on" : "off"}</Tag>{" "}</span>)}</p>
           <div class="filters"><TextFilter name="text" label="Permissions with" /></div>
           <Table caption={`Permissions (${count(data.permissions.length)}); what none allows is refused`} columns={PERMISSIONS} rows={rows} rowKey={(row) => row.rule} empty="No rule fits: nobody may send anything that only such a rule would allow." />
           <div class="cards">

@@ -27,16 +27,18 @@ interface Props {
   title: string; now: string; times: number[]; series: Series[]; text: (value: number) => string;
   /** Logarithmic, by powers of ten, for what spans decades. */
   log?: boolean;
+  /** Sizes: round numbers are those of KiB and MiB. */
+  binary?: boolean;
 }
 
 /** The time that is pointed at, in all charts alike; null: the newest. */
 const pointed = signal<number | null>(null);
 
 /** Round numbers from 0 to at least `most`. */
-function rounded(most: number): number[] {
+function rounded(most: number, binary: boolean): number[] {
   const raw = (most > 0 ? most : 1) / LINES;
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= raw) ?? 10);
+  const step = binary ? 2 ** Math.ceil(Math.log2(raw)) : power * ([1, 2, 5, 10].find((factor) => factor * power >= raw) ?? 10);
   return Array.from({ length: Math.ceil(most / step) + 1 || 2 }, (_, at) => at * step);
 }
 
@@ -45,7 +47,7 @@ function powers(least: number, most: number): number[] {
   return Array.from({ length: Math.max(2, Math.ceil(Math.log10(most)) - first + 1) }, (_, at) => 10 ** (first + at));
 }
 
-export function Chart({ title, now, times, series, text, log = false }: Props) {
+export function Chart({ title, now, times, series, text, log = false, binary = false }: Props) {
   const [box, width] = useWidth<HTMLDivElement>();
   const [first = 0, last = first + 1] = [times[0], times.at(-1)];
   const inner = Math.max(1, width - LEFT_PX - RIGHT_PX);
@@ -60,7 +62,7 @@ export function Chart({ title, now, times, series, text, log = false }: Props) {
         most = Math.max(most, value);
       }
     }
-    const ticks = log ? powers(least === Infinity ? 1 : least, Math.max(1, most)) : rounded(most);
+    const ticks = log ? powers(least === Infinity ? 1 : least, Math.max(1, most)) : rounded(most, binary);
     const [from, to] = [ticks[0] ?? 0, ticks.at(-1) ?? 1];
     const y = (value: number) => {
       const share = log ? Math.log10(Math.max(value, from) / from) / Math.log10(to / from) : (value - from) / (to - from);
@@ -82,7 +84,7 @@ export function Chart({ title, now, times, series, text, log = false }: Props) {
       return path;
     });
     return { ticks, y, paths };
-  }, [times, series, width, log]);
+  }, [times, series, width, log, binary]);
   const seconds = (last - first) / 1_000;
   const step = TIME_STEPS_S.find((one) => (seconds / one) * TIME_PX <= inner) ?? 900;
   const marks: number[] = [];

@@ -13,7 +13,13 @@ const SMALLEST_PX = 4;
 const NAMES_FROM_PX = 12;
 /** Characters of a name that are written beside the matrix. */
 const NAME_CHARS = 18;
-const NAME_PX = 132;
+/** Width of a character, about, and what is left free beside a name, in CSS pixels. */
+const CHAR_PX = 6.7;
+const NAME_FREE_PX = 14;
+/** Beside a few agents cells are as large as this. */
+const LARGEST_PX = 28;
+/** The corner says which side is which. */
+const CORNER_PX = 78;
 /** Messages from which a cell is drawn fuller. */
 const MANY = [1, 100, 10_000];
 
@@ -33,7 +39,10 @@ function draw(pairs: Pairs, order: number[], px: number) {
   const gap = px > 8 ? 2 : px > 5 ? 1 : 0.5;
   const inner = px - 2 * gap;
   const square = (x: number, y: number) => `M${x + gap} ${y + gap}h${inner}v${inner}h${-inner}z`;
-  const cross = (x: number, y: number) => `M${x + gap} ${y + gap}l${inner} ${inner}m0 ${-inner}l${-inner} ${inner}`;
+  // In small cells crosses go beyond their cell: they are what must not be overlooked.
+  const out = px < NAMES_FROM_PX ? -1 : gap;
+  const arm = px - 2 * out;
+  const cross = (x: number, y: number) => `M${x + out} ${y + out}l${arm} ${arm}m0 ${-arm}l${-arm} ${arm}`;
   for (const [row, from] of order.entries()) {
     let run = 0;
     const y = row * px;
@@ -66,8 +75,10 @@ export function Matrix({ pairs, order, fit, chosen, onChoose, onOpen }: Props) {
   const [hover, setHover] = useState<Cell | null>(null);
   const frame = useRef<HTMLDivElement>(null);
   const size = order.length;
-  const roomy = Math.floor((width - NAME_PX - 4) / Math.max(1, size));
-  const px = !fit ? READABLE_PX : roomy >= NAMES_FROM_PX ? Math.min(READABLE_PX, roomy)
+  const longest = order.reduce((most, at) => Math.max(most, pairs.names[at]?.length ?? 0), 0);
+  const namePx = Math.max(CORNER_PX, Math.ceil(Math.min(longest, NAME_CHARS) * CHAR_PX) + NAME_FREE_PX);
+  const roomy = Math.floor((width - namePx - 4) / Math.max(1, size));
+  const px = !fit ? READABLE_PX : roomy >= NAMES_FROM_PX ? Math.min(LARGEST_PX, roomy)
     : Math.max(SMALLEST_PX, Math.min(NAMES_FROM_PX - 1, Math.floor((width - 4) / Math.max(1, size))));
   const withNames = px >= NAMES_FROM_PX;
   const whole = size * px;
@@ -79,10 +90,10 @@ export function Matrix({ pairs, order, fit, chosen, onChoose, onOpen }: Props) {
   useEffect(() => {
     const view = frame.current;
     if (!view || row < 0 || column < 0) return;
-    const names = withNames ? NAME_PX : 0;
+    const names = withNames ? namePx : 0;
     const keep = (at: number, from: number, room: number) => at < from ? at : at + px > from + room - names ? at + px - room + names : from;
     view.scrollTo({ left: keep(column * px, view.scrollLeft, view.clientWidth), top: keep(row * px, view.scrollTop, view.clientHeight) });
-  }, [row, column, px, withNames]);
+  }, [row, column, px, withNames, namePx]);
 
   const under = (event: PointerEvent & { currentTarget: SVGSVGElement }): Cell | null => {
     const at = event.currentTarget.getBoundingClientRect();
@@ -142,18 +153,18 @@ export function Matrix({ pairs, order, fit, chosen, onChoose, onOpen }: Props) {
         aria-label={`Matrix of ${size} senders by ${size} receivers. Arrow keys move, d goes to the next refused pair, Enter opens its messages.`}>
         {paths && (
           <div class={withNames ? "matrix-grid" : ""}>
-            {withNames && <div class="corner"><span>sender ↓</span><span>receiver →</span></div>}
+            {withNames && <div class="corner" ref={(corner) => { if (corner) [corner.style.width, corner.style.height] = [`${namePx}px`, `${namePx}px`]; }}><span>sender ↓</span><span>receiver →</span></div>}
             {withNames && (
-              <svg class="across" width={whole} height={NAME_PX} aria-hidden="true">
+              <svg class="across" width={whole} height={namePx} aria-hidden="true">
                 {order.map((at, place) => (
-                  <text key={at} transform={`translate(${place * px + px / 2 + 4} ${NAME_PX - 4}) rotate(-90)`}>{label(at, place === hoverColumn ? place : -2)}</text>
+                  <text key={at} transform={`translate(${place * px + px / 2 + 4} ${namePx - 4}) rotate(-90)`}>{label(at, place === hoverColumn ? place : -2)}</text>
                 ))}
               </svg>
             )}
             {withNames && (
-              <svg class="down" width={NAME_PX} height={whole} aria-hidden="true">
+              <svg class="down" width={namePx} height={whole} aria-hidden="true">
                 {order.map((at, place) => (
-                  <text key={at} x={NAME_PX - 6} y={place * px + px / 2 + 4} text-anchor="end">{label(at, place === hoverRow ? place : -2)}</text>
+                  <text key={at} x={namePx - 6} y={place * px + px / 2 + 4} text-anchor="end">{label(at, place === hoverRow ? place : -2)}</text>
                 ))}
               </svg>
             )}
@@ -177,8 +188,8 @@ export function Matrix({ pairs, order, fit, chosen, onChoose, onOpen }: Props) {
               <path d={paths.unused} fill="url(#dot)" />
               {paths.used.map((d, level) => <path key={level} class={`used used${level}`} d={d} />)}
               <path class="gone" d={paths.gone} />
-              <path class="cross" d={paths.crosses} stroke-width={Math.max(1, px / 8)} />
-              <path class="cross over" d={paths.over} stroke-width={Math.max(1, px / 8)} />
+              <path class="cross" d={paths.crosses} stroke-width={Math.max(1.5, px / 8)} />
+              <path class="cross over" d={paths.over} stroke-width={Math.max(1.5, px / 8)} />
               {row >= 0 && column >= 0 && <rect class="chosen" x={column * px} y={row * px} width={px} height={px} />}
             </svg>
           </div>

@@ -10,6 +10,8 @@ const MAX_ARMS = 20;
 const ROW_PX = 26;
 /** Width of a character, about, in CSS pixels. */
 const CHAR_PX = 7.4;
+/** Wider, arms would be far from each other. */
+const MAX_WIDTH_PX = 940;
 
 function ordered(arms: Pair[]): Pair[] {
   // Refusals first, then what is used most; the name last, so that the order stands still.
@@ -17,7 +19,8 @@ function ordered(arms: Pair[]): Pair[] {
 }
 
 export function Octopus({ pairs, agent }: { pairs: Pairs; agent: string }) {
-  const [box, width] = useWidth<HTMLDivElement>();
+  const [box, room_px] = useWidth<HTMLDivElement>();
+  const width = Math.min(room_px, MAX_WIDTH_PX);
   const senders = ordered(pairs.all.filter((pair) => pair.to === agent && pair.from !== agent));
   const receivers = ordered(pairs.all.filter((pair) => pair.from === agent && pair.to !== agent));
   const rows = Math.max(1, Math.min(MAX_ARMS, Math.max(senders.length, receivers.length)));

@@ -9,6 +9,11 @@ import type { Column } from "./table";
 /** Where a record's proof is shown. */
 export const proofHref = (row: Pick<AuditRecord, "lane" | "seq">) => href("messages", `${row.lane}:${row.seq}`, { proof: `${row.lane}:${row.seq}` });
 
+/** Whom a record is about on the other side: a link where that is an agent, and not a delivery or a stream. */
+function Target({ row }: { row: AuditRecord | ChainStep }) {
+  return /^[A-Za-z][\w-]*$/.test(row.target) ? <AgentLink name={row.target} /> : <span class={row.target ? "" : "quiet"}>{row.target || "–"}</span>;
+}
+
 function Message({ row }: { row: AuditRecord | ChainStep }) {
   const several = "messages" in row ? row.messages : [];
   if (row.message_id) return <a class="mono" href={href("messages", row.message_id)} title={row.message_id}>…{row.message_id.slice(-12)}</a>;
@@ -22,7 +27,7 @@ export const RECORD_COLUMNS: Column<AuditRecord>[] = [
   { name: "action", head: "Action", value: (row) => row.action },
   { name: "decision", head: "Decision", value: (row) => row.decision, cell: (row) => <DecisionTag decision={row.decision} /> },
   { name: "agent", head: "From", value: (row) => row.agent, cell: (row) => <AgentLink name={row.agent} /> },
-  { name: "target", head: "To", value: (row) => row.target, cell: (row) => <AgentLink name={row.target} /> },
+  { name: "target", head: "To", value: (row) => row.target, cell: (row) => <Target row={row} /> },
   { name: "type", head: "Type", value: (row) => row.message_type },
   { name: "why", head: "Rule, reason", value: (row) => [row.rule, row.reason].filter(Boolean).join(": ") },
   { name: "message_id", head: "Message", value: (row) => row.message_id ?? row.messages[0]?.message_id ?? "", cell: (row) => <Message row={row} /> },
@@ -37,7 +42,7 @@ export const STEP_COLUMNS: Column<ChainStep>[] = [
   { name: "action", head: "Action", value: (row) => row.action },
   { name: "decision", head: "Decision", value: (row) => row.decision, cell: (row) => <DecisionTag decision={row.decision} /> },
   { name: "agent", head: "Who", value: (row) => row.agent, cell: (row) => <span><AgentLink name={row.agent} /> <span class="quiet">{row.instance}</span></span> },
-  { name: "target", head: "To", value: (row) => row.target, cell: (row) => <span><AgentLink name={row.target} /> <span class="quiet">{row.target_instance}</span></span> },
+  { name: "target", head: "To", value: (row) => row.target, cell: (row) => <span><Target row={row} /> <span class="quiet">{row.target_instance}</span></span> },
   { name: "type", head: "Type", value: (row) => row.message_type },
   { name: "attempt", head: "Attempt", value: (row) => row.attempt || null, cell: (row) => row.attempt || "", num: true },
   { name: "why", head: "Rule, reason", value: (row) => [row.rule, row.reason].filter(Boolean).join(": ") },

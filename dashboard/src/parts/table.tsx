@@ -16,8 +16,10 @@ export interface Column<Row> {
 
 export interface Export { name: string; columns: string[]; rows: (string | number | boolean | null)[][]; json: unknown }
 
-/** Rows that are shown before somebody asks for more. */
+/** Rows that are shown before somebody asks for more; on a phone, where each is a card, at most FIRST_CARDS. */
 const FIRST_ROWS = 100;
+const FIRST_CARDS = 25;
+const PHONE = matchMedia("(max-width: 640px)");
 
 export function asExport<Row>(name: string, columns: Column<Row>[], rows: Row[]): Export {
   return { name, columns: columns.map((column) => column.name), rows: rows.map((row) => columns.map((column) => column.value(row))), json: rows };
@@ -35,10 +37,12 @@ interface Props<Row> {
   caption: string; columns: Column<Row>[]; rows: Row[]; rowKey: (row: Row) => string; empty: ComponentChildren;
   /** The name of its order in the address; without one it is not sorted. */
   sort?: string; showCaption?: boolean; rowClass?: (row: Row) => string;
+  /** Rows that are shown before somebody asks for more. */
+  first?: number;
 }
 
-export function Table<Row>({ caption, columns, rows, rowKey, empty, sort, showCaption = true, rowClass }: Props<Row>) {
-  const [shown, setShown] = useState(FIRST_ROWS);
+export function Table<Row>({ caption, columns, rows, rowKey, empty, sort, showCaption = true, rowClass, first = FIRST_ROWS }: Props<Row>) {
+  const [shown, setShown] = useState(PHONE.matches ? Math.min(FIRST_CARDS, first) : first);
   const order = sort ? param(sort) : "";
   const down = order.startsWith("-");
   const by = columns.find((column) => column.name === order.replace("-", ""));
