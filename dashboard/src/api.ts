@@ -23,7 +23,11 @@ export interface FleetServer {
 }
 export interface Fleet {
   server: string; time_unix_ms: number; rules_differ: boolean; versions_differ: boolean; servers: FleetServer[];
+  /** Why the other servers are not known. */
+  others_unknown: string | null;
 }
+
+export interface Me { name: string | null; role: string; from: string }
 
 export type Decisions = Record<string, number>;
 export interface Agent {
@@ -90,7 +94,7 @@ export interface Policy {
   roles: { name: string; permissions: string[]; agents: string[] }[];
   limits: Record<string, number>; rate_limit: { per_minute: number; per_hour: number };
   rate_limits_of_agents: { agent: string; per_minute: number; per_hour: number }[];
-  delivery: Record<string, unknown>; circuit_breaker: { failure_threshold: number; timeout_s: number } | null;
+  delivery: Record<string, unknown>; circuit_breaker: Record<string, number> | null;
   dlp: { enabled: boolean; types: { type: string; action: string }[]; custom: { type: string; action: string }[] };
   operators: { name: string; role: string }[]; cut: boolean;
 }

@@ -30,8 +30,9 @@ const TROUBLES: Record<string, string> = {
 /** A certificate that ends within so many days is worth a look. */
 const CERTIFICATE_DAYS = 14;
 const DAY_MS = 86_400_000;
-/** A report that is older says that its server has stopped or hangs. */
-const OLD_REPORT_MS = 2_500;
+/** Servers report once a second: a report that is older is late, and one that is much older says that its server has stopped or hangs. */
+const LATE_REPORT_MS = 1_800;
+const OLD_REPORT_MS = 5_000;
 /** A checkpoint may be so old while something happens, and up to a minute while nothing does. */
 const OLD_CHECKPOINT_MS = 90_000;
 
@@ -48,8 +49,9 @@ export function findings(fleet: Fleet | null): Findings {
       add("bad", trusted ? "no_report" : "report_not_trusted", where, problem,
         trusted ? "Look whether mas-server runs on that host and reaches Redis."
           : "Somebody writes into Redis: look who has its password, and whether all servers have the same store key.");
-    } else if (age_ms !== null && age_ms > OLD_REPORT_MS) {
-      add("bad", "no_report", where, `no report for ${duration(age_ms)}`, "Look whether mas-server runs on that host and reaches Redis.");
+    } else if (age_ms !== null && age_ms > LATE_REPORT_MS) {
+      const isOld = age_ms > OLD_REPORT_MS;
+      add(isOld ? "bad" : "warn", isOld ? "no_report" : "report_late", where, `no report for ${duration(age_ms)}`, "Look whether mas-server runs on that host and reaches Redis.");
     }
     if (!status) continue;
     for (const check of status.checks) {

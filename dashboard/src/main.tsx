@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { type ComponentType, render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import type { Fleet } from "./api";
+import type { Fleet, Me } from "./api";
 import { findings } from "./findings";
 import { AgentsPage } from "./pages/agents";
 import { AuditPage } from "./pages/audit";
@@ -77,6 +77,7 @@ function App() {
   const main = useRef<HTMLElement>(null);
   const { page } = place.value;
   const fleet = useAsked<Fleet>("/api/v1/fleet", FLEET_MS);
+  const me = useAsked<Me>("/api/v1/me", 0);
   const entry = PAGES.find((one) => one.page === page);
   const first = useRef(true);
   useEffect(() => {
@@ -98,7 +99,7 @@ function App() {
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); main.current?.focus(); }}>To the content</a>
       <header class="top">
         <strong class="brand">MAS server</strong>
-        <span class="where">{answering ? `${answering.host ?? ""} ${answering.version}` : ""}</span>
+        <span class="where">{answering ? `${answering.host ?? ""} ${answering.version}` : ""}{me.data && `, seen by ${me.data.name ?? "whoever is on this host"} (${me.data.role})`}</span>
         <span class="state" role="status">
           {lost ? <Tag kind="bad">no answer</Tag> : fleet.data
             ? bad ? <Tag kind="bad">not well</Tag> : warn ? <Tag kind="warn">look at it</Tag> : <Tag kind="good">well</Tag>

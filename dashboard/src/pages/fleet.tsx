@@ -75,8 +75,9 @@ export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
             <strong>{bad ? `${many(bad, "thing")} must be seen to` : warn ? `It works; ${many(warn, "thing")} to look at` : "All is well"}</strong>
             <span>{ready} of {many(fleet.servers.length, "server")} ready</span>
             <span>{many(sum(statuses.map((status) => sum(Object.values(status.sessions)))), "session")} of {many(agents.size, "agent")}</span>
-            <span>{fleet.rules_differ ? "rules differ" : "same rules everywhere"}</span>
+            <span>{fleet.others_unknown ? "others unknown" : fleet.rules_differ ? "rules differ" : "same rules everywhere"}</span>
           </div>
+          {fleet.others_unknown && <div class="notice bad"><p><strong>Other servers are not known: {fleet.others_unknown}</strong></p><p>What stands here is of the server that answers alone.</p></div>}
           <Table caption="What to see to" columns={FINDINGS} rows={all} rowKey={(row) => `${row.code} ${row.where} ${row.what}`}
             empty="No check fails, no trouble is reported, nothing waits for an agent that is not there." />
           <h2>Servers</h2>

@@ -7,7 +7,7 @@ import { TextFilter } from "../parts/filters";
 import { Page } from "../parts/page";
 import { asExport, type Column, Table } from "../parts/table";
 import { href, param, setParams, useAsked } from "../state";
-import { bytes, count, duration, flags, many, short, word } from "../text";
+import { bytes, count, flags, short, word } from "../text";
 import { MEANING } from "../codes";
 
 const AGAIN_MS = 10_000;
@@ -81,8 +81,7 @@ export function PolicyPage() {
               ...data.rate_limits_of_agents.map((row) => [row.agent, `${count(row.per_minute)} a minute, ${count(row.per_hour)} an hour`] as [string, string]),
             ]} /></section>
             <section class="card" aria-label="Circuit breaker"><h3>Circuit breaker and delivery</h3><Facts rows={[
-              ["opens after", data.circuit_breaker ? many(data.circuit_breaker.failure_threshold, "failure") : "never"],
-              ["tries again after", data.circuit_breaker ? duration(data.circuit_breaker.timeout_s * 1_000) : "–"],
+              ...Object.entries(data.circuit_breaker ?? { "circuit breaker": 0 }).map(([name, value]) => [name, data.circuit_breaker ? count(value) : "off"] as [string, string]),
               ...Object.entries(data.delivery).map(([name, value]) => [name, <code>{JSON.stringify(value)}</code>] as [string, preact.JSX.Element]),
             ]} /></section>
             <section class="card" aria-label="Limits"><h3>Limits</h3><Facts rows={Object.entries(data.limits).map(([name, value]) => [name, LIMIT_TEXT(name, value)])} /></section>
