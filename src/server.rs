@@ -132,7 +132,9 @@ impl Server {
         let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
         let queues = threads.div_ceil(2);
         let listener = Listener::start(config, door, shards.clone(), queues)?;
-        let admin = bound.map(|bound| Admin::start(config, bound, &shards, listener.peers())).transpose()?;
+        let admin = bound
+            .map(|bound| Admin::start(config, bound, &shards, (listener.peers(), &listener.addr)))
+            .transpose()?;
         let certificate = fingerprint(&config.tls.cert);
         shards.record(OperatorEvent {
             action: Action::ServerStarted,

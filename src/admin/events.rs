@@ -11,6 +11,9 @@ use crate::audit::{Action, Decision, View};
 /// How often it is asked whether a client may still see records.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Most records a second that a client may ask for.
+const MAX_PER_SECOND: u32 = 1_000;
+
 /// Which records a client wants; of each kind nothing: all.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Wanted {
@@ -20,6 +23,8 @@ pub(super) struct Wanted {
     to: Vec<String>,
     actions: Vec<Action>,
     decisions: Vec<Decision>,
+    /// Records that are sent in a second at most; the others are counted.
+    per_second: Option<u32>,
 }
 
 impl Wanted {
@@ -52,9 +57,16 @@ impl Wanted {
                         })?);
                     }
                 }
+                "per_second" => {
+                    let number = value.parse().ok().filter(|number| (1..=MAX_PER_SECOND).contains(number));
+                    wanted.per_second = Some(
+                        number
+                            .ok_or_else(|| format!("per_second={value}: expected 1 to {MAX_PER_SECOND}"))?,
+                    );
+                }
                 other => {
                     return Err(format!(
-                        "{other:?} is no filter; expected agent, from, to, action or decision"
+                        "{other:?} is no filter; expected agent, from, to, action, decision or per_second"
                     ));
                 }
             }
@@ -94,11 +106,41 @@ pub(super) struct Events {
     asked: Instant,
     /// The block that is being read, and how far.
     block: Option<(Block, usize)>,
+    pace: Pace,
+}
+
+/// How many records were sent in this second, where that has a bound.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    sent: u32,
+    skipped: u64,
+}
+
+impl Pace {
+    /// How many were left out in the second that is over.
+    fn take_skipped(&mut self, now: Instant) -> u64 {
+        if now.saturating_duration_since(self.since) < LOOK {
+            return 0;
+        }
+        (self.since, self.sent) = (now, 0);
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// Whether one more may be sent in this second.
+    fn admits(&mut self, most: Option<u32>) -> bool {
+        let admitted = most.is_none_or(|most| self.sent < most);
+        self.sent = self.sent.saturating_add(1);
+        self.skipped += u64::from(!admitted);
+        admitted
+    }
 }
 
 impl Events {
     pub(super) fn new(watchers: Arc<Watchers>, wanted: Wanted, may_go_on: Box<MayGoOn>) -> Self {
-        Self { watchers, watcher: None, wanted, may_go_on, asked: Instant::now(), block: None }
+        let now = Instant::now();
+        let pace = Pace { since: now, sent: 0, skipped: 0 };
+        Self { watchers, watcher: None, wanted, may_go_on, asked: now, block: None, pace }
     }
 
     /// The next record of the block that is wanted.
@@ -108,7 +150,9 @@ impl Events {
             let length = u32::from_be_bytes(*length) as usize;
             *at += 4 + length;
             let record = rest.get(..length).and_then(View::decode);
-            if let Some(record) = record.filter(|record| self.wanted.wants(record)) {
+            if let Some(record) = record.filter(|record| self.wanted.wants(record))
+                && self.pace.admits(self.wanted.per_second)
+            {
                 return Some(Next::Event {
                     id: Some(format!("{} {}", block.lane.as_str(), record.seq)),
                     name: Some("record".to_owned()),
@@ -131,6 +175,14 @@ impl EventSource for Events {
                     return Next::End;
                 }
             }
+            let skipped = self.pace.take_skipped(now);
+            if skipped > 0 {
+                return Next::Event {
+                    id: None,
+                    name: Some("skipped".to_owned()),
+                    data: serde_json::json!({"records": skipped}).to_string(),
+                };
+            }
             if let Some(event) = self.record() {
                 return event;
             }
@@ -150,5 +202,23 @@ impl EventSource for Events {
                 return Next::Idle;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_for_a_second_is_counted() {
+        let now = Instant::now();
+        let mut pace = Pace { since: now, sent: 0, skipped: 0 };
+        assert_eq!((0..5).filter(|_| pace.admits(Some(2))).count(), 2);
+        assert_eq!(pace.take_skipped(now), 0);
+        assert_eq!(pace.take_skipped(now + LOOK), 3);
+        assert_eq!((0..5).filter(|_| pace.admits(Some(2))).count(), 2);
+        assert_eq!(pace.take_skipped(now + 2 * LOOK), 3);
+        assert_eq!((0..5).filter(|_| pace.admits(None)).count(), 5);
+        assert_eq!(pace.take_skipped(now + 3 * LOOK), 0);
     }
 }

@@ -1,22 +1,35 @@
 //! The admin listener: health, readiness, metrics and status over HTTP, for people and tools that operate the server.
 //!
 //! * [`http`]: the HTTP server; knows nothing of this one.
-//! * `watch`: a thread that looks once a second at what nobody else looks at.
+//! * `watch`: a thread that looks once a second at what nobody else looks at, and tells the other servers.
+//! * `fleet`, `counts`: what all servers on one Redis report of themselves.
+//! * `performance`: the last quarter of an hour, a point a second.
+//! * `sources`, `recent`, `seen`: where what is told is gathered from.
 //! * `health`: whether the server is ready, with every reason.
 //! * `metrics`, `process`: what a scrape is told.
 //! * `status`: the same for people, as JSON.
 //! * `events`: decisions as they are committed.
+//! * `api`: everything else that is told as JSON, a file for each topic; `docs/admin-api.md` is its contract.
+//! * `page`: the dashboard.
 //! * `routes`: which path is answered by what, and to whom.
 //!
 //! Nothing here is on the way of a message: counts are the workers' own, and are added up when somebody asks.
 
+mod api;
+mod counts;
 mod events;
+mod fleet;
 mod health;
 pub mod http;
 mod metrics;
 mod operators;
+mod page;
+mod performance;
 mod process;
+mod recent;
 mod routes;
+mod seen;
+mod sources;
 mod status;
 mod watch;
 
@@ -28,11 +41,15 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 
 use crate::certs::describe;
+use crate::clock::Now;
 use crate::config::{AdminListen, Config, ConfigError};
 use crate::gate::Peers;
+use crate::key_files::host_name;
 use crate::shard::Shards;
 use http::{HttpServer, Limits, Tls};
 use routes::Routes;
+use sources::Sources;
+use status::Place;
 use watch::Watch;
 
 /// How long a stop waits for answers that have begun.
@@ -94,7 +111,7 @@ pub struct Admin {
     pub addr: String,
     server: HttpServer,
     tls: Option<Arc<Tls>>,
-    routes: Arc<Routes>,
+    sources: Arc<Sources>,
     watch: Watch,
 }
 
@@ -104,21 +121,27 @@ impl Admin {
         config: &Config,
         Bound { listener, host, addr }: Bound,
         shards: &Arc<Shards>,
-        peers: &Arc<Peers>,
+        (peers, listen_addr): (&Arc<Peers>, &str),
     ) -> Result<Self, AdminError> {
         // Whoever reaches it from elsewhere shows a certificate, and calls it by the names in the server's own.
         let (tls, names) = match addr.ip().is_loopback() {
             true => (None, Vec::new()),
             false => (Some(Arc::new(Tls::new(operators::tls(config)?))), names(config)),
         };
-        let watch = Watch::start(shards)?;
-        let routes = Routes::new(config, shards.clone(), peers.clone(), watch.latest(), tls.is_some());
-        let routes = Arc::new(routes);
+        let place = Place {
+            host: host_name(),
+            listen_addr: listen_addr.to_owned(),
+            admin_addr: format!("{host}:{}", addr.port()),
+            started_ms: Now::read().unix_us / 1000,
+        };
+        let sources = Arc::new(Sources::new(config, shards.clone(), peers.clone(), place));
+        let watch = Watch::start(sources.clone())?;
+        let routes = Arc::new(Routes::new(sources.clone(), tls.is_some()));
         let hosts = names.into_iter().chain([host.clone()]).collect();
         let limits = Limits { hosts, ..Limits::default() };
         let server = HttpServer::start(listener, tls.clone(), routes.clone(), limits)?;
-        routes.count_with(server.counters().clone());
-        Ok(Self { addr: format!("{host}:{}", addr.port()), server, tls, routes, watch })
+        sources.count_with(server.counters().clone());
+        Ok(Self { addr: format!("{host}:{}", addr.port()), server, tls, sources, watch })
     }
 
     /// The server is about to stop: nothing is looked at any more.
@@ -131,7 +154,7 @@ impl Admin {
         if let (Some(own), Some(tls)) = (&self.tls, tls) {
             own.replace(tls);
         }
-        self.routes.reload(config);
+        self.sources.reload(config);
     }
 
     /// What a reload would take up, read and checked; `None` where there is no TLS.

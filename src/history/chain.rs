@@ -92,7 +92,8 @@ fn collect(
     Ok(steps)
 }
 
-fn about(record: &View<'_>, id: Uuid) -> Option<u32> {
+/// Which delivery of a message a record is about, 0 for none; `None`: it is about another message.
+pub fn about(record: &View<'_>, id: Uuid) -> Option<u32> {
     if record.message_id == Some(id) {
         return Some(record.attempt);
     }

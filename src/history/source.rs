@@ -255,6 +255,17 @@ impl Source {
     }
 }
 
+/// Archives of other hosts that have segments which are not in these folders. `own`: the archive of this host, as `host:folder`.
+pub fn elsewhere_of(
+    connection: &mut Connection,
+    keys: &StoreKeys,
+    folders: &[PathBuf],
+    own: &str,
+) -> Result<Vec<String>, HistoryError> {
+    let known = archived::read(connection, keys)?;
+    Ok(elsewhere(Reading::open(folders)?.as_ref(), &known, own))
+}
+
 /// Archives of other hosts that have segments which are not here. None, where one is missing that no other host has: then it is
 /// damage. What was before the first segment here may have been moved away.
 fn elsewhere(here: Option<&Reading>, known: &Archived, own: &str) -> Vec<String> {

@@ -22,13 +22,17 @@ pub enum Code {
     Lease,
     /// The last reload was refused: what was in force stays.
     Reload,
+    /// Another server on this Redis decides by other rules.
+    RulesDiffer,
+    /// Another server on this Redis is of another version.
+    VersionsDiffer,
     /// A start has found that Redis holds less than the anchor says.
     RolledBack,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Checkpoints,
         Self::CheckpointsInRedis,
         Self::Archive,
@@ -36,6 +40,8 @@ impl Code {
         Self::Copy,
         Self::Lease,
         Self::Reload,
+        Self::RulesDiffer,
+        Self::VersionsDiffer,
         Self::RolledBack,
     ];
 
@@ -49,6 +55,8 @@ impl Code {
             Self::Copy => "copy_failing",
             Self::Lease => "lease_not_renewed",
             Self::Reload => "reload_refused",
+            Self::RulesDiffer => "rules_differ",
+            Self::VersionsDiffer => "versions_differ",
             Self::RolledBack => "trail_rolled_back",
         }
     }

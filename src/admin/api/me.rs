@@ -1,0 +1,20 @@
+//! Who asks, as the server knows it.
+
+use serde_json::json;
+
+use super::Answered;
+use super::asked::Asked;
+use crate::admin::http::Request;
+use crate::admin::operators::Who;
+
+/// `GET /api/v1/me`
+pub(super) fn route(request: &Request, who: &Who) -> Answered {
+    let _ = Asked::of(request, &[])?;
+    Ok(match who {
+        // Whoever is on this machine may read everything, and change nothing.
+        Who::Local => json!({"name": null, "role": "auditor", "from": "loopback"}),
+        Who::Operator(operator) => {
+            json!({"name": operator.name, "role": operator.role.as_str(), "from": "certificate"})
+        }
+    })
+}
