@@ -38,7 +38,8 @@ const OLD_CHECKPOINT_MS = 90_000;
 
 export interface Findings { bad: number; warn: number; all: Finding[] }
 
-export function findings(fleet: Fleet | null): Findings {
+/** What is wrong, with what this server has just told of itself beside what it tells of the fleet. */
+export function findings(fleet: Fleet | null, failing: { name: string; problem: string }[] = []): Findings {
   const all: Finding[] = [];
   const add = (kind: Finding["kind"], code: string, where: string, what: string, toDo: string) => {
     if (!all.some((one) => one.code === code && one.where === where && one.what === what)) all.push({ kind, code, where, what, toDo });
@@ -90,6 +91,11 @@ export function findings(fleet: Fleet | null): Findings {
     if (dead_letters > 0) {
       add("warn", "dead_letters", "Redis", `${count(dead_letters)} dead letters`, "Look at their reasons on the page Dead letters.");
     }
+  }
+  const own = fleet?.servers.find((one) => one.this);
+  const here = own?.status?.host ? `${own.status.host} (${shortServer(own.server)})` : "this server";
+  for (const { name, problem } of failing) {
+    if (!all.some((one) => one.code === name && one.where === here)) add("bad", name, here, problem, CHECKS[name] ?? "Look into the server's log.");
   }
   if (fleet?.rules_differ) add("warn", "rules_differ", "fleet", "the servers have different rules", TROUBLES["rules_differ"] ?? "");
   if (fleet?.versions_differ) add("warn", "versions_differ", "fleet", "the servers have different versions", TROUBLES["versions_differ"] ?? "");

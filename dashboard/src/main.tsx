@@ -14,7 +14,7 @@ import { MessagesPage } from "./pages/messages";
 import { PerformancePage } from "./pages/performance";
 import { PolicyPage } from "./pages/policy";
 import { Tag } from "./parts/bits";
-import { clock, href, keepBeating, lostSince, place, useAsked } from "./state";
+import { clock, failing, href, keepBeating, lostSince, place, useAsked } from "./state";
 import { count, duration, time } from "./text";
 import "./app.css";
 
@@ -86,7 +86,7 @@ function App() {
     window.scrollTo(0, 0);
   }, [page, place.value.name]);
 
-  const { bad, warn } = findings(fleet.data);
+  const { bad, warn } = findings(fleet.data, failing.value);
   const letters = fleet.data?.servers.find((one) => one.this)?.status?.redis.dead_letters ?? 0;
   const lost = lostSince.value !== null;
   const answering = fleet.data?.servers.find((one) => one.this)?.status;

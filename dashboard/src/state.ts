@@ -59,6 +59,8 @@ export const setPaused = (on: boolean) => setParams({ paused: on ? "1" : "" });
 
 /** Since when the server does not answer, as the browser's clock has it; null while it does. */
 export const lostSince = signal<number | null>(null);
+/** The checks that keep this server from being ready, with what is wrong; it tells at once, whatever else it waits for. */
+export const failing = signal<{ name: string; problem: string }[]>([]);
 /** Counts the times that it came back. */
 export const comebacks = signal(0);
 const visible = signal(document.visibilityState !== "hidden");
@@ -68,8 +70,11 @@ document.addEventListener("visibilitychange", () => {
 
 async function beat(): Promise<void> {
   try {
-    const answer = await fetch("/healthz", { cache: "no-store", signal: AbortSignal.timeout(BEAT_PATIENCE_MS) });
-    if (!answer.ok) throw new Error(answer.statusText);
+    const answer = await fetch("/readyz", { cache: "no-store", signal: AbortSignal.timeout(BEAT_PATIENCE_MS) });
+    const said = await answer.text();
+    if (!answer.ok && answer.status !== 503) throw new Error(said);
+    const now = answer.ok ? [] : [...said.matchAll(/^\[-\] (\w+): (.*)$/gm)].map(([, name = "", problem = ""]) => ({ name, problem }));
+    if (JSON.stringify(now) !== JSON.stringify(failing.value)) failing.value = now;
     if (lostSince.value !== null) {
       lostSince.value = null;
       comebacks.value += 1;
@@ -112,8 +117,11 @@ export interface Asked<T> {
   again: () => void;
 }
 
-/** Asks for a path again and again, until the page is paused, hidden or left; `everyMs` 0: once. */
-export function useAsked<T>(path: string | null, everyMs: number): Asked<T> {
+/**
+ * Asks for a path again and again, until the page is paused, hidden or left; `everyMs` 0: once. With `missingMs` what is not
+ * there yet is asked for again after so long.
+ */
+export function useAsked<T>(path: string | null, everyMs: number, missingMs = 0): Asked<T> {
   const [found, setFound] = useState<{ path: string | null; data: T | null; error: ApiError | null; at: number }>(
     { path: null, data: null, error: null, at: 0 });
   const [round, setRound] = useState(0);
@@ -137,6 +145,7 @@ export function useAsked<T>(path: string | null, everyMs: number): Asked<T> {
         wait = known.retryAfterS ? known.retryAfterS * 1_000 : Math.min(Math.max(wait, 500) * 2, MAX_WAIT_MS);
         // Asked again though it is asked but once, where a later answer may be another.
         if (everyMs === 0 && (known.status === 0 || known.status >= 500)) timer = setTimeout(turn, wait);
+        if (missingMs > 0 && known.status === 404) timer = setTimeout(turn, missingMs);
       }
       if (everyMs > 0 && !stands) timer = setTimeout(turn, wait);
     };

@@ -42,7 +42,7 @@ export async function codes_are_those_of_the_server() {
   const record = readFileSync(`${ROOT}src/audit/record.rs`, "utf8");
   const page = readFileSync(`${ROOT}dashboard/src/codes.ts`, "utf8");
   for (const [rust, typescript] of [["Action", "ACTIONS"], ["Decision", "DECISIONS"]]) {
-    const body = record.slice(record.indexOf(`        ${rust} {`)).split("\n    }\n")[0];
+    const body = record.slice(record.indexOf(`\n    ${rust} {`)).split("\n    }\n")[0];
     const theirs = [...body.matchAll(/= (\d+), "([^"]+)";/g)].map(([, code, name]) => `${code} ${name}`);
     const list = page.slice(page.indexOf(`const ${typescript} = [`)).split("]")[0];
     const ours = [...list.matchAll(/"([^"]+)"/g)].map(([, name], at) => `${at + 1} ${name}`);
@@ -97,7 +97,7 @@ export const map_of_one_agent = (all) => everywhere(all, "map-octopus", "#/map?f
   const map = await look.pausedAnswer("/api/v1/map");
   const planner = map.agents.indexOf("planner");
   const others = new Set([...map.allowed[planner], ...map.edges.filter(([from]) => from === planner).map(([, to]) => to)].map((at) => map.agents[at]));
-  const drawn = await look.page.locator(".octopus svg text").allInnerTexts();
+  const drawn = await look.page.locator(".octopus svg text").allTextContents();
   for (const name of others) assert.ok(drawn.some((text) => text.trim().startsWith(name)), `${name} in ${drawn}`);
 });
 

@@ -99,8 +99,8 @@ class Fleet:
             async def question(message: Message) -> None:
                 await message.reply("answer", {"text": "42"})
 
-        for name in ("archive", "planner"):
-            if agent := self.agents.get(name):
+        for name, agent in self.agents.items():
+            if name != "flaky":
 
                 @agent.on_other
                 async def other(_: Message) -> None:

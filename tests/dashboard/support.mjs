@@ -170,8 +170,9 @@ export class Look {
     if (folder) await this.page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
   }
 
-  close() {
-    return this.context.close();
+  async close() {
+    await this.page.unrouteAll({ behavior: "ignoreErrors" });
+    await this.context.close();
   }
 }
 

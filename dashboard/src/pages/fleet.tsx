@@ -5,7 +5,7 @@ import { findings, type Finding } from "../findings";
 import { Bar, Facts, Tag, Time, Waiting } from "../parts/bits";
 import { Page } from "../parts/page";
 import { asExport, type Column, Table } from "../parts/table";
-import { href, paused } from "../state";
+import { failing, href, paused } from "../state";
 import { bytes, count, duration, many, short, shortServer } from "../text";
 import { useHeld } from "../parts/held";
 
@@ -62,7 +62,7 @@ function Server({ row }: { row: FleetServer }) {
 
 export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
   const fleet = useHeld(newest, paused.value);
-  const { all, bad, warn } = findings(fleet);
+  const { all, bad, warn } = findings(fleet, paused.value ? [] : failing.value);
   const redis = fleet?.servers.find((one) => one.this)?.status?.redis;
   const statuses = fleet?.servers.flatMap((one) => one.status ?? []) ?? [];
   const agents = new Set(statuses.flatMap((status) => Object.keys(status.sessions)));

@@ -21,15 +21,11 @@ function expectedLog(): string {
 }
 
 export function ProofView({ lane, seq }: { lane: string; seq: string }) {
-  const [settled, setSettled] = useState(false);
-  const { data, error } = useAsked<ProofAnswer>(`/api/v1/proofs/${encodeURIComponent(lane)}/${encodeURIComponent(seq)}`, settled ? 0 : AGAIN_MS);
+  const { data, error } = useAsked<ProofAnswer>(`/api/v1/proofs/${encodeURIComponent(lane)}/${encodeURIComponent(seq)}`, 0, AGAIN_MS);
   const [verdict, setVerdict] = useState<Verdict | null>(null);
   const [log, setLog] = useState(expectedLog());
   const [ownKey, setOwnKey] = useState<{ name: string; text: string } | null>(null);
   const changed = PARTS.find((part) => part === param("changed")) ?? null;
-  useEffect(() => {
-    if (data) setSettled(true);
-  }, [data]);
   useEffect(() => {
     if (!data) return;
     let over = false;
