@@ -1,6 +1,6 @@
 // What is wrong in the fleet, in order of harm, each with what to do about it.
 
-import type { Fleet } from "./api";
+import type { Check, Fleet } from "./api";
 import { count, duration, shortServer } from "./text";
 
 export interface Finding { kind: "bad" | "warn"; code: string; where: string; what: string; toDo: string }
@@ -38,8 +38,20 @@ const OLD_CHECKPOINT_MS = 90_000;
 
 export interface Findings { bad: number; warn: number; all: Finding[] }
 
-/** What is wrong, with what this server has just told of itself beside what it tells of the fleet. */
-export function findings(fleet: Fleet | null, failing: { name: string; problem: string }[] = []): Findings {
+/** The fleet, with what this server has told of itself since. */
+export function withFailing(fleet: Fleet | null, failing: Check[]): Fleet | null {
+  if (!fleet || failing.length === 0) return fleet;
+  const servers = fleet.servers.map((one) => {
+    if (!one.this || !one.status) return one;
+    const { status } = one;
+    const checks = status.checks.map((check) => failing.find((other) => other.name === check.name) ?? check);
+    const away = failing.find((check) => check.name === "redis")?.problem;
+    return { ...one, status: { ...status, ready: false, checks, redis: away ? { up: false, why: away } : status.redis } };
+  });
+  return { ...fleet, servers };
+}
+
+export function findings(fleet: Fleet | null): Findings {
   const all: Finding[] = [];
   const add = (kind: Finding["kind"], code: string, where: string, what: string, toDo: string) => {
     if (!all.some((one) => one.code === code && one.where === where && one.what === what)) all.push({ kind, code, where, what, toDo });
@@ -91,11 +103,6 @@ export function findings(fleet: Fleet | null, failing: { name: string; problem: 
     if (dead_letters > 0) {
       add("warn", "dead_letters", "Redis", `${count(dead_letters)} dead letters`, "Look at their reasons on the page Dead letters.");
     }
-  }
-  const own = fleet?.servers.find((one) => one.this);
-  const here = own?.status?.host ? `${own.status.host} (${shortServer(own.server)})` : "this server";
-  for (const { name, problem } of failing) {
-    if (!all.some((one) => one.code === name && one.where === here)) add("bad", name, here, problem, CHECKS[name] ?? "Look into the server's log.");
   }
   if (fleet?.rules_differ) add("warn", "rules_differ", "fleet", "the servers have different rules", TROUBLES["rules_differ"] ?? "");
   if (fleet?.versions_differ) add("warn", "versions_differ", "fleet", "the servers have different versions", TROUBLES["versions_differ"] ?? "");

@@ -2,9 +2,9 @@
 
 import { signal } from "@preact/signals";
 import { type ComponentType, render } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { Fleet, Me } from "./api";
-import { findings } from "./findings";
+import { findings, withFailing } from "./findings";
 import { AgentsPage } from "./pages/agents";
 import { AuditPage } from "./pages/audit";
 import { FleetPage } from "./pages/fleet";
@@ -76,7 +76,8 @@ function Lost({ fleet }: { fleet: Fleet | null }) {
 function App() {
   const main = useRef<HTMLElement>(null);
   const { page } = place.value;
-  const fleet = useAsked<Fleet>("/api/v1/fleet", FLEET_MS);
+  const asked = useAsked<Fleet>("/api/v1/fleet", FLEET_MS);
+  const fleet = useMemo(() => ({ data: withFailing(asked.data, failing.value) }), [asked.data, failing.value]);
   const me = useAsked<Me>("/api/v1/me", 0);
   const entry = PAGES.find((one) => one.page === page);
   const first = useRef(true);
@@ -86,7 +87,7 @@ function App() {
     window.scrollTo(0, 0);
   }, [page, place.value.name]);
 
-  const { bad, warn } = findings(fleet.data, failing.value);
+  const { bad, warn } = findings(fleet.data);
   const letters = fleet.data?.servers.find((one) => one.this)?.status?.redis.dead_letters ?? 0;
   const lost = lostSince.value !== null;
   const answering = fleet.data?.servers.find((one) => one.this)?.status;

@@ -2,7 +2,7 @@
 
 import { computed, effect, signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, get } from "./api";
+import { ApiError, type Check, get } from "./api";
 
 /** How often it is asked whether the server is there, in milliseconds. */
 const BEAT_MS = 1_000;
@@ -60,7 +60,7 @@ export const setPaused = (on: boolean) => setParams({ paused: on ? "1" : "" });
 /** Since when the server does not answer, as the browser's clock has it; null while it does. */
 export const lostSince = signal<number | null>(null);
 /** The checks that keep this server from being ready, with what is wrong; it tells at once, whatever else it waits for. */
-export const failing = signal<{ name: string; problem: string }[]>([]);
+export const failing = signal<Check[]>([]);
 /** Counts the times that it came back. */
 export const comebacks = signal(0);
 const visible = signal(document.visibilityState !== "hidden");

@@ -5,7 +5,7 @@ import { findings, type Finding } from "../findings";
 import { Bar, Facts, Tag, Time, Waiting } from "../parts/bits";
 import { Page } from "../parts/page";
 import { asExport, type Column, Table } from "../parts/table";
-import { failing, href, paused } from "../state";
+import { href, paused } from "../state";
 import { bytes, count, duration, many, short, shortServer } from "../text";
 import { useHeld } from "../parts/held";
 
@@ -51,7 +51,7 @@ function Server({ row }: { row: FleetServer }) {
             ["sessions", `${count(sum(Object.values(status.sessions)))} of ${many(Object.keys(status.sessions).length, "agent")}`],
             ["newest checkpoint", status.checkpoint_unix_ms === null ? "none yet" : `${duration(status.time_unix_ms - status.checkpoint_unix_ms)} ago`],
             ["report", row.age_ms === null ? "unknown" : `${duration(row.age_ms)} old`],
-            ["workers", <span class="workers">{status.workers_busy.map((busy, at) =>
+            ["workers", status.workers_busy.length === 0 ? "unknown" : <span class="workers">{status.workers_busy.map((busy, at) =>
               <Bar key={at} value={busy} max={1} text={`${at}: ${Math.round(busy * 100)} % busy`} />)}</span>],
           ]} />
         </>
@@ -62,7 +62,7 @@ function Server({ row }: { row: FleetServer }) {
 
 export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
   const fleet = useHeld(newest, paused.value);
-  const { all, bad, warn } = findings(fleet, paused.value ? [] : failing.value);
+  const { all, bad, warn } = findings(fleet);
   const redis = fleet?.servers.find((one) => one.this)?.status?.redis;
   const statuses = fleet?.servers.flatMap((one) => one.status ?? []) ?? [];
   const agents = new Set(statuses.flatMap((status) => Object.keys(status.sessions)));
