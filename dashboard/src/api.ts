@@ -31,7 +31,7 @@ export interface Me { name: string | null; role: string; from: string }
 
 export type Decisions = Record<string, number>;
 export interface Agent {
-  agent: string; capabilities: string[]; roles: string[]; may_send_to: number; may_be_sent_by: number;
+  agent: string; capabilities: string[]; roles: string[]; may_send_to: number | null; may_be_sent_by: number | null;
   sessions: Record<string, number>;
   inbox: { waiting: number; delivered: number; bytes: number; oldest_ms: number | null };
   dead_letters: number | null;
@@ -62,7 +62,7 @@ export interface AuditRecord {
 }
 export interface Records {
   records: AuditRecord[]; looked_at: number; reached_unix_us: number | null; next: string | null; complete: boolean;
-  elsewhere?: string[];
+  elsewhere: string[];
 }
 export type ChainStep = Pick<AuditRecord, "lane" | "seq" | "time_us" | "action" | "decision" | "agent" | "instance"
   | "target" | "target_instance" | "message_id" | "message_type" | "correlation_id" | "attempt" | "rule" | "reason"
@@ -77,7 +77,7 @@ export interface ProofAnswer { proof: Proof; leaf_hash: string; record: AuditRec
 
 export interface Letter {
   id: string; time_ms: number; agent_id: string; instance_id: string; reason: string; attempts: number;
-  history: { attempt: number; reason: string; time_ms: number }[]; stream: string; message_id: string | null; ours: boolean;
+  history: { attempt: number; reason: string }[]; stream: string; message_id: string | null; ours: boolean;
 }
 export interface Letters { letters: Letter[]; looked_at: number; next: string | null; total: number }
 export interface LetterWhole extends Letter {
@@ -88,6 +88,7 @@ export interface Permission {
   index: number; rule: string; type: string; text: string; agents: string[]; sender: string | null;
   targets: string[] | null; bidirectional: boolean | null;
 }
+export interface DlpRule { type: string; rule: string; action: string }
 export interface Policy {
   policy_version: string; rules_digest: string; loaded_unix_ms: number; path: string | null;
   features: Record<string, boolean>; permissions: Permission[];
@@ -95,7 +96,7 @@ export interface Policy {
   limits: Record<string, number>; rate_limit: { per_minute: number; per_hour: number };
   rate_limits_of_agents: { agent: string; per_minute: number; per_hour: number }[];
   delivery: Record<string, unknown>; circuit_breaker: Record<string, number> | null;
-  dlp: { enabled: boolean; types: { type: string; action: string }[]; custom: { type: string; action: string }[] };
+  dlp: { enabled: boolean; types: DlpRule[]; custom: DlpRule[] };
   operators: { name: string; role: string }[]; cut: boolean;
 }
 export interface Explained {

@@ -1,13 +1,29 @@
-// Which commands whoever looks may have carried out by the server.
+// Which commands whoever looks may have carried out by the server, and having one carried out.
 
+import { signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { post } from "./api";
 import { useAsked } from "./state";
 
-interface Listed { commands?: unknown }
+/** The commands' names; none where the server carries out none for whoever asks. */
+export const may = signal<ReadonlySet<string>>(new Set());
 
-/** The commands' names; empty where the server has none for whoever asks. */
-export function useCommands(): Set<string> {
-  const { data } = useAsked<Listed>("/api/v1/commands", 0);
-  const names = Array.isArray(data?.commands) ? data.commands : [];
-  return new Set(names.flatMap((one: unknown) =>
-    typeof one === "string" ? [one] : one !== null && typeof one === "object" && "path" in one ? [String(one.path).replace("/api/v1/", "")] : []));
+/** Asks once; the frame does. */
+export function useCommands(): void {
+  const { data } = useAsked<{ commands: string[] }>("/api/v1/commands", 0);
+  useEffect(() => {
+    if (data) may.value = new Set(data.commands);
+  }, [data]);
+}
+
+/** A command as it is posted: its name, and what it needs. */
+export type Command = { command: string } & Record<string, unknown>;
+
+/** How it ended. */
+export interface Done {
+  done: number; failed: number; more: boolean; receipt: { lane: string; records: number } | null;
+}
+
+export function carryOut(command: Command, reason: string): Promise<{ done: Done }> {
+  return post("/api/v1/commands", { command, reason });
 }

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { type ComponentType, render } from "preact";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { Fleet, Me } from "./api";
+import { useCommands } from "./commands";
 import { findings, withFailing } from "./findings";
 import { AgentsPage } from "./pages/agents";
 import { AuditPage } from "./pages/audit";
@@ -78,6 +79,7 @@ function App() {
   const { page } = place.value;
   const asked = useAsked<Fleet>("/api/v1/fleet", FLEET_MS);
   const fleet = useMemo(() => ({ data: withFailing(asked.data, failing.value) }), [asked.data, failing.value]);
+  useCommands();
   const me = useAsked<Me>("/api/v1/me", 0);
   const entry = PAGES.find((one) => one.page === page);
   const first = useRef(true);

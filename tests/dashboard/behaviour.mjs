@@ -200,7 +200,7 @@ export async function only_who_may_is_offered_to_redrive(all) {
   const answer = await fetch(`${all.fleet.base}api/v1/commands`);
   const listed = answer.ok ? JSON.stringify(await answer.json()) : "";
   const look = await opened(all, "#/letters");
-  const offered = await look.page.getByRole("button", { name: /back into the inbox/ }).count();
-  assert.equal(offered, listed.includes("dead-letters/redrive") ? 1 : 0);
+  const offered = await look.page.getByRole("button", { name: /^Put these/ }).count();
+  assert.equal(offered, listed.includes("dead_letters_redrive") ? 1 : 0);
   await look.close();
 }

@@ -5,10 +5,10 @@ import { PASSED } from "../codes";
 import { decisionsText } from "../pairs";
 import { AgentLink, Bar, Facts, Tag, Time, Waiting } from "../parts/bits";
 import { TextFilter } from "../parts/filters";
+import { Operate } from "../parts/operate";
 import { Page } from "../parts/page";
 import { RECORD_COLUMNS } from "../parts/records";
 import { asExport, type Column, Table } from "../parts/table";
-import { useCommands } from "../commands";
 import { href, param, place, useAsked } from "../state";
 import { bytes, count, duration, many, shortServer, word } from "../text";
 
@@ -74,9 +74,8 @@ function rate(used: number | null, limit: number) {
 }
 
 function One({ name }: { name: string }) {
-  const { data, error, at } = useAsked<AgentWhole>(`/api/v1/agents/${encodeURIComponent(name)}`, AGAIN_MS);
+  const { data, error, at, again } = useAsked<AgentWhole>(`/api/v1/agents/${encodeURIComponent(name)}`, AGAIN_MS);
   const latest = useAsked<Records>(query("/api/v1/records", { agent: name, since: "1h", limit: 20 }), LATEST_MS);
-  const commands = useCommands();
   const state = data && stateOf(data);
   return (
     <Page title={name} question="How is this agent, and what was decided about it?" command={`mas agents ${word(name)}`} error={error} at={at}
@@ -105,8 +104,8 @@ function One({ name }: { name: string }) {
             <section class="card" aria-label="Limits"><h3>Limits</h3><Facts rows={[
               ["this minute", rate(data.rate.per_minute.used, data.rate.per_minute.limit)],
               ["this hour", rate(data.rate.per_hour.used, data.rate.per_hour.limit)],
-              ["may send to", many(data.may_send_to, "agent")],
-              ["may be sent to by", many(data.may_be_sent_by, "agent")],
+              ["may send to", data.may_send_to === null ? "not counted" : many(data.may_send_to, "agent")],
+              ["may be sent to by", data.may_be_sent_by === null ? "not counted" : many(data.may_be_sent_by, "agent")],
               ["decisions", decisionsText(data.decisions) || "none"],
             ]} /><p><a href={href("map", "", { focus: name })}>Show it in the middle of the map</a></p></section>
             <section class="card" aria-label="Who it is"><h3>Who it is</h3><Facts rows={[
@@ -116,8 +115,14 @@ function One({ name }: { name: string }) {
               ["state", data.state ? `${many(data.state.fields, "field")}, ${bytes(data.state.bytes)}, version ${data.state.version}` : "unknown"],
               ...Object.entries(data.metadata).map(([key, value]) => [key, typeof value === "string" ? value : JSON.stringify(value)] as [string, string]),
             ]} />
-              {commands.has("quarantine") && <p class="quiet">To stop it now: <code>mas quarantine {word(name)} --reason …</code></p>}
             </section>
+          </div>
+          <div class="tools">
+            {data.quarantined
+              ? <Operate command={{ command: "release", whom: `agent:${name}` }} label="Release it" effect="Its calls are decided by the rules again, and its inbox is delivered." onDone={again} />
+              : <Operate command={{ command: "quarantine", whom: `agent:${name}` }} label="Quarantine it" effect="On every server its calls are refused, its sessions end, and nothing is delivered to it; its inbox is kept." onDone={again} />}
+            {data.circuit.open && <Operate command={{ command: "circuit_close", agent: name }} label="Close its circuit" effect="Messages are sent to it again at once; failures open the circuit again." onDone={again} />}
+            {data.inbox.waiting > 0 && <Operate command={{ command: "inbox_empty", agent: name }} label="Empty its inbox" effect="What waits for it goes to the dead letters." onDone={again} />}
           </div>
           <div class="split">
             <Table caption="Sent to" columns={EDGES} rows={data.sent} rowKey={(row) => row.agent} empty="It has sent nothing since the servers started." />

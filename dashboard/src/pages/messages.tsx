@@ -126,7 +126,7 @@ function Search() {
       {(data || rows.length > 0) && <Table caption="Records" showCaption={false} columns={RECORD_COLUMNS} rows={rows} rowKey={recordKey}
         empty={data?.next ? "Nothing that fits so far: search on." : "Nothing that fits is on record in this time."} />}
       {data?.next && <p><button type="button" onClick={() => { setBefore(rows); setCursor(data.next ?? ""); }}>Search on</button></p>}
-      {data?.elsewhere?.length ? <p class="quiet">Archives elsewhere: {data.elsewhere.join(", ")}</p> : null}
+      {data?.elsewhere.length ? <p class="quiet">Archives elsewhere: {data.elsewhere.join(", ")}</p> : null}
     </Page>
   );
 }

@@ -91,8 +91,9 @@ export function PolicyPage() {
           <Table caption={`DLP: ${data.dlp.enabled ? "on" : "off"}`} columns={[
             { name: "type", head: "Type", value: (row) => row.type, cell: (row) => <a href={href("messages", "", { mode: "search", violation: row.type, since: "24h" })}>{row.type}</a> },
             { name: "action", head: "Action", value: (row) => row.action },
+            { name: "rule", head: "Rule", value: (row) => row.rule, cell: (row) => <code>{row.rule}</code> },
             { name: "kind", head: "From", value: (row) => data.dlp.custom.includes(row) ? "mas.yaml" : "built in" },
-          ]} rows={[...data.dlp.types, ...data.dlp.custom]} sort="dlp" rowKey={(row) => row.type} empty="Nothing is searched for." />
+          ]} rows={[...data.dlp.types, ...data.dlp.custom]} sort="dlp" rowKey={(row) => `${row.type} ${row.rule}`} empty="Nothing is searched for." />
           <Table caption="Roles" columns={[
             { name: "name", head: "Role", value: (row) => row.name },
             { name: "permissions", head: "May", value: (row) => row.permissions.join(", ") },
