@@ -318,7 +318,7 @@ impl Operator {
 }
 
 /// The user who runs this, as the system knows him.
-fn user_name() -> String {
+pub(crate) fn user_name() -> String {
     let uid = Uid::current();
     match User::from_uid(uid) {
         Ok(Some(user)) => user.name,

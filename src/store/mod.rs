@@ -30,6 +30,7 @@ pub mod reports;
 pub mod servers;
 pub mod states;
 pub mod trail;
+pub mod trail_ends;
 pub mod walk;
 mod wire;
 

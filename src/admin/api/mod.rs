@@ -5,11 +5,12 @@
 //! * `allowed`: who may send to whom, worked out once for each configuration.
 //! * `searches`: what searches the trail or the dead letters, and how many at once.
 //! * `records`, `messages`, `proofs`, `letters`: what is on record; not for readers.
-//! * `fleet`, `agents`, `map`, `policy`, `performance`, `me`: how servers and agents are.
+//! * `fleet`, `agents`, `map`, `policy`, `performance`, `audit`, `me`: how servers, agents and the trail are.
 
 mod agents;
 mod allowed;
 mod asked;
+mod audit;
 mod fleet;
 mod letters;
 mod map;
@@ -48,6 +49,7 @@ pub(super) struct Api {
     rules: Rules,
     fleet: fleet::Reports,
     agents: agents::Looked,
+    audit: audit::Looked,
     searches: Searches,
 }
 
@@ -58,6 +60,7 @@ impl Api {
             rules: Rules::default(),
             fleet: fleet::Reports::default(),
             agents: agents::Looked::default(),
+            audit: audit::Looked::default(),
             searches: Searches::default(),
         }
     }
@@ -101,6 +104,7 @@ impl Api {
             ("map", None) => map::route(self, request),
             ("policy", rest) => policy::route(self, request, rest)?,
             ("performance", None) => performance::route(self, request),
+            ("audit", None) => audit::route(self, request),
             ("me", None) => me::route(request, who),
             _ => return None,
         };

@@ -8,6 +8,7 @@ mod export;
 pub(crate) mod filter;
 mod join;
 mod key;
+mod noted;
 mod proof;
 pub(crate) mod query;
 mod report;

@@ -12,6 +12,7 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::join::join;
+use super::noted;
 use super::source::{SourceArgs, config};
 use super::trouble::Trouble;
 use crate::audit::keys::KeyHistory;
@@ -237,6 +238,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
     } else {
         write_report(&mut out, &report).map_err(Trouble::output)?;
     }
+    noted::note(&args.source, &report)?;
     Ok(if report.is_intact() { Exit::Done } else { Exit::NotVerified })
 }
 
