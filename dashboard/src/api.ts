@@ -20,6 +20,8 @@ export interface Status {
 }
 export interface FleetServer {
   server: string; this: boolean; trusted: boolean; problem: string | null; age_ms: number | null; status: Status | null;
+  /** Not of the API: this page has seen it, and it is not there any more. */
+  gone?: boolean;
 }
 export interface Fleet {
   server: string; time_unix_ms: number; rules_differ: boolean; versions_differ: boolean; servers: FleetServer[];

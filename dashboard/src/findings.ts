@@ -1,7 +1,7 @@
 // What is wrong in the fleet, in order of harm, each with what to do about it.
 
-import type { Check, Fleet } from "./api";
-import { count, duration, shortServer } from "./text";
+import type { Check, Fleet, FleetServer } from "./api";
+import { count, duration, shortServer, time } from "./text";
 
 export interface Finding { kind: "bad" | "warn"; code: string; where: string; what: string; toDo: string }
 
@@ -38,6 +38,35 @@ const OLD_CHECKPOINT_MS = 90_000;
 
 export interface Findings { bad: number; warn: number; all: Finding[] }
 
+/** A server that left the fleet is shown for so long. */
+const GONE_MS = 15 * 60_000;
+
+/** Servers that this page has seen and that are not in the fleet any more. */
+export class Gone {
+  private readonly seen = new Map<string, { row: FleetServer; since: number | null }>();
+
+  /** The fleet as it is told, and those who left it. */
+  with(fleet: Fleet | null, now: number): Fleet | null {
+    // Where Redis does not say who is there, nobody has left.
+    if (!fleet || fleet.others_unknown) return fleet;
+    for (const row of fleet.servers) this.seen.set(row.server, { row, since: null });
+    const back = new Set(fleet.servers.map((one) => one.status?.listen_addr));
+    const gone: FleetServer[] = [];
+    for (const [server, one] of this.seen) {
+      if (fleet.servers.some((row) => row.server === server)) continue;
+      one.since ??= now;
+      const { status } = one.row;
+      if (now - one.since > GONE_MS || !status || back.has(status.listen_addr)) {
+        this.seen.delete(server);
+        continue;
+      }
+      const problem = `${status.host ?? "a server"} (${status.listen_addr ?? shortServer(server)}) left the fleet at ${time(one.since)}: it was stopped or killed`;
+      gone.push({ ...one.row, age_ms: null, status: null, problem, gone: true });
+    }
+    return gone.length ? { ...fleet, servers: [...fleet.servers, ...gone] } : fleet;
+  }
+}
+
 /** The fleet, with what this server has told of itself since. */
 export function withFailing(fleet: Fleet | null, failing: Check[]): Fleet | null {
   if (!fleet || failing.length === 0) return fleet;
@@ -56,9 +85,11 @@ export function findings(fleet: Fleet | null): Findings {
   const add = (kind: Finding["kind"], code: string, where: string, what: string, toDo: string) => {
     if (!all.some((one) => one.code === code && one.where === where && one.what === what)) all.push({ kind, code, where, what, toDo });
   };
-  for (const { server, status, problem, trusted, age_ms } of fleet?.servers ?? []) {
+  for (const { server, status, problem, trusted, age_ms, gone } of fleet?.servers ?? []) {
     const where = status?.host ? `${status.host} (${shortServer(server)})` : shortServer(server);
-    if (problem) {
+    if (problem && gone) {
+      add("warn", "server_gone", where, problem, "If that was not meant: look whether mas-server runs on that host, and into its log.");
+    } else if (problem) {
       add("bad", trusted ? "no_report" : "report_not_trusted", where, problem,
         trusted ? "Look whether mas-server runs on that host and reaches Redis."
           : "Somebody writes into Redis: look who has its password, and whether all servers have the same store key.");

@@ -8,6 +8,7 @@ import * as pages from "./pages.mjs";
 import * as proofs from "./proofs.mjs";
 import * as behaviour from "./behaviour.mjs";
 import * as faults from "./faults.mjs";
+import * as roles from "./roles.mjs";
 import { crowd } from "./crowd.mjs";
 
 const words = process.argv.slice(2);
@@ -39,7 +40,7 @@ try {
   const fleet = await Fleet.start();
   try {
     // Faults last: they leave the fleet changed.
-    await run([...named(pages), ...named(proofs), ...named(behaviour), ...named(faults)], fleet);
+    await run([...named(pages), ...named(proofs), ...named(behaviour), ...named(roles), ...named(faults)], fleet);
   } finally {
     await fleet.end();
   }

@@ -51,7 +51,7 @@ export async function two_servers_are_one_fleet_and_a_dead_one_is_seen(all) {
   await other.check("the second server's page");
   await other.close();
   await fleet.do("kill", "second");
-  await timed("a killed server is seen", async () => /report_late|no_report/.test(await look.text()));
+  await timed("a killed server is seen", async () => /report_late|no_report|server_gone/.test(await look.text()));
   await look.shot(shots, "killed");
   await look.check("two servers");
   await look.close();

@@ -8,6 +8,7 @@ line, and does what lines on its input say, each answered by one JSON line, unti
     say FROM TO TYPE JSON one message; its id, or null where it was refused
     redis WORDS…          what Redis answers
     mas WORDS…            what the command prints
+    elsewhere             a server whose admin listener is not on a loopback address: operators' certificates are needed
     rules                 another configuration for servers that start or reload from now on
 """
 
@@ -187,6 +188,14 @@ class Fleet:
                 return self.world.redis(*rest)
             case ["mas", *rest]:
                 return await asyncio.to_thread(self.world.mas, *rest)
+            case ["elsewhere"]:
+                issue = ["--operator", "olga", "--operator", "rita"]
+                self.world.mas("certs", "issue", "--dir", str(self.world.certs), *issue)
+                self.world.configure(SMALL, gateway=GATEWAY, settings=SETTINGS.replace("127.0.0.1:0", "0.0.0.0:0"))
+                try:
+                    return await asyncio.to_thread(self.start, "elsewhere")
+                finally:
+                    self.world.configure(SMALL, gateway=GATEWAY, settings=SETTINGS)
             case ["rules"]:
                 self.world.configure(SMALL.replace("flaky, absent]", "absent]", 1), gateway=GATEWAY, settings=SETTINGS)
             case [name] if name not in self.servers:

@@ -102,8 +102,8 @@ export class Look {
     });
   }
 
-  static async open(browser, base, { width = 1280, height = 900, scheme = "light" } = {}) {
-    const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, acceptDownloads: true });
+  static async open(browser, base, { width = 1280, height = 900, scheme = "light" } = {}, more = {}) {
+    const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme, acceptDownloads: true, ...more });
     const page = await context.newPage();
     page.setDefaultTimeout(PATIENCE_MS);
     await page.addInitScript(() => {

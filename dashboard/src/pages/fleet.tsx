@@ -23,7 +23,7 @@ function Server({ row }: { row: FleetServer }) {
   const { status } = row;
   const name = status?.host ?? shortServer(row.server);
   const failing = status?.checks.filter((check) => check.problem) ?? [];
-  const state = row.problem || !status ? <Tag kind="bad">{row.trusted ? "silent" : "not trusted"}</Tag>
+  const state = row.problem || !status ? <Tag kind={row.gone ? "warn" : "bad"}>{row.gone ? "gone" : row.trusted ? "silent" : "not trusted"}</Tag>
     : !status.ready ? <Tag kind="bad">not ready</Tag>
       : status.troubles.length ? <Tag kind="warn">ready, with troubles</Tag> : <Tag kind="good">ready</Tag>;
   return (
