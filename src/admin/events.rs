@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::fleet_events::Others;
 use super::http::{EventSource, Next, Request};
+use super::sources::Sources;
 use crate::audit::json::record_json;
-use crate::audit::watchers::{Block, Watcher, Watchers};
-use crate::audit::{Action, Decision, View};
+use crate::audit::watchers::{Block, Watcher};
+use crate::audit::{Action, Decision, LaneId, View};
 
 /// How often it is asked whether a client may still see records.
 const LOOK: Duration = Duration::from_secs(1);
@@ -25,6 +27,8 @@ pub(super) struct Wanted {
     decisions: Vec<Decision>,
     /// Records that are sent in a second at most; the others are counted.
     per_second: Option<u32>,
+    /// Also what the other servers commit.
+    fleet: bool,
 }
 
 impl Wanted {
@@ -57,6 +61,13 @@ impl Wanted {
                         })?);
                     }
                 }
+                "fleet" => {
+                    wanted.fleet = match value.as_str() {
+                        "0" => false,
+                        "1" => true,
+                        _ => return Err(format!("fleet={value}: expected 0 or 1")),
+                    };
+                }
                 "per_second" => {
                     let number = value.parse().ok().filter(|number| (1..=MAX_PER_SECOND).contains(number));
                     wanted.per_second = Some(
@@ -66,7 +77,7 @@ impl Wanted {
                 }
                 other => {
                     return Err(format!(
-                        "{other:?} is no filter; expected agent, from, to, action, decision or per_second"
+                        "{other:?} is no filter; expected agent, from, to, action, decision, fleet or per_second"
                     ));
                 }
             }
@@ -98,15 +109,34 @@ pub(super) type MayGoOn = dyn Fn() -> bool + Send;
 
 /// The events of one client.
 pub(super) struct Events {
-    watchers: Arc<Watchers>,
+    sources: Arc<Sources>,
     /// From the first question on: by then the stream has its place.
     watcher: Option<Watcher>,
     wanted: Wanted,
     may_go_on: Box<MayGoOn>,
     asked: Instant,
-    /// The block that is being read, and how far.
-    block: Option<(Block, usize)>,
+    /// The lane and the bytes of the block that is being read, and how far.
+    block: Option<(LaneId, Bytes, usize)>,
+    /// What the other servers commit, where that is wanted.
+    others: Option<Others>,
     pace: Pace,
+}
+
+/// A block's bytes.
+enum Bytes {
+    /// This server's.
+    Own(Block),
+    /// Another one's.
+    Other(Vec<u8>),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Own(block) => &block.bytes,
+            Self::Other(bytes) => bytes,
+        }
+    }
 }
 
 /// How many records were sent in this second, where that has a bound.
@@ -137,16 +167,17 @@ impl Pace {
 }
 
 impl Events {
-    pub(super) fn new(watchers: Arc<Watchers>, wanted: Wanted, may_go_on: Box<MayGoOn>) -> Self {
+    pub(super) fn new(sources: Arc<Sources>, wanted: Wanted, may_go_on: Box<MayGoOn>) -> Self {
         let now = Instant::now();
         let pace = Pace { since: now, sent: 0, skipped: 0 };
-        Self { watchers, watcher: None, wanted, may_go_on, asked: now, block: None, pace }
+        let others = wanted.fleet.then(|| Others::new(sources.clone()));
+        Self { sources, watcher: None, wanted, may_go_on, asked: now, block: None, others, pace }
     }
 
     /// The next record of the block that is wanted.
     fn record(&mut self) -> Option<Next> {
-        let (block, at) = self.block.as_mut()?;
-        while let Some((length, rest)) = block.bytes.get(*at..).and_then(<[u8]>::split_first_chunk::<4>) {
+        let (lane, block, at) = self.block.as_mut()?;
+        while let Some((length, rest)) = block.get().get(*at..).and_then(<[u8]>::split_first_chunk::<4>) {
             let length = u32::from_be_bytes(*length) as usize;
             *at += 4 + length;
             let record = rest.get(..length).and_then(View::decode);
@@ -154,9 +185,9 @@ impl Events {
                 && self.pace.admits(self.wanted.per_second)
             {
                 return Some(Next::Event {
-                    id: Some(format!("{} {}", block.lane.as_str(), record.seq)),
+                    id: Some(format!("{lane} {}", record.seq)),
                     name: Some("record".to_owned()),
-                    data: record_json(&block.lane, &record).to_string(),
+                    data: record_json(lane, &record).to_string(),
                 });
             }
         }
@@ -186,9 +217,9 @@ impl EventSource for Events {
             if let Some(event) = self.record() {
                 return event;
             }
-            let watchers = &self.watchers;
+            let watchers = &self.sources.shards.shared().watchers;
             let watcher = self.watcher.get_or_insert_with(|| watchers.watch());
-            let missed = watcher.take_missed();
+            let missed = watcher.take_missed() + self.others.as_mut().map_or(0, Others::take_missed);
             if missed > 0 {
                 return Next::Event {
                     id: None,
@@ -196,7 +227,12 @@ impl EventSource for Events {
                     data: serde_json::json!({"blocks": missed}).to_string(),
                 };
             }
-            self.block = watcher.next(until.saturating_duration_since(now)).map(|block| (block, 0));
+            if let Some((lane, bytes)) = self.others.as_mut().and_then(|others| others.next(now)) {
+                self.block = Some((lane, Bytes::Other(bytes), 0));
+                continue;
+            }
+            let own = watcher.next(until.saturating_duration_since(now));
+            self.block = own.map(|block| (block.lane.clone(), Bytes::Own(block), 0));
             // Also where blocks keep coming of which nothing is wanted.
             if now >= until {
                 return Next::Idle;

@@ -8,7 +8,7 @@
 //! * `health`: whether the server is ready, with every reason.
 //! * `metrics`, `process`: what a scrape is told.
 //! * `status`: the same for people, as JSON.
-//! * `events`: decisions as they are committed.
+//! * `events`, `fleet_events`: decisions as they are committed, here and by the other servers.
 //! * `api`: everything else that is told as JSON, a file for each topic; `docs/admin-api.md` is its contract.
 //! * `page`: the dashboard.
 //! * `routes`: which path is answered by what, and to whom.
@@ -19,6 +19,7 @@ mod api;
 mod counts;
 mod events;
 mod fleet;
+mod fleet_events;
 mod health;
 pub mod http;
 mod metrics;

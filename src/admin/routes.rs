@@ -65,10 +65,9 @@ impl Routes {
         }
         match Wanted::of(request) {
             Ok(wanted) => {
-                let watchers = self.sources.shards.shared().watchers.clone();
                 let (peer, sources, with_tls) = (request.peer().clone(), self.sources.clone(), self.with_tls);
                 let may_go_on = move || who(&peer, &sources, with_tls).is_ok_and(|who| who.may_see_records());
-                Answer::Events(Box::new(Events::new(watchers, wanted, Box::new(may_go_on))))
+                Answer::Events(Box::new(Events::new(self.sources.clone(), wanted, Box::new(may_go_on))))
             }
             Err(why) => refused(StatusCode::BAD_REQUEST, &why).into(),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::counts::Counts;
 use super::fleet::{self, Member};
@@ -25,6 +25,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const COMPARE_LOOKS: u64 = 2;
 /// At every so many looks what was counted is told anew, where it has changed.
 const COUNT_LOOKS: u64 = 5;
+/// How long workers that were woken may take to show it, and how often that is looked at.
+const WAKE_PATIENCE: Duration = Duration::from_millis(50);
+const WAKE_LOOK: Duration = Duration::from_millis(1);
 /// Servers that are named where they differ.
 const MAX_NAMED: usize = 5;
 
@@ -98,7 +101,9 @@ impl Looker {
         let shards = &self.sources.shards;
         // A worker that sleeps shows a sign of life.
         shards.wake_all();
+        let woken_ms = Now::read().mono_ms;
         let redis = self.redis().map_err(|error| error.to_string());
+        self.await_beats(woken_ms);
         let busy = self.busy();
         let (shared, now) = (self.sources.shards.shared(), Now::read());
         let beside = Beside {
@@ -198,6 +203,15 @@ impl Looker {
             }
         }
         self.sources.shards.shared().troubles.set(code, why);
+    }
+
+    /// A worker counts how long it has slept once it is awake.
+    fn await_beats(&self, woken_ms: u64) {
+        let give_up = Instant::now() + WAKE_PATIENCE;
+        let meters = self.sources.shards.shared().meters.all();
+        while Instant::now() < give_up && meters.iter().any(|meter| meter.beat_ms.get() < woken_ms) {
+            std::thread::sleep(WAKE_LOOK);
+        }
     }
 
     fn busy(&mut self) -> Vec<f64> {

@@ -100,9 +100,10 @@ pub fn prove(
     };
     let time_ms = View::time_of(&record).unwrap_or(0) / 1000;
     let from = page.map(|page| page.from);
-    let covering = match covering_in_redis(connection, lane, seq, time_ms)? {
+    // The first one over it: the fewer records it covers, the fewer are hashed.
+    let covering = match covering_in_archive(&mut pages, lane, seq, from, give_up)? {
         Some(covering) => Some(covering),
-        None => covering_in_archive(&mut pages, lane, seq, from, give_up)?,
+        None => covering_in_redis(connection, lane, seq, time_ms)?,
     };
     let Some((size, checkpoint)) = covering else { return Ok(Found::NotSealed) };
     let before = tree_before(connection, keys, &pages, lane, seq)?;

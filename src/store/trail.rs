@@ -207,6 +207,20 @@ pub fn blocks_behind(
     parse_blocks(connection.command("XRANGE", &args)?)
 }
 
+/// The next blocks of each of these lanes, behind the one that begins with the record named; in order.
+pub fn blocks_behind_each(
+    connection: &mut Connection,
+    lanes: &[(LaneId, u64)],
+    count: usize,
+) -> Result<Vec<Vec<StoredBlock>>, StoreError> {
+    let mut batch = Batch::new();
+    for (lane, seq) in lanes {
+        let _ = batch.command("XRANGE");
+        let _ = batch.arg(keys::lane(lane)).arg(format!("({seq}-0")).arg("+").arg("COUNT").arg(count);
+    }
+    connection.run(&mut batch)?.into_iter().map(parse_blocks).collect()
+}
+
 /// The oldest and the newest block of each lane, in order; `None`: it has none.
 pub fn bounds(
     connection: &mut Connection,
