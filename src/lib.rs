@@ -22,6 +22,7 @@ pub mod denylist;
 pub mod dlp;
 pub mod envelope;
 pub mod gate;
+pub mod history;
 pub mod identity;
 pub mod ids;
 pub mod json;

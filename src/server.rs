@@ -142,7 +142,7 @@ impl Server {
         let orders = Orders::start(shards.clone())?;
         let queues = threads.div_ceil(2);
         let listener = Listener::start(config, door, shards.clone(), queues)?;
-        let admin = Admin::start(config, bound, &shards, listener.peers())?;
+        let admin = Admin::start(config, bound, &shards, (listener.peers(), &listener.addr))?;
         let telemetry =
             Telemetry::start(&config.telemetry, &shared, admin.page()).map_err(StartError::Telemetry)?;
         let certificate = fingerprint(&config.tls.cert);

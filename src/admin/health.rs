@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::watch::Seen;
+use super::seen::Seen;
 use crate::clock::Now;
 use crate::shard::Shards;
 use crate::shard::desk::meters::Way;

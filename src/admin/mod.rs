@@ -1,26 +1,40 @@
 //! The admin listener: health, readiness, metrics and status over HTTP, for people and tools that operate the server.
 //!
 //! * [`http`]: the HTTP server; knows nothing of this one.
-//! * `watch`: a thread that looks once a second at what nobody else looks at.
+//! * `watch`: a thread that looks once a second at what nobody else looks at, and tells the other servers.
+//! * `fleet`, `counts`: what all servers on one Redis report of themselves.
+//! * `performance`: the last quarter of an hour, a point a second.
+//! * `sources`, `recent`, `seen`: where what is told is gathered from.
 //! * `health`: whether the server is ready, with every reason.
 //! * `metrics`, `process`: what a scrape is told.
 //! * `status`: the same for people, as JSON.
-//! * `events`: decisions as they are committed.
+//! * `events`, `fleet_events`: decisions as they are committed, here and by the other servers.
+//! * `api`: everything else that is told as JSON, a file for each topic; `docs/admin-api.md` is its contract.
+//! * `page`: the dashboard.
 //! * `local`: the unix socket for users of this host.
 //! * `commands`: what operators have done, by role.
 //! * `routes`: which path is answered by what, and to whom.
 //!
 //! Nothing here is on the way of a message: counts are the workers' own, and are added up when somebody asks.
 
+mod api;
 mod commands;
+mod counts;
 mod events;
+mod fleet;
+mod fleet_events;
 mod health;
 pub mod http;
 mod local;
 mod metrics;
 mod operators;
+mod page;
+mod performance;
 mod process;
+mod recent;
 mod routes;
+mod seen;
+mod sources;
 mod status;
 mod watch;
 
@@ -33,12 +47,16 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 
 use crate::certs::describe;
+use crate::clock::Now;
 use crate::config::{AdminListen, Config, ConfigError};
 use crate::gate::Peers;
+use crate::key_files::host_name;
 use crate::shard::Shards;
 use http::{HttpServer, Limits, Tls};
 use local::{Local, SocketFile};
 use routes::Routes;
+use sources::Sources;
+use status::Place;
 use watch::Watch;
 
 /// Longest body at the unix socket, in bytes: a state may be set there.
@@ -125,7 +143,7 @@ pub struct Admin {
     tcp: Option<HttpServer>,
     local: Option<(HttpServer, SocketFile)>,
     tls: Option<Arc<Tls>>,
-    routes: Arc<Routes>,
+    sources: Arc<Sources>,
     watch: Watch,
 }
 
@@ -135,7 +153,7 @@ impl Admin {
         config: &Config,
         Bound { tcp, local }: Bound,
         shards: &Arc<Shards>,
-        peers: &Arc<Peers>,
+        (peers, listen_addr): (&Arc<Peers>, &str),
     ) -> Result<Self, AdminError> {
         let is_remote = tcp.as_ref().is_some_and(|bound| !bound.addr.ip().is_loopback());
         // Whoever reaches it from elsewhere shows a certificate, and calls it by the names in the server's own.
@@ -143,15 +161,22 @@ impl Admin {
             true => (Some(Arc::new(Tls::new(operators::tls(config)?))), names(config)),
             false => (None, Vec::new()),
         };
-        let watch = Watch::start(shards)?;
-        let routes = Routes::new(config, shards.clone(), peers.clone(), watch.latest(), is_remote);
-        let routes = Arc::new(routes);
         let mut addr = None;
+        if let Some(bound) = &tcp {
+            addr = Some(format!("{}:{}", bound.host, bound.addr.port()));
+        }
+        let place = Place {
+            host: host_name(),
+            listen_addr: listen_addr.to_owned(),
+            admin_addr: addr.clone().unwrap_or_default(),
+            started_ms: Now::read().unix_us / 1000,
+        };
+        let sources = Arc::new(Sources::new(config, shards.clone(), peers.clone(), place));
+        let watch = Watch::start(sources.clone())?;
+        let routes = Arc::new(Routes::new(sources.clone(), is_remote));
         let tcp = match tcp {
-            Some(BoundAddr { listener, host, addr: at }) => {
-                let hosts = names.into_iter().chain([host.clone()]).collect();
-                addr = Some(format!("{host}:{}", at.port()));
-                let limits = Limits { hosts, ..Limits::default() };
+            Some(BoundAddr { listener, host, .. }) => {
+                let limits = Limits { hosts: names.into_iter().chain([host]).collect(), ..Limits::default() };
                 Some(HttpServer::start(listener, tls.clone(), routes.clone(), limits)?)
             }
             None => None,
@@ -164,14 +189,14 @@ impl Admin {
             None => None,
         };
         let servers = tcp.iter().chain(local.iter().map(|(server, _)| server));
-        routes.count_with(servers.map(|server| server.counters().clone()).collect());
-        Ok(Self { addr, tcp, local, tls, routes, watch })
+        sources.count_with(servers.map(|server| server.counters().clone()).collect());
+        Ok(Self { addr, tcp, local, tls, sources, watch })
     }
 
     /// What a scrape is told, whenever it is asked; `None` where it cannot be written.
     pub fn page(&self) -> impl Fn() -> Option<String> + Send + use<> {
-        let routes = self.routes.clone();
-        move || routes.page()
+        let sources = self.sources.clone();
+        move || metrics::write(sources.gather(), metrics::Format::Prometheus).ok()
     }
 
     /// The server is about to stop: nothing is looked at any more.
@@ -184,7 +209,7 @@ impl Admin {
         if let (Some(own), Some(tls)) = (&self.tls, tls) {
             own.replace(tls);
         }
-        self.routes.reload(config);
+        self.sources.reload(config);
         if let Some((_, file)) = &self.local
             && let Err(error) = file.admit(&config.operators)
         {

@@ -1,32 +1,36 @@
-//! Everything that the admin listener tells of the server, gathered once for each question.
+//! Everything that the admin listener tells of the server, as it was at one time.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::health::{self, Check};
+use super::health::Check;
 use super::http::Counters;
-use super::watch::{Latest, Seen};
-use crate::clock::Now;
-use crate::gate::Peers;
-use crate::ids::{AgentId, hex};
+use crate::ids::AgentId;
 use crate::quarantine::Quarantine;
-use crate::shard::Shards;
 use crate::shard::desk::meters::Meter;
 use crate::shard::desk::troubles::Trouble;
-use crate::store::overview::{self, InboxView, Redis};
-use crate::store::{Connection, StoreError};
+use crate::store::overview::{InboxView, Redis};
 
-/// What Redis said of the inboxes is asked again after so long, in milliseconds.
-const INBOXES_MS: u64 = 5_000;
-/// Longest that Redis may take for it.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+/// Where the server is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) host: String,
+    /// Where agents reach it.
+    pub(super) listen_addr: String,
+    /// Where the admin listener is.
+    pub(super) admin_addr: String,
+    /// When it started, Unix milliseconds.
+    pub(super) started_ms: u64,
+}
 
 /// How the server is.
 #[derive(Debug)]
 pub(super) struct Status {
     pub(super) server: String,
+    pub(super) place: Place,
+    pub(super) rules_digest: String,
     pub(super) now_ms: u64,
     pub(super) mono_ms: u64,
     pub(super) policy_version: String,
@@ -50,96 +54,6 @@ pub(super) struct Status {
     pub(super) http: Vec<Arc<Counters>>,
     /// Spans by what became of them; none where nothing is traced.
     pub(super) spans: Vec<(&'static str, u64)>,
-}
-
-/// Asks Redis for the inboxes, now and then: one asks, the others are told what is known.
-#[derive(Default)]
-pub(super) struct Inboxes {
-    asker: Mutex<Asker>,
-    views: RwLock<Arc<Vec<InboxView>>>,
-}
-
-#[derive(Default)]
-struct Asker {
-    connection: Option<Connection>,
-    /// Monotonic milliseconds; 0: never.
-    at_ms: u64,
-}
-
-impl Inboxes {
-    /// As they were a few seconds ago at the most, or when Redis answered last; none before.
-    fn read(&self, shards: &Shards, now: Now) -> Arc<Vec<InboxView>> {
-        if let Ok(mut asker) = self.asker.try_lock()
-            && (asker.at_ms == 0 || now.mono_ms.saturating_sub(asker.at_ms) >= INBOXES_MS)
-        {
-            // A connection that lay idle may be broken.
-            let asked = asker.ask(shards).or_else(|_| asker.ask(shards));
-            asker.at_ms = Now::read().mono_ms.max(1);
-            if let Ok(views) = asked {
-                *self.views.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(views);
-            }
-        }
-        self.views.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Asker {
-    fn ask(&mut self, shards: &Shards) -> Result<Vec<InboxView>, StoreError> {
-        let shared = shards.shared();
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => shared.redis.within(PATIENCE).open()?,
-        };
-        let settings = shared.settings();
-        let views = overview::inboxes(&mut connection, settings.policy.agents().map(|card| &card.id))?;
-        self.connection = Some(connection);
-        Ok(views)
-    }
-}
-
-/// Where it is gathered from.
-pub(super) struct Sources {
-    pub(super) shards: Arc<Shards>,
-    pub(super) peers: Arc<Peers>,
-    pub(super) latest: Latest,
-    pub(super) inboxes: Inboxes,
-}
-
-impl Sources {
-    /// What the thread that watches has seen.
-    pub(super) fn seen(&self) -> Seen {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Gathers it.
-    pub(super) fn gather(&self, certificates: Vec<(&'static str, i64)>, http: Vec<Arc<Counters>>) -> Status {
-        let (shared, now) = (self.shards.shared(), Now::read());
-        let (seen, inboxes) = (self.seen(), self.inboxes.read(&self.shards, now));
-        Status {
-            server: shared.server.to_string(),
-            now_ms: now.unix_us / 1000,
-            mono_ms: now.mono_ms,
-            policy_version: hex(shared.settings().policy.version()),
-            reloads: shared.reloads(),
-            loaded_ms: shared.loaded_ms(),
-            checks: health::ready(&self.shards, &seen),
-            troubles: shared.troubles.all(),
-            meters: shared.meters.all(),
-            busy: seen.busy,
-            sessions: shared.directory.local_counts(),
-            circuits: shared.open_circuits(),
-            quarantine: shared.quarantine(),
-            inboxes,
-            sealed_ms: shared.board.sealed_ms(),
-            refusal: shared.board.refusal().map(|refusal| refusal.detail),
-            redis: seen.redis.unwrap_or_else(|| Err("not looked at yet".to_owned())),
-            connections: self.peers.connections(),
-            turned_away: shared.report.totals(),
-            certificates,
-            http,
-            spans: shared.tracer().map(|tracer| tracer.counts().to_vec()).unwrap_or_default(),
-        }
-    }
 }
 
 impl Status {
@@ -176,8 +90,13 @@ impl Status {
         json!({
             "server": self.server,
             "version": env!("CARGO_PKG_VERSION"),
+            "host": self.place.host,
+            "listen_addr": self.place.listen_addr,
+            "admin_addr": self.place.admin_addr,
             "time_unix_ms": self.now_ms,
+            "started_unix_ms": self.place.started_ms,
             "policy_version": self.policy_version,
+            "rules_digest": self.rules_digest,
             "loaded_unix_ms": self.loaded_ms,
             "ready": self.is_ready(),
             "checks": checks.collect::<Vec<_>>(),
@@ -191,6 +110,7 @@ impl Status {
             "inboxes": inboxes.collect::<Vec<_>>(),
             "workers_busy": self.busy,
             "certificates_end_unix_s": certificates,
+            "cut": false,
         })
     }
 }

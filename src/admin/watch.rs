@@ -1,70 +1,73 @@
-//! Looks once a second at what nobody else looks at: whether Redis answers, and whether the workers do.
+//! Looks once a second at what nobody else looks at: whether Redis answers, and whether the workers do. It tells the other
+//! servers on this Redis how this one is, and finds out whether they have the same rules.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::counts::Counts;
+use super::fleet::{self, Member};
+use super::performance::Beside;
+use super::recent::PATIENCE;
+use super::seen::Seen;
+use super::sources::Sources;
 use crate::clock::Now;
-use crate::shard::Shards;
+use crate::shard::desk::troubles::Code;
 use crate::store::overview::{self, Redis};
-use crate::store::{Connection, StoreError};
+use crate::store::reports::{self, Kind};
+use crate::store::{Batch, Connection, StoreError};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Longest that Redis may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What it has seen.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Seen {
-    /// When it looked, monotonic milliseconds; 0: it has not yet.
-    pub(super) at_ms: u64,
-    /// How Redis is, or why that is not known.
-    pub(super) redis: Option<Result<Redis, String>>,
-    /// For each worker, which share of the last interval it worked, 0 to 1.
-    pub(super) busy: Vec<f64>,
-}
-
-/// What was seen last, for all threads.
-pub(super) type Latest = Arc<Mutex<Seen>>;
+/// At every so many looks the other servers' reports are compared with this one's.
+const COMPARE_LOOKS: u64 = 2;
+/// At every so many looks what was counted is told anew, where it has changed.
+const COUNT_LOOKS: u64 = 5;
+/// How long workers that were woken may take to show it, and how often that is looked at.
+const WAKE_PATIENCE: Duration = Duration::from_millis(50);
+const WAKE_LOOK: Duration = Duration::from_millis(1);
+/// Servers that are named where they differ.
+const MAX_NAMED: usize = 5;
 
 /// The running thread.
 pub(super) struct Watch {
     stop: Sender<()>,
     thread: Option<JoinHandle<()>>,
-    latest: Latest,
 }
 
 impl Watch {
     /// Starts it.
-    pub(super) fn start(shards: &Arc<Shards>) -> std::io::Result<Self> {
-        let latest = Latest::default();
+    pub(super) fn start(sources: Arc<Sources>) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
-        let mut looker = Looker { shards: shards.clone(), connection: None, idle_us: Vec::new(), last_us: 0 };
-        let seen = latest.clone();
+        let mut looker = Looker {
+            sources,
+            connection: None,
+            idle_us: Vec::new(),
+            last_us: 0,
+            looks: 0,
+            counts: String::new(),
+            differ: [false; 2],
+        };
         let run = move || {
             loop {
-                let now = looker.look();
-                *seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+                looker.look();
                 if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                    // The others hear that it is about to stop. Where Redis is away, its report runs out.
+                    let _ = looker.tell();
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("admin-watch".to_owned()).spawn(run)?;
-        Ok(Self { stop, thread: Some(thread), latest })
+        Ok(Self { stop, thread: Some(thread) })
     }
 
     /// Looks no more.
     pub(super) fn end(&self) {
         // Either the thread hears it or it is gone.
         let _ = self.stop.send(());
-    }
-
-    /// Where it puts what it sees.
-    pub(super) fn latest(&self) -> Latest {
-        self.latest.clone()
     }
 }
 
@@ -80,37 +83,142 @@ impl Drop for Watch {
 }
 
 struct Looker {
-    shards: Arc<Shards>,
+    sources: Arc<Sources>,
     connection: Option<Connection>,
     /// How long each worker had slept at the last look.
     idle_us: Vec<u64>,
     last_us: u64,
+    looks: u64,
+    /// What was told of what was counted.
+    counts: String,
+    /// Whether other servers have other rules, and another version.
+    differ: [bool; 2],
 }
 
 impl Looker {
-    fn look(&mut self) -> Seen {
+    fn look(&mut self) {
+        self.looks += 1;
+        let shards = &self.sources.shards;
         // A worker that sleeps shows a sign of life.
-        self.shards.wake_all();
+        shards.wake_all();
+        let woken_ms = Now::read().mono_ms;
         let redis = self.redis().map_err(|error| error.to_string());
+        self.await_beats(woken_ms);
         let busy = self.busy();
-        Seen { at_ms: Now::read().mono_ms, redis: Some(redis), busy }
+        let (shared, now) = (self.sources.shards.shared(), Now::read());
+        let beside = Beside {
+            busy: busy.clone(),
+            depths: self.sources.shards.depths(),
+            redis_bytes: redis.as_ref().ok().map(|redis| (redis.used_bytes, redis.max_bytes)),
+            connections: self.sources.peers.connections(),
+            sessions: shared.directory.local_counts().values().sum(),
+        };
+        self.sources.history.sample(&shared.meters.all(), beside, now);
+        let is_up = redis.is_ok();
+        self.sources.set_seen(Seen { at_ms: now.mono_ms, redis: Some(redis), busy });
+        // Redis that is away is seen by the look at it; the next one tells again.
+        if is_up && let Err(error) = self.tell().and_then(|()| self.compare()) {
+            log::debug!("the other servers were not told how this one is: {error}");
+        }
+    }
+
+    fn connection(&mut self) -> Result<Connection, StoreError> {
+        match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.sources.shards.shared().redis.within(PATIENCE).open(),
+        }
     }
 
     fn redis(&mut self) -> Result<Redis, StoreError> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.shards.shared().redis.within(PATIENCE).open()?,
-        };
+        let mut connection = self.connection()?;
         let redis = overview::redis(&mut connection)?;
         self.connection = Some(connection);
         Ok(redis)
+    }
+
+    /// Tells the other servers how this one is.
+    fn tell(&mut self) -> Result<(), StoreError> {
+        let shared = self.sources.shards.shared();
+        let (keys, server) = (shared.key_ring.keys(), &shared.server);
+        let mut batch = Batch::new();
+        let report = fleet::report(self.looks, &mut self.sources.gather_known().json());
+        if !reports::publish(&mut batch, &keys, server, Kind::Status, &report) {
+            log::warn!("the report for the other servers is too long: {} bytes", report.len());
+        }
+        if self.looks % COUNT_LOOKS == 1 {
+            let counts = Counts::own(&shared.meters.all()).report();
+            if counts == self.counts {
+                reports::keep(&mut batch, server, Kind::Counts);
+            } else if !reports::publish(&mut batch, &keys, server, Kind::Counts, &counts) {
+                log::warn!("the counts for the other servers are too long: {} bytes", counts.len());
+            } else {
+                self.counts = counts;
+            }
+        }
+        let mut connection = self.connection()?;
+        let answers = connection.run(&mut batch)?;
+        if answers.iter().any(|answer| matches!(answer, crate::store::Value::ServerError(_))) {
+            // It may have lost what was told.
+            self.counts.clear();
+        }
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Whether the other servers have the same rules, and are of the same version.
+    fn compare(&mut self) -> Result<(), StoreError> {
+        if self.looks % COMPARE_LOOKS != 1 {
+            return Ok(());
+        }
+        let mut connection = self.connection()?;
+        let shared = self.sources.shards.shared();
+        let members = self.sources.fleet.read(&mut connection, &shared.key_ring.keys(), &shared.server)?;
+        self.connection = Some(connection);
+        let own_rules = self.sources.reloaded().rules_digest.clone();
+        self.differs(0, Code::RulesDiffer, &members, ("rules_digest", &own_rules), "rules");
+        self.differs(1, Code::VersionsDiffer, &members, ("version", env!("CARGO_PKG_VERSION")), "version");
+        Ok(())
+    }
+
+    fn differs(&mut self, at: usize, code: Code, members: &[Member], (name, own): (&str, &str), what: &str) {
+        let known = members.iter().filter(|member| member.status.is_some());
+        let others: BTreeSet<String> = known
+            .filter(|member| member.text(name) != own)
+            .take(MAX_NAMED)
+            .map(|member| format!("server {} on {}", member.server, member.text("host").escape_default()))
+            .collect();
+        let why = (!others.is_empty()).then(|| {
+            let who = others.into_iter().collect::<Vec<_>>().join(", ");
+            match code {
+                Code::VersionsDiffer => format!("another {what} than this server's {own}: {who}"),
+                _ => format!("other {what} than this server's {}: {who}", own.get(..12).unwrap_or(own)),
+            }
+        });
+        if let Some(before) = self.differ.get_mut(at) {
+            let after = why.is_some();
+            match (std::mem::replace(before, after), &why) {
+                (false, Some(why)) => log::warn!("{}: {why}", code.as_str()),
+                (true, None) => log::info!("{}: no longer, all servers have the same {what}", code.as_str()),
+                _ => {}
+            }
+        }
+        self.sources.shards.shared().troubles.set(code, why);
+    }
+
+    /// A worker counts how long it has slept once it is awake.
+    fn await_beats(&self, woken_ms: u64) {
+        let give_up = Instant::now() + WAKE_PATIENCE;
+        let meters = self.sources.shards.shared().meters.all();
+        while Instant::now() < give_up && meters.iter().any(|meter| meter.beat_ms.get() < woken_ms) {
+            std::thread::sleep(WAKE_LOOK);
+        }
     }
 
     fn busy(&mut self) -> Vec<f64> {
         let now_us = Now::mono_us();
         let passed = now_us.saturating_sub(self.last_us);
         let idle_us: Vec<u64> =
-            self.shards.shared().meters.all().iter().map(|meter| meter.idle_us.get()).collect();
+            self.sources.shards.shared().meters.all().iter().map(|meter| meter.idle_us.get()).collect();
         let before = std::mem::replace(&mut self.idle_us, idle_us);
         if std::mem::replace(&mut self.last_us, now_us) == 0 {
             return Vec::new();

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,31 @@ impl Index {
             listed.take(&entry).ok_or_else(malformed)?;
         }
         Ok(listed)
+    }
+
+    /// Hands out the trees of one lane, as each segment's end has them.
+    pub(super) fn each_tree(
+        dir: &Path,
+        lane: &LaneId,
+        on: &mut dyn FnMut(Frontier),
+    ) -> Result<(), ArchiveError> {
+        let path = dir.join(FILE_NAME);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file.map_err(ArchiveError::io("read", &path))?,
+        };
+        for (number, line) in BufReader::new(file).lines().enumerate() {
+            let line = line.map_err(ArchiveError::io("read", &path))?;
+            // Most lines are of other lanes, and need not be taken apart.
+            if !line.contains(lane.as_str()) {
+                continue;
+            }
+            let malformed = |_| ArchiveError::Index { path: path.clone(), line: number + 1 };
+            let entry: Entry = serde_json::from_str(&line).map_err(malformed)?;
+            let trees = entry.lanes.iter().filter(|tree| tree.lane == lane.as_str());
+            trees.filter_map(LaneTree::read).for_each(|(_, tree)| on(tree));
+        }
+        Ok(())
     }
 
     /// Opens the list, or begins one. A line that a crash cut off is removed.

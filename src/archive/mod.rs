@@ -14,6 +14,7 @@
 //! * `keeping`: an archive that is being written.
 //! * `retention`: the thread, and its bounds.
 //! * `reading`: segments as commands read them.
+//! * `pages`: the same a frame at a time, in either direction.
 //! * `letters`: dead letters that were too many for Redis; `letter_mover`: how they get there.
 //! * `ahead`: a segment's next items, made ready beside the reader.
 
@@ -28,6 +29,7 @@ mod letter_mover;
 mod letters;
 mod open_segment;
 mod pace;
+mod pages;
 mod reading;
 mod retention;
 
@@ -35,5 +37,6 @@ pub use error::ArchiveError;
 pub use frames::message_key;
 pub use keeping::archived;
 pub use letters::each_letter;
+pub use pages::{Look, Page, Pages, Place, Turned};
 pub use reading::{Part, Reading, Wanted};
 pub use retention::Retention;

@@ -32,7 +32,7 @@ pub struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn wants(&self, frame: &Frame) -> bool {
+    pub(super) fn wants(&self, frame: &Frame) -> bool {
         frame.records > 0
             && self.from_us.is_none_or(|from_us| frame.to_us >= from_us)
             && self.to_us.is_none_or(|to_us| frame.from_us < to_us)

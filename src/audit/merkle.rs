@@ -136,6 +136,29 @@ impl ProofBuilder {
         Some(Self { ranges, subtrees, next: 0 })
     }
 
+    /// Begins behind a tree that is known, instead of with its leaves. `false`, and nothing is changed, where that holds the leaf
+    /// to be proved, or leaves were pushed before.
+    pub fn begin_behind(&mut self, before: &Frontier, index: u64) -> bool {
+        if before.size() > index || self.next > 0 {
+            return false;
+        }
+        let mut start = 0;
+        for node in before.nodes() {
+            // Largest first: each has as many leaves as the highest bit that is left of the size says.
+            let leaves = 1 << (63 - (before.size() - start).leading_zeros());
+            for ((from, to), subtree) in self.ranges.iter().zip(&mut self.subtrees) {
+                if (*from..*to).contains(&start) {
+                    subtree.nodes.push(*node);
+                    subtree.size += leaves;
+                    break;
+                }
+            }
+            start += leaves;
+        }
+        self.next = before.size();
+        true
+    }
+
     /// The next leaf's hash.
     pub fn push(&mut self, leaf: Hash) {
         let at = self.next;
@@ -230,6 +253,23 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_proof_goes_on_behind_a_tree(size in 1u64..300, index in 0u64..300, before in 0u64..300) {
+            let index = index % size;
+            let leaves = leaves(size);
+            let mut known = Frontier::default();
+            leaves.iter().take((before % size) as usize).for_each(|leaf| known.push(*leaf));
+            let mut builder = ProofBuilder::new(index, size).unwrap();
+            prop_assert_eq!(builder.begin_behind(&known, index), known.size() <= index);
+            if known.size() <= index {
+                prop_assert!(!builder.begin_behind(&known, index) || known.size() == 0);
+                leaves.iter().skip(known.size() as usize).for_each(|leaf| builder.push(*leaf));
+                let proof = builder.finish().unwrap();
+                let root = root_of(leaves.iter().copied());
+                prop_assert_eq!(root_from_proof(&leaves[index as usize], index, size, &proof), Some(root));
+            }
+        }
+
         #[test]
         fn every_leaf_is_proved_and_no_other(size in 1u64..300, index in 0u64..300, other in 0u64..300) {
             let index = index % size;

@@ -4,16 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use super::exit::Exit;
 use super::policy_replay::{self, ReplayArgs};
-use crate::clock::Now;
 use crate::config::Config;
-use crate::dlp::Scratch;
 use crate::ids::AgentId;
-use crate::policy::{Message, Policy, Rule, check_payload};
-use crate::refusal::Refusal;
+use crate::policy::explain::{Asked, Explained};
 use crate::store::{Endpoint, StoreError, Value, answers};
 
 /// Subcommands of `mas policy`.
@@ -88,69 +84,26 @@ fn with_config(path: Option<&Path>, run: impl FnOnce(&Config) -> Exit) -> Exit {
     }
 }
 
-/// The decision on a message whose sender has sent nothing yet and whose target's circuit is closed:
-/// counts and circuits live in the running server.
 fn explain(config: &Config, args: &ExplainArgs) {
-    let (decision, rule, refusal, findings) = decide(config, args);
-    let text = rule.as_ref().and_then(|rule| rule_text(config, args, rule));
-    let rule = rule.map(|rule| rule.to_string());
+    let message =
+        Asked { from: &args.from, to: &args.to, message_type: &args.message_type, data_json: &args.data };
+    let explained = Explained::of(config, message);
     if args.json {
-        let line = json!({
-            "decision": decision, "rule": rule, "rule_text": text,
-            "status": refusal.map(|refusal| format!("{:?}", refusal.kind)),
-            "details": refusal.map(|refusal| refusal.detail),
-            "findings": serde_json::from_str::<serde_json::Value>(&findings).unwrap_or_default(),
-        });
-        println!("{line}");
+        println!("{}", explained.json());
         return;
     }
-    println!("{decision}");
-    if let Some(rule) = rule {
-        println!("rule     {rule}{}", text.map(|text| format!("  {text}")).unwrap_or_default());
+    println!("{}", explained.decision);
+    if let Some(rule) = explained.rule {
+        println!(
+            "rule     {rule}{}",
+            explained.rule_text.map(|text| format!("  {text}")).unwrap_or_default()
+        );
     }
-    if let Some(refusal) = refusal {
+    if let Some(refusal) = explained.refusal {
         println!("answer   {} ({:?})", refusal.detail, refusal.kind);
     }
-    if !findings.is_empty() {
-        println!("found    {findings}");
-    }
-}
-
-fn decide(config: &Config, args: &ExplainArgs) -> (&'static str, Option<Rule>, Option<Refusal>, String) {
-    let Some(sender) = AgentId::parse(&args.from).filter(|id| config.agents.contains_key(id)) else {
-        return ("UNAUTHENTICATED", None, Some(Refusal::AGENT_NOT_ALLOWLISTED), String::new());
-    };
-    if let Err(refusal) = check_payload(&config.limits, &args.message_type, &args.data) {
-        return ("REFUSED", None, Some(refusal), String::new());
-    }
-    let policy = Policy::compile(config, None);
-    let message = Message {
-        sender: &sender,
-        target: &args.to,
-        message_type: &args.message_type,
-        data_json: &args.data,
-    };
-    let verdict = policy.check(message, None, Now::read(), &mut Scratch::new());
-    let refusal = verdict.refusal();
-    let findings = verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default();
-    (verdict.decision.as_str(), Some(verdict.rule), refusal, findings)
-}
-
-/// The rule as the file has it.
-fn rule_text(config: &Config, args: &ExplainArgs, rule: &Rule) -> Option<String> {
-    match rule {
-        Rule::Permission(index) => config.permissions.get(*index as usize).map(|rule| format!("{rule:?}")),
-        Rule::Role(place) => {
-            let agent = config.agents.get(args.from.as_str())?;
-            let role = config.roles.get(agent.roles.get(*place as usize)?)?;
-            Some(format!("{}: {}", role.name, role.permissions.join(", ")))
-        }
-        Rule::RateLimit(_)
-        | Rule::Circuit
-        | Rule::Dlp(_)
-        | Rule::DefaultDeny
-        | Rule::UnknownTarget
-        | Rule::PendingRequest => None,
+    if !explained.findings.is_empty() {
+        println!("found    {}", explained.findings);
     }
 }
 

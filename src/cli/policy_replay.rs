@@ -12,9 +12,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::audit::filter::{TimeArgs, findings};
-use super::audit::query::each_record;
-use super::audit::{Range, Source, SourceArgs, Trouble};
+use super::audit::filter::TimeArgs;
+use super::audit::{SourceArgs, Trouble};
 use super::exit::Exit;
 use super::text::time_text;
 use crate::audit::record::REPETITION_RULE;
@@ -23,6 +22,9 @@ use crate::audit::{Action, Decision, LaneId, View};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::envelope::MAX_MESSAGE_TYPE_BYTES;
+use crate::history::filter::findings;
+use crate::history::records::each_record;
+use crate::history::source::Range;
 use crate::ids::AgentId;
 use crate::policy::replay::Recorded;
 use crate::policy::{Breaker, Circuit, Policy, Verdict};
@@ -88,14 +90,14 @@ fn replay(args: &ReplayArgs) -> Result<(), Trouble> {
         no_index: false,
         no_store_key: true,
     };
-    let mut source = Source::open(&source, Some(trail.as_ref().unwrap_or(&candidate)))?;
+    let mut source = source.open(Some(trail.as_ref().unwrap_or(&candidate)))?;
     let range = args.time.range(false)?;
     // Rates depend on what was sent before.
     let read = Range { from_us: range.from_us.map(|from_us| from_us.saturating_sub(WINDOW_US)), ..range };
     let mut replayer = Replayer::new(&candidate);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut summary = Summary::default();
-    each_record(&mut source, read, &mut |lane, record| {
+    each_record::<Trouble>(&mut source, read, &mut |lane, record| {
         let Some(judged) = replayer.record(record) else {
             return Ok(ControlFlow::Continue(()));
         };

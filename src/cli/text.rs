@@ -4,6 +4,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
+pub use crate::history::when::parse_span_ms;
+
 /// A time in Unix microseconds, as RFC 3339 in UTC with milliseconds.
 pub fn time_text(unix_us: u64) -> String {
     let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -25,20 +27,6 @@ pub fn parse_time(text: &str, now_unix_us: u64) -> Result<u64, String> {
     time.ok().and_then(|time| u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()).ok_or_else(|| {
         format!("{text:?} is no time: expected 2026-01-31T12:00:00Z, 2026-01-31, or how long ago: 90s, 15m, 2h, 3d")
     })
-}
-
-/// How long ago, as `90s`, `15m`, `2h` or `3d`: milliseconds.
-pub fn parse_span_ms(text: &str) -> Option<u64> {
-    let unit = text.chars().last()?;
-    let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-    let unit_ms = match unit {
-        's' => 1000,
-        'm' => 60 * 1000,
-        'h' => 3600 * 1000,
-        'd' => 24 * 3600 * 1000,
-        _ => return None,
-    };
-    number.checked_mul(unit_ms)
 }
 
 /// Text of a stranger, fit for a terminal: no control or escape sequence passes.

@@ -113,12 +113,13 @@ pub struct DlpConfigError {
 }
 
 /// A compiled custom rule.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct CustomRule {
     pub(super) id: Arc<str>,
     pub(super) kind: Arc<str>,
     pub(super) action: Action,
     pub(super) regex: Regex,
+    pub(super) case_insensitive: bool,
 }
 
 /// The actions of the built-in kinds, by number, and the custom rules.
@@ -213,5 +214,11 @@ fn compile_rule(
         .or(rule.action)
         .or_else(|| Kind::from_name(&rule.kind).map(Kind::default_action))
         .unwrap_or(Action::Block);
-    Ok(CustomRule { id: rule.id.as_str().into(), kind: rule.kind.as_str().into(), action, regex })
+    Ok(CustomRule {
+        id: rule.id.as_str().into(),
+        kind: rule.kind.as_str().into(),
+        action,
+        regex,
+        case_insensitive: rule.case_insensitive,
+    })
 }

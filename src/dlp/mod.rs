@@ -96,6 +96,19 @@ pub struct Dlp {
     rules: Vec<RuleInfo>,
 }
 
+/// One of the rules, for people.
+#[derive(Debug, Clone, Copy)]
+pub struct DlpRule<'a> {
+    /// The type of data.
+    pub kind: &'a str,
+    /// Its name in findings.
+    pub id: &'a str,
+    /// What a match does.
+    pub action: Action,
+    /// Of a custom one the pattern, and whether it matches letters of either case.
+    pub pattern: Option<(&'a str, bool)>,
+}
+
 impl Dlp {
     /// Compiles the rules of a configuration.
     pub fn compile(config: &DlpConfig) -> Result<Self, DlpConfigError> {
@@ -109,6 +122,28 @@ impl Dlp {
     /// What a match of a rule, named as in findings, does; `None` where there is no such rule.
     pub fn action_of(&self, rule: &str) -> Option<Action> {
         self.rules.iter().find(|known| &*known.id == rule).map(|known| known.action)
+    }
+
+    /// The rules, those that look for nothing left out.
+    pub fn rules(&self) -> impl Iterator<Item = DlpRule<'_>> {
+        let custom = |id: &str| self.custom.iter().find(|rule| &*rule.id == id);
+        self.rules.iter().filter(|rule| rule.action != Action::Allow).map(move |rule| {
+            let own = rule.built_in.is_none().then(|| custom(&rule.id)).flatten();
+            DlpRule {
+                kind: &rule.kind,
+                id: &rule.id,
+                action: rule.action,
+                pattern: own.map(|own| (own.regex.as_str(), own.case_insensitive)),
+            }
+        })
+    }
+
+    /// The same rules, but what they would block is redacted: to show a payload that was stored before they were in force.
+    pub fn masking(&self) -> Result<Self, String> {
+        let mask = |action: Action| if action == Action::Block { Action::Redact } else { action };
+        let actions = self.actions.iter().map(|action| mask(*action)).collect();
+        let custom = self.custom.iter().map(|rule| CustomRule { action: mask(rule.action), ..rule.clone() });
+        Self::build(actions, custom.collect())
     }
 
     fn build(actions: Vec<Action>, custom: Vec<CustomRule>) -> Result<Self, String> {

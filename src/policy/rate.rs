@@ -122,6 +122,12 @@ impl Sent {
         }
     }
 
+    /// What counts in the windows of a minute and of an hour now.
+    pub fn used(&mut self, now: Now) -> (u64, u64) {
+        self.advance(window_s(now));
+        (self.minute.total, self.hour.total)
+    }
+
     fn advance(&mut self, now_s: u64) {
         self.minute.advance(now_s);
         self.hour.advance(now_s);

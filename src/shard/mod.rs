@@ -120,6 +120,11 @@ impl Shards {
         self.mailboxes.iter().for_each(WorkerMailbox::ring);
     }
 
+    /// How many jobs wait for each worker.
+    pub fn depths(&self) -> Vec<usize> {
+        self.mailboxes.iter().map(WorkerMailbox::depth).collect()
+    }
+
     /// Wakes every worker, whether there is work or not.
     pub fn wake_all(&self) {
         self.mailboxes.iter().for_each(|mailbox| mailbox.line().ring());

@@ -20,6 +20,7 @@ const LETTER: &str = "letter";
 const REQUEST: &str = "request";
 const MEMORY: &str = "memory";
 const ARCHIVED: &str = "archived";
+const REPORT: &str = "report";
 
 /// The record that allowed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,16 @@ pub fn archived_tag(keys: &StoreKeys, field: &str, value: &str) -> String {
 /// Whether a server has noted it.
 pub fn check_archived(keys: &StoreKeys, field: &str, value: &str, tag: &str) -> Result<(), NotOurs> {
     keys.check(ARCHIVED, &[field.as_bytes(), value.as_bytes()], &tag_bytes(tag))
+}
+
+/// The tag of a server's report of itself, in hexadecimal.
+pub fn report_tag(keys: &StoreKeys, key: &str, report: &str) -> String {
+    hex(&keys.tag(REPORT, &[key.as_bytes(), report.as_bytes()]))
+}
+
+/// Whether a server has put it there.
+pub fn check_report(keys: &StoreKeys, key: &str, report: &str, tag: &str) -> Result<(), NotOurs> {
+    keys.check(REPORT, &[key.as_bytes(), report.as_bytes()], &tag_bytes(tag))
 }
 
 /// A message as it stands in an inbox.

@@ -90,6 +90,13 @@ pub fn recent(connection: &mut Connection) -> Result<HashSet<String>, StoreError
     Ok(parse(answer)?.into_iter().map(|(_, note)| note).collect())
 }
 
+/// The newest checkpoints, newest first.
+pub fn newest_page(connection: &mut Connection, count: usize) -> Result<Vec<String>, StoreError> {
+    let args = [keys::CHECKPOINTS, "+", "-", "COUNT", &count.to_string()];
+    let page = parse(connection.command("XREVRANGE", &args)?)?;
+    Ok(page.into_iter().map(|(_, note)| note).collect())
+}
+
 /// The newest checkpoint that `is_it` holds for, among the newest 16,384.
 pub fn newest_where(connection: &mut Connection, is_it: impl Fn(&str) -> bool) -> Result<Newest, StoreError> {
     let mut to = "+".to_owned();

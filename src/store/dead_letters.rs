@@ -428,7 +428,7 @@ pub(super) fn hold_key(id: EntryId) -> String {
     keys::once(&format!("{}:{id}", keys::DEAD_LETTERS))
 }
 
-fn parse(answer: Value) -> Result<Vec<Letter>, StoreError> {
+pub(super) fn parse(answer: Value) -> Result<Vec<Letter>, StoreError> {
     let Value::Array(items) = answer else {
         return Err(unexpected("XRANGE", &answer));
     };

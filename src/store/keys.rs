@@ -86,6 +86,19 @@ pub fn fence(server: &ServerId) -> String {
     format!("mas.fence:{server}")
 }
 
+/// How a server says that it is: JSON behind a tag; runs out by itself.
+pub fn report(server: &ServerId) -> String {
+    format!("mas.report:{server}")
+}
+
+/// What a server has counted, in the same form.
+pub fn counts(server: &ServerId) -> String {
+    format!("mas.counts:{server}")
+}
+
+/// What the last verification of the trail has found, in the same form.
+pub const VERIFIED: &str = "mas.verified";
+
 /// The channel on which the others tell one server.
 pub fn news_for(server: &ServerId) -> String {
     format!("{NEWS}:{server}")

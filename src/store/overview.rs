@@ -142,6 +142,22 @@ pub struct InboxView {
     pub pending: u64,
     /// What it takes in Redis, in bytes; `None` where that may not be asked.
     pub bytes: Option<u64>,
+    /// For how long its oldest message is there, in milliseconds; `None`: it is empty.
+    pub oldest_ms: Option<u64>,
+}
+
+/// When the oldest entry of a stream was added, and what time it is, both by Redis' clock: the entry itself, which may be long,
+/// stays there.
+const OLDEST: &str = "local e = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if not e then return false end
+local t = redis.call('TIME')
+return {string.match(e[1], '^%d+'), string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000))}";
+
+fn age_ms(answer: &Value) -> Option<u64> {
+    let Value::Array(times) = answer else { return None };
+    let mut times = times.iter().map(answers::int);
+    let (added_ms, now_ms) = (times.next()??, times.next()??);
+    Some(now_ms.saturating_sub(added_ms))
 }
 
 /// Looks at inboxes, in order.
@@ -166,13 +182,17 @@ pub fn inboxes<'a>(
             let _ = batch.arg("USAGE").arg(keys::inbox(agent)).arg("SAMPLES").arg(0);
             let _ = batch.command("XPENDING");
             let _ = batch.arg(keys::inbox(agent)).arg(keys::GROUP);
+            let _ = batch.command("EVAL");
+            let _ = batch.arg(OLDEST).arg(1).arg(keys::inbox(agent));
         }
         let mut found = connection.run(&mut batch)?.into_iter();
         for (agent, queued) in page.iter().zip(counts) {
-            let mut view = InboxView { agent: (*agent).clone(), queued, pending: 0, bytes: Some(0) };
+            let mut view =
+                InboxView { agent: (*agent).clone(), queued, pending: 0, bytes: Some(0), oldest_ms: None };
             if queued > 0 {
                 view.bytes = found.next().as_ref().and_then(answers::int);
                 view.pending = found.next().map_or(0, |pending| delivered(&pending));
+                view.oldest_ms = found.next().as_ref().and_then(age_ms);
             }
             views.push(view);
         }

@@ -184,6 +184,70 @@ pub fn oldest_block(connection: &mut Connection, lane: &LaneId) -> Result<Option
     Ok(parse_blocks(answer)?.pop())
 }
 
+/// At most `count` blocks of a lane that begin before record `seq`, the last one first.
+pub fn blocks_before(
+    connection: &mut Connection,
+    lane: &LaneId,
+    seq: u64,
+    count: usize,
+) -> Result<Vec<StoredBlock>, StoreError> {
+    let to = format!("{}-0", seq.saturating_sub(1));
+    let args = [&keys::lane(lane), &to, "-", "COUNT", &count.to_string()];
+    parse_blocks(connection.command("XREVRANGE", &args)?)
+}
+
+/// At most `count` blocks of a lane behind the one that begins with record `seq`.
+pub fn blocks_behind(
+    connection: &mut Connection,
+    lane: &LaneId,
+    seq: u64,
+    count: usize,
+) -> Result<Vec<StoredBlock>, StoreError> {
+    let args = [&keys::lane(lane), &format!("({seq}-0"), "+", "COUNT", &count.to_string()];
+    parse_blocks(connection.command("XRANGE", &args)?)
+}
+
+/// The next blocks of each of these lanes, behind the one that begins with the record named; in order.
+pub fn blocks_behind_each(
+    connection: &mut Connection,
+    lanes: &[(LaneId, u64)],
+    count: usize,
+) -> Result<Vec<Vec<StoredBlock>>, StoreError> {
+    let mut batch = Batch::new();
+    for (lane, seq) in lanes {
+        let _ = batch.command("XRANGE");
+        let _ = batch.arg(keys::lane(lane)).arg(format!("({seq}-0")).arg("+").arg("COUNT").arg(count);
+    }
+    connection.run(&mut batch)?.into_iter().map(parse_blocks).collect()
+}
+
+/// The oldest and the newest block of each lane, in order; `None`: it has none.
+pub fn bounds(
+    connection: &mut Connection,
+    lanes: &[LaneId],
+) -> Result<Vec<Option<(StoredBlock, StoredBlock)>>, StoreError> {
+    let mut found = Vec::with_capacity(lanes.len());
+    let mut batch = Batch::new();
+    for page in lanes.chunks(PAGE_BLOCKS) {
+        for lane in page {
+            let key = keys::lane(lane);
+            let _ = batch.command("XRANGE");
+            let _ = batch.arg(&key).arg("-").arg("+").arg("COUNT").arg(1);
+            let _ = batch.command("XREVRANGE");
+            let _ = batch.arg(&key).arg("+").arg("-").arg("COUNT").arg(1);
+        }
+        let mut answers = connection.run(&mut batch)?.into_iter();
+        for _ in page {
+            let mut block = || -> Result<Option<StoredBlock>, StoreError> {
+                Ok(parse_blocks(answers.next().unwrap_or_default())?.pop())
+            };
+            let (first, last) = (block()?, block()?);
+            found.push(first.zip(last));
+        }
+    }
+    Ok(found)
+}
+
 /// How many records of these lanes Redis holds.
 pub fn live_records(connection: &mut Connection, lanes: &[LaneId]) -> Result<u64, StoreError> {
     let mut records = 0;

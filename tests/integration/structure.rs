@@ -61,7 +61,7 @@ const LAYERS: Layers<'static> = &[
         "src/takeover.rs",
         "src/telemetry",
     ],
-    &["src/checkpoint"],
+    &["src/checkpoint", "src/history"],
     &["src/operation"],
     &["src/admin"],
     &["src/cli", "src/server.rs"],

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::filter::TimeArgs;
-use super::source::{Range, Source, SourceArgs};
+use super::source::SourceArgs;
 use super::trouble::Trouble;
 use super::verify::{Meter, Trust, TrustArgs, optional_config};
 use crate::audit::LaneId;
@@ -24,6 +24,7 @@ use crate::audit::segment::{End, Header, Item, SegmentWriter};
 use crate::audit::verify::{Questions, Verifier};
 use crate::cli::exit::Exit;
 use crate::clock::Now;
+use crate::history::source::{Range, Source};
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -46,7 +47,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<Exit, Trouble> {
     let config = optional_config(&args.source)?;
     let trust = TrustArgs { public_key: args.public_key.clone(), anchor: Vec::new(), no_anchor: true };
     let trust = Trust::open(&trust, config.as_ref())?;
-    let mut source = Source::open(&args.source, config.as_ref())?;
+    let mut source = args.source.open(config.as_ref())?;
     let wrap = |source| Trouble::File { path: args.file.clone(), source };
     if args.file.as_os_str() == "-" {
         let out = BufWriter::new(std::io::stdout().lock());
@@ -110,7 +111,7 @@ fn export<W: Write>(
         announced: BTreeSet::new(),
     };
     let mut meter = Meter::new();
-    let _ = source.read(range, &mut |item| {
+    let _ = source.read::<Trouble>(range, &mut |item| {
         exporter.item(item, &mut meter).map_err(wrap)?;
         Ok(ControlFlow::Continue(()))
     })?;

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use uuid::Uuid;
 
-use super::source::{Live, Progress};
 use super::trouble::Trouble;
 use crate::archive;
 use crate::audit::attest::NotOurs;
 use crate::audit::verify::{Standing, Verifier};
 use crate::envelope::message_id_of;
+use crate::history::source::{Live, Progress};
 use crate::ids::AgentId;
 use crate::store::{entries, keys as store_keys, older, overview};
 

@@ -8,6 +8,7 @@ mod export;
 pub(crate) mod filter;
 mod join;
 mod key;
+mod noted;
 mod proof;
 pub(crate) mod query;
 mod report;
@@ -23,7 +24,6 @@ use clap::Subcommand;
 use super::exit::Exit;
 
 pub use source::SourceArgs;
-pub(crate) use source::{Range, Source};
 pub use trouble::Trouble;
 pub(crate) use verify::verify_trail;
 

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,22 +10,16 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::query::each_record;
-use super::show::made_after_us;
-use super::source::{Range, Source, SourceArgs};
+use super::source::SourceArgs;
 use super::text::record_line;
 use super::trouble::Trouble;
 use super::verify::{Trust, TrustArgs, optional_config, read_keys};
-use crate::audit::checkpoint::Checkpoint;
+use crate::audit::LaneId;
 use crate::audit::json::record_json;
-use crate::audit::lane::split_block;
-use crate::audit::merkle::{ProofBuilder, leaf_hash};
-use crate::audit::note;
 use crate::audit::proof::{MAX_PROOF_BYTES, Proof, Proven, Receipt};
-use crate::audit::segment::{Attested, Item};
-use crate::audit::{Action, LaneId};
 use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
+use crate::history::proving::{build, covering, find};
 
 /// Arguments of `proof`.
 #[derive(Debug, Args)]
@@ -62,7 +55,7 @@ pub(super) fn run(args: &ProofArgs) -> Result<Exit, Trouble> {
         return check(args, path, receipt.as_ref());
     }
     let config = optional_config(&args.source)?;
-    let mut source = Source::open(&args.source, config.as_ref())?;
+    let mut source = args.source.open(config.as_ref())?;
     let (lane, sequence) = match (&args.lane, args.sequence, args.message_id, &receipt) {
         (Some(lane), Some(sequence), _, _) => (LaneId::from_stored(lane), sequence),
         (None, None, None, Some(receipt)) => (LaneId::from_stored(&receipt.lane), receipt.sequence),
@@ -105,85 +98,6 @@ pub(super) fn run(args: &ProofArgs) -> Result<Exit, Trouble> {
     let text = serde_json::to_string(&proof).map_err(|error| Trouble::Usage(error.to_string()))?;
     writeln!(out, "{text}").map_err(Trouble::output)?;
     Ok(Exit::Done)
-}
-
-/// Where the decision on a message stands.
-fn find(source: &mut Source, id: Uuid) -> Result<Option<(LaneId, u64)>, Trouble> {
-    let mut found = None;
-    let range = Range { from_us: made_after_us(id), to_us: None, messages: &[*id.as_bytes()], whole: false };
-    each_record(source, range, &mut |lane, record| {
-        let decides = matches!(record.action, Action::Send | Action::Request | Action::Reply);
-        if decides && record.message_id == Some(id) {
-            found = Some((lane.clone(), record.seq));
-            return Ok(ControlFlow::Break(()));
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(found)
-}
-
-/// The first checkpoint over the record, and how many records of its lane it covers.
-fn covering(source: &mut Source, lane: &LaneId, sequence: u64) -> Result<Option<(u64, String)>, Trouble> {
-    let mut found = None;
-    let _ = source.read(Range::ALL, &mut |item| {
-        let Item::Checkpoint { note } = item else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        let checkpoint = note::text_of(note).ok().and_then(|text| Checkpoint::parse(text).ok());
-        let head = checkpoint.as_ref().and_then(|checkpoint| checkpoint.lane(lane));
-        match head.filter(|head| head.head.seq >= sequence) {
-            Some(head) => {
-                found = Some((head.head.seq, note.clone().into_owned()));
-                Ok(ControlFlow::Break(()))
-            }
-            None => Ok(ControlFlow::Continue(())),
-        }
-    })?;
-    Ok(found)
-}
-
-/// Reads the lane up to `size` and puts the proof together, in memory for one path.
-fn build(
-    source: &mut Source,
-    lane: &LaneId,
-    sequence: u64,
-    size: u64,
-    note: &str,
-) -> Result<Option<Proof>, Trouble> {
-    let Some(mut builder) = sequence.checked_sub(1).and_then(|index| ProofBuilder::new(index, size)) else {
-        return Err(Trouble::Usage(format!("--sequence {sequence}: expected 1 to {size}")));
-    };
-    let (mut next, mut record) = (1, None);
-    let _ = source.read(Range::ALL, &mut |item| {
-        let Item::Block { lane: name, first, bytes, attested, .. } = item else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        if name.as_ref() != lane.as_str() {
-            return Ok(ControlFlow::Continue(()));
-        }
-        if *attested == Attested::Foreign && *first <= sequence {
-            return Err(Trouble::Usage(format!(
-                "no server's key vouches for record {sequence} of lane {lane}: it was taken over, or put there by \
-                 somebody else"
-            )));
-        }
-        if *first != next {
-            return Ok(ControlFlow::Break(()));
-        }
-        for part in split_block(bytes).unwrap_or_default() {
-            if next == sequence {
-                record = Some(part.to_vec());
-            }
-            if next <= size {
-                builder.push(leaf_hash(part));
-            }
-            next += 1;
-        }
-        Ok(if next > size { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    Ok(record
-        .zip(builder.finish())
-        .map(|(record, path)| Proof::new(lane, sequence, &record, size, &path, note)))
 }
 
 fn check(args: &ProofArgs, path: &Path, receipt: Option<&Receipt>) -> Result<Exit, Trouble> {

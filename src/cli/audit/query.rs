@@ -6,14 +6,13 @@ use std::ops::ControlFlow;
 use clap::Args;
 
 use super::filter::{FilterArgs, TimeArgs};
-use super::source::{Range, Source, SourceArgs};
+use super::source::SourceArgs;
 use super::trouble::Trouble;
 use super::verify::optional_config;
 use crate::audit::json::record_json;
-use crate::audit::lane::split_block;
-use crate::audit::segment::Item;
 use crate::audit::{LaneId, View};
 use crate::cli::exit::Exit;
+use crate::history::records::each_record;
 use crate::ids::hex;
 
 /// Arguments of `query`.
@@ -33,44 +32,17 @@ pub struct QueryArgs {
     limit: Option<u64>,
 }
 
-/// Takes a record; it may end the reading.
-pub(crate) type OnRecord<'a> = dyn FnMut(&LaneId, &View<'_>) -> Result<ControlFlow<()>, Trouble> + 'a;
-
-/// Hands out the records of a range, unverified; in no strict order across lanes.
-pub(crate) fn each_record(
-    source: &mut Source,
-    range: Range<'_>,
-    on: &mut OnRecord<'_>,
-) -> Result<(), Trouble> {
-    let mut lane = LaneId::from_stored("");
-    let _ = source.read(range, &mut |item| {
-        let Item::Block { lane: name, bytes, .. } = item else {
-            return Ok(ControlFlow::Continue(()));
-        };
-        if lane.as_str() != name.as_ref() {
-            lane = LaneId::from_stored(name);
-        }
-        for record in split_block(bytes).unwrap_or_default().into_iter().filter_map(View::decode) {
-            if range.holds(record.time_us) && on(&lane, &record)?.is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(())
-}
-
 pub(super) fn run(args: QueryArgs) -> Result<Exit, Trouble> {
     let range = args.time.range(false)?;
     let filter = args.filter.resolve()?;
     let config = optional_config(&args.source)?;
-    let mut source = Source::open(&args.source, config.as_ref())?;
+    let mut source = args.source.open(config.as_ref())?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     if args.csv {
         writeln!(out, "{}", COLUMNS.join(",")).map_err(Trouble::output)?;
     }
     let mut left = args.limit.unwrap_or(u64::MAX);
-    each_record(&mut source, range, &mut |lane, record| {
+    each_record::<Trouble>(&mut source, range, &mut |lane, record| {
         if !filter.holds(record) {
             return Ok(ControlFlow::Continue(()));
         }

@@ -7,14 +7,16 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::filter::{TimeArgs, findings};
-use super::source::{Range, SourceArgs};
+use super::filter::TimeArgs;
+use super::source::SourceArgs;
 use super::trouble::Trouble;
 use super::verify::{TrustArgs, report_json, verify_named, write_report};
 use crate::audit::verify::{Plain, Report};
 use crate::audit::{Action, Decision, View};
 use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
+use crate::history::filter::findings;
+use crate::history::source::Range;
 
 /// Names that are counted one by one; further ones are counted together.
 const MAX_NAMES: usize = 100_000;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::source::{Source, SourceArgs, config};
+use super::source::{SourceArgs, config};
 use super::text::record_line;
 use super::trouble::Trouble;
 use crate::audit::json::record_json;
@@ -41,7 +41,7 @@ type Shown = (u64, String);
 
 pub(super) fn run(args: &TailArgs) -> Result<Exit, Trouble> {
     let source = SourceArgs { config: args.config.clone(), ..SourceArgs::default() };
-    let mut source = Source::open(&source, Some(&config(&source)?))?;
+    let mut source = source.open(Some(&config(&source)?))?;
     match source.connection() {
         Some(connection) => tail(connection, args),
         None => Ok(Exit::Done),

@@ -6,6 +6,7 @@ use crate::archive::ArchiveError;
 use crate::audit::segment::SegmentError;
 use crate::cli::exit::Exit;
 use crate::cli::operator;
+use crate::history::HistoryError;
 use crate::store::StoreError;
 
 /// Why a command has failed.
@@ -75,6 +76,18 @@ impl Trouble {
             Self::Usage(_) => Exit::Usage,
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
             Self::Output(_) => Exit::Failed,
+        }
+    }
+}
+
+impl From<HistoryError> for Trouble {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            HistoryError::Store(error) => Self::Store(error),
+            HistoryError::Archive(error) => Self::Archive(error),
+            HistoryError::Segment { path, source } => Self::Segment { path, source },
+            HistoryError::File { path, source } => Self::File { path, source },
+            HistoryError::Asked(why) => Self::Usage(why),
         }
     }
 }

@@ -12,7 +12,8 @@ use clap::Args;
 use serde_json::{Value as Json, json};
 
 use super::join::join;
-use super::source::{self, Live, Range, Source, SourceArgs, config};
+use super::noted;
+use super::source::{SourceArgs, config};
 use super::trouble::Trouble;
 use crate::audit::keys::KeyHistory;
 use crate::audit::segment::Item;
@@ -24,6 +25,7 @@ use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::history::source::{self, Live, Range, Source};
 use crate::store::{Connection, servers, trail};
 
 /// Records between two lines of progress on a terminal.
@@ -236,6 +238,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Trouble> {
     } else {
         write_report(&mut out, &report).map_err(Trouble::output)?;
     }
+    noted::note(&args.source, &report)?;
     Ok(if report.is_intact() { Exit::Done } else { Exit::NotVerified })
 }
 
@@ -251,7 +254,7 @@ pub(crate) fn verify_named<T>(
     let mut attempt = 1;
     loop {
         let trust = Trust::open(trust, config.as_ref())?;
-        let mut source = Source::open(source_args, config.as_ref())?;
+        let mut source = source_args.open(config.as_ref())?;
         let (mut meter, mut counts) = (Meter::new(), counts());
         let interval_ms = config.as_ref().map(|config| config.audit.checkpoint_interval_ms);
         let report = verify_source(&mut source, &trust, interval_ms, &mut |_, record| {
@@ -260,7 +263,7 @@ pub(crate) fn verify_named<T>(
         })?;
         meter.finish();
         let settled = report.is_intact() || attempt == MAX_READINGS;
-        if settled || !source.has_moved(source_args, config.as_ref())? {
+        if settled || !source.has_moved()? {
             return Ok((report, counts));
         }
         attempt += 1;

@@ -98,6 +98,16 @@ impl Directory {
         counts
     }
 
+    /// How many sessions of each agent are on each of the other servers.
+    pub fn counts_elsewhere(&self) -> BTreeMap<AgentId, BTreeMap<ServerId, usize>> {
+        let mut counts: BTreeMap<AgentId, BTreeMap<ServerId, usize>> = BTreeMap::new();
+        for (agent, instances) in self.elsewhere.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            let counts = counts.entry(agent.clone()).or_default();
+            instances.iter().for_each(|(_, server)| *counts.entry(server.clone()).or_default() += 1);
+        }
+        counts
+    }
+
     /// The other servers that have sessions of this agent.
     pub fn servers_of(&self, agent: &AgentId) -> Vec<ServerId> {
         let servers = self.read_elsewhere(agent, |instances| {

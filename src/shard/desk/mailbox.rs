@@ -187,6 +187,11 @@ impl<J, C> Mailbox<J, C> {
         }
     }
 
+    /// How many jobs wait for this worker.
+    pub fn depth(&self) -> usize {
+        self.line.bell.waiting.read().jobs
+    }
+
     /// The way to this worker for control messages.
     pub fn line(&self) -> &Line<C> {
         &self.line

@@ -24,13 +24,17 @@ pub enum Code {
     Reload,
     /// Who is in quarantine cannot be read: what is known stays in force.
     Quarantine,
+    /// Another server on this Redis decides by other rules.
+    RulesDiffer,
+    /// Another server on this Redis is of another version.
+    VersionsDiffer,
     /// A start has found that Redis holds less than the anchor says.
     RolledBack,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Checkpoints,
         Self::CheckpointsInRedis,
         Self::Archive,
@@ -39,6 +43,8 @@ impl Code {
         Self::Lease,
         Self::Reload,
         Self::Quarantine,
+        Self::RulesDiffer,
+        Self::VersionsDiffer,
         Self::RolledBack,
     ];
 
@@ -53,6 +59,8 @@ impl Code {
             Self::Lease => "lease_not_renewed",
             Self::Reload => "reload_refused",
             Self::Quarantine => "quarantine_unreadable",
+            Self::RulesDiffer => "rules_differ",
+            Self::VersionsDiffer => "versions_differ",
             Self::RolledBack => "trail_rolled_back",
         }
     }

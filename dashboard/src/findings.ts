@@ -1,0 +1,145 @@
+// What is wrong in the fleet, in order of harm, each with what to do about it.
+
+import type { Check, Fleet, FleetServer } from "./api";
+import { count, duration, shortServer, time } from "./text";
+
+export interface Finding { kind: "bad" | "warn"; code: string; where: string; what: string; toDo: string }
+
+/** What to do about a check of /readyz that fails; docs/metrics.md has the same list. */
+const CHECKS: Record<string, string> = {
+  drain: "The server is stopping: nothing, if that is wanted. New work goes to the others.",
+  redis: "Look whether Redis runs and answers: mas check redis.",
+  lease: "Look whether Redis takes writes: replicas, disk, role.",
+  commits: "Look at Redis' role, replicas and disk, and at `durability` in mas.yaml.",
+  workers: "Look at the load of the host; a server whose worker stays silent is to be restarted.",
+  audit: "Look at the disk of the anchor and at Redis' memory; mas audit verify.",
+  storage: "Give Redis more memory (maxmemory), or empty inboxes and archive the trail.",
+};
+const TROUBLES: Record<string, string> = {
+  checkpoints_failing: "Look at the disk of the anchor, and at Redis where there is no anchor.",
+  redis_lacks_checkpoints: "Redis gets them once it answers; look whether it does.",
+  archive_failing: "Look at the disk of archive_dir.",
+  dead_letters_stuck: "Look at the disk of archive_dir; redrive or drop dead letters.",
+  copy_failing: "Look at the disk of gateway.audit.file_path; what it misses is read back.",
+  lease_not_renewed: "Look whether Redis takes writes: replicas, disk, role.",
+  reload_refused: "Mend mas.yaml and send SIGHUP again; mas-server --check-config says what is wrong.",
+  trail_rolled_back: "mas audit verify says what is gone; docs/trust.md says what it means.",
+  rules_differ: "Compare mas.yaml on the hosts, and reload (SIGHUP) where it is old.",
+  versions_differ: "Finish the upgrade, or go back on the servers that were upgraded.",
+};
+/** A certificate that ends within so many days is worth a look. */
+const CERTIFICATE_DAYS = 14;
+const DAY_MS = 86_400_000;
+/** Servers report once a second: a report that is older is late, and one that is much older says that its server has stopped or hangs. */
+const LATE_REPORT_MS = 1_800;
+const OLD_REPORT_MS = 5_000;
+/** A checkpoint may be so old while something happens, and up to a minute while nothing does. */
+const OLD_CHECKPOINT_MS = 90_000;
+
+export interface Findings { bad: number; warn: number; all: Finding[] }
+
+/** A server that left the fleet is shown for so long. */
+const GONE_MS = 15 * 60_000;
+
+/** Servers that this page has seen and that are not in the fleet any more. */
+export class Gone {
+  private readonly seen = new Map<string, { row: FleetServer; since: number | null }>();
+
+  /** The fleet as it is told, and those who left it. */
+  with(fleet: Fleet | null, now: number): Fleet | null {
+    // Where Redis does not say who is there, nobody has left.
+    if (!fleet || fleet.others_unknown) return fleet;
+    for (const row of fleet.servers) this.seen.set(row.server, { row, since: null });
+    const back = new Set(fleet.servers.map((one) => one.status?.listen_addr));
+    const gone: FleetServer[] = [];
+    for (const [server, one] of this.seen) {
+      if (fleet.servers.some((row) => row.server === server)) continue;
+      one.since ??= now;
+      const { status } = one.row;
+      if (now - one.since > GONE_MS || !status || back.has(status.listen_addr)) {
+        this.seen.delete(server);
+        continue;
+      }
+      const problem = `${status.host ?? "a server"} (${status.listen_addr ?? shortServer(server)}) left the fleet at ${time(one.since)}: it was stopped or killed`;
+      gone.push({ ...one.row, age_ms: null, status: null, problem, gone: true });
+    }
+    return gone.length ? { ...fleet, servers: [...fleet.servers, ...gone] } : fleet;
+  }
+}
+
+/** The fleet, with what this server has told of itself since. */
+export function withFailing(fleet: Fleet | null, failing: Check[]): Fleet | null {
+  if (!fleet || failing.length === 0) return fleet;
+  const servers = fleet.servers.map((one) => {
+    if (!one.this || !one.status) return one;
+    const { status } = one;
+    const checks = status.checks.map((check) => failing.find((other) => other.name === check.name) ?? check);
+    const away = failing.find((check) => check.name === "redis")?.problem;
+    return { ...one, status: { ...status, ready: false, checks, redis: away ? { up: false, why: away } : status.redis } };
+  });
+  return { ...fleet, servers };
+}
+
+export function findings(fleet: Fleet | null): Findings {
+  const all: Finding[] = [];
+  const add = (kind: Finding["kind"], code: string, where: string, what: string, toDo: string) => {
+    if (!all.some((one) => one.code === code && one.where === where && one.what === what)) all.push({ kind, code, where, what, toDo });
+  };
+  for (const { server, status, problem, trusted, age_ms, gone } of fleet?.servers ?? []) {
+    const where = status?.host ? `${status.host} (${shortServer(server)})` : shortServer(server);
+    if (problem && gone) {
+      add("warn", "server_gone", where, problem, "If that was not meant: look whether mas-server runs on that host, and into its log.");
+    } else if (problem) {
+      add("bad", trusted ? "no_report" : "report_not_trusted", where, problem,
+        trusted ? "Look whether mas-server runs on that host and reaches Redis."
+          : "Somebody writes into Redis: look who has its password, and whether all servers have the same store key.");
+    } else if (age_ms !== null && age_ms > LATE_REPORT_MS) {
+      const isOld = age_ms > OLD_REPORT_MS;
+      add(isOld ? "bad" : "warn", isOld ? "no_report" : "report_late", where, `no report for ${duration(age_ms)}`, "Look whether mas-server runs on that host and reaches Redis.");
+    }
+    if (!status) continue;
+    for (const check of status.checks) {
+      if (check.problem) add("bad", check.name, where, check.problem, CHECKS[check.name] ?? "Look into the server's log.");
+    }
+    for (const trouble of status.troubles) {
+      add("warn", trouble.code, where, trouble.why, TROUBLES[trouble.code] ?? "docs/metrics.md has the list of codes.");
+    }
+    for (const [name, end] of Object.entries(status.certificates_end_unix_s)) {
+      const left = end * 1_000 - status.time_unix_ms;
+      if (left < CERTIFICATE_DAYS * DAY_MS) {
+        add(left <= 0 ? "bad" : "warn", "certificate", where,
+          left <= 0 ? `certificate ${name} has ended` : `certificate ${name} ends in ${duration(left)}`,
+          name === "ca" ? "Make another authority and issue all certificates anew." : "mas certs issue makes another one; SIGHUP takes it up.");
+      }
+    }
+    if (status.checkpoint_unix_ms !== null && status.time_unix_ms - status.checkpoint_unix_ms > OLD_CHECKPOINT_MS) {
+      add("warn", "checkpoint_old", where, `the newest checkpoint is ${duration(status.time_unix_ms - status.checkpoint_unix_ms)} old`,
+        "What came since is not sealed: look at the Audit page.");
+    }
+    for (const agent of status.circuits_open) {
+      add("warn", "circuit_open", agent, `the circuit of ${agent} is open: nothing is sent to it`,
+        `Look why its handlers fail: mas tap --agent ${agent} --action nack. It closes by itself when they succeed.`);
+    }
+    for (const inbox of status.inboxes) {
+      if (inbox.waiting > 0 && !(fleet?.servers ?? []).some((one) => (one.status?.sessions[inbox.agent] ?? 0) > 0)) {
+        add("warn", "inbox_unread", inbox.agent, `${count(inbox.waiting)} wait for ${inbox.agent}, and no instance of it is connected`,
+          `Start ${inbox.agent}, or empty its inbox: mas inbox empty ${inbox.agent}.`);
+      }
+    }
+    const { foreign_entries = 0, dead_letters = 0 } = status.redis;
+    if (foreign_entries > 0) {
+      add("warn", "foreign_entries", "Redis", `${count(foreign_entries)} entries that no server has written were put aside`,
+        "mas foreign list shows them: somebody else writes into Redis.");
+    }
+    if (dead_letters > 0) {
+      add("warn", "dead_letters", "Redis", `${count(dead_letters)} dead letters`, "Look at their reasons on the page Dead letters.");
+    }
+  }
+  if (fleet?.rules_differ) add("warn", "rules_differ", "fleet", "the servers have different rules", TROUBLES["rules_differ"] ?? "");
+  if (fleet?.versions_differ) add("warn", "versions_differ", "fleet", "the servers have different versions", TROUBLES["versions_differ"] ?? "");
+  // A server's own trouble of the same name says no more.
+  const told = all.filter((one) => !(one.where !== "fleet" && (one.code === "rules_differ" || one.code === "versions_differ")
+    && all.some((other) => other.where === "fleet" && other.code === one.code)));
+  const ordered = told.sort((a, b) => (a.kind === b.kind ? 0 : a.kind === "bad" ? -1 : 1));
+  return { bad: ordered.filter((one) => one.kind === "bad").length, warn: ordered.filter((one) => one.kind === "warn").length, all: ordered };
+}
