@@ -165,7 +165,7 @@ def test_spans_are_in_the_senders_trace_and_lead_to_the_proof(generated: None, c
         # The trace leads to the record.
         assert (sent.receipt.lane, sent.receipt.sequence) == (says["mas.receipt.lane"], says["mas.receipt.sequence"])
         assert sent.receipt.policy_version.hex() == says["mas.policy_version"]
-        shown = world.mas("audit", "query", "--action", "send", "--json")
+        shown = world.mas("audit", "query", "--config", str(world.config), "--action", "send")
         records = {record["seq"]: record for record in map(json.loads, shown.splitlines())}
         assert records[says["mas.receipt.sequence"]]["rule"] == says["mas.rule"]
 

@@ -120,7 +120,7 @@ class Receipt(_message.Message):
     def __init__(self, lane: _Optional[str] = ..., sequence: _Optional[int] = ..., record_hash: _Optional[bytes] = ..., policy_version: _Optional[bytes] = ..., sender_sequence: _Optional[int] = ...) -> None: ...
 
 class SendRequest(_message.Message):
-    __slots__ = ("target_id", "message_type", "data_json", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms")
+    __slots__ = ("target_id", "message_type", "data_json", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "traceparent", "tracestate")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +128,8 @@ class SendRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     target_id: str
     message_type: str
     data_json: str
@@ -135,7 +137,9 @@ class SendRequest(_message.Message):
     idempotency_key: str
     ttl_ms: int
     not_before_ms: int
-    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    tracestate: str
+    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class SendResponse(_message.Message):
     __slots__ = ("message_id", "receipt")
@@ -146,7 +150,7 @@ class SendResponse(_message.Message):
     def __init__(self, message_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class RequestRequest(_message.Message):
-    __slots__ = ("target_id", "message_type", "data_json", "timeout_ms", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms")
+    __slots__ = ("target_id", "message_type", "data_json", "timeout_ms", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "traceparent", "tracestate")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +159,8 @@ class RequestRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     target_id: str
     message_type: str
     data_json: str
@@ -163,7 +169,9 @@ class RequestRequest(_message.Message):
     idempotency_key: str
     ttl_ms: int
     not_before_ms: int
-    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    tracestate: str
+    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class RequestResponse(_message.Message):
     __slots__ = ("message_id", "correlation_id", "receipt")
@@ -176,16 +184,20 @@ class RequestResponse(_message.Message):
     def __init__(self, message_id: _Optional[str] = ..., correlation_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class ReplyRequest(_message.Message):
-    __slots__ = ("correlation_id", "message_type", "data_json", "instance_id")
+    __slots__ = ("correlation_id", "message_type", "data_json", "instance_id", "traceparent", "tracestate")
     CORRELATION_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_JSON_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     correlation_id: str
     message_type: str
     data_json: str
     instance_id: str
-    def __init__(self, correlation_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ...) -> None: ...
+    traceparent: str
+    tracestate: str
+    def __init__(self, correlation_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class ReplyResponse(_message.Message):
     __slots__ = ("message_id", "receipt")
