@@ -147,6 +147,12 @@ fn main() {
     write("ping-flood", FIN, &[&a, &greeted, &say(PING, 0, 0, &[1; 8]), &again(5_500)]);
     write("reset-flood", FIN, &[&a, &greeted, &say(RST_STREAM, 0, 1, &[0, 0, 0, 8]), &again(600)]);
     write("resets-behind", FIN, &[&a, &greeted, &plain, &behind(RST_STREAM, 0, 1, &[0; 4]), &[AGAIN_BEHIND, 2, 0]]);
+    // Held back where nobody listens: what comes behind is read in its order.
+    let blocks = [&say(HEADERS, 5, 1, &[0x88; 3])[..], &again(3_000), &settled, &plain].concat();
+    let small_records = [PIECES, 1, 250];
+    write("held-deaf", FIN, &[&a, &greeted, &plain, &settled, &[LEAVE_BEHIND, 3], &small_records, &blocks]);
+    write("held-closed", FIN, &[&narrow, &greeted, &plain, &settled, &[READ, 0], &large_behind, &[PAUSE, 20, LEAVE_BEHIND,
+        2], &small_records, &blocks]);
     write("window-flood", FIN, &[&a, &greeted, &say(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]), &again(6_000), &again(6_000)]);
     write("block-flood", FIN, &[&a, &greeted, &plain, &say(HEADERS, 5, 1, &[0x88]), &again(3_000), &plain]);
     write("field-flood", FIN, &[&a, &greeted, &plain, &say(HEADERS, 5, 1, &[0x88; 60]), &again(4_000), &plain]);

@@ -254,11 +254,8 @@ impl Conn {
         let gone = matches!(self.phase, Phase::CoreGone(_) | Phase::Lingering(_));
         if gone {
             self.leave_pair(poll);
-        } else if self.pair_interest.is_some_and(|own| own != pair) {
-            if poll.change(&self.with.pair, number | 1, pair).is_err() {
-                return Fate::Over;
-            }
-            self.pair_interest = Some(pair);
+        } else if self.watch_pair(poll, number, pair).is_err() {
+            return Fate::Over;
         }
         if matches!(self.phase, Phase::ClientGone(_)) && !blocked {
             // Its end of file would be told again and again.
@@ -272,6 +269,17 @@ impl Conn {
             self.tcp_interest = Some(tcp);
         }
         Fate::Keep
+    }
+
+    fn watch_pair(&mut self, poll: &Poll, number: u64, pair: Interest) -> Result<(), Errno> {
+        match self.pair_interest {
+            Some(own) if own != pair => poll.change(&self.with.pair, number | 1, pair)?,
+            // It left while the client took nothing: there is more to read, or its end.
+            None if pair.read => poll.add(&self.with.pair, number | 1, pair)?,
+            _ => return Ok(()),
+        }
+        self.pair_interest = Some(pair);
+        Ok(())
     }
 
     fn leave_pair(&mut self, poll: &Poll) {
@@ -447,10 +455,7 @@ impl Conn {
 
     /// From the C core to the client.
     fn read_pair(&mut self, buffers: &mut Buffers, peers: &Peers, now_us: u64) -> Fate {
-        let mut turns = 0;
-        // What has left the set is not told of again: it is read to its end, which is near.
-        while turns < TURNS || self.pair_interest.is_none() {
-            turns += 1;
+        for _ in 0..TURNS {
             if self.with.tls.wants_write() {
                 return Fate::Keep;
             }
@@ -470,7 +475,7 @@ impl Conn {
                     if self.with.tls.writer().write_all(bytes).is_err() || self.flush_tls().is_err() {
                         return Fate::Over;
                     }
-                    if n < CHUNK && self.pair_interest.is_some() {
+                    if n < CHUNK {
                         return Fate::Keep;
                     }
                 }

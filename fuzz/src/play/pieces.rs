@@ -7,19 +7,33 @@ const ARRIVAL: Duration = Duration::from_millis(1);
 const PART: Duration = Duration::from_micros(50);
 /// Pieces of one client that are sent in lockstep.
 const MAX_LOCKSTEPS: usize = 400;
+/// Records of one client that are cut as a script has it, and as many writes; what is beyond goes as it is. All that it
+/// says in pieces of a byte or two would be a million writes, more than a busy machine does in the time that is waited.
+const MAX_CUT: usize = 20_000;
 
 /// Sizes of pieces, in turn; 0: as much as there is.
 #[derive(Default)]
 struct Sizes {
     sizes: Vec<u8>,
     at: usize,
+    /// Pieces that were cut.
+    cut: usize,
 }
 
 impl Sizes {
     fn next(&mut self, there: usize) -> usize {
         let size = self.sizes.get(self.at).copied().unwrap_or(0);
         self.at = (self.at + 1) % self.sizes.len().max(1);
-        if size == 0 { there } else { there.min(size.into()) }
+        if size == 0 || there <= size.into() || self.cut == MAX_CUT {
+            return there;
+        }
+        self.cut += 1;
+        size.into()
+    }
+
+    /// Others from now on.
+    fn set(&mut self, sizes: Vec<u8>) {
+        (self.sizes, self.at) = (sizes, 0);
     }
 }
 
@@ -36,8 +50,8 @@ pub struct Pieces {
 
 impl Pieces {
     pub fn set(&mut self, records: Vec<u8>, writes: Vec<u8>, lockstep: bool) {
-        self.records = Sizes { sizes: records, at: 0 };
-        self.writes = Sizes { sizes: writes, at: 0 };
+        self.records.set(records);
+        self.writes.set(writes);
         self.lockstep = lockstep;
     }
 

@@ -1,4 +1,5 @@
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use proptest::prelude::*;
@@ -86,7 +87,12 @@ struct Rig {
     buffers: Buffers,
     poll: Poll,
     now_us: u64,
-    _tcp: TcpStream,
+    /// The client's end.
+    tcp: TcpStream,
+    /// What the client has heard, in bytes.
+    heard: usize,
+    /// It has heard the end.
+    told: bool,
 }
 
 impl Rig {
@@ -115,16 +121,22 @@ impl Rig {
         tcp.set_nonblocking(true).unwrap();
         pair.set_nonblocking(true).unwrap();
         core.set_nonblocking(true).unwrap();
+        other.set_nonblocking(true).unwrap();
         setsockopt(&pair, sockopt::SndBuf, &PAIR_BYTES).unwrap();
+        let poll = Poll::new().unwrap();
+        let mut conn = Conn::new(Shaken { tcp, tls, pair, peer, fd: 0 }, now_us);
+        conn.enter(&poll, 0).unwrap();
         Self {
-            conn: Conn::new(Shaken { tcp, tls, pair, peer, fd: 0 }, now_us),
+            conn,
             client,
             core: Some(core),
             peers,
             buffers: Buffers::new(),
-            poll: Poll::new().unwrap(),
+            poll,
             now_us,
-            _tcp: other,
+            tcp: other,
+            heard: 0,
+            told: false,
         }
     }
 
@@ -137,6 +149,28 @@ impl Rig {
             self.client.write_tls(&mut cipher).unwrap();
         }
         self.conn.take(&mut cipher, &mut self.buffers, &self.peers, self.now_us)
+    }
+
+    fn turn(&mut self, ready: Ready) -> Fate {
+        self.conn.turn(ready, &mut self.buffers, &self.peers, &self.poll, self.now_us)
+    }
+
+    /// The client takes what is there.
+    fn hear(&mut self) {
+        while self.client.read_tls(&mut self.tcp).is_ok_and(|count| count > 0) {
+            self.client.process_new_packets().unwrap();
+            let mut buffer = [0; 16 * 1024];
+            loop {
+                match self.client.reader().read(&mut buffer) {
+                    Ok(0) => {
+                        self.told = true;
+                        return;
+                    }
+                    Ok(count) => self.heard += count,
+                    Err(_) => break,
+                }
+            }
+        }
     }
 
     /// So much later it is its turn.
@@ -281,4 +315,42 @@ fn a_message_is_not_waited_for_when_the_core_has_gone() {
     rig.core_goes();
     assert_eq!(rig.look(2 * S), Fate::Keep);
     assert_eq!(rig.look(FLUSH_US), Fate::Over);
+}
+
+/// The flush that came with something that the client said once left nobody to read the rest.
+#[test]
+fn what_the_core_said_last_is_heard_whatever_the_client_says_meanwhile() {
+    let mut rig = Rig::new(10);
+    assert_eq!(rig.say(&greeting()), Fate::Keep);
+    let mut core = rig.core.take().unwrap();
+    let mut said = 0;
+    // The client takes nothing, until there is no room at all.
+    loop {
+        match core.write(&[7; 16 * 1024]) {
+            Ok(count) => said += count,
+            Err(_) if rig.conn.with.tls.wants_write() => break,
+            Err(_) => {}
+        }
+        let ready = Ready { number: 1, read: true, write: false, gone: false };
+        assert_eq!(rig.turn(ready), Fate::Keep);
+    }
+    drop(core);
+    assert_eq!(rig.turn(Ready { number: 1, read: true, write: false, gone: true }), Fate::Keep);
+    let give_up = Instant::now() + Duration::from_secs(20);
+    while rig.conn.with.tls.wants_write() {
+        assert!(Instant::now() < give_up);
+        rig.hear();
+        assert_eq!(rig.say(&frame(77, 0, 0, &[])), Fate::Keep);
+    }
+    assert_eq!(rig.go_on(0), Fate::Keep);
+    let mut ready = Vec::new();
+    while !rig.told {
+        assert!(Instant::now() < give_up, "{} of {said} bytes were heard", rig.heard);
+        rig.poll.wait(Some(Duration::from_millis(10)), &mut ready);
+        for event in std::mem::take(&mut ready) {
+            assert_eq!(rig.turn(event), Fate::Keep);
+        }
+        rig.hear();
+    }
+    assert_eq!(rig.heard, said);
 }
