@@ -10,7 +10,7 @@ const CHECKS: Record<string, string> = {
   drain: "The server is stopping: nothing, if that is wanted. New work goes to the others.",
   redis: "Look whether Redis runs and answers: mas check redis.",
   lease: "Look whether Redis takes writes: replicas, disk, role.",
-  commits: "Look at Redis' role, replicas and disk, and at `durability` in mas.yaml.",
+  commits: "Look at Redis' role, replicas and disk, and at durability in mas.yaml.",
   workers: "Look at the load of the host; a server whose worker stays silent is to be restarted.",
   audit: "Look at the disk of the anchor and at Redis' memory; mas audit verify.",
   storage: "Give Redis more memory (maxmemory), or empty inboxes and archive the trail.",

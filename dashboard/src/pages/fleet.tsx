@@ -28,7 +28,7 @@ function Server({ row }: { row: FleetServer }) {
       : status.troubles.length ? <Tag kind="warn">ready, with troubles</Tag> : <Tag kind="good">ready</Tag>;
   return (
     <section class="card" aria-label={`Server ${name}`}>
-      <h3>{name} <span class="quiet" title={row.server}>{shortServer(row.server)}</span> {row.this && <span class="quiet">answers here</span>}</h3>
+      <h3>{name} {status && <span class="quiet" title={row.server}>{shortServer(row.server)}</span>} {row.this && <span class="quiet">answers here</span>}</h3>
       <p>{state}</p>
       {row.problem && <p><strong>{row.problem}</strong></p>}
       {status && (
