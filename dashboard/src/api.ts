@@ -17,7 +17,10 @@ export interface Status {
   checks: Check[]; troubles: Trouble[]; redis: Redis; checkpoint_unix_ms: number | null;
   connections: number; sessions: Record<string, number>; circuits_open: string[]; inboxes: InboxRow[];
   workers_busy: number[]; certificates_end_unix_s: Record<string, number>; cut?: boolean;
+  /** Who is shut out; absent in servers that cannot do it. */
+  quarantine?: Quarantined[];
 }
+export interface Quarantined { whom: string; by: string; since_unix_ms: number }
 export interface FleetServer {
   server: string; this: boolean; trusted: boolean; problem: string | null; age_ms: number | null; status: Status | null;
   /** Not of the API: this page has seen it, and it is not there any more. */

@@ -116,6 +116,10 @@ export function findings(fleet: Fleet | null): Findings {
       add("warn", "checkpoint_old", where, `the newest checkpoint is ${duration(status.time_unix_ms - status.checkpoint_unix_ms)} old`,
         "What came since is not sealed: look at the Audit page.");
     }
+    for (const { whom, by, since_unix_ms } of status.quarantine ?? []) {
+      add("warn", "quarantined", whom, `${whom} is shut out since ${time(since_unix_ms)} by ${by}`,
+        `When it may come back: mas release ${whom.startsWith("agent:") ? whom.slice(6) : whom === "all" ? "--all" : `--capability ${whom.slice(11)}`} --reason …`);
+    }
     for (const agent of status.circuits_open) {
       add("warn", "circuit_open", agent, `the circuit of ${agent} is open: nothing is sent to it`,
         `Look why its handlers fail: mas tap --agent ${agent} --action nack. It closes by itself when they succeed.`);

@@ -174,6 +174,9 @@ export const policy_page = (all) => everywhere(all, "policy", "#/policy?from=pla
 });
 
 export const audit_page = (all) => everywhere(all, "audit", "#/audit", async (look) => {
+  // What the command finds is on the page soon after.
+  assert.match(await all.fleet.mas("audit", "verify"), /^intact:/m);
+  await until("the verification is shown", async () => /last verification: verified/.test(await look.text(".verdict")));
   await look.page.locator("td .tag.good", { hasText: "good" }).first().waitFor();
   const audit = await look.pausedAnswer("/api/v1/audit");
   const text = await look.text();
