@@ -26,13 +26,15 @@ pub enum Code {
     RulesDiffer,
     /// Another server on this Redis is of another version.
     VersionsDiffer,
+    /// Another server on this Redis has ended without a stop in order.
+    ServerGone,
     /// A start has found that Redis holds less than the anchor says.
     RolledBack,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Checkpoints,
         Self::CheckpointsInRedis,
         Self::Archive,
@@ -42,6 +44,7 @@ impl Code {
         Self::Reload,
         Self::RulesDiffer,
         Self::VersionsDiffer,
+        Self::ServerGone,
         Self::RolledBack,
     ];
 
@@ -57,6 +60,7 @@ impl Code {
             Self::Reload => "reload_refused",
             Self::RulesDiffer => "rules_differ",
             Self::VersionsDiffer => "versions_differ",
+            Self::ServerGone => "server_gone",
             Self::RolledBack => "trail_rolled_back",
         }
     }
