@@ -17,7 +17,10 @@ export interface Status {
   checks: Check[]; troubles: Trouble[]; redis: Redis; checkpoint_unix_ms: number | null;
   connections: number; sessions: Record<string, number>; circuits_open: string[]; inboxes: InboxRow[];
   workers_busy: number[]; certificates_end_unix_s: Record<string, number>; cut?: boolean;
+  /** Who is shut out; absent in servers that cannot do it. */
+  quarantine?: Quarantined[];
 }
+export interface Quarantined { whom: string; by: string; since_unix_ms: number }
 export interface FleetServer {
   server: string; this: boolean; trusted: boolean; problem: string | null; age_ms: number | null; status: Status | null;
   /** Not of the API: this page has seen it, and it is not there any more. */
@@ -106,24 +109,29 @@ export interface Explained {
 }
 
 export interface LaneRow {
-  lane: string; server: string; worker: number | null; opened_unix_ms: number | null; head: number; sealed: number;
-  archived: number | null; alive: boolean;
+  lane: string; server: string | null; operator: string | null; opened_unix_ms: number | null; oldest: number; head: number;
+  sealed: number | null; archived: number | null; alive: boolean;
 }
 export interface CheckpointRow {
-  time_unix_ms: number; boot: string; counter: number; lanes: number; key_hash: string; note: string;
+  time_unix_ms: number; log: string; boot: string; counter: number; records: number; lanes: number; note: string;
+}
+export interface Verified {
+  result: string; time_unix_ms: number; by: string; records: number; problems: number; newest_checkpoint_unix_ms: number | null;
+  version: string; trusted: true;
 }
 export interface Audit {
   time_unix_ms: number;
-  log: { id: string; key: { key_hash: string; public_key_file: string; keys: number } | null; store_key: string | null };
+  log: {
+    id: string; origin: string; keys: { key_hash: string; from_unix_ms: number }[]; key_hash: string; public_key_file: string;
+    store_key: string | null;
+  } | null;
   refusing: string | null; lanes: LaneRow[]; lanes_cut: boolean; unsealed: number; checkpoints: CheckpointRow[];
-  anchor: { path: string; state: string; why: string | null; checkpoints: number | null; newest_unix_ms: number | null } | null;
+  anchor: { path: string; state: string; why: string | null; counter: number | null; newest_unix_ms: number | null } | null;
   archive: {
-    dir: string; segments: number | null; bytes: number | null; lag: number | null; archiver: string | null;
-    here: boolean; why: string | null;
+    dir: string; segments: number | null; bytes: number | null; lag: number | null; max_records: number | null;
+    archiver: string | null; here: boolean; why: string | null;
   } | null;
-  verified: {
-    result: string; time_unix_ms: number; by: string; records: number; problems: number; version: string; trusted: boolean;
-  } | null;
+  verified: Verified | { trusted: false } | null;
 }
 
 type Column = (number | null)[];
@@ -145,7 +153,7 @@ export class ApiError extends Error {
       case 0: return "Look whether mas-server runs on that host and whether this machine reaches it. The page asks again by itself.";
       case 400: return "Change the filter that is named; the rest stays.";
       case 401:
-      case 403: return "Ask whoever keeps mas.yaml for a role in `operators:` that may see this, or look from the server's own host.";
+      case 403: return "Ask whoever keeps mas.yaml for a role (its key operators) that may see this, or look from the server's own host.";
       case 404: return "It may be older than what is kept, not yet on record, or of a server that cannot do this. Look at the id.";
       case 429:
       case 503: return "Nothing is lost: the page asks again by itself. If it stays, look at the checks on the Fleet page.";

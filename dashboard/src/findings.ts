@@ -10,7 +10,7 @@ const CHECKS: Record<string, string> = {
   drain: "The server is stopping: nothing, if that is wanted. New work goes to the others.",
   redis: "Look whether Redis runs and answers: mas check redis.",
   lease: "Look whether Redis takes writes: replicas, disk, role.",
-  commits: "Look at Redis' role, replicas and disk, and at `durability` in mas.yaml.",
+  commits: "Look at Redis' role, replicas and disk, and at durability in mas.yaml.",
   workers: "Look at the load of the host; a server whose worker stays silent is to be restarted.",
   audit: "Look at the disk of the anchor and at Redis' memory; mas audit verify.",
   storage: "Give Redis more memory (maxmemory), or empty inboxes and archive the trail.",
@@ -115,6 +115,10 @@ export function findings(fleet: Fleet | null): Findings {
     if (status.checkpoint_unix_ms !== null && status.time_unix_ms - status.checkpoint_unix_ms > OLD_CHECKPOINT_MS) {
       add("warn", "checkpoint_old", where, `the newest checkpoint is ${duration(status.time_unix_ms - status.checkpoint_unix_ms)} old`,
         "What came since is not sealed: look at the Audit page.");
+    }
+    for (const { whom, by, since_unix_ms } of status.quarantine ?? []) {
+      add("warn", "quarantined", whom, `${whom} is shut out since ${time(since_unix_ms)} by ${by}`,
+        `When it may come back: mas release ${whom.startsWith("agent:") ? whom.slice(6) : whom === "all" ? "--all" : `--capability ${whom.slice(11)}`} --reason …`);
     }
     for (const agent of status.circuits_open) {
       add("warn", "circuit_open", agent, `the circuit of ${agent} is open: nothing is sent to it`,

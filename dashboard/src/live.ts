@@ -16,9 +16,12 @@ const MAX_EVENT_CHARS = 1 << 20;
 /** Between two attempts to get the stream again, in milliseconds. */
 const AGAIN_MS = 1_000;
 
-export interface LiveState { records: AuditRecord[]; seen: number; missed: number; skipped: number; open: boolean; error: ApiError | null }
+export interface LiveState { records: AuditRecord[]; seen: number; missed: number; skipped: number; open: boolean; error: ApiError | null;
+  /** Other servers' records were asked for, and this server cannot tell of them. */
+  alone: boolean;
+}
 
-const EMPTY: LiveState = { records: [], seen: 0, missed: 0, skipped: 0, open: false, error: null };
+const EMPTY: LiveState = { records: [], seen: 0, missed: 0, skipped: 0, open: false, error: null, alone: false };
 export const live = signal<LiveState>(EMPTY);
 
 /** Reads `event:` and `data:` lines; calls back for each event. */
@@ -60,8 +63,8 @@ export function useLive(filters: Record<string, string>, wanted: boolean): void 
     const over = new AbortController();
     let fresh: AuditRecord[] = [];
     let [seen, missed, skipped] = [0, 0, 0];
-    // A server that does not know the bound is asked without it.
-    let bounded = true;
+    // A server that cannot tell of others is asked for its own.
+    let whole = true;
     const show = () => {
       if (!seen && !missed && !skipped) return;
       const now = live.value;
@@ -84,17 +87,18 @@ export function useLive(filters: Record<string, string>, wanted: boolean): void 
     const follow = async () => {
       while (!over.signal.aborted) {
         try {
-          const path = query("/api/v1/events", { ...(JSON.parse(asked) as Record<string, string>), ...(bounded ? { per_second: PER_SECOND } : {}) });
+          const { fleet = "", ...others } = JSON.parse(asked) as Record<string, string>;
+          const path = query("/api/v1/events", { ...others, fleet: whole ? fleet : "", per_second: PER_SECOND });
           const stream = await open(path, over.signal);
-          live.value = { ...live.value, open: true, error: null };
+          live.value = { ...live.value, open: true, error: null, alone: fleet !== "" && !whole };
           const events = new Events(take);
           const text = new TextDecoder();
           const reader = stream.getReader();
           for (let part = await reader.read(); !part.done; part = await reader.read()) events.push(text.decode(part.value, { stream: true }));
         } catch (error) {
           if (over.signal.aborted) return;
-          if (error instanceof ApiError && error.status === 400 && bounded) {
-            bounded = false;
+          if (error instanceof ApiError && error.status === 400 && whole && error.message.includes('"fleet"')) {
+            whole = false;
             continue;
           }
           const known = error instanceof ApiError ? error : new ApiError(0, "The stream of records broke off.", null);

@@ -405,7 +405,7 @@ export async function verify(
   try {
     signed = !!note && !!inForce && await isSigned(note, inForce);
   } catch {
-    cannot = "This browser cannot check Ed25519 signatures. Use a newer one, or `mas audit proof --check`.";
+    cannot = "This browser cannot check Ed25519 signatures. Use a newer one, or the command below.";
   }
   step("Signature", signed,
     cannot ? cannot : signed ? "The Ed25519 signature fits the checkpoint's text and this key."
@@ -417,14 +417,16 @@ export async function verify(
   };
 }
 
-/** Whether a checkpoint's note is signed by the key in force at its time. */
-export async function isCheckpointSigned(note: string, publicKeyFile: string): Promise<boolean> {
+/** What a checkpoint's note comes to: whether the key in force at its time signed it, its hash, and which one it follows. */
+export async function checkCheckpoint(note: string, publicKeyFile: string): Promise<{ signed: boolean; hash: string; previous: string }> {
   const parsed = parseNote(note);
   const checkpoint = parsed && parseCheckpoint(parsed.text);
   const history = await parseHistory(publicKeyFile);
-  if (!parsed || !checkpoint || typeof history === "string" || checkpoint.origin !== history.origin) return false;
-  const key = history.keys.filter((one) => one.fromMs <= checkpoint.timeMs).pop()?.key;
-  return !!key && isSigned(parsed, key);
+  if (!parsed || !checkpoint) return { signed: false, hash: "", previous: "" };
+  const ofThisLog = typeof history !== "string" && checkpoint.origin === history.origin ? history : null;
+  const key = ofThisLog?.keys.filter((one) => one.fromMs <= checkpoint.timeMs).pop()?.key;
+  const hash = toBase64(await sha256(utf8.encode(parsed.text)));
+  return { signed: !!key && await isSigned(parsed, key), hash, previous: checkpoint.previous };
 }
 
 /** Which part of a proof `withOneByteChanged` changes. */

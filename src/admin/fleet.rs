@@ -2,7 +2,7 @@
 //! not when; so each report has a number that rises, and one that has not risen for long, or has fallen, was put back by
 //! somebody else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value as Json, json};
@@ -17,9 +17,22 @@ use crate::store::{Connection, StoreError};
 /// Most servers that are shown; this one is always among them.
 pub(super) const MAX_SERVERS: usize = 64;
 
-/// What is remembered of the other servers' reports.
+/// How long it is told that a server has ended without a stop in order, in milliseconds.
+const GONE_MS: u64 = 15 * 60 * 1000;
+
+/// What is remembered of the other servers.
 #[derive(Debug, Default)]
-pub(super) struct Fleet(Mutex<HashMap<ServerId, Heard>>);
+pub(super) struct Fleet(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    /// The reports of those that are there.
+    heard: HashMap<ServerId, Heard>,
+    /// Where each of them is.
+    places: BTreeMap<ServerId, Addresses>,
+    /// Those that have ended without a stop in order.
+    gone: BTreeMap<ServerId, Gone>,
+}
 
 /// The newest report of one server.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +40,16 @@ struct Heard {
     number: u64,
     /// When it was seen first, monotonic milliseconds.
     at_ms: u64,
+}
+
+/// Where a server is: the host, and where agents reach it.
+type Addresses = (String, String);
+
+/// A server that is not there any more.
+#[derive(Debug, Clone)]
+struct Gone {
+    place: Addresses,
+    since: Now,
 }
 
 /// One server, as the others see it.
@@ -41,6 +64,8 @@ pub(super) struct Member {
     pub(super) age_ms: Option<u64>,
     /// What it says of itself.
     pub(super) status: Option<Json>,
+    /// Whether it has ended without a stop in order.
+    pub(super) is_gone: bool,
 }
 
 impl Member {
@@ -50,6 +75,11 @@ impl Member {
             "server": self.server.as_str(), "this": self.server == *own, "trusted": self.trusted,
             "problem": self.problem, "age_ms": self.age_ms, "status": self.status,
         })
+    }
+
+    /// Which one, and what is wrong with it.
+    pub(super) fn named(&self) -> Option<String> {
+        Some(format!("server {}: {}", self.server, self.problem.as_ref()?))
     }
 
     /// A text of its status; empty where it is not known.
@@ -89,28 +119,81 @@ impl Fleet {
     ) -> Result<Vec<Member>, StoreError> {
         let servers = Self::others(connection, own)?;
         let found = reports::read(connection, keys, Kind::Status, &servers)?;
-        let now_ms = Now::read().mono_ms;
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.retain(|server, _| servers.contains(server));
-        let member = |(server, found): (ServerId, Result<reports::Report, NoReport>)| {
-            let (problem, report) = match found {
-                Err(why) => (Some((why == NoReport::Missing, why.to_string())), None),
-                Ok(report) => match read_report(&report.text, &server) {
-                    None => (
-                        Some((true, "its report cannot be read: is it of another version?".to_owned())),
-                        None,
-                    ),
-                    Some((number, status)) => match heard_before(&mut heard, &server, number, now_ms) {
-                        Some(why) => (Some((false, why)), None),
-                        None => (None, Some((report.age_ms, status))),
-                    },
-                },
-            };
-            let trusted = problem.as_ref().is_none_or(|(trusted, _)| *trusted);
+        let now = Now::read();
+        let mut left = Vec::new();
+        let mut members = Vec::new();
+        {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.heard.retain(|server, _| servers.contains(server));
+            for (server, found) in servers.iter().zip(found) {
+                members.push(known.member(server, found, now.mono_ms));
+            }
+            left.extend(known.places.keys().filter(|server| !servers.contains(server)).cloned());
+        }
+        // The last word of one that has stopped in order is that it stops; a report outlives its server for a while.
+        let last_words = reports::read(connection, keys, Kind::Status, &left)?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (server, word) in left.into_iter().zip(last_words) {
+            let stops = word.is_ok_and(|report| {
+                read_report(&report.text, &server).is_some_and(|(_, status)| status["draining"] == true)
+            });
+            if let Some(place) = known.places.remove(&server).filter(|_| !stops) {
+                let _ = known.gone.insert(server, Gone { place, since: now });
+            }
+        }
+        members.extend(known.gone(now));
+        Ok(members)
+    }
+}
+
+impl Remembered {
+    fn member(&mut self, server: &ServerId, found: Result<reports::Report, NoReport>, now_ms: u64) -> Member {
+        let member = |trusted, problem: Option<String>, report: Option<(u64, Json)>| {
             let (age_ms, status) = report.unzip();
-            Member { server, trusted, problem: problem.map(|(_, why)| why), age_ms, status }
+            Member { server: server.clone(), trusted, problem, age_ms, status, is_gone: false }
         };
-        Ok(servers.into_iter().zip(found).map(member).collect())
+        let report = match found {
+            Err(why) => return member(why == NoReport::Missing, Some(why.to_string()), None),
+            Ok(report) => report,
+        };
+        let Some((number, status)) = read_report(&report.text, server) else {
+            return member(
+                true,
+                Some("its report cannot be read: is it of another version?".to_owned()),
+                None,
+            );
+        };
+        if let Some(why) = heard_before(&mut self.heard, server, number, now_ms) {
+            return member(false, Some(why), None);
+        }
+        let text = |name: &str| status.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let place = (text("host"), text("listen_addr"));
+        // Another one has taken its place.
+        self.gone.retain(|_, gone| gone.place != place);
+        let _ = self.places.insert(server.clone(), place);
+        member(true, None, Some((report.age_ms, status)))
+    }
+
+    /// Those that have ended without a stop in order, lately.
+    fn gone(&mut self, now: Now) -> Vec<Member> {
+        self.gone.retain(|_, gone| now.mono_ms.saturating_sub(gone.since.mono_ms) < GONE_MS);
+        let member = |(server, gone): (&ServerId, &Gone)| {
+            let ((host, addr), ago_s) = (&gone.place, now.mono_ms.saturating_sub(gone.since.mono_ms) / 1000);
+            let problem = format!(
+                "gone for {ago_s} s, without a stop in order: look whether mas-server runs on {} ({})",
+                host.escape_default(),
+                addr.escape_default()
+            );
+            Member {
+                server: server.clone(),
+                trusted: true,
+                problem: Some(problem),
+                age_ms: None,
+                status: None,
+                is_gone: true,
+            }
+        };
+        self.gone.iter().take(MAX_SERVERS).map(member).collect()
     }
 }
 
@@ -171,7 +254,7 @@ mod tests {
     #[test]
     fn a_long_report_is_cut_and_says_so() {
         let server = ServerId::new();
-        let sessions: std::collections::BTreeMap<String, u64> =
+        let sessions: BTreeMap<String, u64> =
             (0..20_000).map(|n| (format!("agent-number-{n}"), n)).collect();
         let mut status =
             json!({"server": server.as_str(), "cut": false, "sessions": sessions, "inboxes": []});

@@ -50,7 +50,7 @@ impl Others {
     /// The next block; asks Redis now and then.
     pub(super) fn next(&mut self, now: Instant) -> Option<(LaneId, Vec<u8>)> {
         let is_due = self.listed.is_none() || now.saturating_duration_since(self.looked) >= LOOK;
-        if is_due && self.waiting.is_empty() {
+        if is_due && self.waiting.is_empty() && self.sources.away().is_none() {
             self.looked = now;
             if let Err(error) = self.look(now) {
                 // A connection that lay idle may be broken; the next look makes another one.

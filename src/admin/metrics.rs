@@ -270,7 +270,15 @@ impl Status {
         )?;
         let bytes =
             self.inboxes.iter().filter_map(|inbox| Some((by("agent", &inbox.agent), inbox.bytes? as f64)));
-        page.gauges("mas_inbox_bytes", "What inboxes take in Redis, by agent.", bytes)
+        page.gauges("mas_inbox_bytes", "What inboxes take in Redis, by agent.", bytes)?;
+        let oldest = self.inboxes.iter().map(|inbox| {
+            (by("agent", &inbox.agent), inbox.oldest_ms.map_or(0.0, |oldest_ms| oldest_ms as f64 / 1000.0))
+        });
+        page.gauges(
+            "mas_inbox_oldest_seconds",
+            "For how long an inbox's oldest message is there, by agent; 0: it is empty.",
+            oldest,
+        )
     }
 
     /// The busiest pairs, and one for all others.
@@ -320,6 +328,23 @@ impl Status {
             "mas_audit_refusing",
             "Whether nothing is admitted because it could not be sealed or stored.",
             one(flag(self.refusal.is_some())),
+        )?;
+        let trail = self.trail.as_deref();
+        let row = |value: Option<f64>| value.map(|value| (Labels::new(), value));
+        page.gauges(
+            "mas_audit_unsealed_records",
+            "Records of lanes that are written which no checkpoint covers yet.",
+            row(trail.map(|trail| trail.unsealed() as f64)),
+        )?;
+        page.gauges(
+            "mas_audit_archive_lag_records",
+            "Records in Redis that are in no file of an archive.",
+            row(trail.map(|trail| trail.lag() as f64)),
+        )?;
+        page.gauges(
+            "mas_audit_verify_last_result",
+            "Whether the last verification of the trail found nothing damaged; absent: none was noted that can be believed.",
+            row(trail.and_then(|trail| trail.was_intact()).map(flag)),
         )
     }
 

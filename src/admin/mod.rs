@@ -4,6 +4,7 @@
 //! * `watch`: a thread that looks once a second at what nobody else looks at, and tells the other servers.
 //! * `fleet`, `counts`: what all servers on one Redis report of themselves.
 //! * `performance`: the last quarter of an hour, a point a second.
+//! * `trail`: what Redis says of the trail.
 //! * `sources`, `recent`, `seen`: where what is told is gathered from.
 //! * `health`: whether the server is ready, with every reason.
 //! * `metrics`, `process`: what a scrape is told.
@@ -36,6 +37,7 @@ mod routes;
 mod seen;
 mod sources;
 mod status;
+mod trail;
 mod watch;
 
 use std::io;

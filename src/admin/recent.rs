@@ -1,14 +1,14 @@
 //! What Redis is asked now and then: one asks, on a connection that is kept, and the others are told what is known.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::shard::Shards;
 use crate::store::{Connection, StoreError};
 
 /// Longest that Redis may take for one round trip.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An answer of Redis, and when it came.
 pub(super) struct Recent<T> {
@@ -55,8 +55,12 @@ impl<T> Recent<T> {
         if let Some(mut asker) = asker {
             let age_ms = Now::read().mono_ms.saturating_sub(asker.at_ms);
             if asker.at_ms == 0 || age_ms >= self.every_ms {
-                // A connection that lay idle may be broken.
-                let asked = asker.ask(shards, &ask).or_else(|_| asker.ask(shards, &ask));
+                let (lay_idle, asked_at) = (asker.connection.is_some(), Instant::now());
+                let mut asked = asker.ask(shards, &ask);
+                // A connection that lay idle may be broken; a Redis that hangs is not waited for a second time.
+                if asked.is_err() && lay_idle && asked_at.elapsed() < PATIENCE / 2 {
+                    asked = asker.ask(shards, &ask);
+                }
                 asker.at_ms = Now::read().mono_ms.max(1);
                 let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
                 match asked {

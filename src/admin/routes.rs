@@ -77,7 +77,10 @@ impl Routes {
 
     fn metrics(&self, request: &Request) -> Content {
         let format = Format::asked(request.header("accept"));
-        match metrics::write(self.sources.gather(), format) {
+        let mut status = self.sources.gather();
+        // Where Redis does not answer these are absent; that it does not is told beside.
+        status.trail = self.sources.trail().ok();
+        match metrics::write(status, format) {
             Ok(text) => Content::new(StatusCode::OK, HeaderValue::from_static(format.content_type()), text),
             Err(error) => {
                 log::error!("the metrics could not be written: {error}");

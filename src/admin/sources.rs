@@ -10,6 +10,7 @@ use super::performance::History;
 use super::recent::Recent;
 use super::seen::Seen;
 use super::status::{Place, Status};
+use super::trail::Trail;
 use crate::certs;
 use crate::clock::Now;
 use crate::config::Config;
@@ -18,9 +19,12 @@ use crate::ids::hex;
 use crate::policy::readable;
 use crate::shard::Shards;
 use crate::store::overview::{self, InboxView};
+use crate::store::{Connection, StoreError};
 
 /// What Redis said of the inboxes is asked again after so long, in milliseconds.
 const INBOXES_MS: u64 = 5_000;
+/// What it said of the trail is.
+const TRAIL_MS: u64 = 2_000;
 
 /// What a reload may change.
 pub(super) struct Reloaded {
@@ -54,6 +58,7 @@ pub(super) struct Sources {
     counters: OnceLock<Vec<Arc<Counters>>>,
     seen: Mutex<Seen>,
     inboxes: Recent<Vec<InboxView>>,
+    trail: Recent<Trail>,
     pub(super) history: History,
     pub(super) fleet: Fleet,
 }
@@ -68,6 +73,7 @@ impl Sources {
             counters: OnceLock::new(),
             seen: Mutex::default(),
             inboxes: Recent::new(INBOXES_MS),
+            trail: Recent::new(TRAIL_MS),
             history: History::default(),
             fleet: Fleet::default(),
         }
@@ -99,12 +105,35 @@ impl Sources {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
+    /// Why Redis is known not to answer: nobody needs to wait for it then.
+    pub(super) fn away(&self) -> Option<String> {
+        self.seen().redis.and_then(Result::err)
+    }
+
+    /// What Redis says, or said a moment ago; the error is why it does not.
+    pub(super) fn ask<T>(
+        &self,
+        recent: &Recent<T>,
+        ask: impl Fn(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<Arc<T>, String> {
+        match self.away() {
+            Some(why) => Err(why),
+            None => recent.read(&self.shards, ask),
+        }
+    }
+
+    /// What Redis says of the trail.
+    pub(super) fn trail(&self) -> Result<Arc<Trail>, String> {
+        let keys = self.shards.shared().key_ring.keys();
+        self.ask(&self.trail, |connection| Trail::read(connection, &keys))
+    }
+
     /// The inboxes, as they were a few seconds ago at the most.
     pub(super) fn inboxes(&self) -> Arc<Vec<InboxView>> {
         let settings = self.shards.shared().settings();
         let agents = || settings.policy.agents().map(|card| &card.id);
         // Where Redis does not answer, what it said last is shown; that it does not is shown beside.
-        let _ = self.inboxes.read(&self.shards, |connection| overview::inboxes(connection, agents()));
+        let _ = self.ask(&self.inboxes, |connection| overview::inboxes(connection, agents()));
         self.known_inboxes()
     }
 
@@ -144,6 +173,8 @@ impl Sources {
             inboxes,
             sealed_ms: shared.board.sealed_ms(),
             refusal: shared.board.refusal().map(|refusal| refusal.detail),
+            draining: shared.is_draining(),
+            trail: None,
             redis: seen.redis.unwrap_or_else(|| Err("not looked at yet".to_owned())),
             connections: self.peers.connections(),
             turned_away: shared.report.totals(),

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::health::Check;
 use super::http::Counters;
+use super::trail::Trail;
 use crate::ids::AgentId;
 use crate::quarantine::Quarantine;
 use crate::shard::desk::meters::Meter;
@@ -33,6 +34,9 @@ pub(super) struct Status {
     pub(super) rules_digest: String,
     pub(super) now_ms: u64,
     pub(super) mono_ms: u64,
+    pub(super) draining: bool,
+    /// What Redis says of the trail, where that was asked for.
+    pub(super) trail: Option<Arc<Trail>>,
     pub(super) policy_version: String,
     pub(super) reloads: (u64, u64),
     pub(super) loaded_ms: u64,
@@ -99,6 +103,7 @@ impl Status {
             "rules_digest": self.rules_digest,
             "loaded_unix_ms": self.loaded_ms,
             "ready": self.is_ready(),
+            "draining": self.draining,
             "checks": checks.collect::<Vec<_>>(),
             "troubles": troubles.collect::<Vec<_>>(),
             "redis": redis,

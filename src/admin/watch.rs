@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use super::counts::Counts;
 use super::fleet::{self, Member};
 use super::performance::Beside;
-use super::recent::PATIENCE;
 use super::seen::Seen;
 use super::sources::Sources;
 use crate::clock::Now;
@@ -21,6 +20,8 @@ use crate::store::{Batch, Connection, StoreError};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Longest that Redis may take. With the interval: how soon it shows that it does not answer.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// At every so many looks the other servers' reports are compared with this one's.
 const COMPARE_LOOKS: u64 = 2;
 /// At every so many looks what was counted is told anew, where it has changed.
@@ -49,6 +50,7 @@ impl Watch {
             looks: 0,
             counts: String::new(),
             differ: [false; 2],
+            is_gone: false,
         };
         let run = move || {
             loop {
@@ -93,6 +95,8 @@ struct Looker {
     counts: String,
     /// Whether other servers have other rules, and another version.
     differ: [bool; 2],
+    /// Whether one has ended without a stop in order.
+    is_gone: bool,
 }
 
 impl Looker {
@@ -177,7 +181,25 @@ impl Looker {
         let own_rules = self.sources.reloaded().rules_digest.clone();
         self.differs(0, Code::RulesDiffer, &members, ("rules_digest", &own_rules), "rules");
         self.differs(1, Code::VersionsDiffer, &members, ("version", env!("CARGO_PKG_VERSION")), "version");
+        self.gone(&members);
         Ok(())
+    }
+
+    /// Servers that have ended without a stop in order.
+    fn gone(&mut self, members: &[Member]) {
+        let gone: BTreeSet<String> = members
+            .iter()
+            .filter(|member| member.is_gone)
+            .take(MAX_NAMED)
+            .filter_map(Member::named)
+            .collect();
+        let why = (!gone.is_empty()).then(|| gone.into_iter().collect::<Vec<_>>().join("; "));
+        match (std::mem::replace(&mut self.is_gone, why.is_some()), &why) {
+            (false, Some(why)) => log::warn!("{}: {why}", Code::ServerGone.as_str()),
+            (true, None) => log::info!("{}: no longer", Code::ServerGone.as_str()),
+            _ => {}
+        }
+        self.sources.shards.shared().troubles.set(Code::ServerGone, why);
     }
 
     fn differs(&mut self, at: usize, code: Code, members: &[Member], (name, own): (&str, &str), what: &str) {

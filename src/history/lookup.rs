@@ -184,7 +184,7 @@ fn tree_before(
     seq: u64,
 ) -> Result<Frontier, HistoryError> {
     let of_files = pages.tree_before(lane, seq)?;
-    let noted = archived::read(connection, keys)?.lanes.remove(lane).filter(|tree| tree.size() < seq);
+    let noted = archived::of(connection, keys, &[lane])?.remove(lane).filter(|tree| tree.size() < seq);
     Ok(noted.filter(|noted| noted.size() > of_files.size()).unwrap_or(of_files))
 }
 

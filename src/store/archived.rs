@@ -193,6 +193,33 @@ pub fn read(connection: &mut Connection, store_keys: &StoreKeys) -> Result<Archi
     Ok(archived)
 }
 
+/// How far these lanes were archived. What has no tag is left out.
+pub fn of(
+    connection: &mut Connection,
+    store_keys: &StoreKeys,
+    lanes: &[&LaneId],
+) -> Result<BTreeMap<LaneId, Frontier>, StoreError> {
+    let mut archived = BTreeMap::new();
+    for page in lanes.chunks(NOTE_STEP) {
+        let mut batch = Batch::new();
+        let _ = batch.command("HMGET");
+        let _ = batch.arg(keys::ARCHIVED);
+        for lane in page {
+            let _ = batch.arg(lane.as_str());
+        }
+        let answer = connection.run(&mut batch)?.pop().unwrap_or(Value::Nil);
+        let Value::Array(values) = answer else { return Err(unexpected("HMGET", &answer)) };
+        for (lane, value) in page.iter().zip(&values) {
+            let Some((value, tag)) = text(value).and_then(|value| value.rsplit_once(' ')) else { continue };
+            let is_ours = attested::check_archived(store_keys, lane.as_str(), value, tag).is_ok();
+            if let Some(tree) = tree(value).filter(|_| is_ours) {
+                let _ = archived.insert((*lane).clone(), tree);
+            }
+        }
+    }
+    Ok(archived)
+}
+
 /// Notes how far these lanes are archived now, and which segments are in this server's folder. `false`: another server has the
 /// right to archive by now, and nothing more was noted.
 pub fn write(

@@ -23,6 +23,7 @@ export async function live_records_are_filtered_and_stand_still(all) {
   assert.match(await look.text(".command code"), /^mas tap --decision AUTHZ_DENIED$/);
   // Without the filter a message of now is there, a moment later.
   await field(look, "Decision").selectOption("");
+  await until("the stream without a filter", async () => (await cells(look, "Decision")).some((one) => one.includes("ALLOWED")));
   const id = await fleet.do("say", "planner", "worker", "job", '{"n": 9}');
   await until("the message is seen", async () => (await cells(look, "Message")).some((one) => one.includes(id.slice(-12))));
   await look.page.getByRole("button", { name: "Pause" }).click();
@@ -33,6 +34,7 @@ export async function live_records_are_filtered_and_stand_still(all) {
   await until("it is on record", async () => (await fetch(`${fleet.base}api/v1/messages/${later}`)).ok);
   assert.equal(await look.text(".table"), before);
   await look.page.getByRole("button", { name: "Go on" }).click();
+  await until("the stream again", async () => (await look.text(".table")) !== before);
   const next = await fleet.do("say", "planner", "worker", "job", '{"n": 11}');
   await until("records come again", async () => (await cells(look, "Message")).some((one) => one.includes(next.slice(-12))));
   // A message leads to its life.

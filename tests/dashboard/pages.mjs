@@ -11,7 +11,7 @@ const FORMATS = [
   { width: 390, height: 844, scheme: "dark" },
 ];
 // Who may post nothing is told so with 404.
-export const EXPECTED = [/api\/v1\/commands/, /per_second/];
+export const EXPECTED = [/api\/v1\/commands/, /events\?.*fleet=1/];
 
 /** Opens a page in every format, checks it, and has `compare` compare it with the API in the first. */
 async function everywhere({ browser, fleet, shots }, name, hash, compare) {
@@ -174,10 +174,13 @@ export const policy_page = (all) => everywhere(all, "policy", "#/policy?from=pla
 });
 
 export const audit_page = (all) => everywhere(all, "audit", "#/audit", async (look) => {
+  // What the command finds is on the page soon after.
+  assert.match(await all.fleet.mas("audit", "verify"), /^intact:/m);
+  await until("the verification is shown", async () => /last verification: verified/.test(await look.text(".verdict")));
   await look.page.locator("td .tag.good", { hasText: "good" }).first().waitFor();
   const audit = await look.pausedAnswer("/api/v1/audit");
   const text = await look.text();
-  says(text, [audit.log.id, audit.log.key.key_hash, `${en(audit.unsealed)} record`, audit.archive.dir]);
+  says(text, [audit.log.id, audit.log.key_hash, `${en(audit.unsealed)} record`, audit.archive.dir]);
   for (const lane of audit.lanes) says(text, [lane.lane.slice(-18), en(lane.head), en(lane.sealed)]);
   // Each checkpoint's signature was checked in the browser.
   const signatures = await look.page.locator("td[data-head='Signature, checked here']").allInnerTexts();

@@ -25,7 +25,7 @@ export async function roles_see_and_do_what_they_may({ fleet, shots }) {
     await rita.look.go("#/letters");
     const said = await rita.look.text(".notice.bad");
     assert.match(said, /reader/);
-    assert.match(said, /Ask whoever keeps mas\.yaml for a role in `operators:`/);
+    assert.match(said, /Ask whoever keeps mas\.yaml for a role/);
     await rita.look.shot(shots, "reader");
     await rita.look.go("#/messages");
     await until("records are refused", async () => /Ask whoever keeps mas\.yaml/.test(await rita.look.text()));

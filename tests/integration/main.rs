@@ -15,6 +15,7 @@
 mod support;
 
 mod admin;
+mod admin_api;
 mod agents;
 mod archive;
 mod audit;

@@ -3,6 +3,7 @@
 import type { Fleet, FleetServer } from "../api";
 import { findings, type Finding } from "../findings";
 import { Bar, Facts, Tag, Time, Waiting } from "../parts/bits";
+import { Operate } from "../parts/operate";
 import { Page } from "../parts/page";
 import { asExport, type Column, Table } from "../parts/table";
 import { href, paused } from "../state";
@@ -28,7 +29,7 @@ function Server({ row }: { row: FleetServer }) {
       : status.troubles.length ? <Tag kind="warn">ready, with troubles</Tag> : <Tag kind="good">ready</Tag>;
   return (
     <section class="card" aria-label={`Server ${name}`}>
-      <h3>{name} <span class="quiet" title={row.server}>{shortServer(row.server)}</span> {row.this && <span class="quiet">answers here</span>}</h3>
+      <h3>{name} {status && <span class="quiet" title={row.server}>{shortServer(row.server)}</span>} {row.this && <span class="quiet">answers here</span>}</h3>
       <p>{state}</p>
       {row.problem && <p><strong>{row.problem}</strong></p>}
       {status && (
@@ -54,6 +55,10 @@ function Server({ row }: { row: FleetServer }) {
             ["workers", status.workers_busy.length === 0 ? "unknown" : <span class="workers">{status.workers_busy.map((busy, at) =>
               <Bar key={at} value={busy} max={1} text={`${at}: ${Math.round(busy * 100)} % busy`} />)}</span>],
           ]} />
+          <div class="tools">
+            {row.this && <Operate command={{ command: "reload" }} label="Reload" effect="This server reads mas.yaml and its certificates again; what is not valid changes nothing." />}
+            <Operate command={{ command: "drain", server: row.server, after_ms: 0 }} label="Drain" effect={`Server ${name} is not ready any more, its agents are asked to go elsewhere, and it stops.`} />
+          </div>
         </>
       )}
     </section>
@@ -66,6 +71,7 @@ export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
   const redis = fleet?.servers.find((one) => one.this)?.status?.redis;
   const statuses = fleet?.servers.flatMap((one) => one.status ?? []) ?? [];
   const agents = new Set(statuses.flatMap((status) => Object.keys(status.sessions)));
+  const shutOut = statuses.find((status) => status.quarantine)?.quarantine ?? [];
   const ready = statuses.filter((status) => status.ready).length;
   return (
     <Page title="Fleet" question="Is it well?" command="mas status" exported={fleet && { ...asExport("fleet-findings", FINDINGS, all), json: fleet }}>
@@ -80,6 +86,14 @@ export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
           {fleet.others_unknown && <div class="notice bad"><p><strong>Other servers are not known: {fleet.others_unknown}</strong></p><p>What stands here is of the server that answers alone.</p></div>}
           <Table caption="What to see to" columns={FINDINGS} rows={all} rowKey={(row) => `${row.code} ${row.where} ${row.what}`}
             empty="No check fails, no trouble is reported, nothing waits for an agent that is not there." />
+          {shutOut.length > 0 && (
+            <Table caption="Shut out" columns={[
+              { name: "whom", head: "Whom", value: (row) => row.whom },
+              { name: "since", head: "Since", value: (row) => row.since_unix_ms, cell: (row) => <Time ms={row.since_unix_ms} /> },
+              { name: "by", head: "By whom, why", value: (row) => row.by },
+              { name: "release", head: "", value: () => null, cell: (row) => <Operate command={{ command: "release", whom: row.whom }} label="Release" effect={`Calls of ${row.whom} are decided by the rules again, and its inbox is delivered.`} /> },
+            ]} rows={shutOut} rowKey={(row) => row.whom} empty="" />
+          )}
           <h2>Servers</h2>
           <div class="cards">
             {fleet.servers.map((row) => <Server key={row.server} row={row} />)}
@@ -100,6 +114,7 @@ export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
               ) : <p><Tag kind="bad">does not answer</Tag> {redis?.why}</p>}
             </section>
           </div>
+          <p><Operate command={{ command: "quarantine", whom: "all" }} label="Shut out all agents" effect="On every server calls of all agents are refused, their sessions end, and nothing is delivered; inboxes are kept." /></p>
         </>
       )}
     </Page>

@@ -8,11 +8,11 @@ import { useMemo } from "preact/hooks";
 import { time } from "../text";
 import { useWidth } from "./width";
 
-const HEIGHT_PX = 170;
+const HEIGHT_PX = 174;
 const LEFT_PX = 66;
 const RIGHT_PX = 8;
 const TOP_PX = 8;
-const BOTTOM_PX = 22;
+const BOTTOM_PX = 26;
 /** About so many lines across. */
 const LINES = 4;
 /** Between two times on the axis, at the least. */

@@ -15,7 +15,8 @@ interface Props {
   command: Command; label: string;
   /** What happens then, in a sentence. */
   effect: string;
-  onDone: () => void;
+  /** Asks again for what has changed, where that does not come by itself. */
+  onDone?: () => void;
 }
 
 /** Nothing where whoever looks may not ask for it. */
@@ -34,7 +35,7 @@ export function Operate({ command, label, effect, onDone }: Props) {
     try {
       setDone((await carryOut(command, reason.trim())).done);
       dialog.current?.close();
-      onDone();
+      onDone?.();
     } catch (failed) {
       setError(failed instanceof ApiError ? failed : new ApiError(-1, String(failed), null));
     } finally {

@@ -32,7 +32,7 @@ export function ProofView({ lane, seq }: { lane: string; seq: string }) {
     const proof = changed ? withOneByteChanged(data.proof, changed) : data.proof;
     const failed = (why: unknown): Verdict => ({
       proven: false, logId: "", record: null, checkpointMs: null,
-      steps: [{ name: "Check", ok: false, text: `This browser cannot check it (${String(why)}). Use a newer one over https or from the server's own host, or \`mas audit proof --check\`.`, values: [] }],
+      steps: [{ name: "Check", ok: false, text: `This browser cannot check it (${String(why)}). Use a newer one, over https or on the server's own host, or the command below.`, values: [] }],
     });
     void verify(proof, ownKey?.text ?? data.public_key_file, data.record, log).catch(failed).then((found) => {
       if (!over) setVerdict(found);

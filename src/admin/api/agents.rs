@@ -74,7 +74,7 @@ pub(super) fn route(api: &Api, request: &Request, rest: Option<&str>) -> Answere
     };
     let shared = api.sources.shards.shared();
     let (reloaded, settings) = (api.sources.reloaded(), shared.settings());
-    let view = api.agents.0.read(&api.sources.shards, |connection| {
+    let view = api.sources.ask(&api.agents.0, |connection| {
         let asked: Vec<&AgentId> = reloaded.config.agents.keys().take(MAX_ASKED).collect();
         let inboxes = overview::inboxes(connection, asked.iter().copied())?;
         let details = details::details(connection, asked.iter().copied())?;
@@ -98,9 +98,9 @@ pub(super) fn route(api: &Api, request: &Request, rest: Option<&str>) -> Answere
     if let Some(name) = rest {
         let agent = gathered.config.agents.get(name);
         let agent = agent.ok_or_else(|| Problem::Missing(format!("mas.yaml names no agent {name:?}")))?;
-        let instances = api.searches.run(&api.sources.shards, |connection| {
-            Ok(details::instances(connection, &agent.id, MAX_OF_ONE)?)
-        })?;
+        let instances = api
+            .searches
+            .run(&api.sources, |connection| Ok(details::instances(connection, &agent.id, MAX_OF_ONE)?))?;
         return Ok(gathered.whole(agent, instances));
     }
     let behind = |agent: &&Agent| after.is_none_or(|after| agent.id.as_str() > after);

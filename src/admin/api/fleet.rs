@@ -34,9 +34,8 @@ impl Api {
     fn members(&self) -> Result<Arc<Vec<Member>>, String> {
         let shared = self.sources.shards.shared();
         let keys = shared.key_ring.keys();
-        self.fleet.members.read(&self.sources.shards, |connection| {
-            self.sources.fleet.read(connection, &keys, &shared.server)
-        })
+        self.sources
+            .ask(&self.fleet.members, |connection| self.sources.fleet.read(connection, &keys, &shared.server))
     }
 
     /// What all servers have counted, as far as their reports are good. Where Redis does not answer, this one's.
@@ -44,7 +43,7 @@ impl Api {
         let shared = self.sources.shards.shared();
         let mut all = Counts::own(&shared.meters.all());
         let keys = shared.key_ring.keys();
-        let others = self.fleet.counts.read(&self.sources.shards, |connection| {
+        let others = self.sources.ask(&self.fleet.counts, |connection| {
             let servers = Fleet::others(connection, &shared.server)?;
             let mut sum = Counts::default();
             for report in reports::read(connection, &keys, Kind::Counts, &servers)?.into_iter().flatten() {
@@ -73,6 +72,7 @@ pub(super) fn route(api: &Api, request: &Request) -> Answered {
         problem: None,
         age_ms: Some(0),
         status: Some(own.json()),
+        is_gone: false,
     };
     // This server tells of itself, whether Redis answers or not.
     let (others, why) = match api.members() {

@@ -56,7 +56,7 @@ fn list(api: &Api, request: &Request) -> Answered {
         to_ms: asked.time("until")?.map(|us| us.div_ceil(1000).saturating_sub(1)),
     };
     let limit = asked.number("limit", 1..=MAX_LIMIT, LIMIT)?;
-    let (found, total) = api.searches.run(&api.sources.shards, |connection| {
+    let (found, total) = api.searches.run(&api.sources, |connection| {
         let found = letter_pages::look(connection, &filter, order, cursor, (limit, MAX_LOOKED_AT))?;
         Ok((found, letter_pages::count(connection)?))
     })?;
@@ -82,8 +82,7 @@ fn whole(api: &Api, request: &Request, id: &str) -> Answered {
     let _ = Asked::of(request, &[])?;
     let wrong = || Problem::Asked(format!("{id:?} is no id of a dead letter"));
     let entry = EntryId::parse(id).ok_or_else(wrong)?;
-    let letter =
-        api.searches.run(&api.sources.shards, |connection| Ok(dead_letters::letter(connection, entry)?))?;
+    let letter = api.searches.run(&api.sources, |connection| Ok(dead_letters::letter(connection, entry)?))?;
     let letter = letter.ok_or_else(|| Problem::Missing(format!("there is no dead letter {id} in Redis")))?;
     let reloaded = api.sources.reloaded();
     let Shown { envelope, masked, problem } = Shown::of(&letter, reloaded.config.dlp.as_deref());

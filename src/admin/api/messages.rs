@@ -53,7 +53,7 @@ pub(super) fn route(api: &Api, request: &Request, id: &str) -> Answered {
             "{id:?} is no message id, correlation id (32 hexadecimal digits) or receipt (LANE:SEQ)"
         ))
     })?;
-    api.searches.run(&api.sources.shards, |connection| {
+    api.searches.run(&api.sources, |connection| {
         let mut chains = Chains { api, connection, give_up: Instant::now() + PATIENCE, cut: false };
         let missing = || Problem::Missing(format!("nothing is on record of {id}"));
         let message = match &by {

@@ -49,7 +49,6 @@ pub(super) struct Api {
     rules: Rules,
     fleet: fleet::Reports,
     agents: agents::Looked,
-    audit: audit::Looked,
     searches: Searches,
 }
 
@@ -60,7 +59,6 @@ impl Api {
             rules: Rules::default(),
             fleet: fleet::Reports::default(),
             agents: agents::Looked::default(),
-            audit: audit::Looked::default(),
             searches: Searches::default(),
         }
     }
@@ -106,6 +104,7 @@ impl Api {
             ("performance", None) => performance::route(self, request),
             ("audit", None) => audit::route(self, request),
             ("me", None) => me::route(request, who),
+            ("commands", None) => me::commands(request, who),
             _ => return None,
         };
         Some(match answered {

@@ -21,7 +21,7 @@ pub(super) fn route(api: &Api, request: &Request, lane: &str, seq: &str) -> Answ
     let seq: u64 = seq.parse().ok().filter(|seq| *seq > 0).ok_or_else(wrong)?;
     let lane = LaneId::from_stored(lane);
     let keys = public_keys(api)?;
-    let found = api.searches.run(&api.sources.shards, |connection| {
+    let found = api.searches.run(&api.sources, |connection| {
         Ok(lookup::prove(connection, &api.store_keys(), &api.archive_folders(), &lane, seq)?)
     })?;
     let proof = match found {

@@ -40,7 +40,7 @@ pub(super) fn route(api: &Api, request: &Request) -> Answered {
     let (query, cursor) = (query(&asked)?, cursor(&asked)?);
     let limit = asked.number("limit", 1..=MAX_LIMIT, LIMIT)?;
     let folders = api.archive_folders();
-    let (records, part, elsewhere) = api.searches.run(&api.sources.shards, |connection| {
+    let (records, part, elsewhere) = api.searches.run(&api.sources, |connection| {
         let mut records: Vec<Json> = Vec::new();
         let mut take = |lane: &LaneId, record: &View<'_>| records.push(record_json(lane, record));
         let part = search(connection, &folders, &query, (cursor.as_ref(), limit), &mut take)?;

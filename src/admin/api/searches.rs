@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::problem::Problem;
 use crate::admin::recent::PATIENCE;
-use crate::shard::Shards;
+use crate::admin::sources::Sources;
 use crate::store::Connection;
 
 /// Most at once: whoever comes then is told to try again.
@@ -44,9 +44,12 @@ impl Searches {
     /// Runs one; a second time, where a connection that lay idle was broken.
     pub(super) fn run<T>(
         &self,
-        shards: &Shards,
+        sources: &Sources,
         search: impl Fn(&mut Connection) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
+        if let Some(why) = sources.away() {
+            return Err(Problem::Away(why));
+        }
         let _turn = self.turn()?;
         let kept = self.idle().pop();
         if let Some(mut connection) = kept {
@@ -58,7 +61,7 @@ impl Searches {
                 }
             }
         }
-        let mut connection = shards.shared().redis.within(PATIENCE).open()?;
+        let mut connection = sources.shards.shared().redis.within(PATIENCE).open()?;
         let done = search(&mut connection);
         if !matches!(done, Err(Problem::Away(_))) {
             self.idle().push(connection);

@@ -28,6 +28,8 @@ pub enum Code {
     RulesDiffer,
     /// Another server on this Redis is of another version.
     VersionsDiffer,
+    /// Another server on this Redis has ended without a stop in order.
+    ServerGone,
     /// A start has found that Redis holds less than the anchor says.
     RolledBack,
 }
@@ -45,6 +47,7 @@ impl Code {
         Self::Quarantine,
         Self::RulesDiffer,
         Self::VersionsDiffer,
+        Self::ServerGone,
         Self::RolledBack,
     ];
 
@@ -61,6 +64,7 @@ impl Code {
             Self::Quarantine => "quarantine_unreadable",
             Self::RulesDiffer => "rules_differ",
             Self::VersionsDiffer => "versions_differ",
+            Self::ServerGone => "server_gone",
             Self::RolledBack => "trail_rolled_back",
         }
     }
