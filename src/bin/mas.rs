@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use mas::cli::agents::{self, AgentsArgs};
 use mas::cli::audit::{self, AuditCommand};
 use mas::cli::certs::{self, CertsCommand};
+use mas::cli::check::{self, CheckCommand};
 use mas::cli::dlp::{self, DlpCommand};
 use mas::cli::dlq::{self, DlqCommand};
 use mas::cli::exit::Exit;
@@ -55,6 +56,9 @@ enum Command {
     Status(StatusArgs),
     /// Decisions as a running server commits them.
     Tap(TapArgs),
+    /// One thing held against thresholds, for monitoring.
+    #[command(subcommand)]
+    Check(CheckCommand),
     /// The agents, where their instances are, and what waits for them.
     Agents(AgentsArgs),
     /// An agent's state: read it, change it.
@@ -74,7 +78,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return refused(&error),
+    };
     let exit = match args.command {
         Command::Run(args) => {
             logging::start(LogFormat::Text);
@@ -98,6 +105,7 @@ fn main() -> ExitCode {
         Command::Foreign(command) => foreign::run(command),
         Command::Status(args) => status::run(&args),
         Command::Tap(args) => tap::run(&args),
+        Command::Check(command) => return check::run(&command),
         Command::Agents(args) => agents::run(&args),
         Command::State(command) => state::run(command),
         Command::Dlp(command) => dlp::run(command),
@@ -109,4 +117,16 @@ fn main() -> ExitCode {
         }
     };
     exit.into()
+}
+
+/// Says what is wrong with the arguments, or gives the help that was asked for.
+fn refused(error: &clap::Error) -> ExitCode {
+    // Nobody reads it where this fails.
+    let _ = error.print();
+    let is_check = std::env::args_os().nth(1).is_some_and(|command| command == "check");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_check => check::usage_error(),
+        _ => Exit::Usage.into(),
+    }
 }

@@ -79,39 +79,35 @@ pub fn exit(command: &str, outcome: Result<Exit, Trouble>) -> Exit {
 }
 
 impl AdminArgs {
-    /// Asks; the answer is read by the caller. Anything but 200 is an error, and so is 503 unless it is `wanted`.
-    pub(super) fn get(&self, path_and_query: &str) -> Result<Response<Body>, Trouble> {
+    /// A way to ask the server, again and again.
+    pub(super) fn asker(&self) -> Result<Asker, Trouble> {
         let config = match (&self.admin, &self.ca) {
             (Some(_), Some(_)) => None,
             (Some(_), None) => Config::locate_and_load(self.config.as_deref()).ok(),
             (None, _) => Some(self.configuration()?),
         };
-        let url = format!("{}{path_and_query}", self.base(config.as_ref())?);
-        let agent = self.agent(config.as_ref(), url.starts_with("https://"))?;
-        let answer = agent.get(&url).call();
-        let mut answer =
-            answer.map_err(|error| Trouble::Unreachable { url: url.clone(), why: error.to_string() })?;
-        let status = answer.status().as_u16();
-        if status == 200 {
-            return Ok(answer);
-        }
-        let why = answer.body_mut().read_to_string().unwrap_or_default();
-        let json: Option<serde_json::Value> = serde_json::from_str(&why).ok();
-        let why = json.and_then(|json| Some(json.get("error")?.as_str()?.to_owned())).unwrap_or(why);
-        Err(Trouble::Refused { url, status, why: super::text::plain(why.trim()) })
+        let base = self.base(config.as_ref())?;
+        let agent = self.agent(config.as_ref(), base.starts_with("https://"))?;
+        Ok(Asker { agent, base })
     }
 
-    /// Asks for JSON.
+    /// Asks once; the answer is read by the caller.
+    pub(super) fn get(&self, path_and_query: &str) -> Result<Response<Body>, Trouble> {
+        self.asker()?.get(path_and_query)
+    }
+
+    /// Asks once, for JSON.
     pub(super) fn json(&self, path: &str) -> Result<serde_json::Value, Trouble> {
-        let mut answer = self.get(path)?;
-        let unreadable = |why: String| Trouble::Unreachable { url: path.to_owned(), why };
-        let mut text = String::new();
-        let read = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES).read_to_string(&mut text);
-        let _ = read.map_err(|error| unreadable(error.to_string()))?;
-        serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))
+        self.asker()?.json(path)
     }
 
-    fn configuration(&self) -> Result<Config, Trouble> {
+    /// Where the configuration is, where that was said.
+    pub(super) fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// The configuration of the server.
+    pub(super) fn configuration(&self) -> Result<Config, Trouble> {
         Config::locate_and_load(self.config.as_deref()).map_err(|error| Trouble::Usage(error.to_string()))
     }
 
@@ -170,6 +166,55 @@ impl AdminArgs {
             builder = builder.tls_config(tls.build());
         }
         Ok(builder.build().into())
+    }
+}
+
+/// Asks one server.
+pub(super) struct Asker {
+    agent: Agent,
+    /// Scheme, host and port.
+    base: String,
+}
+
+impl Asker {
+    /// Asks; the answer is read by the caller. Anything but 200 is an error.
+    pub(super) fn get(&self, path_and_query: &str) -> Result<Response<Body>, Trouble> {
+        let (url, mut answer) = self.ask(path_and_query)?;
+        let status = answer.status().as_u16();
+        if status == 200 {
+            return Ok(answer);
+        }
+        let why = answer.body_mut().read_to_string().unwrap_or_default();
+        let json: Option<serde_json::Value> = serde_json::from_str(&why).ok();
+        let why = json.and_then(|json| Some(json.get("error")?.as_str()?.to_owned())).unwrap_or(why);
+        Err(Trouble::Refused { url, status, why: super::text::plain(why.trim()) })
+    }
+
+    /// Asks for text, whatever the HTTP status of the answer; that, and the text.
+    pub(super) fn text(&self, path: &str) -> Result<(u16, String), Trouble> {
+        let (url, mut answer) = self.ask(path)?;
+        let mut text = String::new();
+        let read = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES).read_to_string(&mut text);
+        let _ = read.map_err(|error| Trouble::Unreachable { url, why: error.to_string() })?;
+        Ok((answer.status().as_u16(), text))
+    }
+
+    /// Asks for JSON.
+    pub(super) fn json(&self, path: &str) -> Result<serde_json::Value, Trouble> {
+        let mut answer = self.get(path)?;
+        let unreadable = |why: String| Trouble::Unreachable { url: path.to_owned(), why };
+        let mut text = String::new();
+        let read = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES).read_to_string(&mut text);
+        let _ = read.map_err(|error| unreadable(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))
+    }
+
+    fn ask(&self, path_and_query: &str) -> Result<(String, Response<Body>), Trouble> {
+        let url = format!("{}{path_and_query}", self.base);
+        let answer = self.agent.get(&url).call();
+        let answer =
+            answer.map_err(|error| Trouble::Unreachable { url: url.clone(), why: error.to_string() })?;
+        Ok((url, answer))
     }
 }
 

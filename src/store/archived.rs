@@ -159,6 +159,12 @@ pub fn take_right(
     })))
 }
 
+/// Who has the right to archive now; `None`: nobody.
+pub fn holder(connection: &mut Connection) -> Result<Option<Archiver>, StoreError> {
+    let held = connection.command("GET", &[keys::ARCHIVER])?;
+    Ok(text(&held).and_then(|held| serde_json::from_str(held).ok()))
+}
+
 /// Gives the right up, where this server has it.
 pub fn leave_right(connection: &mut Connection, archiver: &Archiver) -> Result<(), StoreError> {
     connection.command("EVAL", &[LEAVE, "1", keys::ARCHIVER, &archiver.to_text()]).map(drop)

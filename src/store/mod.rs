@@ -15,6 +15,7 @@ pub mod entries;
 pub mod essential;
 pub mod fitness;
 pub mod foreign;
+pub mod info;
 pub mod joining;
 pub mod keys;
 pub mod moved_letters;
@@ -27,6 +28,7 @@ mod primary;
 pub mod servers;
 pub mod states;
 pub mod trail;
+pub mod waiting;
 pub mod walk;
 mod wire;
 

@@ -21,6 +21,7 @@ mod verify;
 use clap::Subcommand;
 
 use super::exit::Exit;
+use crate::audit::verify::Report;
 
 pub use source::SourceArgs;
 pub(crate) use source::{Range, Source};
@@ -51,6 +52,13 @@ pub enum AuditCommand {
     /// The key that signs checkpoints: show it, replace it.
     #[command(subcommand)]
     Key(key::KeyCommand),
+}
+
+/// Verifies the whole trail of an installation, against its keys and its anchor.
+pub(crate) fn verify_installation(config: Option<std::path::PathBuf>) -> Result<Report, Trouble> {
+    let source = SourceArgs { config, ..SourceArgs::default() };
+    let (report, ()) = verify::verify_named(&source, &verify::TrustArgs::default(), &|| (), &mut |(), _| {})?;
+    Ok(report)
 }
 
 /// Runs one command.

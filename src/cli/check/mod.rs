@@ -1,0 +1,130 @@
+//! `mas check`: one thing held against thresholds, for monitoring: exit codes, performance data and samples as
+//! monitoring systems read them.
+
+mod files;
+mod outcome;
+mod running;
+mod threshold;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::admin::AdminArgs;
+use outcome::{Format, Outcome, Status};
+use threshold::Threshold;
+
+const EXIT_CODES: &str = "\
+Exit codes are those of monitoring plugins, whatever the format, and not those of other `mas` commands:
+  0 ok, 1 warning, 2 critical, 3 unknown (nothing could be looked at, or the arguments are wrong).
+
+Examples:
+  mas check server
+  mas check inbox --agent planner --warn 100 --critical 1000
+  mas check certs --warn 45d --critical 14d --format nagios
+  mas check audit --verify --format prometheus > /var/lib/node_exporter/mas_audit.prom";
+
+/// What is looked at.
+#[derive(Debug, Subcommand)]
+#[command(after_long_help = EXIT_CODES)]
+pub enum CheckCommand {
+    /// Whether the server answers and is ready, and what does not work. Thresholds: seconds until it answers; by
+    /// default 0.5 and 2.
+    #[command(after_long_help = EXIT_CODES)]
+    Server(CheckArgs),
+    /// The fullest inbox. Thresholds: messages in it; by default 50 % and 90 % of `limits.max_queue_len`. Asks the
+    /// server, or, where none answers, the Redis of the configuration.
+    #[command(after_long_help = EXIT_CODES)]
+    Inbox(InboxArgs),
+    /// Dead letters in Redis. Thresholds: how many; by default 1 and 1000. Asks the server, or, where none answers,
+    /// the Redis of the configuration.
+    #[command(after_long_help = EXIT_CODES)]
+    Dlq(CheckArgs),
+    /// The seal of the audit trail. Thresholds: age of the newest checkpoint in seconds; by default 70 and 200
+    /// checkpoint intervals: where nothing happens a server makes one every 60. Asks the server, or, where none answers, the Redis of the
+    /// configuration.
+    #[command(after_long_help = EXIT_CODES)]
+    Audit(AuditArgs),
+    /// Certificates: of the server and its authority, and of agents and operators, as far as they are on this
+    /// machine; and those that the running server has loaded. Thresholds: days that are left; by default 30 and 7.
+    #[command(after_long_help = EXIT_CODES)]
+    Certs(CheckArgs),
+    /// Redis: whether it answers, and can be what the server needs. Thresholds: percent of `maxmemory` in use; by
+    /// default 75 and 85: at 90 nothing is admitted any more. Asks the Redis of the configuration, and the server.
+    #[command(after_long_help = EXIT_CODES)]
+    Redis(CheckArgs),
+    /// The anchor: signed checkpoints outside Redis, in the file of the configuration. Thresholds: age of the newest
+    /// one in seconds; by default as `audit`.
+    #[command(after_long_help = EXIT_CODES)]
+    Anchor(CheckArgs),
+}
+
+/// Arguments of every check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub(super) admin: AdminArgs,
+    /// From here on it is a warning. Times may be written as 90s, 15m, 2h or 3d.
+    #[arg(long, value_name = "N", value_parser = Threshold::parse)]
+    warn: Option<Threshold>,
+    /// From here on it is critical.
+    #[arg(long, value_name = "N", value_parser = Threshold::parse)]
+    critical: Option<Threshold>,
+    /// Form of the answer.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// The same as --format json.
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+}
+
+/// Arguments of `check inbox`.
+#[derive(Debug, Args)]
+pub struct InboxArgs {
+    #[command(flatten)]
+    common: CheckArgs,
+    /// Only this agent's; may be repeated.
+    #[arg(long, value_name = "AGENT")]
+    agent: Vec<String>,
+}
+
+/// Arguments of `check audit`.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    #[command(flatten)]
+    common: CheckArgs,
+    /// Also verify the whole trail, as `mas audit verify` does: damage is critical. Reads all of it.
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Runs a check; the exit codes are those of monitoring plugins.
+pub fn run(command: &CheckCommand) -> ExitCode {
+    let (args, outcome) = match command {
+        CheckCommand::Server(args) => (args, running::server(args)),
+        CheckCommand::Inbox(args) => (&args.common, running::inbox(&args.common, &args.agent)),
+        CheckCommand::Dlq(args) => (args, running::dead_letters(args)),
+        CheckCommand::Audit(args) => (&args.common, running::audit(&args.common, args.verify)),
+        CheckCommand::Certs(args) => (args, files::certificates(args)),
+        CheckCommand::Redis(args) => (args, running::redis(args)),
+        CheckCommand::Anchor(args) => (args, files::anchor(args)),
+    };
+    let format = if args.json { Format::Json } else { args.format };
+    let written = std::io::stdout().lock().write_all(outcome.write(format).as_bytes());
+    match written {
+        Ok(()) => outcome.status().into(),
+        // Nobody knows what was found.
+        Err(_) => Status::Unknown.into(),
+    }
+}
+
+/// How a check ends whose arguments are wrong: 2 would be critical.
+pub fn usage_error() -> ExitCode {
+    Status::Unknown.into()
+}
+
+/// An outcome, or why nothing could be looked at.
+fn settled(check: &'static str, found: Result<Outcome, String>) -> Outcome {
+    found.unwrap_or_else(|why| Outcome::unknown(check, &why))
+}
