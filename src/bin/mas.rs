@@ -12,6 +12,7 @@ use mas::cli::certs::{self, CertsCommand};
 use mas::cli::check::{self, CheckCommand};
 use mas::cli::dlp::{self, DlpCommand};
 use mas::cli::dlq::{self, DlqCommand};
+use mas::cli::doctor::{self, DoctorArgs};
 use mas::cli::exit::Exit;
 use mas::cli::foreign::{self, ForeignCommand};
 use mas::cli::inbox::{self, InboxCommand};
@@ -59,6 +60,8 @@ enum Command {
     /// One thing held against thresholds, for monitoring.
     #[command(subcommand)]
     Check(CheckCommand),
+    /// What is wrong, in order of harm, and what to do about it.
+    Doctor(DoctorArgs),
     /// The agents, where their instances are, and what waits for them.
     Agents(AgentsArgs),
     /// An agent's state: read it, change it.
@@ -106,6 +109,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Tap(args) => tap::run(&args),
         Command::Check(command) => return check::run(&command),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Agents(args) => agents::run(&args),
         Command::State(command) => state::run(command),
         Command::Dlp(command) => dlp::run(command),

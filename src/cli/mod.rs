@@ -8,6 +8,7 @@ pub mod check;
 pub mod demo;
 pub mod dlp;
 pub mod dlq;
+pub mod doctor;
 pub mod exit;
 mod facts;
 pub mod foreign;

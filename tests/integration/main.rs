@@ -48,5 +48,6 @@ mod state;
 mod structure;
 mod submissions;
 mod tamper;
+mod terminal;
 mod trust;
 mod volume;

@@ -15,7 +15,7 @@ use crate::config::Config;
 const CERTIFICATES: &str = "certs";
 const ANCHOR: &str = "anchor";
 /// Days that a certificate has left.
-const CERTIFICATE_DAYS: (f64, f64) = (30.0, 7.0);
+const CERTIFICATE_DAYS: (f64, f64) = (14.0, 3.0);
 const SECONDS_PER_DAY: f64 = 86_400.0;
 /// Ages of the newest checkpoint beyond the intervals that a server which has nothing to seal leaves out.
 const WARN_INTERVALS: u64 = IDLE_INTERVALS + 10;

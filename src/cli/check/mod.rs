@@ -47,7 +47,7 @@ pub enum CheckCommand {
     #[command(after_long_help = EXIT_CODES)]
     Audit(AuditArgs),
     /// Certificates: of the server and its authority, and of agents and operators, as far as they are on this
-    /// machine; and those that the running server has loaded. Thresholds: days that are left; by default 30 and 7.
+    /// machine; and those that the running server has loaded. Thresholds: days that are left; by default 14 and 3.
     #[command(after_long_help = EXIT_CODES)]
     Certs(CheckArgs),
     /// Redis: whether it answers, and can be what the server needs. Thresholds: percent of `maxmemory` in use; by
