@@ -167,6 +167,17 @@ pub fn newest_blocks(
     parse_blocks(answer)
 }
 
+/// Blocks of a lane before the one that begins with record `first`, newest first; at most `count`.
+pub fn blocks_before(
+    connection: &mut Connection,
+    lane: &LaneId,
+    first: u64,
+    count: usize,
+) -> Result<Vec<StoredBlock>, StoreError> {
+    let (key, to) = (keys::lane(lane), format!("({first}-0"));
+    parse_blocks(connection.command("XREVRANGE", &[&key, &to, "-", "COUNT", &count.to_string()])?)
+}
+
 /// The block that holds record `seq` of a lane, or the last one before it.
 pub fn block_at(
     connection: &mut Connection,

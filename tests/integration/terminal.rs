@@ -1,13 +1,17 @@
 //! What operators type: real commands, against real servers and a real Redis, well and not well.
 
-use std::process::Output;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use mas::certs::{agent_files, ca_file, server_files};
 use mas::ids::AgentId;
+use nix::sys::signal::Signal;
 use serde_json::Value as Json;
 use time::{Duration, OffsetDateTime};
 
-use crate::support::{Server, World, until};
+use crate::support::{Process, Server, World, until};
 
 fn world() -> World {
     let mut world = World::new();
@@ -246,7 +250,9 @@ fn certificates_that_end_are_counted_in_days() {
 #[test]
 fn the_anchor_is_looked_at_without_a_server() {
     let mut world = world();
-    world.set_gateway("audit: {checkpoint_interval_ms: 50}");
+    world.set_gateway(
+        "rate_limit: {per_minute: 1000000, per_hour: 10000000}, audit: {checkpoint_interval_ms: 50}",
+    );
     assert_eq!(check(&world, NOBODY, &["anchor"]).0, 2, "there is none yet");
     let mut server = world.server();
     until("there is a checkpoint", || check(&world, NOBODY, &["anchor", "--critical", "1h"]).0 == 0);
@@ -328,4 +334,467 @@ fn the_doctor_sees_what_waits_for_nobody_and_what_does_not_belong_there() {
     until("it was put aside", || {
         diagnosed(&world, &["--admin", admin(&server)]).1.contains(&"foreign_entries".to_owned())
     });
+}
+
+/// Everything in a `.tar.gz`, by name.
+fn unpacked(path: &std::path::Path) -> std::collections::BTreeMap<String, String> {
+    let file = std::fs::File::open(path).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
+    let read = |entry: std::io::Result<tar::Entry<'_, _>>| {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        (name, text)
+    };
+    archive.entries().unwrap().map(read).collect()
+}
+
+/// The parts of a key's file that nobody else may know.
+fn parts_of_keys(folder: &std::path::Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            parts_of_keys(&path, found);
+        } else if path.extension().is_some_and(|end| end == "key" || end == "ed25519") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let words = text.split_whitespace().filter(|word| word.len() >= 32);
+            found.extend(words.map(str::to_owned));
+        }
+    }
+}
+
+#[test]
+fn a_bundle_has_everything_but_secrets() {
+    let mut world = World::with(
+        "permissions: [{type: allow_bidirectional, agents: [alpha, beta]}]\n\
+         agents:\n\
+         - {agent_id: alpha, command: [run-it, '--token=SECRET-argument'], env: {TOKEN: SECRET-variable}}\n\
+         - {agent_id: beta, class_path: 'a:B', init_kwargs: {k: SECRET-argument2}, metadata: {m: SECRET-metadata}}\n",
+        "",
+    );
+    world.set_admin("127.0.0.1:0");
+    world.set_gateway(
+        "rate_limit: {per_minute: 1000, per_hour: 10000}, \
+         telemetry: {headers: {authorization: SECRET-header}, otlp_endpoint: 'http://u:SECRET-collector@127.0.0.1:4318'}, \
+         dlp: {rules: [{id: mine, type: own, pattern: 'SECRET-pattern', action: alert}]}",
+    );
+    let url = format!("{}?pass=SECRET-password", world.redis.url());
+    world.set_redis(&format!("url: '{url}', socket_timeout: 2"));
+    let _: String = world.redis.query(&["CONFIG", "SET", "requirepass", "SECRET-password"]);
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    alpha.send("a", "beta", "{\"text\": \"SECRET-payload SECRET-pattern 123-45-6789\"}").unwrap();
+    b.nack(&b.next().id, "SECRET-reason", false);
+    assert!(alpha.send("a", "SECRET-target", "{}").is_err());
+    alpha.update_state(&[("SECRET-field", "SECRET-value")]).unwrap();
+    until("the letter is dead, and a record says so", || {
+        said_of(&world, &["dlq", "list", "--json"]).contains("SECRET-reason")
+    });
+    let dropped = world.mas(&["dlq", "drop", "--all", "--reason", "SECRET-word"]);
+    assert_eq!(dropped.status.code(), Some(0), "{dropped:?}");
+
+    let bundle = world.path().join("report.tar.gz");
+    let output = world.mas(&["bundle", "--admin", admin(&server), "--output", "report.tar.gz"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let files = unpacked(&bundle);
+    let mut secrets = vec!["SECRET".to_owned(), "123-45-6789".to_owned()];
+    parts_of_keys(world.path(), &mut secrets);
+    assert!(secrets.len() > 8, "{secrets:?}");
+    for (name, text) in &files {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{name} holds {secret}");
+        }
+    }
+    let of = |name: &str| {
+        files.get(&format!("mas-bundle/{name}")).unwrap_or_else(|| panic!("{name}: {:?}", files.keys()))
+    };
+    for (name, part) in [
+        ("README.txt", "records.jsonl: "),
+        ("configuration.yaml", "authorization: (masked)"),
+        ("configuration.yaml", "TOKEN: (masked)"),
+        ("configuration.yaml", "- run-it"),
+        ("status.json", "\"policy_version\""),
+        ("readyz.txt", "redis: ok"),
+        ("metrics.txt", "mas_audit_records_total{"),
+        ("doctor.json", "\"well\""),
+        ("versions.json", "\"release\""),
+        ("redis-info.txt", "redis_version:"),
+        ("records.jsonl", "\"action\":\"dead_letter\""),
+        ("records.jsonl", "\"decision\":\"AUTHZ_DENIED\""),
+        ("checkpoints.jsonl", "mas.audit/"),
+    ] {
+        assert!(of(name).contains(part), "{name} lacks {part}: {}", of(name));
+    }
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&bundle).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // Nothing is overwritten.
+    let output = world.mas(&["bundle", "--admin", admin(&server), "--output", "report.tar.gz"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn a_bundle_can_be_made_where_nothing_works() {
+    let mut world = world();
+    world.redis.kill();
+    let good = std::fs::read_to_string(world.config_path()).unwrap();
+    for bad in [
+        "gateway: {redis: 'redis://:SECRET@h:1/0'}\n".to_owned(),
+        "gateway: {redis: {url: 'redsi://:SECRET@h:1/0'}}\n".to_owned(),
+        "gateway: {telemetry: {otlp_endpoint: SECRET}}\n".to_owned(),
+        "{SECRET".to_owned(),
+        good,
+    ] {
+        std::fs::write(world.config_path(), &bad).unwrap();
+        let _ = std::fs::remove_file(world.path().join("b.tar.gz"));
+        let output = world.mas(&["bundle", "--admin", NOBODY, "--output", "b.tar.gz"]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let files = unpacked(&world.path().join("b.tar.gz"));
+        assert!(files["mas-bundle/README.txt"].contains("status.json: not there: "), "{files:?}");
+        assert!(files.values().all(|text| !text.contains("SECRET")), "{files:?}");
+    }
+}
+
+/// A command on a terminal of its own.
+struct OnTerminal {
+    process: Process,
+    screen: Arc<Mutex<Vec<u8>>>,
+    master: std::fs::File,
+    slave: OwnedFd,
+    before: nix::sys::termios::Termios,
+}
+
+impl OnTerminal {
+    fn start(mut command: std::process::Command) -> Self {
+        let size = nix::pty::Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(&size, None).unwrap();
+        let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+        let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        command.stdin(end()).stdout(end()).stderr(end()).env_remove("NO_COLOR");
+        let process = Process::start(&mut command);
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let master = std::fs::File::from(pty.master);
+        let (mut reader, seen) = (master.try_clone().unwrap(), screen.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count) = reader.read(&mut bytes) {
+                seen.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
+        });
+        Self { process, screen, master, slave: pty.slave, before }
+    }
+
+    fn seen(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    }
+
+    /// Forgets what was shown, and waits for something.
+    fn shows(&self, what: &str) {
+        self.screen.lock().unwrap().clear();
+        until(what, || self.seen().contains(what));
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn resize(&self, columns: u16, lines: u16) {
+        let size = rustix::termios::Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.slave, size).unwrap();
+        // It is no session leader here, so the kernel tells it nothing.
+        self.process.signal(Signal::SIGWINCH);
+    }
+
+    /// It has ended, and the terminal is as it was.
+    #[track_caller]
+    fn gave_back(&mut self) -> Option<i32> {
+        let code = self.process.wait().code();
+        until("the screen is back", || self.seen().ends_with("\x1b[?25h\x1b[?1049l"));
+        let after = nix::sys::termios::tcgetattr(&self.slave).unwrap();
+        assert_eq!(after.local_flags, self.before.local_flags);
+        assert_eq!(after.input_flags, self.before.input_flags);
+        code
+    }
+}
+
+#[test]
+fn top_shows_a_running_server_and_gives_the_terminal_back() {
+    let mut world = world();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    let args = ["top", "--admin", admin(&server), "--interval", "1s"];
+    let mut top = OnTerminal::start(world.mas_command(&args));
+    until("it is on another screen", || top.seen().contains("\x1b[?1049h\x1b[?25l"));
+    top.shows("READY  server ");
+    alpha.send("a", "beta", "{}").unwrap();
+    b.take();
+    assert!(alpha.send("a", "gamma", "{}").is_err());
+    for what in ["alpha ", "beta ", "worker 0 ", "q quit", "2 sessions"] {
+        top.shows(what);
+    }
+    // No line is wider than the terminal.
+    top.resize(40, 10);
+    top.shows("\x1b[H");
+    top.press("w\x1b[Bp");
+    top.shows("PAUSED");
+    let last = top.seen().rsplit("\x1b[H").next().unwrap().to_owned();
+    let lines: Vec<String> = last.split("\r\n").map(bare).collect();
+    assert!(lines.len() <= 10, "{lines:?}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 40), "{lines:?}");
+    top.press("p");
+    world.redis.kill();
+    top.shows("NOT READY");
+    top.press("q");
+    assert_eq!(top.gave_back(), Some(0));
+
+    // The same on a signal, and where the server goes away meanwhile.
+    world.redis.resume();
+    let mut top = OnTerminal::start(world.mas_command(&args));
+    top.shows("server ");
+    drop(server);
+    top.shows("what follows is older");
+    top.process.signal(Signal::SIGTERM);
+    assert_eq!(top.gave_back(), Some(0));
+    // Nothing is taken for a server that is not there.
+    let gone = world.mas(&["top", "--admin", NOBODY]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(!said(&gone).contains('\x1b'));
+}
+
+/// Text without escape sequences.
+fn bare(line: &str) -> String {
+    let mut text = String::new();
+    let mut rest = line;
+    while let Some((before, behind)) = rest.split_once("\x1b[") {
+        text.push_str(before);
+        rest = behind.split_once(|c: char| c.is_ascii_alphabetic()).map_or("", |(_, rest)| rest);
+    }
+    text.push_str(rest);
+    text
+}
+
+#[test]
+fn top_tells_pipes_what_metrics_say() {
+    let world = world();
+    let server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    let text = said_of(&world, &["top", "--once", "--admin", admin(&server)]);
+    assert!(text.starts_with("READY  server ") && !text.contains('\x1b'), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("alpha ")), "{text}");
+    let mut command = world.mas_command(&["top", "--json", "--admin", admin(&server)]);
+    let mut top = Process::start(command.stdout(Stdio::piped()));
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(top.child().stdout.take().unwrap()));
+    for n in 0..20 {
+        alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).unwrap();
+    }
+    let counted = lines.map(|line| serde_json::from_str::<Json>(&line.unwrap()).unwrap()).find(|view| {
+        let rows = view["agents"].as_array().unwrap();
+        rows.iter().any(|row| row["agent"] == "alpha" && row["sent_per_s"].as_f64().unwrap() > 0.0)
+    });
+    let view = counted.unwrap();
+    assert!(view["decided_per_s"].as_f64().unwrap() > 0.0, "{view}");
+    assert_eq!(view["status"]["ready"], true);
+}
+
+#[test]
+fn a_shell_completes_commands_and_options() {
+    let world = World::new();
+    let script = said_of(&world, &["completions", "bash"]);
+    let complete = |words: &str, current: usize| {
+        let ask = format!(
+            "source ./mas.bash; complete -p mas >&2; COMP_WORDS=({words}); COMP_CWORD={current}; \
+             COMP_LINE='{words}'; COMP_POINT=${{#COMP_LINE}}; _mas mas \"${{COMP_WORDS[{current}]}}\" mas; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let output = std::process::Command::new("bash")
+            .args(["--norc", "-c", &ask])
+            .current_dir(world.path())
+            .output()
+            .unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("complete -F _mas"), "{output:?}");
+        said(&output).lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    std::fs::write(world.path().join("mas.bash"), script).unwrap();
+    assert_eq!(complete("mas doc", 1), ["doctor"]);
+    let mut found = complete("mas check a", 2);
+    found.sort();
+    assert_eq!(found, ["anchor", "audit"]);
+    assert_eq!(complete("mas check audit --verif", 3), ["--verify"]);
+    let mut found = complete("mas check dlq --format ''", 4);
+    found.sort();
+    assert_eq!(found, ["json", "nagios", "prometheus", "text"]);
+    for shell in ["zsh", "fish"] {
+        assert!(said_of(&world, &["completions", shell]).contains("doctor"), "{shell}");
+    }
+}
+
+#[test]
+fn the_manual_renders_without_a_warning() {
+    let world = World::new();
+    let output = world.mas(&["man", "--dir", "man/man1"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let pages: Vec<_> =
+        std::fs::read_dir(world.path().join("man/man1")).unwrap().map(|e| e.unwrap().path()).collect();
+    let named = |name: &str| pages.iter().any(|page| page.file_name().unwrap() == name);
+    assert!(named("mas.1") && named("mas-check-inbox.1") && named("mas-audit-verify.1"), "{pages:?}");
+    assert!(!pages.iter().any(|page| page.to_string_lossy().contains("demo")), "{pages:?}");
+    let mut command = std::process::Command::new("groff");
+    let output = command.args(["-man", "-Tutf8", "-ww", "-z"]).args(&pages).output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let mut command = std::process::Command::new("groff");
+    let page = world.path().join("man/man1/mas-check-dlq.1");
+    let output = command.args(["-man", "-Tascii", "-P-cbou"]).arg(page).output().unwrap();
+    let text = said(&output);
+    for part in ["mas-check-dlq", "--warn", "0 ok, 1 warning, 2 critical, 3 unknown", "mas check server"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn an_operator_sends_asks_and_hears_which_rule_refuses() {
+    let mut world = world();
+    world.set_agents(
+        "permissions:\n\
+         - {type: allow_broadcast, sender: alpha, receivers: [beta, delta]}\n\
+         - {type: allow, sender: beta, targets: [alpha]}\n\
+         - {type: deny, sender: alpha, targets: [delta]}\n\
+         agents: [{agent_id: alpha}, {agent_id: beta}, {agent_id: delta}, {agent_id: gamma}]\n",
+    );
+    let server = world.server();
+    drop(world.certificate("alpha"));
+    let beta = world.client(&server, "beta");
+    let b = beta.session("b");
+    let addr = &server.addr;
+    let by_name = ["--as", "alpha", "--addr", addr, "--server-name", "localhost"];
+    let run = |args: &[&str]| world.mas(&[args, &by_name[..]].concat());
+
+    let output = run(&["send", "beta", "{\"n\": 1}", "--type", "count"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = said(&output);
+    let id = text.strip_prefix("accepted ").unwrap().lines().next().unwrap().to_owned();
+    let receipt = text.lines().find_map(|line| line.strip_prefix("receipt  ")).unwrap().to_owned();
+    let delivered = b.take();
+    assert_eq!((delivered.message_id(), delivered.data()["n"].as_i64()), (id.as_str(), Some(1)));
+
+    // A message's id and its receipt lead to the same chain.
+    until("it is acknowledged", || said_of(&world, &["audit", "show", &id]).contains(": acknowledged"));
+    let by_id = said_of(&world, &["audit", "show", &id]);
+    assert_eq!(said_of(&world, &["audit", "show", &receipt]), by_id);
+    let missing = world.mas(&["audit", "show", "nowhere-w0-c1:7"]);
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert_eq!(world.mas(&["audit", "show", "x"]).status.code(), Some(2));
+    // A record of no message: a lane's first.
+    let lane = receipt.rsplit_once(':').unwrap().0;
+    let first = said_of(&world, &["audit", "show", &format!("{lane}:1")]);
+    assert!(first.contains("lane_opened"), "{first}");
+
+    let refused = run(&["send", "delta", "{}", "--json"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said_json = json(&refused);
+    assert_eq!(
+        (&said_json["accepted"], &said_json["decision"]),
+        (&Json::Bool(false), &"AUTHZ_DENIED".into())
+    );
+    let explained = json(&world.mas(&["policy", "explain", "--from", "alpha", "--to", "delta", "--json"]));
+    assert_eq!(said_json["rule"], explained["rule"], "{said_json}");
+    let refused = run(&["send", "gamma", "{}"]);
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("not_authorized (PERMISSION_DENIED)") && why.contains("rule     "), "{why}");
+    assert!(why.contains("receipt  "), "{why}");
+
+    // From standard input, and with files in the place of a name.
+    let files = agent_files(&world.certs(), &AgentId::parse("alpha").unwrap());
+    let ca = ca_file(&world.certs());
+    let (cert, key, ca) =
+        (files.cert.display().to_string(), files.key.display().to_string(), ca.display().to_string());
+    let mut command = world.mas_command(&["send", "beta", "--addr", addr, "--json"]);
+    command.args(["--cert", &cert, "--key", &key, "--ca", &ca, "--server-name", "localhost"]);
+    let mut process = Process::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    process.child().stdin.take().unwrap().write_all(b"{\"n\": 2}").unwrap();
+    assert_eq!(b.take().data()["n"], 2);
+    assert_eq!(process.wait().code(), Some(0));
+
+    let asking = std::thread::spawn({
+        let mut command = world.mas_command(&["request", "beta", "{\"q\": 6}", "--timeout", "20s"]);
+        command.args(by_name);
+        move || command.output().unwrap()
+    });
+    let question = b.take();
+    let correlation = question.correlation_id().to_owned();
+    beta.reply("b", &correlation, "{\"a\": 42}").unwrap();
+    let answered = asking.join().unwrap();
+    assert_eq!((answered.status.code(), json(&answered)), (Some(0), serde_json::json!({"a": 42})));
+    // By its correlation id: the request, and its reply.
+    let chain = said_of(&world, &["audit", "show", &correlation]);
+    assert!(chain.contains("request from alpha") && chain.contains("its reply"), "{chain}");
+
+    for (args, code) in [
+        (&["send", "beta", "{", "--as", "alpha", "--addr", addr][..], 2),
+        (&["send", "beta", "{}", "--as", "nobody", "--addr", addr], 2),
+        (&["send", "beta", "{}", "--addr", addr], 2),
+        (&["send", "beta", "{}", "--as", "alpha"], 2),
+        (&["send", "beta", "{}", "--as", "alpha", "--addr", NOBODY, "--timeout", "1s"], 1),
+    ] {
+        let output = world.mas(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn what_waits_for_an_agent_is_given_back_by_who_sends_as_it() {
+    let world = world();
+    let server = world.server();
+    drop(world.certificate("beta"));
+    let alpha = world.client(&server, "alpha");
+    let _a = alpha.session("a");
+    alpha.send("a", "beta", "{\"for\": \"the agent\"}").unwrap();
+    let sent = world.mas(&[
+        "send",
+        "alpha",
+        "{}",
+        "--as",
+        "beta",
+        "--addr",
+        &server.addr,
+        "--server-name",
+        "localhost",
+    ]);
+    assert_eq!(sent.status.code(), Some(0), "{sent:?}");
+    let beta = world.client(&server, "beta").session("b");
+    assert_eq!(beta.take().data()["for"], "the agent");
+    assert_eq!(world.redis.len("dlq:messages"), 0);
+}
+
+#[test]
+fn tail_and_query_filter_and_print_alike() {
+    let world = world();
+    let server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, _b) = (alpha.session("a"), beta.session("b"));
+    for n in 0..30 {
+        alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).unwrap();
+    }
+    assert!(beta.send("b", "gamma", "{}").is_err());
+    for n in 0..30 {
+        alpha.send("a", "beta", &format!("{{\"n\":{n}}}")).unwrap();
+    }
+    let filter = ["--sender", "beta", "--decision", "AUTHZ_DENIED"];
+    for format in ["--text", "--json", "--csv"] {
+        let of = |command: &[&str]| said_of(&world, &[&["audit"], command, &filter[..], &[format]].concat());
+        // It is older than the newest record, and found all the same.
+        let (tail, query) = (of(&["tail", "-n", "1"]), of(&["query"]));
+        assert_eq!(tail, query, "{format}");
+        assert_eq!(tail.lines().count(), if format == "--csv" { 2 } else { 1 }, "{tail}");
+    }
+    let few = said_of(&world, &["audit", "tail", "-n", "5", "--action", "send"]);
+    assert_eq!(few.lines().count(), 5, "{few}");
+    assert_eq!(world.mas(&["audit", "tail", "--decision", "maybe"]).status.code(), Some(2));
+    assert_eq!(world.mas(&["audit", "query", "--text", "--json"]).status.code(), Some(2));
 }

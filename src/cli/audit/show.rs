@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::query::each_record;
 use super::source::{Range, Source, SourceArgs};
+use super::subject::{Meant, Subject};
 use super::trouble::Trouble;
 use super::verify::optional_config;
 use crate::audit::verify::Plain;
@@ -33,9 +34,9 @@ pub struct ShowArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// The message.
-    #[arg(value_name = "MESSAGE_ID")]
-    message_id: Uuid,
+    /// A message's id, the correlation id of a request, or a receipt as LANE:SEQ.
+    #[arg(value_name = "ID", value_parser = Subject::parse)]
+    subject: Subject,
 }
 
 /// One step of a message's life.
@@ -49,19 +50,27 @@ struct Step {
 pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
     let config = optional_config(&args.source)?;
     let mut source = Source::open(&args.source, config.as_ref())?;
-    let from_us = made_after_us(args.message_id);
-    let messages = [*args.message_id.as_bytes()];
+    let message_id = match args.subject.look_up(&mut source, is_message)? {
+        Meant::Message(message_id) => message_id,
+        Meant::Record(text, json) => {
+            let line = if args.json { json.to_string() } else { text };
+            writeln!(std::io::stdout(), "{line}").map_err(Trouble::output)?;
+            return Ok(Exit::Done);
+        }
+        Meant::Nothing => return Ok(not_on_record()),
+    };
+    let from_us = made_after_us(message_id);
+    let messages = [*message_id.as_bytes()];
     let range = Range { from_us, to_us: None, messages: &messages, whole: false };
-    let steps = collect(&mut source, range, &|record| about(record, args.message_id))?;
-    let Some(asked) = steps.iter().find(|step| step.record.message_id == Some(args.message_id)) else {
-        eprintln!("mas audit: message {} is not on record", args.message_id);
-        return Ok(Exit::Failed);
+    let steps = collect(&mut source, range, &|record| about(record, message_id))?;
+    let Some(asked) = steps.iter().find(|step| step.record.message_id == Some(message_id)) else {
+        return Ok(not_on_record());
     };
     // Request and reply carry one correlation id.
     let correlation = asked.record.correlation_id.clone();
     let other = |record: &View<'_>| {
         let id = record.correlation_id.map(|id| crate::ids::hex(id));
-        (record.message_id != Some(args.message_id) && id.as_deref() == Some(&correlation)).then_some(0)
+        (record.message_id != Some(message_id) && id.as_deref() == Some(&correlation)).then_some(0)
     };
     let key = unhex(&correlation).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
     let related = match key {
@@ -80,12 +89,12 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
         let chain: Vec<Json> = steps.iter().map(step_json).collect();
         let related: Vec<Json> = related.iter().map(step_json).collect();
         let line = json!({
-            "message_id": args.message_id.to_string(), "state": state(&steps), "chain": chain, "related": related,
+            "message_id": message_id.to_string(), "state": state(&steps), "chain": chain, "related": related,
         });
         writeln!(out, "{line}").map_err(Trouble::output)?;
         return Ok(Exit::Done);
     }
-    writeln!(out, "message {}: {}", args.message_id, state(&steps)).map_err(Trouble::output)?;
+    writeln!(out, "message {message_id}: {}", state(&steps)).map_err(Trouble::output)?;
     for step in &steps {
         writeln!(out, "  {}", step_line(step)).map_err(Trouble::output)?;
     }
@@ -96,6 +105,23 @@ pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
         writeln!(out, "  {}", step_line(step)).map_err(Trouble::output)?;
     }
     Ok(Exit::Done)
+}
+
+fn not_on_record() -> Exit {
+    eprintln!("mas audit: that is not on record");
+    Exit::Failed
+}
+
+/// Whether anything is on record of a message with that id.
+fn is_message(source: &mut Source, id: Uuid) -> Result<bool, Trouble> {
+    let messages = [*id.as_bytes()];
+    let range = Range { from_us: made_after_us(id), to_us: None, messages: &messages, whole: false };
+    let mut found = false;
+    each_record(source, range, &mut |_, record| {
+        found = record.message_id == Some(id);
+        Ok(if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(found)
 }
 
 /// From when on a message can be on record, Unix microseconds. Ids of version 7 begin with the time in

@@ -29,33 +29,44 @@ Examples:
 #[derive(Debug, Subcommand)]
 #[command(after_long_help = EXIT_CODES)]
 pub enum CheckCommand {
-    /// Whether the server answers and is ready, and what does not work. Thresholds: seconds until it answers; by
-    /// default 0.5 and 2.
+    /// The server: whether it answers and is ready.
+    ///
+    /// Thresholds: seconds until it answers; by default 0.5 and 2. What keeps it from being ready is critical, other troubles
+    /// are warnings.
     #[command(after_long_help = EXIT_CODES)]
     Server(CheckArgs),
-    /// The fullest inbox. Thresholds: messages in it; by default 50 % and 90 % of `limits.max_queue_len`. Asks the
-    /// server, or, where none answers, the Redis of the configuration.
+    /// Inboxes: how many messages are in each.
+    ///
+    /// Thresholds: messages; by default 50 % and 90 % of `limits.max_queue_len`. Asks the server, or, where none answers, the
+    /// Redis of the configuration.
     #[command(after_long_help = EXIT_CODES)]
     Inbox(InboxArgs),
-    /// Dead letters in Redis. Thresholds: how many; by default 1 and 1000. Asks the server, or, where none answers,
-    /// the Redis of the configuration.
+    /// Dead letters in Redis.
+    ///
+    /// Thresholds: how many; by default 1 and 1000. Asks the server, or, where none answers, the Redis of the configuration.
     #[command(after_long_help = EXIT_CODES)]
     Dlq(CheckArgs),
-    /// The seal of the audit trail. Thresholds: age of the newest checkpoint in seconds; by default 70 and 200
-    /// checkpoint intervals: where nothing happens a server makes one every 60. Asks the server, or, where none answers, the Redis of the
-    /// configuration.
+    /// The seal of the audit trail.
+    ///
+    /// Thresholds: age of the newest checkpoint in seconds; by default 70 and 200 checkpoint intervals: where nothing happens
+    /// a server makes one every 60. Asks the server, or, where none answers, the Redis of the configuration.
     #[command(after_long_help = EXIT_CODES)]
     Audit(AuditArgs),
-    /// Certificates: of the server and its authority, and of agents and operators, as far as they are on this
-    /// machine; and those that the running server has loaded. Thresholds: days that are left; by default 14 and 3.
+    /// Certificates: when they end, and who can read their keys.
+    ///
+    /// Those of the server and its authority, and of agents and operators as far as they are on this machine; and those that
+    /// the running server has loaded. Thresholds: days that are left; by default 14 and 3.
     #[command(after_long_help = EXIT_CODES)]
     Certs(CheckArgs),
-    /// Redis: whether it answers, and can be what the server needs. Thresholds: percent of `maxmemory` in use; by
-    /// default 75 and 85: at 90 nothing is admitted any more. Asks the Redis of the configuration, and the server.
+    /// Redis: whether it answers, and can be what the server needs.
+    ///
+    /// Thresholds: percent of `maxmemory` in use; by default 75 and 85: at 90 nothing is admitted any more. Asks the Redis of
+    /// the configuration, and the server.
     #[command(after_long_help = EXIT_CODES)]
     Redis(CheckArgs),
-    /// The anchor: signed checkpoints outside Redis, in the file of the configuration. Thresholds: age of the newest
-    /// one in seconds; by default as `audit`.
+    /// The anchor: signed checkpoints outside Redis.
+    ///
+    /// Thresholds: age of the newest one in seconds; by default as `audit`. Reads the file of the configuration.
     #[command(after_long_help = EXIT_CODES)]
     Anchor(CheckArgs),
 }

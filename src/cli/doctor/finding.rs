@@ -65,7 +65,7 @@ codes! {
     RedisEvicts "redis_evicts" Critical "Redis throws away what it was given when its memory is full";
     RedisWriteFails "redis_write_fails" Critical "Redis cannot write its append-only file";
     RedisFull "redis_full" Critical "Redis is nearly full: messages are refused";
-    ServerDown "server_down" Critical "no server runs";
+    ServerDown "server_down" Critical "no server answers";
     ServerNotReady "server_not_ready" Critical "the server is not ready";
     TrailRolledBack "trail_rolled_back" Critical "Redis holds less of the trail than the anchor says";
     SignatureWrong "signature_wrong" Critical "a checkpoint was not signed by this log's key";
@@ -123,6 +123,14 @@ impl Findings {
         self.0.push(Finding { code, evidence: evidence.into(), remedy: remedy.into() });
     }
 
+    /// The same without the evidence of this code.
+    pub(in crate::cli) fn without_evidence(mut self, code: Code) -> Self {
+        for finding in self.0.iter_mut().filter(|finding| finding.code == code) {
+            "not shown here: it may quote the file".clone_into(&mut finding.evidence);
+        }
+        self
+    }
+
     /// Whether anything is wrong: notices are not.
     pub(in crate::cli) fn is_well(&self) -> bool {
         self.0.iter().all(|finding| finding.code.severity() == Severity::Notice)
@@ -171,7 +179,7 @@ impl Findings {
         let count = |severity| self.0.iter().filter(|finding| finding.code.severity() == severity).count();
         text.push_str(&match (count(Severity::Critical), count(Severity::Warning)) {
             (0, 0) => "nothing is wrong\n".to_owned(),
-            (critical, warnings) => format!("{critical} critical, {warnings} warnings\n"),
+            (critical, warnings) => format!("critical: {critical}, warnings: {warnings}\n"),
         });
         text
     }
@@ -194,7 +202,7 @@ mod tests {
         let at = |what: &str| text.find(what).unwrap();
         assert!(at("CRITICAL redis_unreachable") < at("WARNING dead_letters"), "{text}");
         assert!(at("WARNING dead_letters") < at("NOTICE redis_unbounded"), "{text}");
-        assert!(text.contains("seen: 3\\u{1b}") && text.ends_with("1 critical, 1 warnings\n"), "{text}");
+        assert!(text.contains("seen: 3\\u{1b}") && text.ends_with("critical: 1, warnings: 1\n"), "{text}");
     }
 
     #[test]

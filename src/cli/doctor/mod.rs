@@ -59,7 +59,10 @@ pub(super) fn examine(admin: &AdminArgs) -> Findings {
                 trouble.to_string(),
                 "correct the file, then try `mas-server --check-config`; or name another one with --config FILE",
             );
-            server::look(&mut findings, None, &server, false);
+            // Where to ask stands in the file, too.
+            if !matches!(server, Server::NotAsked(_)) {
+                server::look(&mut findings, None, &server, None);
+            }
         }
     }
     findings.sorted()
@@ -81,11 +84,11 @@ fn with_configuration(findings: &mut Findings, config: &Config, server: &Server)
             None
         }
     };
-    let mut alive = false;
+    let mut alive = None;
     if let Some(facts) = &mut redis {
         store::redis(findings, facts);
-        match store::contents(findings, config, facts) {
-            Ok(any_alive) => alive = any_alive,
+        match store::contents(findings, config, facts, server) {
+            Ok(any_alive) => alive = Some(any_alive),
             Err(error) => findings.add(
                 Code::RedisUnreachable,
                 format!("it answered at first, and then: {error}"),

@@ -2,6 +2,7 @@
 
 use super::finding::{Code, Findings};
 use crate::checkpoint::IDLE_INTERVALS;
+use crate::cli::facts::samples::Samples;
 use crate::cli::facts::server::{Server, Told};
 use crate::cli::text::time_text;
 use crate::config::Config;
@@ -12,23 +13,26 @@ const CHECKPOINT_INTERVALS: u64 = IDLE_INTERVALS + 10;
 /// Share of descriptors in use that is worth a word, in percent.
 const DESCRIPTORS_PERCENT: f64 = 80.0;
 
-/// `alive`: Redis says that some server runs.
-pub(super) fn look(findings: &mut Findings, config: Option<&Config>, server: &Server, alive: bool) {
-    match server {
-        Server::Told(told) => of_told(findings, config, told),
-        Server::NotAsked(why) if alive => findings.add(
+/// `alive`: whether Redis says that some server runs; `None`: it cannot be asked.
+pub(super) fn look(findings: &mut Findings, config: Option<&Config>, server: &Server, alive: Option<bool>) {
+    match (server, alive) {
+        (Server::Told(told), _) => of_told(findings, config, told),
+        (Server::NotAsked(why), Some(true) | None) => findings.add(
             Code::ServerNotAsked,
             why.clone(),
             "name its admin listener with --admin HOST:PORT: its ready line says where it is",
         ),
-        Server::Silent(why) if alive => findings.add(
+        (Server::Silent(why), Some(true)) => findings.add(
             Code::AdminUnreachable,
             why.clone(),
             "is it on another host, or at another address? --admin HOST:PORT names it; --cert and --key show who asks",
         ),
-        Server::Silent(why) | Server::NotAsked(why) => findings.add(
+        (Server::Silent(why) | Server::NotAsked(why), Some(false) | None) => findings.add(
             Code::ServerDown,
-            format!("{why}; and Redis knows of none that lives"),
+            match alive {
+                Some(_) => format!("{why}; and Redis knows of none that lives"),
+                None => why.clone(),
+            },
             "start it: `systemctl start mas-server`, `mas-server --config FILE` or `mas run`",
         ),
     }
@@ -89,11 +93,9 @@ fn checkpoint(findings: &mut Findings, config: &Config, told: &Told) {
 
 fn descriptors(findings: &mut Findings, told: &Told) {
     let Ok((200, page)) = told.asker.text("/metrics") else { return };
-    let sample = |name: &str| {
-        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-        line.trim().parse::<f64>().ok()
-    };
-    let (Some(open), Some(max)) = (sample("process_open_fds"), sample("process_max_fds")) else { return };
+    let samples = Samples::parse(&page);
+    let (open, max) = (samples.value("process_open_fds"), samples.value("process_max_fds"));
+    let (Some(open), Some(max)) = (open, max) else { return };
     if max > 0.0 && open * 100.0 / max >= DESCRIPTORS_PERCENT {
         findings.add(
             Code::DescriptorsLow,

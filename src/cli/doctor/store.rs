@@ -3,6 +3,7 @@
 use super::finding::{Code, Findings};
 use crate::cli::facts::redis::{RedisFacts, RedisProblem};
 use crate::cli::facts::seals::{self, Signature};
+use crate::cli::facts::server::Server;
 use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
@@ -17,6 +18,8 @@ const MEMORY_PERCENT: f64 = 75.0;
 const CLOCK_MS: u64 = 1_000;
 /// Messages may wait so long for an agent that is not connected, in milliseconds: it may be starting.
 const UNATTENDED_MS: u64 = 60_000;
+/// What a server that has just started, or loaded its configuration, may take to begin everything, in milliseconds.
+const SETTLING_MS: u64 = 60_000;
 /// Share of an inbox's bound that is nearly all of it, in percent.
 const INBOX_PERCENT: u64 = 90;
 
@@ -94,6 +97,7 @@ pub(super) fn contents(
     findings: &mut Findings,
     config: &Config,
     facts: &mut RedisFacts,
+    server: &Server,
 ) -> Result<bool, StoreError> {
     let (letters, foreign) = (facts.overview.dead_letters, facts.overview.foreign);
     if letters > 0 {
@@ -112,11 +116,16 @@ pub(super) fn contents(
     }
     let connection = &mut facts.connection;
     let alive = servers::any_alive(connection)?;
-    if alive && config.audit.archive().is_some() && archived::holder(connection)?.is_none() {
+    let is_new = server.told().is_some_and(|told| {
+        let since_ms = told.of("loaded_unix_ms").as_u64().unwrap_or(0);
+        told.time_ms().is_some_and(|now_ms| now_ms.saturating_sub(since_ms) < SETTLING_MS)
+    });
+    if alive && !is_new && config.audit.archive().is_some() && archived::holder(connection)?.is_none() {
         findings.add(
             Code::NobodyArchives,
             "no server has the right to archive, although gateway.audit.archive is on",
-            "right after a start this passes within a minute; else look at the servers' logs for \"archive\"",
+            "right after a start of another server this passes within a minute; else look at the servers' logs for \
+             \"archive\"",
         );
     }
     let keys = seals::keys(config);

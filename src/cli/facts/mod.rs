@@ -3,5 +3,6 @@
 
 pub(super) mod certificates;
 pub(super) mod redis;
+pub(super) mod samples;
 pub(super) mod seals;
 pub(super) mod server;
