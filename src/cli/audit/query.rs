@@ -18,8 +18,17 @@ use crate::audit::{LaneId, View};
 use crate::cli::exit::Exit;
 use crate::ids::hex;
 
+const EXAMPLES: &str = "\
+JSON lines, unless --text or --csv says otherwise.
+
+Examples:
+  mas audit query --sender planner --from 2h --text
+  mas audit query --decision AUTHZ_DENIED --from 2026-01-01 --to 2026-02-01 --csv > denied.csv
+  mas audit query --violation credit_card | jq -r .message_id";
+
 /// Arguments of `query`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct QueryArgs {
     #[command(flatten)]
     source: SourceArgs,

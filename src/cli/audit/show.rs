@@ -26,8 +26,15 @@ const MAX_STEPS: usize = 10_000;
 /// A message's id carries its time; records may have been made this much before, in microseconds.
 const CLOCK_SLACK_US: u64 = 60_000_000;
 
+const EXAMPLES: &str = "\
+Examples:
+  mas audit show 01890a5d-ac96-774b-bcce-b302099a8057       # a message
+  mas audit show 6f1c3ad0f6ab4d7e9d0c1b2a3c4d5e6f           # a request and its reply, by their correlation id
+  mas audit show LANE:SEQ                                   # a receipt, as mas send prints it";
+
 /// Arguments of `show`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct ShowArgs {
     #[command(flatten)]
     source: SourceArgs,

@@ -20,8 +20,15 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 /// Most records that are shown of the past.
 const MAX_TAIL: usize = 100_000;
 
+const EXAMPLES: &str = "\
+Examples:
+  mas audit tail -n 50
+  mas audit tail --follow --decision AUTHZ_DENIED
+  mas audit tail --sender planner --action send --json";
+
 /// Arguments of `tail`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct TailArgs {
     /// The configuration whose Redis holds the trail; else MAS_CONFIG_FILE, else mas.yaml upward.
     #[arg(long, value_name = "FILE")]

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::outcome::{Outcome, Status, Unit};
-use super::{CheckArgs, settled};
+use super::args::CheckArgs;
+use super::outcome::{Bounds, Outcome, Status, Unit, settled};
 use crate::checkpoint::IDLE_INTERVALS;
 use crate::cli::facts::certificates as facts;
 use crate::cli::facts::seals::{self, Signature};
@@ -98,7 +98,7 @@ fn look_at_anchor(args: &CheckArgs) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-fn outcome_of_anchor(outcome: &mut Outcome, config: &Config, path: &Path, bounds: super::outcome::Bounds) {
+fn outcome_of_anchor(outcome: &mut Outcome, config: &Config, path: &Path, bounds: Bounds) {
     let seal = match seals::in_anchor(path, seals::keys(config).as_ref()) {
         Err(why) => return outcome.found(Status::Critical, &why),
         Ok(None) => {

@@ -1,6 +1,7 @@
 //! `mas check`: one thing held against thresholds, for monitoring: exit codes, performance data and samples as
 //! monitoring systems read them.
 
+mod args;
 mod files;
 mod outcome;
 mod running;
@@ -11,9 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::admin::AdminArgs;
-use outcome::{Format, Outcome, Status};
-use threshold::Threshold;
+use args::CheckArgs;
+use outcome::Status;
 
 const EXIT_CODES: &str = "\
 Exit codes are those of monitoring plugins, whatever the format, and not those of other `mas` commands:
@@ -71,25 +71,6 @@ pub enum CheckCommand {
     Anchor(CheckArgs),
 }
 
-/// Arguments of every check.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    #[command(flatten)]
-    pub(super) admin: AdminArgs,
-    /// From here on it is a warning. Times may be written as 90s, 15m, 2h or 3d.
-    #[arg(long, value_name = "N", value_parser = Threshold::parse)]
-    warn: Option<Threshold>,
-    /// From here on it is critical.
-    #[arg(long, value_name = "N", value_parser = Threshold::parse)]
-    critical: Option<Threshold>,
-    /// Form of the answer.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-    /// The same as --format json.
-    #[arg(long, conflicts_with = "format")]
-    json: bool,
-}
-
 /// Arguments of `check inbox`.
 #[derive(Debug, Args)]
 pub struct InboxArgs {
@@ -121,8 +102,7 @@ pub fn run(command: &CheckCommand) -> ExitCode {
         CheckCommand::Redis(args) => (args, running::redis(args)),
         CheckCommand::Anchor(args) => (args, files::anchor(args)),
     };
-    let format = if args.json { Format::Json } else { args.format };
-    let written = std::io::stdout().lock().write_all(outcome.write(format).as_bytes());
+    let written = std::io::stdout().lock().write_all(outcome.write(args.form()).as_bytes());
     match written {
         Ok(()) => outcome.status().into(),
         // Nobody knows what was found.
@@ -133,9 +113,4 @@ pub fn run(command: &CheckCommand) -> ExitCode {
 /// How a check ends whose arguments are wrong: 2 would be critical.
 pub fn usage_error() -> ExitCode {
     Status::Unknown.into()
-}
-
-/// An outcome, or why nothing could be looked at.
-fn settled(check: &'static str, found: Result<Outcome, String>) -> Outcome {
-    found.unwrap_or_else(|why| Outcome::unknown(check, &why))
 }

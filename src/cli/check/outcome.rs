@@ -143,6 +143,11 @@ pub(super) struct Outcome {
     values: Vec<Value>,
 }
 
+/// An outcome, or why nothing could be looked at.
+pub(super) fn settled(check: &'static str, found: Result<Outcome, String>) -> Outcome {
+    found.unwrap_or_else(|why| Outcome::unknown(check, &why))
+}
+
 /// Most numbers and lines that are said.
 const MAX_LINES: usize = 50;
 

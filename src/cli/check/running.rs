@@ -1,8 +1,8 @@
 //! Checks of what runs: the server, and what is in Redis.
 
+use super::args::CheckArgs;
 use super::files::{checkpoint_ages, signature};
-use super::outcome::{Bounds, Outcome, Status, Unit};
-use super::{CheckArgs, settled};
+use super::outcome::{Bounds, Outcome, Status, Unit, settled};
 use crate::cli::audit::verify_installation;
 use crate::cli::facts::redis::{RedisFacts, RedisProblem};
 use crate::cli::facts::seals;

@@ -1,7 +1,6 @@
 //! Thresholds as they are given: numbers, or times.
 
-use super::CheckArgs;
-use super::outcome::{Bounds, Unit};
+use super::outcome::Unit;
 use crate::cli::text::parse_span_ms;
 
 const SECONDS_PER_DAY: f64 = 86_400.0;
@@ -25,7 +24,8 @@ impl Threshold {
         }
     }
 
-    fn of(self, unit: Unit) -> Result<f64, String> {
+    /// It as a number of that unit.
+    pub(super) fn of(self, unit: Unit) -> Result<f64, String> {
         match (self, unit) {
             (Self::Number(number), _) => Ok(number),
             (Self::Time(seconds), Unit::Seconds) => Ok(seconds),
@@ -34,28 +34,6 @@ impl Threshold {
                 Err("--warn and --critical are no times here: expected a number".to_owned())
             }
         }
-    }
-}
-
-impl CheckArgs {
-    /// The thresholds: as given, else these. One that is given alone takes the other along where that would be passed before it.
-    pub(super) fn bounds(&self, unit: Unit, falling: bool, default: (f64, f64)) -> Result<Bounds, String> {
-        let given = |threshold: Option<Threshold>| threshold.map(|threshold| threshold.of(unit)).transpose();
-        let (warn, critical) = (given(self.warn)?, given(self.critical)?);
-        let is_order = |warn: f64, critical: f64| if falling { warn >= critical } else { warn <= critical };
-        let (warn, critical) = match (warn, critical) {
-            (Some(warn), Some(critical)) if !is_order(warn, critical) => {
-                let side = if falling { "below" } else { "above" };
-                return Err(format!("--warn is {side} --critical: it would never be a warning"));
-            }
-            (Some(warn), Some(critical)) => (warn, critical),
-            (Some(warn), None) => (warn, if is_order(warn, default.1) { default.1 } else { warn }),
-            (None, Some(critical)) => {
-                (if is_order(default.0, critical) { default.0 } else { critical }, critical)
-            }
-            (None, None) => default,
-        };
-        Ok(Bounds { warn, critical, falling })
     }
 }
 

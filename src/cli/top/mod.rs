@@ -5,6 +5,7 @@ mod screen;
 mod terminal;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -32,6 +33,8 @@ Examples:
 
 /// Shortest time between two looks.
 const MIN_INTERVAL_MS: u64 = 100;
+/// How often it is looked whether the server has answered, while keys are waited for.
+const LOOK: Duration = Duration::from_millis(100);
 /// Lines below the agents.
 const FOOT_LINES: usize = 1;
 
@@ -73,7 +76,7 @@ fn look(args: &TopArgs) -> Result<Exit, Trouble> {
     if args.json || args.once || !is_terminal {
         return print(args, &asker);
     }
-    live(args, &asker)
+    live(args, asker)
 }
 
 /// For pipes.
@@ -113,9 +116,42 @@ struct Picture {
     problem: Option<String>,
 }
 
-fn live(args: &TopArgs, asker: &Asker) -> Result<Exit, Trouble> {
+/// Asks the server on a thread of its own: keys are heard while it does not answer.
+struct Looker {
+    ask: SyncSender<()>,
+    told: Receiver<Result<Reading, Trouble>>,
+    /// Whether it was asked and has not answered.
+    is_asked: bool,
+}
+
+impl Looker {
+    fn start(asker: Asker) -> io::Result<Self> {
+        let (ask, asked) = sync_channel(1);
+        let (tell, told) = sync_channel(1);
+        let run = move || {
+            // It ends with whoever asks.
+            while asked.recv().is_ok() && tell.send(Reading::take(&asker)).is_ok() {}
+        };
+        drop(std::thread::Builder::new().name("top-looker".to_owned()).spawn(run)?);
+        Ok(Self { ask, told, is_asked: false })
+    }
+
+    fn ask(&mut self) {
+        // The channel is empty: it was not asked.
+        self.is_asked = self.ask.try_send(()).is_ok();
+    }
+
+    fn answer(&mut self) -> Option<Result<Reading, Trouble>> {
+        let answer = self.told.try_recv().ok()?;
+        self.is_asked = false;
+        Some(answer)
+    }
+}
+
+fn live(args: &TopArgs, asker: Asker) -> Result<Exit, Trouble> {
     // Nothing is taken from the terminal for a server that is not there.
-    let mut last = Some(Reading::take(asker)?);
+    let mut last = Reading::take(&asker)?;
+    let mut looker = Looker::start(asker)?;
     let mut terminal = Terminal::enter()?;
     let mut picture = Picture {
         sort: args.sort,
@@ -126,31 +162,39 @@ fn live(args: &TopArgs, asker: &Asker) -> Result<Exit, Trouble> {
         view: View::default(),
         problem: None,
     };
-    if let Some(now) = &last {
-        picture.take(None, now);
-    }
+    picture.take(None, &last);
+    picture.draw(&terminal)?;
     let mut due = Instant::now() + args.interval;
     loop {
-        picture.draw(&terminal)?;
-        match terminal.wait(due)? {
-            Event::End => return Ok(Exit::Done),
-            Event::Key(Key::Letter('q' | 'Q')) => return Ok(Exit::Done),
+        let until = if looker.is_asked { Instant::now() + LOOK } else { due };
+        match terminal.wait(until)? {
+            Event::End | Event::Key(Key::Letter('q' | 'Q')) => return Ok(Exit::Done),
             Event::Key(key) => picture.press(key, terminal.size().1),
             Event::Changed => {}
-            Event::TimeUp => {
-                due = Instant::now() + args.interval;
-                if picture.paused {
+            Event::TimeUp => match looker.answer() {
+                Some(answer) => {
+                    due = Instant::now() + args.interval;
+                    match answer {
+                        Ok(now) => {
+                            picture.take(Some(&last), &now);
+                            last = now;
+                        }
+                        Err(trouble) => picture.problem = Some(trouble.to_string()),
+                    }
+                }
+                None if looker.is_asked => continue,
+                None if picture.paused => {
+                    due = Instant::now() + args.interval;
                     continue;
                 }
-                match Reading::take(asker) {
-                    Ok(now) => {
-                        picture.take(last.as_ref(), &now);
-                        last = Some(now);
-                    }
-                    Err(trouble) => picture.problem = Some(trouble.to_string()),
+                None => {
+                    looker.ask();
+                    due = Instant::now() + args.interval;
+                    continue;
                 }
-            }
+            },
         }
+        picture.draw(&terminal)?;
     }
 }
 
@@ -183,7 +227,7 @@ impl Picture {
         self.sort.sort(&mut self.view.rows);
         let mut lines: Vec<Line> = Vec::new();
         if let Some(problem) = &self.problem {
-            lines.push((Style::Alarm, format!("{}; what follows is older", plain(problem))));
+            lines.push((Style::Alarm, format!("what follows is older: {}", plain(problem))));
         }
         lines.extend(self.head.iter().cloned());
         let skipped = self.skipped.min(self.view.rows.len());

@@ -108,6 +108,13 @@ fn top_shows_a_running_server_and_gives_the_terminal_back() {
     world.redis.resume();
     let mut top = OnTerminal::start(world.mas_command(&args));
     top.shows("server ");
+    // It does not answer, and keys are heard all the same.
+    server.halt();
+    top.press("p");
+    top.shows("PAUSED");
+    top.press("p");
+    server.signal(Signal::SIGCONT);
+    top.shows("worker 0 ");
     drop(server);
     top.shows("what follows is older");
     top.process.signal(Signal::SIGTERM);
