@@ -1,7 +1,6 @@
 //! How commands ask a running server, at its admin listener.
 
 use std::io::Read;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,26 +89,45 @@ impl AdminArgs {
         Self { config, ..Self::default() }
     }
 
-    /// Asks; the answer is read by the caller. Anything but 200 is an error, and so is 503 unless it is `wanted`.
-    pub(super) fn get(&self, path_and_query: &str) -> Result<Response<Body>, Trouble> {
-        let (url, mut answer) = self.ask(path_and_query, None)?;
-        let status = answer.status().as_u16();
-        if status == 200 {
-            return Ok(answer);
+    /// A way to ask the server, again and again: at its unix socket, where no address is given and one listens there.
+    pub(super) fn asker(&self) -> Result<Asker, Trouble> {
+        let config = match (&self.admin, &self.ca) {
+            (Some(_), Some(_)) => None,
+            (Some(_), None) => Config::locate_and_load(self.config.as_deref()).ok(),
+            (None, _) => Some(self.configuration()?),
+        };
+        if self.admin.is_none()
+            && let Some(path) = config.as_ref().and_then(|config| config.admin_socket.path.clone())
+            && socket::connect(&path).is_ok()
+        {
+            return Ok(Asker { way: Way::Socket(path) });
         }
-        let why = answer.body_mut().read_to_string().unwrap_or_default();
-        let json: Option<serde_json::Value> = serde_json::from_str(&why).ok();
-        let why = json.and_then(|json| Some(json.get("error")?.as_str()?.to_owned())).unwrap_or(why);
-        Err(Trouble::Refused { url, status, why: super::text::plain(why.trim()) })
+        let base = self.base(config.as_ref())?;
+        let agent = self.agent(config.as_ref(), base.starts_with("https://"))?;
+        Ok(Asker { way: Way::Addr { agent, base } })
+    }
+
+    /// Asks once; the answer is read by the caller.
+    pub(super) fn get(&self, path_and_query: &str) -> Result<Response<Body>, Trouble> {
+        self.asker()?.get(path_and_query)
+    }
+
+    /// Asks once, for JSON.
+    pub(super) fn json(&self, path: &str) -> Result<serde_json::Value, Trouble> {
+        self.asker()?.json(path)
     }
 
     /// Has a server carry out a command; `None`: none runs here, and none was named.
     pub(super) fn post(&self, command: &Command, reason: &str) -> Result<Option<Told>, Trouble> {
-        if self.admin.is_none() && self.socket(&self.configuration()?).is_none() {
-            return Ok(None);
-        }
+        let asker = match self.admin {
+            Some(_) => self.asker()?,
+            None => match self.configuration()?.admin_socket.path {
+                Some(path) if socket::connect(&path).is_ok() => Asker { way: Way::Socket(path) },
+                Some(_) | None => return Ok(None),
+            },
+        };
         let body = serde_json::json!({"command": command, "reason": reason}).to_string();
-        let (url, mut answer) = self.ask("/api/v1/commands", Some(body.as_bytes()))?;
+        let (url, mut answer) = asker.ask("/api/v1/commands", Some(body.as_bytes()))?;
         let status = answer.status().as_u16();
         let told: Result<Told, _> = serde_json::from_str(&read_text(&url, &mut answer)?);
         match told {
@@ -120,47 +138,13 @@ impl AdminArgs {
         }
     }
 
-    /// The unix socket of the server that the configuration is of, if one runs.
-    fn socket(&self, config: &Config) -> Option<UnixStream> {
-        config.admin_socket.path.as_deref().and_then(|path| socket::connect(path).ok())
+    /// Where the configuration is, where that was said.
+    pub(super) fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
-    /// Asks, and says whom.
-    fn ask(&self, path_and_query: &str, body: Option<&[u8]>) -> Result<(String, Response<Body>), Trouble> {
-        let config = match (&self.admin, &self.ca) {
-            (Some(_), Some(_)) => None,
-            (Some(_), None) => Config::locate_and_load(self.config.as_deref()).ok(),
-            (None, _) => Some(self.configuration()?),
-        };
-        let unreachable = |url: &str, why: String| Trouble::Unreachable { url: url.to_owned(), why };
-        if let (None, Some(config)) = (&self.admin, &config)
-            && let Some(stream) = self.socket(config)
-        {
-            let path = config.admin_socket.path.as_deref().unwrap_or(Path::new("")).display();
-            let url = format!("unix:{path}{path_and_query}");
-            let answer = socket::ask(stream, path_and_query, body);
-            let answer = answer.map_err(|error| unreachable(&url, error.to_string()))?;
-            return Ok((url, answer));
-        }
-        let url = format!("{}{path_and_query}", self.base(config.as_ref())?);
-        let agent = self.agent(config.as_ref(), url.starts_with("https://"), body.is_some())?;
-        let answer = match body {
-            None => agent.get(&url).call(),
-            Some(body) => agent.post(&url).content_type("application/json").send(body),
-        };
-        let answer = answer.map_err(|error| unreachable(&url, error.to_string()))?;
-        Ok((url, answer))
-    }
-
-    /// Asks for JSON.
-    pub(super) fn json(&self, path: &str) -> Result<serde_json::Value, Trouble> {
-        let mut answer = self.get(path)?;
-        let text = read_text(path, &mut answer)?;
-        serde_json::from_str(&text)
-            .map_err(|error| Trouble::Unreachable { url: path.to_owned(), why: error.to_string() })
-    }
-
-    fn configuration(&self) -> Result<Config, Trouble> {
+    /// The configuration of the server.
+    pub(super) fn configuration(&self) -> Result<Config, Trouble> {
         Config::locate_and_load(self.config.as_deref()).map_err(|error| Trouble::Usage(error.to_string()))
     }
 
@@ -196,13 +180,13 @@ impl AdminArgs {
         format!("{scheme}://{host}:{port}")
     }
 
-    fn agent(&self, config: Option<&Config>, with_tls: bool, waits: bool) -> Result<Agent, Trouble> {
+    fn agent(&self, config: Option<&Config>, with_tls: bool) -> Result<Agent, Trouble> {
         let mut builder = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
             .max_redirects(0)
             .timeout_connect(Some(PATIENCE))
-            .timeout_recv_response(Some(if waits { COMMAND_PATIENCE } else { PATIENCE }));
+            .timeout_recv_response(Some(PATIENCE));
         if with_tls {
             let ca = self.ca.as_deref().or(config.map(|config| config.tls.ca.as_path()));
             let ca =
@@ -235,6 +219,79 @@ pub(super) struct Told {
     pub(super) done: Option<Done>,
     #[serde(default)]
     pub(super) error: Option<String>,
+}
+
+/// Asks one server.
+pub(super) struct Asker {
+    way: Way,
+}
+
+enum Way {
+    /// The unix socket.
+    Socket(PathBuf),
+    Addr {
+        agent: Agent,
+        /// Scheme, host and port.
+        base: String,
+    },
+}
+
+impl Asker {
+    /// Asks; the answer is read by the caller. Anything but 200 is an error.
+    pub(super) fn get(&self, path_and_query: &str) -> Result<Response<Body>, Trouble> {
+        let (url, mut answer) = self.ask(path_and_query, None)?;
+        let status = answer.status().as_u16();
+        if status == 200 {
+            return Ok(answer);
+        }
+        let why = answer.body_mut().read_to_string().unwrap_or_default();
+        let json: Option<serde_json::Value> = serde_json::from_str(&why).ok();
+        let why = json.and_then(|json| Some(json.get("error")?.as_str()?.to_owned())).unwrap_or(why);
+        Err(Trouble::Refused { url, status, why: super::text::plain(why.trim()) })
+    }
+
+    /// Asks for text, whatever the HTTP status of the answer; that, and the text.
+    pub(super) fn text(&self, path: &str) -> Result<(u16, String), Trouble> {
+        let (url, mut answer) = self.ask(path, None)?;
+        let text = read_text(&url, &mut answer)?;
+        Ok((answer.status().as_u16(), text))
+    }
+
+    /// Asks for JSON.
+    pub(super) fn json(&self, path: &str) -> Result<serde_json::Value, Trouble> {
+        let mut answer = self.get(path)?;
+        let text = read_text(path, &mut answer)?;
+        serde_json::from_str(&text)
+            .map_err(|error| Trouble::Unreachable { url: path.to_owned(), why: error.to_string() })
+    }
+
+    /// `body`: what is posted.
+    fn ask(&self, path_and_query: &str, body: Option<&[u8]>) -> Result<(String, Response<Body>), Trouble> {
+        let (url, answer) = match &self.way {
+            Way::Socket(path) => {
+                let url = format!("unix:{}{path_and_query}", path.display());
+                let answer =
+                    socket::connect(path).and_then(|stream| socket::ask(stream, path_and_query, body));
+                (url, answer.map_err(|error| error.to_string()))
+            }
+            Way::Addr { agent, base } => {
+                let url = format!("{base}{path_and_query}");
+                let answer = match body {
+                    None => agent.get(&url).call(),
+                    Some(body) => {
+                        let waits =
+                            agent.post(&url).config().timeout_recv_response(Some(COMMAND_PATIENCE)).build();
+                        waits.content_type("application/json").send(body)
+                    }
+                };
+                (url, answer.map_err(|error| error.to_string()))
+            }
+        };
+        match answer {
+            Ok(answer) => Ok((url, answer)),
+            Err(why) => Err(Trouble::Unreachable { url, why }),
+        }
+    }
 }
 
 fn read_text(url: &str, answer: &mut Response<Body>) -> Result<String, Trouble> {

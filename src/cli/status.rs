@@ -12,8 +12,17 @@ use super::text::{plain, table, time_text};
 /// Inboxes that are listed for people, the fullest first.
 const INBOXES: usize = 10;
 
+const EXAMPLES: &str = "\
+Exit codes: 0 ready, 1 not ready or no answer, 2 wrong arguments.
+
+Examples:
+  mas status
+  mas status --admin mas.example.org:9464 --cert ops.pem --key ops.key --ca ca.pem
+  mas status --json | jq .inboxes";
+
 /// Arguments of `mas status`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct StatusArgs {
     #[command(flatten)]
     admin: AdminArgs,

@@ -9,8 +9,17 @@ use super::admin::{self, AdminArgs, Trouble};
 use super::exit::Exit;
 use super::text::{plain, time_text};
 
+const EXAMPLES: &str = "\
+Ends when the server does, or after --count records. Whoever reads too slowly misses some, and is told how many.
+
+Examples:
+  mas tap
+  mas tap --from planner --to worker --decision AUTHZ_DENIED
+  mas tap --action dead_letter --json | jq -r .reason";
+
 /// Arguments of `mas tap`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct TapArgs {
     #[command(flatten)]
     admin: AdminArgs,

@@ -1,23 +1,23 @@
 //! Whether Redis can be what the configuration asks for, how a commit is waited for, and whether there is room
 //! for more.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use redis::Value;
 
 use super::answers::{self, text};
 use super::connection::{Batch, Connection, StoreError};
+use super::info::Info;
 use crate::config::Durability;
 
 /// The first Redis with WAITAOF.
 const WAITAOF_SINCE: (u32, u32) = (7, 2);
 /// Share of `maxmemory` above which nothing that takes room is admitted, in percent.
-const CLOSE_PERCENT: u64 = 90;
+pub const CLOSE_PERCENT: u64 = 90;
 /// Share of `maxmemory` below which it is again, in percent.
 const OPEN_PERCENT: u64 = 85;
 /// The only eviction policy under which Redis keeps what it was given.
-const NOEVICTION: &str = "noeviction";
+pub const NOEVICTION: &str = "noeviction";
 
 /// What follows a round's commands so that its callers may be told that it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,45 +122,21 @@ pub fn look_at_memory(batch: &mut Batch) -> usize {
 
 /// Reads that answer; `None` where Redis does not say.
 pub fn memory(answer: &Value) -> Option<Memory> {
-    Info::parse(text(answer)?).memory()
+    memory_of(&Info::parse(text(answer)?))
 }
 
-/// What Redis says of itself.
-#[derive(Debug, Default)]
-struct Info(HashMap<String, String>);
-
-impl Info {
-    fn parse(info: &str) -> Self {
-        let pairs = info.lines().filter_map(|line| line.trim_end().split_once(':'));
-        Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
-    }
-
-    fn of(&self, name: &str) -> &str {
-        self.0.get(name).map(String::as_str).unwrap_or_default()
-    }
-
-    fn number(&self, name: &str) -> Option<u64> {
-        self.of(name).parse().ok()
-    }
-
-    fn version(&self) -> (u32, u32) {
-        let mut parts = self.of("redis_version").split('.').map(|part| part.parse().unwrap_or(0));
-        (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
-    }
-
-    fn memory(&self) -> Option<Memory> {
-        // Redis refuses by the same difference: buffers to replicas and for the disk do not count.
-        let uncounted = self.number("mem_not_counted_for_evict").unwrap_or(0);
-        Some(Memory {
-            used: self.number("used_memory")?.saturating_sub(uncounted),
-            max: self.number("maxmemory")?,
-        })
-    }
+fn memory_of(info: &Info) -> Option<Memory> {
+    // Redis refuses by the same difference: buffers to replicas and for the disk do not count.
+    let uncounted = info.number("mem_not_counted_for_evict").unwrap_or(0);
+    Some(Memory {
+        used: info.number("used_memory")?.saturating_sub(uncounted),
+        max: info.number("maxmemory")?,
+    })
 }
 
 /// Looks at Redis once, at start.
 pub fn check(connection: &mut Connection, durability: Durability) -> Result<(), StoreError> {
-    let info = info(connection)?;
+    let info = Info::ask(connection)?;
     match (info.number("maxmemory"), info.of("maxmemory_policy")) {
         (Some(0), _) | (Some(_), NOEVICTION) => {}
         (Some(_), policy) if !policy.is_empty() => {
@@ -190,7 +166,7 @@ pub fn assurance(connection: &mut Connection, durability: Durability) -> Result<
     match durability {
         Durability::Accepted => Ok(Assurance::Answered),
         Durability::Fsynced { .. } | Durability::Replicated { .. } => {
-            let info = info(connection)?;
+            let info = Info::ask(connection)?;
             assurance_of(connection, &info, durability)
         }
     }
@@ -232,16 +208,8 @@ fn assurance_of(
     }
 }
 
-fn info(connection: &mut Connection) -> Result<Info, StoreError> {
-    let mut batch = Batch::new();
-    let _ = batch.command("INFO");
-    let answer = connection.run(&mut batch)?.pop().unwrap_or_default();
-    // Where INFO is not allowed nothing is known.
-    Ok(text(&answer).map(Info::parse).unwrap_or_default())
-}
-
 /// A setting; `None` where Redis does not show it.
-fn setting(connection: &mut Connection, name: &str) -> Result<Option<String>, StoreError> {
+pub fn setting(connection: &mut Connection, name: &str) -> Result<Option<String>, StoreError> {
     let mut batch = Batch::new();
     let _ = batch.command("CONFIG");
     let _ = batch.arg("GET").arg(name);
@@ -269,7 +237,6 @@ mod tests {
         let read = |info: &str| memory(&Value::BulkString(info.as_bytes().to_vec()));
         assert_eq!(read(info), Some(Memory { used: 900, max: 5000 }));
         assert_eq!(read(""), None);
-        assert_eq!(Info::parse("redis_version:7.0.15\r\n").version(), (7, 0));
         assert!(Info::parse("redis_version:7.2\n").version() >= WAITAOF_SINCE);
     }
 

@@ -16,6 +16,7 @@ pub mod entries;
 pub mod essential;
 pub mod fitness;
 pub mod foreign;
+pub mod info;
 pub mod joining;
 pub mod keys;
 pub mod letter_pages;
@@ -32,6 +33,7 @@ pub mod servers;
 pub mod states;
 pub mod trail;
 pub mod trail_ends;
+pub mod waiting;
 pub mod walk;
 mod wire;
 

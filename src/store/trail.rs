@@ -167,6 +167,17 @@ pub fn newest_blocks(
     parse_blocks(answer)
 }
 
+/// Blocks of a lane before the one that begins with record `first`, newest first; at most `count`.
+pub fn blocks_before(
+    connection: &mut Connection,
+    lane: &LaneId,
+    first: u64,
+    count: usize,
+) -> Result<Vec<StoredBlock>, StoreError> {
+    let (key, to) = (keys::lane(lane), format!("({first}-0"));
+    parse_blocks(connection.command("XREVRANGE", &[&key, &to, "-", "COUNT", &count.to_string()])?)
+}
+
 /// The block that holds record `seq` of a lane, or the last one before it.
 pub fn block_at(
     connection: &mut Connection,
@@ -182,18 +193,6 @@ pub fn block_at(
 pub fn oldest_block(connection: &mut Connection, lane: &LaneId) -> Result<Option<StoredBlock>, StoreError> {
     let answer = connection.command("XRANGE", &[&keys::lane(lane), "-", "+", "COUNT", "1"])?;
     Ok(parse_blocks(answer)?.pop())
-}
-
-/// At most `count` blocks of a lane that begin before record `seq`, the last one first.
-pub fn blocks_before(
-    connection: &mut Connection,
-    lane: &LaneId,
-    seq: u64,
-    count: usize,
-) -> Result<Vec<StoredBlock>, StoreError> {
-    let to = format!("{}-0", seq.saturating_sub(1));
-    let args = [&keys::lane(lane), &to, "-", "COUNT", &count.to_string()];
-    parse_blocks(connection.command("XREVRANGE", &args)?)
 }
 
 /// At most `count` blocks of a lane behind the one that begins with record `seq`.

@@ -50,5 +50,6 @@ mod steering;
 mod structure;
 mod submissions;
 mod tamper;
+mod terminal;
 mod trust;
 mod volume;

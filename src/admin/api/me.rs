@@ -23,13 +23,3 @@ pub(super) fn route(request: &Request, who: &Who) -> Answered {
         }
     })
 }
-
-/// `GET /api/v1/commands`: what whoever asks may post.
-pub(super) fn commands(request: &Request, who: &Who) -> Answered {
-    let _ = Asked::of(request, &[])?;
-    let (by, role) = match who {
-        Who::Local => (None, None),
-        Who::Operator(operator) => (Some(&operator.name), Some(operator.role.as_str())),
-    };
-    Ok(json!({"by": by, "role": role, "commands": []}))
-}

@@ -104,7 +104,6 @@ impl Api {
             ("performance", None) => performance::route(self, request),
             ("audit", None) => audit::route(self, request),
             ("me", None) => me::route(request, who),
-            ("commands", None) => me::commands(request, who),
             _ => return None,
         };
         Some(match answered {

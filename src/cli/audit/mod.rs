@@ -6,6 +6,7 @@
 mod acknowledge;
 mod export;
 pub(crate) mod filter;
+mod formats;
 mod join;
 mod key;
 mod noted;
@@ -14,6 +15,7 @@ pub(crate) mod query;
 mod report;
 mod show;
 mod source;
+mod subject;
 mod tail;
 pub(crate) mod text;
 mod trouble;
@@ -22,6 +24,7 @@ mod verify;
 use clap::Subcommand;
 
 use super::exit::Exit;
+use crate::audit::verify::Report;
 
 pub use source::SourceArgs;
 pub use trouble::Trouble;
@@ -35,11 +38,12 @@ pub enum AuditCommand {
     Verify(verify::VerifyArgs),
     /// Put on record that damage is known: a restored backup, a loss. It is no damage to `verify` then.
     Acknowledge(acknowledge::AcknowledgeArgs),
-    /// Show the newest records.
+    /// Show the newest records, as text, JSON lines or comma-separated values.
     Tail(tail::TailArgs),
-    /// Show one message's life: who asked, what was decided, who got it, how it ended; and its reply.
+    /// Show one message's life: who asked, what was decided, who got it, how it ended; and its reply. By the message's id, a
+    /// request's correlation id, or a receipt.
     Show(show::ShowArgs),
-    /// Show the records that fit, as JSON lines or comma-separated values.
+    /// Show the records that fit, as text, JSON lines or comma-separated values.
     Query(query::QueryArgs),
     /// Write the trail, or a stretch of it, to a file that is verified elsewhere.
     Export(export::ExportArgs),
@@ -51,6 +55,13 @@ pub enum AuditCommand {
     /// The key that signs checkpoints: show it, replace it.
     #[command(subcommand)]
     Key(key::KeyCommand),
+}
+
+/// Verifies the whole trail of an installation, against its keys and its anchor.
+pub(crate) fn verify_installation(config: Option<std::path::PathBuf>) -> Result<Report, Trouble> {
+    let source = SourceArgs { config, ..SourceArgs::default() };
+    let (report, ()) = verify::verify_named(&source, &verify::TrustArgs::default(), &|| (), &mut |(), _| {})?;
+    Ok(report)
 }
 
 /// Runs one command.

@@ -6,7 +6,9 @@ use std::ops::ControlFlow;
 use clap::Args;
 
 use super::filter::{FilterArgs, TimeArgs};
+use super::formats::{Format, FormatArgs};
 use super::source::SourceArgs;
+use super::text::record_line;
 use super::trouble::Trouble;
 use super::verify::optional_config;
 use crate::audit::json::record_json;
@@ -15,8 +17,17 @@ use crate::cli::exit::Exit;
 use crate::history::records::each_record;
 use crate::ids::hex;
 
+const EXAMPLES: &str = "\
+JSON lines, unless --text or --csv says otherwise.
+
+Examples:
+  mas audit query --sender planner --from 2h --text
+  mas audit query --decision AUTHZ_DENIED --from 2026-01-01 --to 2026-02-01 --csv > denied.csv
+  mas audit query --violation credit_card | jq -r .message_id";
+
 /// Arguments of `query`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct QueryArgs {
     #[command(flatten)]
     source: SourceArgs,
@@ -24,9 +35,8 @@ pub struct QueryArgs {
     time: TimeArgs,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Comma-separated values with a header, instead of JSON lines.
-    #[arg(long)]
-    csv: bool,
+    #[command(flatten)]
+    format: FormatArgs,
     /// Stop after this many.
     #[arg(long, value_name = "COUNT")]
     limit: Option<u64>,
@@ -38,8 +48,9 @@ pub(super) fn run(args: QueryArgs) -> Result<Exit, Trouble> {
     let config = optional_config(&args.source)?;
     let mut source = args.source.open(config.as_ref())?;
     let mut out = BufWriter::new(std::io::stdout().lock());
-    if args.csv {
-        writeln!(out, "{}", COLUMNS.join(",")).map_err(Trouble::output)?;
+    let format = args.format.or(Format::Json);
+    if let Some(heading) = heading(format) {
+        writeln!(out, "{heading}").map_err(Trouble::output)?;
     }
     let mut left = args.limit.unwrap_or(u64::MAX);
     each_record::<Trouble>(&mut source, range, &mut |lane, record| {
@@ -50,12 +61,25 @@ pub(super) fn run(args: QueryArgs) -> Result<Exit, Trouble> {
             return Ok(ControlFlow::Break(()));
         }
         left -= 1;
-        let line = if args.csv { csv_line(lane, record) } else { record_json(lane, record).to_string() };
-        writeln!(out, "{line}").map_err(Trouble::output)?;
+        writeln!(out, "{}", line(format, lane, record)).map_err(Trouble::output)?;
         Ok(ControlFlow::Continue(()))
     })?;
     out.flush().map_err(Trouble::output)?;
     Ok(Exit::Done)
+}
+
+/// What stands above the records.
+pub(super) fn heading(format: Format) -> Option<String> {
+    (format == Format::Csv).then(|| COLUMNS.join(","))
+}
+
+/// A record in one line.
+pub(super) fn line(format: Format, lane: &LaneId, record: &View<'_>) -> String {
+    match format {
+        Format::Text => record_line(record),
+        Format::Json => record_json(lane, record).to_string(),
+        Format::Csv => csv_line(lane, record),
+    }
 }
 
 /// Columns of the comma-separated form.

@@ -7,9 +7,9 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::{Value as Json, json};
-use uuid::Uuid;
 
 use super::source::SourceArgs;
+use super::subject::{Meant, Subject};
 use super::trouble::Trouble;
 use super::verify::optional_config;
 use crate::audit::Action;
@@ -18,37 +18,56 @@ use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
 use crate::history::chain::{Chain, Step, chain, state, step_json};
 
+const EXAMPLES: &str = "\
+Examples:
+  mas audit show 01890a5d-ac96-774b-bcce-b302099a8057       # a message
+  mas audit show 6f1c3ad0f6ab4d7e9d0c1b2a3c4d5e6f           # a request and its reply, by their correlation id
+  mas audit show LANE:SEQ                                   # a receipt, as mas send prints it";
+
 /// Arguments of `show`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct ShowArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// The message.
-    #[arg(value_name = "MESSAGE_ID")]
-    message_id: Uuid,
+    /// A message's id, the correlation id of a request, or a receipt as LANE:SEQ.
+    #[arg(value_name = "ID", value_parser = Subject::parse)]
+    subject: Subject,
 }
 
 pub(super) fn run(args: &ShowArgs) -> Result<Exit, Trouble> {
     let config = optional_config(&args.source)?;
     let mut source = args.source.open(config.as_ref())?;
-    let Some(Chain { steps, related }) = chain(&mut source, args.message_id)? else {
-        eprintln!("mas audit: message {} is not on record", args.message_id);
-        return Ok(Exit::Failed);
+    let not_on_record = || {
+        eprintln!("mas audit: that is not on record");
+        Ok(Exit::Failed)
+    };
+    let message_id = match args.subject.look_up(&mut source)? {
+        Meant::Message(message_id) => message_id,
+        Meant::Record(text, json) => {
+            let line = if args.json { json.to_string() } else { text };
+            writeln!(std::io::stdout(), "{line}").map_err(Trouble::output)?;
+            return Ok(Exit::Done);
+        }
+        Meant::Nothing => return not_on_record(),
+    };
+    let Some(Chain { steps, related }) = chain(&mut source, message_id)? else {
+        return not_on_record();
     };
     let mut out = std::io::stdout().lock();
     if args.json {
         let chain: Vec<Json> = steps.iter().map(step_json).collect();
         let related: Vec<Json> = related.iter().map(step_json).collect();
         let line = json!({
-            "message_id": args.message_id.to_string(), "state": state(&steps), "chain": chain, "related": related,
+            "message_id": message_id.to_string(), "state": state(&steps), "chain": chain, "related": related,
         });
         writeln!(out, "{line}").map_err(Trouble::output)?;
         return Ok(Exit::Done);
     }
-    writeln!(out, "message {}: {}", args.message_id, state(&steps)).map_err(Trouble::output)?;
+    writeln!(out, "message {message_id}: {}", state(&steps)).map_err(Trouble::output)?;
     for step in &steps {
         writeln!(out, "  {}", step_line(step)).map_err(Trouble::output)?;
     }

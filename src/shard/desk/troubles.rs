@@ -36,7 +36,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Checkpoints,
         Self::CheckpointsInRedis,
         Self::Archive,
