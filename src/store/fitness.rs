@@ -209,7 +209,7 @@ fn assurance_of(
 }
 
 /// A setting; `None` where Redis does not show it.
-pub fn setting(connection: &mut Connection, name: &str) -> Result<Option<String>, StoreError> {
+fn setting(connection: &mut Connection, name: &str) -> Result<Option<String>, StoreError> {
     let mut batch = Batch::new();
     let _ = batch.command("CONFIG");
     let _ = batch.arg("GET").arg(name);

@@ -121,6 +121,7 @@ fn a_check_that_cannot_be_made_is_unknown_and_not_critical() {
 fn a_full_inbox_and_dead_letters_reach_their_thresholds() {
     let mut world = World::with(World::PAIR, "limits: {max_queue_len: 10}\n");
     world.set_admin("127.0.0.1:0");
+    world.set_gateway("circuit_breaker: {failure_threshold: 1}");
     let server = world.server();
     let alpha = world.client(&server, "alpha");
     let _session = alpha.session("a");
@@ -149,7 +150,9 @@ fn a_full_inbox_and_dead_letters_reach_their_thresholds() {
     assert_eq!(check(&world, NOBODY, &["dlq"]).0, 1);
     let (code, codes, said) = diagnosed(&world, &["--admin", admin(&server)]);
     assert_eq!(code, 1);
-    assert!(codes.contains(&"dead_letters".to_owned()), "{said}");
+    for code in ["dead_letters", "circuit_open"] {
+        assert!(codes.contains(&code.to_owned()), "{code}: {said}");
+    }
 }
 
 #[test]
@@ -335,4 +338,33 @@ fn the_doctor_sees_what_waits_for_nobody_and_what_does_not_belong_there() {
     until("it was put aside", || {
         diagnosed(&world, &["--admin", admin(&server)]).1.contains(&"foreign_entries".to_owned())
     });
+}
+
+#[test]
+fn the_doctor_sees_disks_and_folders_that_the_trail_needs() {
+    let world = world();
+    let folder = world.path().join("audit-archive");
+    std::fs::write(&folder, "in its place").unwrap();
+    let (code, codes, said) = diagnosed(&world, &["--admin", NOBODY]);
+    assert_eq!(code, 1);
+    for code in ["server_down", "archive_unusable"] {
+        assert!(codes.contains(&code.to_owned()), "{code}: {said}");
+    }
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    if !crate::checkpoints::mount(&folder) {
+        println!("no file system can be mounted here");
+        return;
+    }
+    let found = |bytes: usize| {
+        std::fs::write(folder.join("filler"), vec![0_u8; bytes]).unwrap();
+        diagnosed(&world, &["--admin", NOBODY])
+    };
+    let outcomes = [found(1000), found(980_000), found(1_044_480)];
+    crate::checkpoints::unmount(&folder);
+    let expected = [(false, false), (true, false), (false, true)];
+    for ((_, codes, said), (is_low, is_full)) in outcomes.iter().zip(expected) {
+        let has = |code: &str| codes.contains(&code.to_owned());
+        assert_eq!((has("disk_low"), has("disk_full")), (is_low, is_full), "{said}");
+    }
 }

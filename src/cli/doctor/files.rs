@@ -196,6 +196,16 @@ pub(super) fn disks(findings: &mut Findings, config: &Config) {
     let audit = &config.audit;
     let mut places: Vec<(&str, PathBuf)> = Vec::new();
     if let Some(dir) = audit.archive() {
+        // A server makes one that is not there.
+        if dir.exists()
+            && let Err(error) = std::fs::read_dir(dir)
+        {
+            findings.add(
+                Code::ArchiveUnusable,
+                format!("gateway.audit.archive_dir ({}): {error}", dir.display()),
+                "see to it that it is a folder that the server's user can read and write",
+            );
+        }
         places.push(("gateway.audit.archive_dir", dir.to_path_buf()));
     }
     for (key, path) in

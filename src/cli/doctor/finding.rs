@@ -91,6 +91,7 @@ codes! {
     RedisNotPersistent "redis_not_persistent" Warning "nothing of Redis is on disk";
     RedisMemoryHigh "redis_memory_high" Warning "Redis' memory fills up";
     DiskLow "disk_low" Warning "a disk that the trail needs fills up";
+    ArchiveUnusable "archive_unusable" Warning "the archive's folder cannot be used";
     NobodyArchives "nobody_archives" Warning "no server moves the trail to files";
     ClockDiffers "clock_differs" Warning "Redis' clock and this machine's differ";
     DescriptorsLow "descriptors_low" Warning "the server may run out of descriptors";
