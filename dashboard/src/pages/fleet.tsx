@@ -24,7 +24,8 @@ function Server({ row }: { row: FleetServer }) {
   const { status } = row;
   const name = status?.host ?? shortServer(row.server);
   const failing = status?.checks.filter((check) => check.problem) ?? [];
-  const state = row.problem || !status ? <Tag kind={row.gone ? "warn" : "bad"}>{row.gone ? "gone" : row.trusted ? "silent" : "not trusted"}</Tag>
+  const state = row.problem || !status ? <Tag kind="bad">{!row.trusted ? "not trusted" : row.problem?.startsWith("gone") ? "gone" : "silent"}</Tag>
+    : status.draining ? <Tag kind="warn">stopping</Tag>
     : !status.ready ? <Tag kind="bad">not ready</Tag>
       : status.troubles.length ? <Tag kind="warn">ready, with troubles</Tag> : <Tag kind="good">ready</Tag>;
   return (
@@ -84,7 +85,7 @@ export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
             <span>{fleet.others_unknown ? "others unknown" : fleet.rules_differ ? "rules differ" : "same rules everywhere"}</span>
           </div>
           {fleet.others_unknown && <div class="notice bad"><p><strong>Other servers are not known: {fleet.others_unknown}</strong></p><p>What stands here is of the server that answers alone.</p></div>}
-          <Table caption="What to see to" columns={FINDINGS} rows={all} rowKey={(row) => `${row.code} ${row.where} ${row.what}`}
+          <Table caption="What to see to" columns={FINDINGS} rows={all} rowKey={(row) => `${row.code} ${row.where} ${row.toDo}`}
             empty="No check fails, no trouble is reported, nothing waits for an agent that is not there." />
           {shutOut.length > 0 && (
             <Table caption="Shut out" columns={[

@@ -65,7 +65,7 @@ function Live() {
   const filters = chosen();
   const fleet = param("fleet", "1") === "1";
   useLive({ ...filters, ...(fleet ? { fleet: "1" } : {}) }, !paused.value);
-  const { records, seen, missed, skipped, open, error, alone } = live.value;
+  const { records, seen, missed, skipped, open, error } = live.value;
   const { agent = "", from = "", to = "", action = "", decision = "" } = filters;
   return (
     <Page title="Messages" question="What is decided now?" command={`mas tap${flags({ agent, from, to, action, decision })}`} error={error}
@@ -77,7 +77,6 @@ function Live() {
       <p role="status">
         {paused.value ? <Tag kind="warn">paused</Tag> : open ? <Tag kind="good">live</Tag> : <Tag kind="none">connecting</Tag>}{" "}
         {many(seen, "record")} came, the newest {MAX_LIVE} are kept.
-        {alone && " Of this server alone: it cannot tell of the others."}
         {skipped > 0 && <> {count(skipped)} more came too fast to be read and were passed over.</>}
         {missed > 0 && <> {many(missed, "block")} of records were missed. </>}
         {(skipped > 0 || missed > 0) && <> <a href={href("messages", "", { ...filters, mode: "search", since: "5m" })}>Search has them all.</a></>}
