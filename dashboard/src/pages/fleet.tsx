@@ -78,8 +78,8 @@ export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
     <Page title="Fleet" question="Is it well?" command="mas status" exported={fleet && { ...asExport("fleet-findings", FINDINGS, all), json: fleet }}>
       {!fleet ? <Waiting what="the fleet" /> : (
         <>
-          <div class={`verdict ${bad ? "bad" : warn ? "warn" : "good"}`} role="status">
-            <strong>{bad ? `${many(bad, "thing")} must be seen to` : warn ? `It works; ${many(warn, "thing")} to look at` : "All is well"}</strong>
+          <div class={`verdict ${bad ? "bad" : warn ? "warn" : "good"}`}>
+            <strong role="status">{bad ? `${many(bad, "thing")} must be seen to` : warn ? `It works; ${many(warn, "thing")} to look at` : "All is well"}</strong>
             <span>{ready} of {many(fleet.servers.length, "server")} ready</span>
             <span>{many(sum(statuses.map((status) => sum(Object.values(status.sessions)))), "session")} of {many(agents.size, "agent")}</span>
             <span>{fleet.others_unknown ? "others unknown" : fleet.rules_differ ? "rules differ" : "same rules everywhere"}</span>

@@ -74,8 +74,8 @@ function Live() {
         <ChoiceFilter name="fleet" label="Servers" standard="1" choices={[["1", "all"], ["0", "this one"]]} />
       </Fields>
       <Find />
-      <p role="status">
-        {paused.value ? <Tag kind="warn">paused</Tag> : open ? <Tag kind="good">live</Tag> : <Tag kind="none">connecting</Tag>}{" "}
+      <p>
+        <span role="status">{paused.value ? <Tag kind="warn">paused</Tag> : open ? <Tag kind="good">live</Tag> : <Tag kind="none">connecting</Tag>}</span>{" "}
         {many(seen, "record")} came, the newest {MAX_LIVE} are kept.
         {skipped > 0 && <> {count(skipped)} more came too fast to be read and were passed over.</>}
         {missed > 0 && <> {many(missed, "block")} of records were missed. </>}
