@@ -13,7 +13,7 @@ export interface InboxRow { agent: string; waiting: number; delivered: number; b
 export interface Status {
   server: string; version: string; host: string | null; listen_addr: string | null; admin_addr: string | null;
   time_unix_ms: number; started_unix_ms: number | null; loaded_unix_ms: number;
-  policy_version: string; rules_digest: string | null; ready: boolean;
+  policy_version: string; rules_digest: string | null; ready: boolean; draining: boolean;
   checks: Check[]; troubles: Trouble[]; redis: Redis; checkpoint_unix_ms: number | null;
   connections: number; sessions: Record<string, number>; circuits_open: string[]; inboxes: InboxRow[];
   workers_busy: number[]; certificates_end_unix_s: Record<string, number>; cut?: boolean;
@@ -23,8 +23,6 @@ export interface Status {
 export interface Quarantined { whom: string; by: string; since_unix_ms: number }
 export interface FleetServer {
   server: string; this: boolean; trusted: boolean; problem: string | null; age_ms: number | null; status: Status | null;
-  /** Not of the API: this page has seen it, and it is not there any more. */
-  gone?: boolean;
 }
 export interface Fleet {
   server: string; time_unix_ms: number; rules_differ: boolean; versions_differ: boolean; servers: FleetServer[];

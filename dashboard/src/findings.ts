@@ -1,6 +1,6 @@
 // What is wrong in the fleet, in order of harm, each with what to do about it.
 
-import type { Check, Fleet, FleetServer } from "./api";
+import type { Check, Fleet } from "./api";
 import { count, duration, shortServer, time } from "./text";
 
 export interface Finding { kind: "bad" | "warn"; code: string; where: string; what: string; toDo: string }
@@ -25,6 +25,7 @@ const TROUBLES: Record<string, string> = {
   reload_refused: "Mend mas.yaml and send SIGHUP again; mas-server --check-config says what is wrong.",
   trail_rolled_back: "mas audit verify says what is gone; docs/trust.md says what it means.",
   rules_differ: "Compare mas.yaml on the hosts, and reload (SIGHUP) where it is old.",
+  server_gone: "Look whether mas-server runs on the host that is named, and into its log.",
   versions_differ: "Finish the upgrade, or go back on the servers that were upgraded.",
 };
 /** A certificate that ends within so many days is worth a look. */
@@ -36,36 +37,9 @@ const OLD_REPORT_MS = 5_000;
 /** A checkpoint may be so old while something happens, and up to a minute while nothing does. */
 const OLD_CHECKPOINT_MS = 90_000;
 
+const OF_THE_FLEET = new Set(["rules_differ", "versions_differ", "server_gone"]);
+
 export interface Findings { bad: number; warn: number; all: Finding[] }
-
-/** A server that left the fleet is shown for so long. */
-const GONE_MS = 15 * 60_000;
-
-/** Servers that this page has seen and that are not in the fleet any more. */
-export class Gone {
-  private readonly seen = new Map<string, { row: FleetServer; since: number | null }>();
-
-  /** The fleet as it is told, and those who left it. */
-  with(fleet: Fleet | null, now: number): Fleet | null {
-    // Where Redis does not say who is there, nobody has left.
-    if (!fleet || fleet.others_unknown) return fleet;
-    for (const row of fleet.servers) this.seen.set(row.server, { row, since: null });
-    const back = new Set(fleet.servers.map((one) => one.status?.listen_addr));
-    const gone: FleetServer[] = [];
-    for (const [server, one] of this.seen) {
-      if (fleet.servers.some((row) => row.server === server)) continue;
-      one.since ??= now;
-      const { status } = one.row;
-      if (now - one.since > GONE_MS || !status || back.has(status.listen_addr)) {
-        this.seen.delete(server);
-        continue;
-      }
-      const problem = `${status.host ?? "a server"} (${status.listen_addr ?? shortServer(server)}) left the fleet at ${time(one.since)}: it was stopped or killed`;
-      gone.push({ ...one.row, age_ms: null, status: null, problem, gone: true });
-    }
-    return gone.length ? { ...fleet, servers: [...fleet.servers, ...gone] } : fleet;
-  }
-}
 
 /** The fleet, with what this server has told of itself since. */
 export function withFailing(fleet: Fleet | null, failing: Check[]): Fleet | null {
@@ -83,14 +57,13 @@ export function withFailing(fleet: Fleet | null, failing: Check[]): Fleet | null
 export function findings(fleet: Fleet | null): Findings {
   const all: Finding[] = [];
   const add = (kind: Finding["kind"], code: string, where: string, what: string, toDo: string) => {
-    if (!all.some((one) => one.code === code && one.where === where && one.what === what)) all.push({ kind, code, where, what, toDo });
+    // Each server tells of Redis and of agents; one is enough.
+    if (!all.some((one) => one.code === code && one.where === where && one.toDo === toDo)) all.push({ kind, code, where, what, toDo });
   };
-  for (const { server, status, problem, trusted, age_ms, gone } of fleet?.servers ?? []) {
+  for (const { server, status, problem, trusted, age_ms } of fleet?.servers ?? []) {
     const where = status?.host ? `${status.host} (${shortServer(server)})` : shortServer(server);
-    if (problem && gone) {
-      add("warn", "server_gone", where, problem, "If that was not meant: look whether mas-server runs on that host, and into its log.");
-    } else if (problem) {
-      add("bad", trusted ? "no_report" : "report_not_trusted", where, problem,
+    if (problem) {
+      add("bad", !trusted ? "report_not_trusted" : problem.startsWith("gone") ? "server_gone" : "no_report", where, problem,
         trusted ? "Look whether mas-server runs on that host and reaches Redis."
           : "Somebody writes into Redis: look who has its password, and whether all servers have the same store key.");
     } else if (age_ms !== null && age_ms > LATE_REPORT_MS) {
@@ -141,9 +114,9 @@ export function findings(fleet: Fleet | null): Findings {
   }
   if (fleet?.rules_differ) add("warn", "rules_differ", "fleet", "the servers have different rules", TROUBLES["rules_differ"] ?? "");
   if (fleet?.versions_differ) add("warn", "versions_differ", "fleet", "the servers have different versions", TROUBLES["versions_differ"] ?? "");
-  // A server's own trouble of the same name says no more.
-  const told = all.filter((one) => !(one.where !== "fleet" && (one.code === "rules_differ" || one.code === "versions_differ")
-    && all.some((other) => other.where === "fleet" && other.code === one.code)));
+  // What the fleet as a whole tells, a server's own trouble of the same name repeats.
+  const told = all.filter((one) => !(one.kind === "warn" && one.where !== "fleet" && OF_THE_FLEET.has(one.code)
+    && all.some((other) => other !== one && other.code === one.code && (other.where === "fleet" || other.kind === "bad"))));
   const ordered = told.sort((a, b) => (a.kind === b.kind ? 0 : a.kind === "bad" ? -1 : 1));
   return { bad: ordered.filter((one) => one.kind === "bad").length, warn: ordered.filter((one) => one.kind === "warn").length, all: ordered };
 }

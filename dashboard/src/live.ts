@@ -16,12 +16,9 @@ const MAX_EVENT_CHARS = 1 << 20;
 /** Between two attempts to get the stream again, in milliseconds. */
 const AGAIN_MS = 1_000;
 
-export interface LiveState { records: AuditRecord[]; seen: number; missed: number; skipped: number; open: boolean; error: ApiError | null;
-  /** Other servers' records were asked for, and this server cannot tell of them. */
-  alone: boolean;
-}
+export interface LiveState { records: AuditRecord[]; seen: number; missed: number; skipped: number; open: boolean; error: ApiError | null }
 
-const EMPTY: LiveState = { records: [], seen: 0, missed: 0, skipped: 0, open: false, error: null, alone: false };
+const EMPTY: LiveState = { records: [], seen: 0, missed: 0, skipped: 0, open: false, error: null };
 export const live = signal<LiveState>(EMPTY);
 
 /** Reads `event:` and `data:` lines; calls back for each event. */
@@ -63,8 +60,6 @@ export function useLive(filters: Record<string, string>, wanted: boolean): void 
     const over = new AbortController();
     let fresh: AuditRecord[] = [];
     let [seen, missed, skipped] = [0, 0, 0];
-    // A server that cannot tell of others is asked for its own.
-    let whole = true;
     const show = () => {
       if (!seen && !missed && !skipped) return;
       const now = live.value;
@@ -87,20 +82,15 @@ export function useLive(filters: Record<string, string>, wanted: boolean): void 
     const follow = async () => {
       while (!over.signal.aborted) {
         try {
-          const { fleet = "", ...others } = JSON.parse(asked) as Record<string, string>;
-          const path = query("/api/v1/events", { ...others, fleet: whole ? fleet : "", per_second: PER_SECOND });
+          const path = query("/api/v1/events", { ...JSON.parse(asked) as Record<string, string>, per_second: PER_SECOND });
           const stream = await open(path, over.signal);
-          live.value = { ...live.value, open: true, error: null, alone: fleet !== "" && !whole };
+          live.value = { ...live.value, open: true, error: null };
           const events = new Events(take);
           const text = new TextDecoder();
           const reader = stream.getReader();
           for (let part = await reader.read(); !part.done; part = await reader.read()) events.push(text.decode(part.value, { stream: true }));
         } catch (error) {
           if (over.signal.aborted) return;
-          if (error instanceof ApiError && error.status === 400 && whole && error.message.includes('"fleet"')) {
-            whole = false;
-            continue;
-          }
           const known = error instanceof ApiError ? error : new ApiError(0, "The stream of records broke off.", null);
           live.value = { ...live.value, open: false, error: known };
           // Another filter or another person may see it; asking again does not help.

@@ -5,7 +5,7 @@ import { type ComponentType, render } from "preact";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { Fleet, Me } from "./api";
 import { useCommands } from "./commands";
-import { findings, Gone, withFailing } from "./findings";
+import { findings, withFailing } from "./findings";
 import { AgentsPage } from "./pages/agents";
 import { AuditPage } from "./pages/audit";
 import { FleetPage } from "./pages/fleet";
@@ -74,13 +74,11 @@ function Lost({ fleet }: { fleet: Fleet | null }) {
   );
 }
 
-const gone = new Gone();
-
 function App() {
   const main = useRef<HTMLElement>(null);
   const { page } = place.value;
   const asked = useAsked<Fleet>("/api/v1/fleet", FLEET_MS);
-  const fleet = useMemo(() => ({ data: withFailing(gone.with(asked.data, Date.now()), failing.value) }), [asked.data, failing.value]);
+  const fleet = useMemo(() => ({ data: withFailing(asked.data, failing.value) }), [asked.data, failing.value]);
   useCommands();
   const me = useAsked<Me>("/api/v1/me", 0);
   const entry = PAGES.find((one) => one.page === page);

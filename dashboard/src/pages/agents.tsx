@@ -82,8 +82,8 @@ function One({ name }: { name: string }) {
       exported={data && { ...asExport(`agent-${name}`, COLUMNS, [data as Agent]), json: data }} tools={<a class="mode" href={href("agents")}>All agents</a>}>
       {!data ? !error && <Waiting what={name} /> : (
         <>
-          <div class={`verdict ${state?.[0] === "none" ? "" : state?.[0] ?? ""}`} role="status">
-            <strong>{state?.[1]}</strong>
+          <div class={`verdict ${state?.[0] === "none" ? "" : state?.[0] ?? ""}`}>
+            <strong role="status">{state?.[1]}</strong>
             <span>{many(sessions(data), "session")}</span>
             <span>{count(data.inbox.waiting)} waiting, {count(data.inbox.delivered)} unacknowledged</span>
             <span>{many(refused(data), "message")} refused</span>

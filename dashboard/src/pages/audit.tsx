@@ -92,8 +92,8 @@ export function AuditPage() {
       exported={data && { ...asExport("lanes", LANES, data.lanes), json: data }}>
       {!data ? !error && <Waiting what="the trail" /> : (
         <>
-          <div class={`verdict ${bad ? "bad" : kind === "good" && !old && data.anchor ? "good" : "warn"}`} role="status">
-            <strong>{data.refusing ? "Nothing is admitted" : bad ? "The trail is to be looked at" : "Sealed"}</strong>
+          <div class={`verdict ${bad ? "bad" : kind === "good" && !old && data.anchor ? "good" : "warn"}`}>
+            <strong role="status">{data.refusing ? "Nothing is admitted" : bad ? "The trail is to be looked at" : "Sealed"}</strong>
             <span>{many(data.unsealed, "record")} not sealed yet</span>
             <span>{verified ? <>last verification: {text}, <Time ms={verified.time_unix_ms} /></> : "no verification is known"}</span>
             <span>{data.anchor ? `anchor ${data.anchor.state}` : "no anchor"}</span>

@@ -24,7 +24,8 @@ function Server({ row }: { row: FleetServer }) {
   const { status } = row;
   const name = status?.host ?? shortServer(row.server);
   const failing = status?.checks.filter((check) => check.problem) ?? [];
-  const state = row.problem || !status ? <Tag kind={row.gone ? "warn" : "bad"}>{row.gone ? "gone" : row.trusted ? "silent" : "not trusted"}</Tag>
+  const state = row.problem || !status ? <Tag kind="bad">{!row.trusted ? "not trusted" : row.problem?.startsWith("gone") ? "gone" : "silent"}</Tag>
+    : status.draining ? <Tag kind="warn">stopping</Tag>
     : !status.ready ? <Tag kind="bad">not ready</Tag>
       : status.troubles.length ? <Tag kind="warn">ready, with troubles</Tag> : <Tag kind="good">ready</Tag>;
   return (
@@ -77,14 +78,14 @@ export function FleetPage({ fleet: newest }: { fleet: Fleet | null }) {
     <Page title="Fleet" question="Is it well?" command="mas status" exported={fleet && { ...asExport("fleet-findings", FINDINGS, all), json: fleet }}>
       {!fleet ? <Waiting what="the fleet" /> : (
         <>
-          <div class={`verdict ${bad ? "bad" : warn ? "warn" : "good"}`} role="status">
-            <strong>{bad ? `${many(bad, "thing")} must be seen to` : warn ? `It works; ${many(warn, "thing")} to look at` : "All is well"}</strong>
+          <div class={`verdict ${bad ? "bad" : warn ? "warn" : "good"}`}>
+            <strong role="status">{bad ? `${many(bad, "thing")} must be seen to` : warn ? `It works; ${many(warn, "thing")} to look at` : "All is well"}</strong>
             <span>{ready} of {many(fleet.servers.length, "server")} ready</span>
             <span>{many(sum(statuses.map((status) => sum(Object.values(status.sessions)))), "session")} of {many(agents.size, "agent")}</span>
             <span>{fleet.others_unknown ? "others unknown" : fleet.rules_differ ? "rules differ" : "same rules everywhere"}</span>
           </div>
           {fleet.others_unknown && <div class="notice bad"><p><strong>Other servers are not known: {fleet.others_unknown}</strong></p><p>What stands here is of the server that answers alone.</p></div>}
-          <Table caption="What to see to" columns={FINDINGS} rows={all} rowKey={(row) => `${row.code} ${row.where} ${row.what}`}
+          <Table caption="What to see to" columns={FINDINGS} rows={all} rowKey={(row) => `${row.code} ${row.where} ${row.toDo}`}
             empty="No check fails, no trouble is reported, nothing waits for an agent that is not there." />
           {shutOut.length > 0 && (
             <Table caption="Shut out" columns={[

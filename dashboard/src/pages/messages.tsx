@@ -65,7 +65,7 @@ function Live() {
   const filters = chosen();
   const fleet = param("fleet", "1") === "1";
   useLive({ ...filters, ...(fleet ? { fleet: "1" } : {}) }, !paused.value);
-  const { records, seen, missed, skipped, open, error, alone } = live.value;
+  const { records, seen, missed, skipped, open, error } = live.value;
   const { agent = "", from = "", to = "", action = "", decision = "" } = filters;
   return (
     <Page title="Messages" question="What is decided now?" command={`mas tap${flags({ agent, from, to, action, decision })}`} error={error}
@@ -74,10 +74,9 @@ function Live() {
         <ChoiceFilter name="fleet" label="Servers" standard="1" choices={[["1", "all"], ["0", "this one"]]} />
       </Fields>
       <Find />
-      <p role="status">
-        {paused.value ? <Tag kind="warn">paused</Tag> : open ? <Tag kind="good">live</Tag> : <Tag kind="none">connecting</Tag>}{" "}
+      <p>
+        <span role="status">{paused.value ? <Tag kind="warn">paused</Tag> : open ? <Tag kind="good">live</Tag> : <Tag kind="none">connecting</Tag>}</span>{" "}
         {many(seen, "record")} came, the newest {MAX_LIVE} are kept.
-        {alone && " Of this server alone: it cannot tell of the others."}
         {skipped > 0 && <> {count(skipped)} more came too fast to be read and were passed over.</>}
         {missed > 0 && <> {many(missed, "block")} of records were missed. </>}
         {(skipped > 0 || missed > 0) && <> <a href={href("messages", "", { ...filters, mode: "search", since: "5m" })}>Search has them all.</a></>}
