@@ -20,6 +20,7 @@ from ._payload import Payload, to_json
 from ._proto import runtime_pb2 as pb
 from ._receipt import Receipt, Sent
 from ._session import MAX_COMMIT_BYTES, Session
+from ._tracing import Tracing
 from .errors import MasError, NoReply, NotConnected, OutcomeUnknown, SetupError, Unsupported
 
 # Waits before a call is tried again, in seconds: doubling, of each half to all.
@@ -69,11 +70,14 @@ def milliseconds(seconds: float | None) -> int:
 class Calls:
     """The calls of one agent and the replies it waits for."""
 
-    def __init__(self, methods: _wire.Methods, link: Link, instance_id: str, timeout: float) -> None:
+    def __init__(
+        self, methods: _wire.Methods, link: Link, instance_id: str, timeout: float, tracing: Tracing
+    ) -> None:
         self._methods = methods
         self._link = link
         self.instance_id = instance_id
         self.timeout = timeout
+        self.tracing = tracing
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         # Requests whose correlation id is not known yet.
         self._asking = 0
@@ -122,17 +126,24 @@ class Calls:
                 return (await session.submit(pb.Submission(send=request))).send
             return await self._methods.send(request, timeout=timeout)
 
-        return sent(await self.call(once, again=options.idempotency_key is not None))
+        with self.tracing.sending("send", request.target_id, request) as operation:
+            done = sent(await self.call(once, again=options.idempotency_key is not None))
+            operation.accepted(done)
+            return done
 
-    async def reply(self, request: pb.ReplyRequest) -> Sent:
-        """Replies to a request."""
+    async def reply(self, request: pb.ReplyRequest, target: str) -> Sent:
+        """Replies to a request of ``target``'s."""
 
         async def once(session: Session, timeout: float) -> pb.ReplyResponse:
             if session.takes(request):
                 return (await session.submit(pb.Submission(reply=request))).reply
             return await self._methods.reply(request, timeout=timeout)
 
-        return sent(await self.call(once, again=False))
+        correlation_id = request.correlation_id
+        with self.tracing.sending("reply", target, request, correlation_id=correlation_id) as operation:
+            done = sent(await self.call(once, again=False))
+            operation.accepted(done)
+            return done
 
     async def request(self, request: pb.RequestRequest, options: Options) -> Any:
         """Sends a request and waits for its reply."""
@@ -144,15 +155,17 @@ class Calls:
             return await self._methods.request(request, timeout=timeout)
 
         give_up = time.monotonic() + request.timeout_ms / 1000
-        self._asking += 1
-        try:
-            accepted = await self.call(once, again=options.idempotency_key is not None)
-            reply = self.expect_reply(accepted.correlation_id)
-        finally:
-            self._asking -= 1
-            if self._asking == 0:
-                self._early.clear()
-        return await self.await_reply(accepted.correlation_id, reply, give_up)
+        with self.tracing.sending("request", request.target_id, request) as operation:
+            self.asking(1)
+            try:
+                accepted = await self.call(once, again=options.idempotency_key is not None)
+                reply = self.expect_reply(accepted.correlation_id)
+            finally:
+                self.asking(-1)
+            operation.accepted(sent(accepted), accepted.correlation_id)
+            message = await self.await_reply(accepted.correlation_id, reply, give_up)
+            operation.answered(message)
+            return message
 
     def expect_reply(self, correlation_id: str) -> asyncio.Future[Any]:
         """From now on the reply of this id has somebody who waits for it."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from ._calls import Calls
 from ._link import Link
 from ._proto import runtime_pb2 as pb
+from ._tracing import Operation, Tracing
 from .errors import NoReply, NotConnected, OutcomeUnknown, Reject, Retry, VersionMismatch
 from .message import Message
 
@@ -49,11 +50,13 @@ class Intake:
         self._stopping = False
         self._link: Link
         self._calls: Calls
+        self._tracing: Tracing
 
     def connect(self, link: Link, calls: Calls) -> None:
         """Where answers go."""
         self._link = link
         self._calls = calls
+        self._tracing = calls.tracing
 
     def take(self, delivery: pb.Delivery) -> None:
         """A delivery has arrived."""
@@ -108,24 +111,28 @@ class Intake:
             log.warning("no handler for %r from %s", message.type, message.sender)
             self._nack(message._delivery_id, f"no_handler:{message.type}", False)
             return
-        try:
-            if handler.model is None:
-                await handler.function(message)
-            else:
-                await handler.function(message, message.parse(handler.model))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            self._failed(message, error, handler)
-            return
-        self._finish(message.id)
-        if not message._settled:
-            self._ack(message._delivery_id)
+        with self._tracing.processing(message) as operation:
+            try:
+                if handler.model is None:
+                    await handler.function(message)
+                else:
+                    await handler.function(message, message.parse(handler.model))
+            except asyncio.CancelledError:
+                operation.settled("ack" if message._settled else "lost")
+                raise
+            except Exception as error:
+                self._failed(message, error, handler, operation)
+                return
+            self._finish(message.id)
+            if not message._settled:
+                self._ack(message._delivery_id)
+            operation.settled("ack")
 
-    def _failed(self, message: Message, error: Exception, handler: Handler) -> None:
+    def _failed(self, message: Message, error: Exception, handler: Handler, operation: Operation) -> None:
         if message._settled:
             # It was committed: it is handled, whatever came after.
             self._finish(message.id)
+            operation.settled("ack", error)
             log.error("%s %s: failed after its commit", message.type, message.id, exc_info=error)
             return
         retryable = isinstance(error, (Retry, *PASSING, *handler.retry_on)) and not isinstance(error, Reject)
@@ -135,6 +142,7 @@ class Intake:
             reason = f"handler_error:{type(error).__name__}"
             log.error("%s %s from %s failed", message.type, message.id, message.sender, exc_info=error)
         self._nack(message._delivery_id, reason, retryable)
+        operation.settled("nack" if retryable else "dead", error)
 
     def _finish(self, message_id: str) -> None:
         self._done[message_id] = None

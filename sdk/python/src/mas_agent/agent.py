@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import grpc
 import grpc.aio
 from pydantic import BaseModel
 
-from . import _wire
+from . import _tracing, _wire
 from ._calls import Calls, Options, milliseconds
 from ._intake import Handler, Intake
 from ._link import Link
@@ -99,6 +99,9 @@ class Agent:
     Handlers run concurrently, at most ``concurrency`` at a time; 1 keeps the order of each sender. A message
     is acknowledged when its handler returns. A handler that raises ``Retry``, or what its ``retry_on`` names,
     gets the message again after a growing wait; any other exception sends it to the dead letters.
+
+    Where OpenTelemetry is installed, a handler runs in a span of its own. ``trace_parent``: it is in a trace of its
+    own with a link to the sender's span ("link"), or that span is its parent, too ("parent").
     """
 
     def __init__(
@@ -110,9 +113,12 @@ class Agent:
         concurrency: int = 64,
         call_timeout: float = 30.0,
         drain_timeout: float = 8.0,
+        trace_parent: _tracing.TraceParent = "link",
     ) -> None:
         if concurrency < 1:
             raise SetupError("concurrency: expected 1 or more")
+        if trace_parent not in get_args(_tracing.TraceParent):
+            raise SetupError(f"trace_parent {trace_parent!r}: expected link or parent")
         self._address = address
         self._credentials = credentials
         self._instance_id = instance_id or os.environ.get("MAS_INSTANCE_ID") or uuid.uuid4().hex[:8]
@@ -121,6 +127,7 @@ class Agent:
         self._concurrency = concurrency
         self._call_timeout = call_timeout
         self._drain_timeout = drain_timeout
+        self._trace_parent = trace_parent
         self._handlers: dict[str, Handler] = {}
         self._fallback: Handler | None = None
         self._open: _Open | None = None
@@ -172,7 +179,8 @@ class Agent:
         channel = _channel(address, self._credentials or Credentials.from_env())
         methods = _wire.Methods(channel)
         link = Link(methods, self._instance_id, intake.take)
-        calls = Calls(methods, link, self._instance_id, self._call_timeout)
+        tracing = _tracing.find(self._trace_parent, address, self._instance_id)
+        calls = Calls(methods, link, self._instance_id, self._call_timeout, tracing)
         intake.connect(link, calls)
         self._open = _Open(channel, link, calls, intake)
         link.start()

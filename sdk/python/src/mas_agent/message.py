@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from ._calls import Calls, Options, parse_envelope, require_versions, sent
 from ._payload import Payload, to_fields
 from ._proto import runtime_pb2 as pb
 from ._receipt import Sent
+from ._tracing import Operation
 from .errors import InvalidRequest, SetupError
 
 M = TypeVar("M", bound=BaseModel)
@@ -70,7 +72,7 @@ class Message:
     async def reply(self, message_type: str, data: Payload | None = None) -> Sent:
         """Answers a request."""
         return await self._calls.reply(
-            self._calls.reply_request(self._reply_to(), message_type, data)
+            self._calls.reply_request(self._reply_to(), message_type, data), self.sender
         )
 
     def commit(self) -> Commit:
@@ -148,14 +150,24 @@ class Commit:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            await self._commit()
+            with ExitStack() as operations:
+                await self._commit([operations.enter_context(self._sending(one)) for one in self._messages])
 
     def _add(self, submission: pb.Submission, options: Options) -> None:
         submission.reference = len(self._messages) + 1
         self._messages.append(submission)
         self._options.append(options)
 
-    async def _commit(self) -> None:
+    def _sending(self, submission: pb.Submission) -> Operation:
+        tracing = self._calls.tracing
+        if submission.HasField("send"):
+            return tracing.sending("send", submission.send.target_id, submission.send, collected=True)
+        if submission.HasField("request"):
+            return tracing.sending("request", submission.request.target_id, submission.request, collected=True)
+        target, reply = self._message.sender if self._message else "", submission.reply
+        return tracing.sending("reply", target, reply, correlation_id=reply.correlation_id, collected=True)
+
+    async def _commit(self, operations: list[Operation]) -> None:
         commit = pb.Commit(
             delivery_id=self._message._delivery_id if self._message else "",
             updates=self._updates,
@@ -170,10 +182,12 @@ class Commit:
                 reply._accepted(response.results[index].request.correlation_id)
         finally:
             self._calls.asking(-len(self._replies))
-        for result in response.results:
+        for operation, result in zip(operations, response.results):
             outcome = result.WhichOneof("outcome")
             if outcome in ("send", "request", "reply"):
-                self.sent.append(sent(getattr(result, outcome)))
+                accepted = sent(getattr(result, outcome))
+                self.sent.append(accepted)
+                operation.accepted(accepted, result.request.correlation_id)
         self.version = response.version
         if self._message is not None:
             self._message._settled = True
@@ -198,7 +212,9 @@ class PendingReply:
         """The reply; ``NoReply`` after the timeout."""
         if self._reply is None:
             raise SetupError("the request is sent when its commit is done")
-        reply: Message = await self._calls.await_reply(self._correlation_id, self._reply, self._give_up)
-        return reply
+        with self._calls.tracing.receiving(self._correlation_id) as operation:
+            reply: Message = await self._calls.await_reply(self._correlation_id, self._reply, self._give_up)
+            operation.answered(reply)
+            return reply
 
 
