@@ -67,7 +67,10 @@ impl Watch {
         let Some(now) = now else {
             // Moved away or on a volume that is not mounted: nobody meant to admit everybody again.
             (self.known, self.unusable) = (None, None);
-            log::error!("the deny-list in force stays: {} is not there any more", self.path.display());
+            log::error!(
+                code = "deny_list_refused", path:% = self.path.display();
+                "the deny-list in force stays: {} is not there any more", self.path.display()
+            );
             return;
         };
         match Revocations::find(&self.path) {
@@ -75,14 +78,20 @@ impl Watch {
                 (self.known, self.unusable) = (Some(now), None);
                 self.shards.record(changed(&self.path));
                 self.shards.set_revoked(list);
-                log::info!("{}: in force", self.path.display());
+                log::info!(
+                    code = "deny_list_taken", path:% = self.path.display();
+                    "{}: in force", self.path.display()
+                );
             }
             // Gone since: the next look finds that.
             Ok(None) => {}
             Err(error) => {
                 let unusable = Some((now, error.to_string()));
                 if self.unusable != unusable {
-                    log::error!("the deny-list in force stays: {error}");
+                    log::error!(
+                        code = "deny_list_refused", path:% = self.path.display();
+                        "the deny-list in force stays: {error}"
+                    );
                     self.unusable = unusable;
                 }
             }
@@ -104,7 +113,10 @@ impl DenyList {
         };
         let thread = std::thread::Builder::new().name("deny-list".to_owned()).spawn(looks);
         if let Err(error) = &thread {
-            log::error!("the deny-list is read, and not watched: {error}");
+            log::error!(
+                code = "thread_not_started", part = "deny-list";
+                "the deny-list is read, and not watched: {error}"
+            );
         }
         Ok(Self { stop, thread: thread.ok() })
     }

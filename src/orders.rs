@@ -56,7 +56,10 @@ impl Drop for Orders {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the thread that looks for orders had panicked");
+            log::error!(
+                code = "thread_panicked", part = "orders";
+                "the thread that looks for orders had panicked"
+            );
         }
     }
 }
@@ -81,7 +84,10 @@ impl Look {
             self.stop_at_ms = None;
             // As an operator would from the shell: the same way down.
             if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
-                log::error!("this server was told to stop and could not tell itself: {error}");
+                log::error!(
+                    code = "stop_failed";
+                    "this server was told to stop and could not tell itself: {error}"
+                );
             }
         }
     }
@@ -103,6 +109,7 @@ impl Look {
             let _ = connection.command("UNWATCH", &[])?;
         } else if orders::put_back(&mut connection, &keys, &orders::lost(&self.known, &read))? {
             log::error!(
+                code = "quarantine_restored", whom = lost.join(", ");
                 "somebody else has removed from Redis who is in quarantine: put back {}",
                 lost.join(", ")
             );
@@ -118,11 +125,14 @@ impl Look {
         let before: Vec<Whom> = self.known.active().map(|(whom, _)| whom.clone()).collect();
         if self.known.take_up(read.entries) {
             for (whom, entry) in self.known.active().filter(|(whom, _)| !before.contains(whom)) {
-                log::warn!("in quarantine: {whom}, by {}", entry.by);
+                log::warn!(
+                    code = "quarantined", whom:%, by = entry.by.as_str();
+                    "in quarantine: {whom}, by {}", entry.by
+                );
             }
             let is_active = |whom: &Whom| self.known.active().any(|(active, _)| active == whom);
             for whom in before.iter().filter(|whom| !is_active(whom)) {
-                log::warn!("not in quarantine any more: {whom}");
+                log::warn!(code = "quarantine_released", whom:%; "not in quarantine any more: {whom}");
             }
             self.shards.set_quarantine(self.known.clone());
         }
@@ -137,7 +147,7 @@ impl Look {
         let shared = self.shards.shared();
         let keys = shared.key_ring.keys();
         if let Some(Drain { by, after_ms }) = orders::drain(&mut connection, &keys, &shared.server)? {
-            log::warn!("told to stop by {by}");
+            log::warn!(code = "drain_ordered", by = by.as_str(); "told to stop by {by}");
             shared.drain();
             self.stop_at_ms = Some(Now::read().mono_ms.saturating_add(after_ms.min(MAX_DRAIN_MS)));
         }

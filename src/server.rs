@@ -107,7 +107,10 @@ impl Server {
     /// Waits a bounded time for Redis.
     pub fn start(config: &Config, listen_addr: &str, threads: usize) -> Result<Self, StartError> {
         for warning in &config.warnings {
-            log::warn!("{}: {warning}", config.path.display());
+            log::warn!(
+                code = "configuration_warning", path:% = config.path.display();
+                "{}: {warning}", config.path.display()
+            );
         }
         let file = StoreKeyFile::new(&config.audit.store_key_path);
         let stamp = file.stamp();
@@ -172,6 +175,11 @@ impl Server {
 
     /// Prints the ready line: the one thing on stdout.
     pub fn announce(&self) -> std::io::Result<()> {
+        log::info!(
+            code = "server_ready", addr = self.listener.addr.as_str(), admin_addr = self.admin.addr.as_deref(),
+            server = self.shards.shared().server.as_str(), version = env!("CARGO_PKG_VERSION");
+            "ready: agents are served on {} by {} threads", self.listener.addr, self.threads
+        );
         // Written out, so that the keys keep the order of the documentation.
         let line = format!(
             "{{\"event\":\"mas.server.ready\",\"pid\":{},\"listen_addr\":{},\"admin_addr\":{},\"threads\":{},\"version\":\"{}\"}}",
@@ -193,7 +201,10 @@ impl Server {
         self.listener.renew(config)?;
         self.admin.reload(config, admin_tls);
         for warning in &config.warnings {
-            log::warn!("{}: {warning}", config.path.display());
+            log::warn!(
+                code = "configuration_warning", path:% = config.path.display();
+                "{}: {warning}", config.path.display()
+            );
         }
         self.shards.reload(config);
         self.shards.shared().reloaded(None);
@@ -322,7 +333,7 @@ fn patiently<T>(attempt: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreE
             Err(error @ StoreError::Unfit(_)) => return Err(error),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(error) => {
-                log::warn!("{error}; trying again");
+                log::warn!(code = "redis_away"; "{error}; trying again");
                 std::thread::sleep(REDIS_RETRY);
             }
         }

@@ -54,7 +54,7 @@ impl Others {
             self.looked = now;
             if let Err(error) = self.look(now) {
                 // A connection that lay idle may be broken; the next look makes another one.
-                log::debug!("the other servers' records are not read: {error}");
+                log::debug!(code = "fleet_unread"; "the other servers' records are not read: {error}");
                 self.connection = None;
             }
         }

@@ -38,6 +38,7 @@ impl Local {
             Err(error) if at.asked => Err((path.clone(), error)),
             Err(error) => {
                 log::warn!(
+                    code = "admin_socket_missing", path:% = path.display();
                     "no unix socket for operators: {}, the default of admin_socket_path, cannot be had: {error}",
                     path.display()
                 );

@@ -126,6 +126,7 @@ impl BoundAddr {
             Ok(listener) => listener,
             Err(error) if !asked => {
                 log::warn!(
+                    code = "admin_listener_missing", addr;
                     "no admin listener: {addr}, the default of admin_listen_addr, cannot be had: {error}"
                 );
                 return Ok(None);
@@ -215,7 +216,10 @@ impl Admin {
         if let Some((_, file)) = &self.local
             && let Err(error) = file.admit(&config.operators)
         {
-            log::warn!("admin_socket_path: the file's mode could not be changed: {error}");
+            log::warn!(
+                code = "admin_socket_mode_kept";
+                "admin_socket_path: the file's mode could not be changed: {error}"
+            );
         }
     }
 
@@ -230,7 +234,10 @@ impl Admin {
         let servers = tcp.into_iter().chain(local.map(|(server, _)| server));
         for server in servers {
             if !server.stop(Instant::now() + STOP_PATIENCE) {
-                log::warn!("an answer of the admin listener was still being made at the stop");
+                log::warn!(
+                    code = "admin_answer_unfinished";
+                    "an answer of the admin listener was still being made at the stop"
+                );
             }
         }
         drop(watch);

@@ -83,7 +83,7 @@ impl Routes {
         match metrics::write(status, format) {
             Ok(text) => Content::new(StatusCode::OK, HeaderValue::from_static(format.content_type()), text),
             Err(error) => {
-                log::error!("the metrics could not be written: {error}");
+                log::error!(code = "metrics_unwritten"; "the metrics could not be written: {error}");
                 Content::text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n")
             }
         }

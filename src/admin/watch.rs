@@ -79,7 +79,10 @@ impl Drop for Watch {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the thread that watches the server had panicked");
+            log::error!(
+                code = "thread_panicked", part = "watch";
+                "the thread that watches the server had panicked"
+            );
         }
     }
 }
@@ -122,7 +125,7 @@ impl Looker {
         self.sources.set_seen(Seen { at_ms: now.mono_ms, redis: Some(redis), busy });
         // Redis that is away is seen by the look at it; the next one tells again.
         if is_up && let Err(error) = self.tell().and_then(|()| self.compare()) {
-            log::debug!("the other servers were not told how this one is: {error}");
+            log::debug!(code = "report_unsent"; "the other servers were not told how this one is: {error}");
         }
     }
 
@@ -147,14 +150,20 @@ impl Looker {
         let mut batch = Batch::new();
         let report = fleet::report(self.looks, &mut self.sources.gather_known().json());
         if !reports::publish(&mut batch, &keys, server, Kind::Status, &report) {
-            log::warn!("the report for the other servers is too long: {} bytes", report.len());
+            log::warn!(
+                code = "report_too_long", bytes = report.len();
+                "the report for the other servers is too long: {} bytes", report.len()
+            );
         }
         if self.looks % COUNT_LOOKS == 1 {
             let counts = Counts::own(&shared.meters.all()).report();
             if counts == self.counts {
                 reports::keep(&mut batch, server, Kind::Counts);
             } else if !reports::publish(&mut batch, &keys, server, Kind::Counts, &counts) {
-                log::warn!("the counts for the other servers are too long: {} bytes", counts.len());
+                log::warn!(
+                    code = "report_too_long", bytes = counts.len();
+                    "the counts for the other servers are too long: {} bytes", counts.len()
+                );
             } else {
                 self.counts = counts;
             }
@@ -195,8 +204,8 @@ impl Looker {
             .collect();
         let why = (!gone.is_empty()).then(|| gone.into_iter().collect::<Vec<_>>().join("; "));
         match (std::mem::replace(&mut self.is_gone, why.is_some()), &why) {
-            (false, Some(why)) => log::warn!("{}: {why}", Code::ServerGone.as_str()),
-            (true, None) => log::info!("{}: no longer", Code::ServerGone.as_str()),
+            (false, Some(why)) => log::warn!(code = "server_gone"; "server_gone: {why}"),
+            (true, None) => log::info!(code = "server_gone_cleared"; "server_gone: no longer"),
             _ => {}
         }
         self.sources.shards.shared().troubles.set(Code::ServerGone, why);
@@ -219,8 +228,14 @@ impl Looker {
         if let Some(before) = self.differ.get_mut(at) {
             let after = why.is_some();
             match (std::mem::replace(before, after), &why) {
-                (false, Some(why)) => log::warn!("{}: {why}", code.as_str()),
-                (true, None) => log::info!("{}: no longer, all servers have the same {what}", code.as_str()),
+                (false, Some(why)) if code == Code::VersionsDiffer => {
+                    log::warn!(code = "versions_differ"; "versions_differ: {why}");
+                }
+                (false, Some(why)) => log::warn!(code = "rules_differ"; "rules_differ: {why}"),
+                (true, None) => log::info!(
+                    code = "servers_agree", trouble = code.as_str();
+                    "{}: no longer, all servers have the same {what}", code.as_str()
+                ),
                 _ => {}
             }
         }

@@ -144,7 +144,10 @@ impl Pool {
         while work.running > 0 || !work.waiting.is_empty() {
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                log::warn!("{} messages were not handled before the agent stopped", work.taken.len());
+                log::warn!(
+                    code = "messages_unhandled", count = work.taken.len();
+                    "{} messages were not handled before the agent stopped", work.taken.len()
+                );
                 break;
             }
             work = self.board.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;

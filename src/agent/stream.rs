@@ -73,7 +73,7 @@ impl Reader {
             }
             match ended {
                 Some((code, detail)) if is_fatal(code, &detail) => {
-                    log::error!("the server refuses this agent: {detail}");
+                    log::error!(code = "agent_refused"; "the server refuses this agent: {detail}");
                     self.calls.session.refused(code_name(code), detail);
                     return;
                 }
@@ -134,7 +134,7 @@ impl Reader {
             }
             Some(ServerEventKind::Results(results)) => self.calls.submissions.answered(results.results),
             Some(ServerEventKind::Error(error)) => {
-                log::warn!("server error {}: {}", error.code, error.message);
+                log::warn!(code = "server_error"; "server error {}: {}", error.code, error.message);
             }
             None => {}
         }
@@ -175,7 +175,7 @@ async fn write(mut events: UnboundedReceiver<ClientEvent>, mut sink: ClientDuple
         }
     }
     if let Err(error) = sink.close().await {
-        log::debug!("the stream was gone before it was closed: {error}");
+        log::debug!(code = "stream_gone"; "the stream was gone before it was closed: {error}");
     }
 }
 

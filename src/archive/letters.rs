@@ -161,7 +161,10 @@ impl LetterFile {
         let fail = |action| ArchiveError::io(action, &path);
         let length = std::fs::metadata(&path).map_err(fail("read"))?.len();
         if good.end < length {
-            log::warn!("{}: {} bytes at its end cannot be read", path.display(), length - good.end);
+            log::warn!(
+                code = "letters_cut_off", path:% = path.display();
+                "{}: {} bytes at its end cannot be read", path.display(), length - good.end
+            );
             return Self::begin(dir, number + 1, known);
         }
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(fail("open"))?;

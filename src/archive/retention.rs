@@ -152,8 +152,8 @@ impl Worker {
         }
         let failure = failure.map(|error| error.to_string());
         match (&self.failure, &failure) {
-            (Some(_), None) => log::warn!("the trail is archived again"),
-            (None, Some(why)) => log::error!("the trail cannot be archived: {why}"),
+            (Some(_), None) => log::warn!(code = "archive_resumed"; "the trail is archived again"),
+            (None, Some(why)) => log::error!(code = "archive_failing"; "the trail cannot be archived: {why}"),
             _ => {}
         }
         self.shards.shared().troubles.set(Code::Archive, failure.clone());
@@ -215,6 +215,7 @@ impl Worker {
         let looked = self.letters.look(connection, &archive.dir, &mut self.pace);
         for moved in self.letters.moved() {
             log::info!(
+                code = "letters_moved", count = moved.letters, path:% = archive.dir.join(&moved.file).display();
                 "{} dead letters were moved to {}",
                 moved.letters,
                 archive.dir.join(&moved.file).display()
@@ -229,7 +230,10 @@ impl Worker {
         }
         let failure = looked.err().map(|error| error.to_string());
         if let Some(why) = failure.as_ref().filter(|why| self.letters_failure.as_ref() != Some(why)) {
-            log::error!("dead letters are too many for Redis and cannot be moved to a file: {why}");
+            log::error!(
+                code = "letters_stuck";
+                "dead letters are too many for Redis and cannot be moved to a file: {why}"
+            );
         }
         self.shards.shared().troubles.set(Code::DeadLetters, failure.clone());
         let is_well = failure.is_none();
@@ -270,8 +274,14 @@ impl Worker {
         };
         if other != self.other {
             match &other {
-                Some(other) => log::info!("the trail is archived by {}, in {}", other.host, other.dir),
-                None => log::info!("this server archives the trail now, in {}", this.dir),
+                Some(other) => log::info!(
+                    code = "archive_elsewhere", host = other.host.as_str(), path = other.dir.as_str();
+                    "the trail is archived by {}, in {}", other.host, other.dir
+                ),
+                None => log::info!(
+                    code = "archive_here", path = this.dir.as_str();
+                    "this server archives the trail now, in {}", this.dir
+                ),
             }
             self.other = other;
         }
@@ -314,7 +324,10 @@ impl Worker {
         if let (Some(connection), Some(this), true) = (&mut self.connection, &self.this, self.may_archive)
             && let Err(error) = archived::leave_right(connection, this)
         {
-            log::warn!("the right to archive could not be given up; it runs out by itself: {error}");
+            log::warn!(
+                code = "lease_kept";
+                "the right to archive could not be given up; it runs out by itself: {error}"
+            );
         }
     }
 
@@ -376,14 +389,19 @@ impl Worker {
             let max_records = self.max_records;
             match (full, &self.failure) {
                 (true, Some(why)) => log::error!(
+                    code = "audit_full", records = live;
                     "the audit trail in Redis holds {live} records, gateway.audit.max_records is {max_records}, and it cannot \
                      be archived ({why}): nothing is admitted"
                 ),
                 (true, None) => log::error!(
+                    code = "audit_full", records = live;
                     "the audit trail in Redis holds {live} records, and gateway.audit.max_records is {max_records}: nothing \
                      is admitted"
                 ),
-                (false, _) => log::warn!("the audit trail has room again: {live} records in Redis"),
+                (false, _) => log::warn!(
+                    code = "audit_has_room", records = live;
+                    "the audit trail has room again: {live} records in Redis"
+                ),
             }
         }
         self.shards.shared().board.set_full(full);
@@ -424,7 +442,10 @@ impl Worker {
         let Some(appended) = open.append(source, &mut self.pace)? else {
             return Ok(false);
         };
-        log::debug!("{} records were archived", appended.records);
+        log::debug!(
+            code = "records_archived", count = appended.records;
+            "{} records were archived", appended.records
+        );
         let news = Archived {
             lanes: appended.lanes.clone(),
             newest: appended.newest,
@@ -463,7 +484,10 @@ impl Worker {
             return Ok(());
         };
         archive.index.append(&entry)?;
-        log::info!("{}: closed with {} records", archive.dir.join(&entry.file).display(), entry.records);
+        log::info!(
+            code = "segment_closed", path:% = archive.dir.join(&entry.file).display(), records = entry.records;
+            "{}: closed with {} records", archive.dir.join(&entry.file).display(), entry.records
+        );
         self.shards.record(OperatorEvent {
             action: Action::Archived,
             target: entry.file,

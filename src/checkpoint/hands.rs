@@ -86,7 +86,10 @@ impl Hands {
                 ended
             }
             Err(error) => {
-                log::debug!("operators' lanes could not be looked at: {error}");
+                log::debug!(
+                    code = "operators_lanes_unread";
+                    "operators' lanes could not be looked at: {error}"
+                );
                 Vec::new()
             }
         }

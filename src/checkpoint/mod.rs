@@ -89,7 +89,10 @@ impl Checkpointer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the checkpointer ended by a panic");
+            log::error!(
+                code = "thread_panicked", part = "checkpoint";
+                "the checkpointer ended by a panic"
+            );
         }
     }
 }

@@ -86,7 +86,7 @@ impl Seal {
                     let known = archived.entry(lane).or_default();
                     *known = last.max(*known);
                 }),
-                Err(error) => log::warn!("gateway.audit.logs: {error}"),
+                Err(error) => log::warn!(code = "other_log_unread"; "gateway.audit.logs: {error}"),
             }
         }
         let last = anchor.as_mut().map(Anchor::last).transpose()?.flatten();
@@ -116,12 +116,18 @@ fn newest_of(log: &TrustedLog) -> Option<Checkpoint> {
     };
     match read() {
         Ok(None) => {
-            log::warn!("gateway.audit.logs: {}: has no checkpoint", path.display());
+            log::warn!(
+                code = "other_log_unread", path:% = path.display();
+                "gateway.audit.logs: {}: has no checkpoint", path.display()
+            );
             None
         }
         Ok(newest) => newest,
         Err(error) => {
-            log::warn!("gateway.audit.logs: {}: not compared with Redis: {error}", path.display());
+            log::warn!(
+                code = "other_log_unread", path:% = path.display();
+                "gateway.audit.logs: {}: not compared with Redis: {error}", path.display()
+            );
             None
         }
     }

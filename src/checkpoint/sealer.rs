@@ -101,13 +101,16 @@ impl Sealer {
                     Ok(_) if anchor.is_none() => {}
                     Ok(_) if shared.has_peers() => {
                         log::info!(
+                            code = "anchor_begun";
                             "an anchor is begun: the checkpoints before it are in those of other servers"
                         );
                     }
                     Ok(_) => log::error!(
+                        code = "anchor_empty";
                         "the anchor is empty, and Redis holds checkpoints of this log: is it the right one?"
                     ),
                     Err(error) => log::warn!(
+                        code = "checkpoint_of_another_log";
                         "the newest checkpoint in Redis is not of this log ({error}): another server's, or this log \
                          is a new one"
                     ),
@@ -133,7 +136,10 @@ impl Sealer {
                 let event = missing.event();
                 // Two anchors may miss the same.
                 if named.insert(event.target.clone()) {
-                    log::error!("Redis was rolled back or altered: lane {}: {}", event.target, event.rule);
+                    log::error!(
+                        code = "redis_rolled_back", lane = event.target.as_str();
+                        "Redis was rolled back or altered: lane {}: {}", event.target, event.rule
+                    );
                     let why = format!("lane {}: {}", event.target, event.rule);
                     shared.troubles.set(Code::RolledBack, Some(why));
                     if named.len() <= MAX_EVENTS {
@@ -148,7 +154,10 @@ impl Sealer {
         for (index, (lane, blocks)) in found.foreign.iter().enumerate() {
             let event = start::foreign_event(lane, *blocks);
             if index < MAX_EVENTS {
-                log::error!("lane {lane}: {}; they are not signed", event.rule);
+                log::error!(
+                    code = "lane_not_signed", lane:%;
+                    "lane {lane}: {}; they are not signed", event.rule
+                );
                 shards.record(event);
             }
         }
@@ -195,7 +204,7 @@ impl Sealer {
                 board.note_sealed(self.last_time_ms);
                 troubles.set(Code::Checkpoints, None);
                 if std::mem::take(&mut self.missed) > 0 {
-                    log::warn!("checkpoints are written again");
+                    log::warn!(code = "checkpoints_resumed"; "checkpoints are written again");
                 }
                 board.set_unsealed(false);
             }
@@ -203,10 +212,13 @@ impl Sealer {
                 troubles.set(Code::Checkpoints, Some(error.to_string()));
                 self.missed = self.missed.saturating_add(1);
                 if self.missed == 1 {
-                    log::error!("no checkpoint: {error}");
+                    log::error!(code = "checkpoint_missed"; "no checkpoint: {error}");
                 }
                 if self.missed == MAX_MISSED {
-                    log::error!("{MAX_MISSED} checkpoints were missed: nothing is admitted ({error})");
+                    log::error!(
+                        code = "audit_unavailable", missed = MAX_MISSED;
+                        "{MAX_MISSED} checkpoints were missed: nothing is admitted ({error})"
+                    );
                 }
                 board.set_unsealed(self.missed >= MAX_MISSED);
             }
@@ -264,7 +276,7 @@ impl Sealer {
             Ok(()) => {
                 self.shards.shared().troubles.set(Code::CheckpointsInRedis, None);
                 if std::mem::take(&mut self.redis_failing) {
-                    log::warn!("Redis has the checkpoints again");
+                    log::warn!(code = "checkpoints_in_redis_again"; "Redis has the checkpoints again");
                 }
                 Ok(())
             }
@@ -272,7 +284,10 @@ impl Sealer {
             Err(error) if self.anchor.is_some() => {
                 self.shards.shared().troubles.set(Code::CheckpointsInRedis, Some(error.to_string()));
                 if !std::mem::replace(&mut self.redis_failing, true) {
-                    log::warn!("checkpoints are in the anchor, and not in Redis: {error}");
+                    log::warn!(
+                        code = "checkpoints_not_in_redis";
+                        "checkpoints are in the anchor, and not in Redis: {error}"
+                    );
                 }
                 Ok(())
             }
@@ -284,7 +299,7 @@ impl Sealer {
     fn look_around(&mut self) {
         let (shared, now) = (self.shards.shared(), Now::read());
         if let Some(key) = shared.key_ring.renew(now) {
-            log::info!("store key {key} makes tags now");
+            log::info!(code = "store_key_taken", key; "store key {key} makes tags now");
             self.shards.record(OperatorEvent {
                 action: Action::StoreKeyChanged,
                 target: key,
@@ -332,7 +347,10 @@ impl Sealer {
         }
         if keys.signing.public() != self.keys.signing.public() {
             let (old, new) = (self.keys.history.newest(), keys.history.newest());
-            log::info!("checkpoints are signed by key {} now", new.hash_text());
+            log::info!(
+                code = "signing_key_taken", key = new.hash_text();
+                "checkpoints are signed by key {} now", new.hash_text()
+            );
             self.shards.record(OperatorEvent {
                 action: Action::SigningKeyChanged,
                 target: new.to_string(),
@@ -373,15 +391,16 @@ impl Sealer {
     /// After the last checkpoint.
     pub(super) fn close(self) {
         if self.missed > 0 {
-            log::error!("the last checkpoint of this run could not be written");
+            log::error!(code = "checkpoint_missed"; "the last checkpoint of this run could not be written");
         }
         if self.redis_failing {
             log::warn!(
+                code = "checkpoints_not_in_redis";
                 "the last checkpoints are in the anchor, and not in Redis; the next start brings them"
             );
         }
         if let Err(error) = self.uplink.close() {
-            log::warn!("the turn of writing checkpoints could not be given up: {error}");
+            log::warn!(code = "lease_kept"; "the turn of writing checkpoints could not be given up: {error}");
         }
     }
 }

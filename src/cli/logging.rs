@@ -1,14 +1,17 @@
-//! Logs go to stderr: as text, or as one JSON object a line. `RUST_LOG` sets the level (default: info).
+//! Logs go to stderr: events with stable codes, as text or as one JSON object a line. `RUST_LOG` sets the level
+//! (default: info), also for a module alone.
 //!
 //! What gRPC's C core says goes the same way, and only some of it each second: it has a line for every handshake that
 //! fails, and anybody who reaches the port can make those.
 
-use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use log::kv::{Source, Value};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::log_line::{self, CODE};
 
 /// The module under which grpcio hands on the lines of the C core.
 const CORE_MODULE: &str = "grpcio::log_util";
@@ -39,18 +42,10 @@ pub fn start(format: LogFormat) {
 pub fn start_with(format: LogFormat, level: &str) {
     let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level));
     let _ = builder.target(env_logger::Target::Stderr);
-    if format == LogFormat::Json {
-        let _ = builder.format(|out, record| {
-            let line = serde_json::json!({
-                "time": out.timestamp_micros().to_string(),
-                "level": record.level().as_str(),
-                "module": record.target(),
-                "thread": std::thread::current().name(),
-                "message": record.args().to_string(),
-            });
-            writeln!(out, "{line}")
-        });
-    }
+    let _ = match format {
+        LogFormat::Text => builder.format(log_line::text),
+        LogFormat::Json => builder.format(log_line::json),
+    };
     let inner = builder.build();
     let level = inner.filter();
     let logger = Logger { inner, core: Mutex::new(Sample::new(Instant::now())) };
@@ -66,8 +61,9 @@ struct Logger {
 }
 
 impl Logger {
-    fn note(&self, level: Level, args: std::fmt::Arguments<'_>) {
-        self.inner.log(&Record::builder().level(level).target(CORE_TARGET).args(args).build());
+    fn note(&self, level: Level, fields: &dyn Source, args: std::fmt::Arguments<'_>) {
+        let mut record = Record::builder();
+        self.inner.log(&record.level(level).target(CORE_TARGET).key_values(fields).args(args).build());
     }
 
     fn sample(&self) -> std::sync::MutexGuard<'_, Sample> {
@@ -92,11 +88,16 @@ impl Log for Logger {
             (sample.left_out(now), !is_core || sample.take())
         };
         if left_out > 0 {
-            self.note(Level::Warn, format_args!("{left_out} more lines of the C core were left out"));
+            let fields = [(CODE, Value::from("grpc_core_left_out")), ("count", Value::from(left_out))];
+            self.note(
+                Level::Warn,
+                &fields,
+                format_args!("{left_out} more lines of the C core were left out"),
+            );
         }
         if is_core && passes {
             // Its errors are what peers do, as a rule.
-            self.note(record.level().max(Level::Warn), *record.args());
+            self.note(record.level().max(Level::Warn), &[(CODE, "grpc_core")], *record.args());
         } else if !is_core {
             self.inner.log(record);
         }

@@ -15,6 +15,7 @@ mod facts;
 pub mod fleet;
 pub mod foreign;
 pub mod inbox;
+mod log_line;
 pub mod logging;
 pub mod manual;
 pub mod migrate;

@@ -122,7 +122,10 @@ impl Doorstep {
             session_opens_per_s: limits.session_opens_per_second,
             refusals_per_s: limits.refusals_per_second,
         };
-        log::info!("up to {} connections, as descriptors allow", bounds.total);
+        log::info!(
+            code = "connections_bounded", most = bounds.total;
+            "up to {} connections, as descriptors allow", bounds.total
+        );
         let addr = format!("{host}:{port}");
         Ok(Self { listener, addr, peers: Arc::new(Peers::new(bounds, report)) })
     }
@@ -145,7 +148,10 @@ impl Doorstep {
                 if let Some(core) = core
                     && !core_affinity::set_for_current(core)
                 {
-                    log::warn!("gate {index} could not be pinned to core {}", core.id);
+                    log::warn!(
+                        code = "thread_not_pinned", core = core.id;
+                        "gate {index} could not be pinned to core {}", core.id
+                    );
                 }
                 relay.run();
             })?;
@@ -163,7 +169,10 @@ impl Doorstep {
         let (shaker, bell) = Shaker::new(self.listener, around).map_err(system)?;
         let thread = std::thread::Builder::new().name("shake-0".to_owned()).spawn(move || {
             if let Err(error) = rustix::process::nice(SHAKE_NICE) {
-                log::warn!("handshakes have the priority of everything else: {error}");
+                log::warn!(
+                    code = "priority_kept";
+                    "handshakes have the priority of everything else: {error}"
+                );
             }
             shaker.run();
         })?;
@@ -183,7 +192,10 @@ impl Gate {
         let (thread, bell) = self.shaker;
         bell.ring();
         if thread.join().is_err() {
-            log::error!("the thread that shakes hands had panicked");
+            log::error!(
+                code = "thread_panicked", part = "shake";
+                "the thread that shakes hands had panicked"
+            );
         }
         Closed { relays: self.relays }
     }
@@ -202,7 +214,10 @@ impl Closed {
         }
         for (thread, _) in self.relays {
             if thread.join().is_err() {
-                log::error!("a thread that relays had panicked");
+                log::error!(
+                    code = "thread_panicked", part = "relay";
+                    "a thread that relays had panicked"
+                );
             }
         }
     }
@@ -218,7 +233,10 @@ fn raise_descriptors() -> u64 {
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => hard,
         Err(error) => {
-            log::warn!("the limit of descriptors stays at {soft}: {error}");
+            log::warn!(
+                code = "descriptors_kept", most = soft;
+                "the limit of descriptors stays at {soft}: {error}"
+            );
             soft
         }
     }

@@ -149,7 +149,7 @@ impl Relay {
             // It may have said something behind its handshake.
             Ok(()) => conn.go_on(&mut self.buffers, &self.peers, &self.poll, number, now_us),
             Err(error) => {
-                log::warn!("a connection could not be watched: {error}");
+                log::warn!(code = "connection_unwatched"; "a connection could not be watched: {error}");
                 Fate::Over
             }
         };

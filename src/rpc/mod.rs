@@ -144,7 +144,10 @@ fn environment(threads: usize) -> Environment {
             if let Some(core) = cores.iter().rev().nth(index % cores.len().max(1))
                 && !core_affinity::set_for_current(*core)
             {
-                log::warn!("completion queue {index} could not be pinned to core {}", core.id);
+                log::warn!(
+                    code = "thread_not_pinned", core = core.id;
+                    "completion queue {index} could not be pinned to core {}", core.id
+                );
             }
         })
         .build()

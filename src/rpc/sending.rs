@@ -40,7 +40,7 @@ where
             Poll::Ready(sent) => {
                 *slot = None;
                 if let Err(error) = sent {
-                    log::debug!("an answer did not reach its caller: {error}");
+                    log::debug!(code = "answer_unsent"; "an answer did not reach its caller: {error}");
                 }
                 true
             }

@@ -271,7 +271,7 @@ async fn end(mut sink: DuplexSink<ServerEvent>, refusal: Option<Refusal>) {
         None => sink.close().await,
     };
     if let Err(error) = ended {
-        log::debug!("a stream's end did not reach its client: {error}");
+        log::debug!(code = "answer_unsent"; "a stream's end did not reach its client: {error}");
     }
 }
 

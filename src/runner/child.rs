@@ -102,7 +102,10 @@ impl Child {
         child.forward(Stream::Stderr, stderr, false, sink)?;
         let inner = child.inner.clone();
         child.thread("wait", move || on_exit(inner.wait_for_end()))?;
-        log::info!("{} started, pid {pid}", spec.label);
+        log::info!(
+            code = "process_started", process = spec.label.as_str(), pid;
+            "{} started, pid {pid}", spec.label
+        );
         Ok(child)
     }
 
@@ -154,7 +157,10 @@ impl Child {
         if let Some(status) = self.wait(grace) {
             return Some(status);
         }
-        log::warn!("{} did not end within {grace:?}: killed", self.label());
+        log::warn!(
+            code = "process_killed", process = self.label();
+            "{} did not end within {grace:?}: killed", self.label()
+        );
         self.signal(Signal::SIGKILL);
         self.wait(KILL_TIMEOUT)
     }
@@ -248,7 +254,10 @@ impl Inner {
         if let Err(errno) = killpg(self.group(), signal)
             && errno != Errno::ESRCH
         {
-            log::error!("{}: {signal} to pid {} failed: {errno}", self.label, self.pid);
+            log::error!(
+                code = "signal_unsent", process = self.label.as_str(), pid:% = self.pid;
+                "{}: {signal} to pid {} failed: {errno}", self.label, self.pid
+            );
         }
     }
 
@@ -272,7 +281,10 @@ impl Inner {
     fn reap(&self) -> ExitStatus {
         let mut state = self.lock();
         let status = state.process.wait().unwrap_or_else(|error| {
-            log::warn!("{}: its exit status is not known: {error}", self.label);
+            log::warn!(
+                code = "process_status_unknown", process = self.label.as_str();
+                "{}: its exit status is not known: {error}", self.label
+            );
             // Exit code 1: what cannot be known must not pass for a success.
             ExitStatus::from_raw(1 << 8)
         });
@@ -285,7 +297,10 @@ impl Inner {
     fn announced(&self, line: &[u8]) {
         self.lock().ready = match serde_json::from_slice::<ReadyLine>(line) {
             Ok(ready) if ready.event == READY_EVENT => {
-                log::info!("{} ready on {}", self.label, ready.listen_addr);
+                log::info!(
+                    code = "process_ready", process = self.label.as_str(), addr = ready.listen_addr.as_str();
+                    "{} ready on {}", self.label, ready.listen_addr
+                );
                 Ready::Yes(ready)
             }
             Ok(other) => Ready::Wrong(format!("event {:?}", other.event)),

@@ -52,7 +52,10 @@ pub(super) fn forward(
             Ok(0) => return,
             Ok(bytes) => bytes,
             Err(error) => {
-                log::warn!("{label}: its {stream:?} cannot be read: {error}");
+                log::warn!(
+                    code = "output_unread", process = label;
+                    "{label}: its {stream:?} cannot be read: {error}"
+                );
                 return;
             }
         };

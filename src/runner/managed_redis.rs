@@ -89,12 +89,12 @@ impl ManagedRedis {
         let began = Instant::now();
         if redis.adopt(began, stop)? {
             let pid = shown(redis.pid());
-            log::warn!("redis left by an earlier run adopted, pid {pid}");
+            log::warn!(code = "redis_adopted", pid; "redis left by an earlier run adopted, pid {pid}");
             return Ok(redis);
         }
         let log_start = redis.spawn(fsync)?;
         redis.wait_until_it_answers(began, stop, log_start)?;
-        log::info!("redis started, pid {}", shown(redis.pid()));
+        log::info!(code = "redis_started"; "redis started, pid {}", shown(redis.pid()));
         Ok(redis)
     }
 
@@ -133,7 +133,7 @@ impl ManagedRedis {
             return;
         }
         if let Err(problem) = self.ask_to_end() {
-            log::warn!("redis cannot be asked to end: {problem}");
+            log::warn!(code = "redis_not_stopped"; "redis cannot be asked to end: {problem}");
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut pause = FIRST_PAUSE;
@@ -146,7 +146,10 @@ impl ManagedRedis {
             pause = longer(pause);
         }
         self.process = Process::None;
-        log::info!("redis on {} stopped", self.data_dir.display());
+        log::info!(
+            code = "redis_stopped", path:% = self.data_dir.display();
+            "redis on {} stopped", self.data_dir.display()
+        );
     }
 
     fn socket(&self) -> PathBuf {
@@ -314,14 +317,20 @@ impl ManagedRedis {
     fn kill(&mut self) {
         match &mut self.process {
             Process::Child(child) => {
-                log::warn!("redis, pid {}: killed", child.id());
+                log::warn!(
+                    code = "process_killed", process = "redis", pid = child.id();
+                    "redis, pid {}: killed", child.id()
+                );
                 if let Err(error) = child.kill().and_then(|()| child.wait()) {
-                    log::error!("redis cannot be killed: {error}");
+                    log::error!(code = "redis_not_stopped"; "redis cannot be killed: {error}");
                 }
             }
             // Not a child of this process, so its id may be another's by now: never killed by id.
             Process::Adopted(pid) => {
-                log::error!("the adopted redis, pid {}, was not seen to end", shown(*pid));
+                log::error!(
+                    code = "redis_not_stopped";
+                    "the adopted redis, pid {}, was not seen to end", shown(*pid)
+                );
             }
             Process::None => {}
         }

@@ -108,7 +108,10 @@ impl Runner {
             let spec = plan::with_server_addr(spec, &runner.server_addr);
             runner.agents.supervise(spec)?;
         }
-        log::info!("serving on {}, {count} agent processes started", runner.server_addr);
+        log::info!(
+            code = "agents_started", addr:% = runner.server_addr, count;
+            "serving on {}, {count} agent processes started", runner.server_addr
+        );
         Ok(runner)
     }
 

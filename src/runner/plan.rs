@@ -187,7 +187,10 @@ fn warn_if_public(key: &Path) {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(key).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o004 != 0 {
-        log::warn!("{}: is readable by everybody (mode {:o}); expected 600", key.display(), mode & 0o777);
+        log::warn!(
+            code = "key_readable", path:% = key.display();
+            "{}: is readable by everybody (mode {:o}); expected 600", key.display(), mode & 0o777
+        );
     }
 }
 

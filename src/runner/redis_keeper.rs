@@ -36,7 +36,7 @@ impl RedisKeeper {
     pub(super) fn check(&mut self, stop: &StopSignal) {
         if self.redis.as_mut().is_some_and(ManagedRedis::exited) {
             let wait = self.backoff.after(self.started.elapsed());
-            log::error!("redis has ended unexpectedly, starts again in {wait:?}");
+            log::error!(code = "redis_ended"; "redis has ended unexpectedly, starts again in {wait:?}");
             // Dropped, because it holds the lock of the directory.
             self.redis = None;
             self.restart_at = Some(Instant::now() + wait);
@@ -53,7 +53,7 @@ impl RedisKeeper {
             Err(RunnerError::Stopped) => self.restart_at = None,
             Err(error) => {
                 let wait = self.backoff.after(self.started.elapsed());
-                log::error!("{error}; next try in {wait:?}");
+                log::error!(code = "process_not_started", process = "redis"; "{error}; next try in {wait:?}");
                 self.restart_at = Some(Instant::now() + wait);
             }
         }

@@ -54,7 +54,10 @@ impl StopSignal {
                 let Some(shared) = shared.upgrade() else {
                     return;
                 };
-                log::info!("{} received", signal_name(signal));
+                log::info!(
+                    code = "signal_received", signal = signal_name(signal);
+                    "{} received", signal_name(signal)
+                );
                 Self { shared }.escalate();
             }
         };

@@ -145,7 +145,10 @@ impl Supervisor {
         self.shared.send(Event::Stop(grace));
         let mut thread = lock(&self.thread);
         if thread.take().is_some_and(|thread| thread.join().is_err()) {
-            log::error!("a supervisor ended by a panic");
+            log::error!(
+                code = "thread_panicked", part = "supervisor";
+                "a supervisor ended by a panic"
+            );
         }
     }
 
@@ -205,10 +208,13 @@ impl Slot {
         let label = &self.spec.label;
         if running && restarts(self.spec.restart, status) {
             let wait = self.backoff.after(self.started.elapsed());
-            log::warn!("{label} ended ({status}), starts again in {wait:?}");
+            log::warn!(
+                code = "process_ended", process = label;
+                "{label} ended ({status}), starts again in {wait:?}"
+            );
             self.restart_at = Some(Instant::now() + wait);
         } else {
-            log::info!("{label} ended ({status})");
+            log::info!(code = "process_ended", process = label; "{label} ended ({status})");
         }
     }
 }
@@ -249,13 +255,19 @@ impl Shared {
                 Phase::Stopping(_) | Phase::Killed(_) if state.running().next().is_none() => return,
                 Phase::Stopping(kill_at) if kill_at <= Instant::now() => {
                     for child in state.running() {
-                        log::warn!("{} did not end in time: killed", child.label());
+                        log::warn!(
+                            code = "process_killed", process = child.label();
+                            "{} did not end in time: killed", child.label()
+                        );
                     }
                     state.kill();
                 }
                 Phase::Killed(give_up_at) if give_up_at <= Instant::now() => {
                     for child in state.running() {
-                        log::error!("{}, pid {}, survives SIGKILL", child.label(), child.pid());
+                        log::error!(
+                            code = "process_survives", process = child.label(), pid:% = child.pid();
+                            "{}, pid {}, survives SIGKILL", child.label(), child.pid()
+                        );
                     }
                     return;
                 }
@@ -278,7 +290,7 @@ impl Shared {
                 }
                 Err(error) => {
                     let wait = slot.backoff.after(Duration::ZERO);
-                    log::error!("{error}; next try in {wait:?}");
+                    log::error!(code = "process_not_started"; "{error}; next try in {wait:?}");
                     slot.restart_at = Some(now + wait);
                 }
             }

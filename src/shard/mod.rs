@@ -238,7 +238,7 @@ impl Shards {
         let threads = std::mem::take(&mut *self.threads());
         for thread in threads {
             if thread.join().is_err() {
-                log::error!("a worker ended by a panic");
+                log::error!(code = "thread_panicked", part = "worker"; "a worker ended by a panic");
             }
         }
     }
@@ -251,7 +251,10 @@ fn spawn(index: usize, worker: Worker) -> std::io::Result<JoinHandle<()>> {
         if let Some(core) = core
             && !core_affinity::set_for_current(core)
         {
-            log::warn!("worker {index} could not be pinned to core {}", core.id);
+            log::warn!(
+                code = "thread_not_pinned", worker = index, core = core.id;
+                "worker {index} could not be pinned to core {}", core.id
+            );
         }
         worker.run();
     })

@@ -95,7 +95,10 @@ impl Sink {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the audit copy ended by a panic");
+            log::error!(
+                code = "thread_panicked", part = "audit-copy";
+                "the audit copy ended by a panic"
+            );
         }
     }
 }
@@ -259,6 +262,7 @@ impl Copier {
                 let next = self.next.get(lane).copied().unwrap_or(1);
                 if block.first_seq > next {
                     log::error!(
+                        code = "copy_lacks_records", path:% = self.path.display(), lane:%;
                         "{}: lacks records {next} to {} of lane {lane}: Redis does not hold them any more",
                         self.path.display(),
                         block.first_seq - 1
@@ -267,7 +271,10 @@ impl Copier {
                 self.write(lane, block.first_seq, &block.bytes)?;
             }
             if self.next.get(lane).copied().unwrap_or(1) == reached {
-                log::error!("{}: lane {lane} holds something that is no block", self.path.display());
+                log::error!(
+                    code = "copy_lane_unreadable", path:% = self.path.display(), lane:%;
+                    "{}: lane {lane} holds something that is no block", self.path.display()
+                );
                 break;
             }
         }
@@ -329,7 +336,10 @@ impl Copier {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
                     self.shared.troubles.set(Code::Copy, None);
-                    log::warn!("{}: the audit copy goes on", self.path.display());
+                    log::warn!(
+                        code = "copy_resumed", path:% = self.path.display();
+                        "{}: the audit copy goes on", self.path.display()
+                    );
                 }
             }
             Err(error) => {
@@ -341,7 +351,10 @@ impl Copier {
                 self.connection = None;
                 self.shared.troubles.set(Code::Copy, Some(error.to_string()));
                 if !std::mem::replace(&mut self.failing, true) || stopping {
-                    log::error!("the audit copy waits, and reads what it misses back later: {error}");
+                    log::error!(
+                        code = "copy_waits", path:% = self.path.display();
+                        "the audit copy waits, and reads what it misses back later: {error}"
+                    );
                 }
             }
         }

@@ -145,6 +145,7 @@ pub fn check(connection: &mut Connection, durability: Durability) -> Result<(), 
             )));
         }
         _ => log::warn!(
+            code = "redis_eviction_unknown";
             "Redis does not say what it does when its memory is full: nothing must be evicted, and messages \
              are refused only when Redis refuses them"
         ),

@@ -136,7 +136,7 @@ impl Subscription {
                 };
                 if !std::mem::replace(&mut failing, true) {
                     // Workers report how Redis is; this is about speed only.
-                    log::info!("no news from other servers for now: {error}");
+                    log::info!(code = "news_missed"; "no news from other servers for now: {error}");
                 }
                 std::thread::park_timeout(RETRY);
             }
@@ -196,7 +196,10 @@ fn hear(
         let text: String = message.get_payload()?;
         match News::parse(&text) {
             Some(news) => tell(news),
-            None => log::warn!("a stranger published on {}", message.get_channel_name()),
+            None => log::warn!(
+                code = "stranger_published", channel = message.get_channel_name();
+                "a stranger published on {}", message.get_channel_name()
+            ),
         }
     }
     Ok(())

@@ -189,7 +189,10 @@ impl Membership {
                     }
                     Err(error) => {
                         if !failing {
-                            log::warn!("the server's lease could not be renewed: {error}");
+                            log::warn!(
+                                code = "lease_not_renewed";
+                                "the server's lease could not be renewed: {error}"
+                            );
                         }
                         failing = true;
                         tell(News::Lease(Some(error.to_string())));
@@ -199,7 +202,7 @@ impl Membership {
             }
             if let Err(error) = self.leave() {
                 // It runs out by itself.
-                log::warn!("the server's lease could not be given up: {error}");
+                log::warn!(code = "lease_kept"; "the server's lease could not be given up: {error}");
             }
         });
         match keeper {
@@ -219,9 +222,12 @@ impl Membership {
             return;
         }
         if is_full {
-            log::error!("Redis' memory is nearly full: messages are refused until there is room");
+            log::error!(
+                code = "storage_full";
+                "Redis' memory is nearly full: messages are refused until there is room"
+            );
         } else {
-            log::warn!("Redis has room again: messages are admitted");
+            log::warn!(code = "storage_has_room"; "Redis has room again: messages are admitted");
         }
     }
 
@@ -302,7 +308,10 @@ impl Membership {
 
     /// Declares another server void.
     fn fence(&mut self, id: &ServerId) -> Result<(), StoreError> {
-        log::warn!("server {id} is gone: what it served goes on here");
+        log::warn!(
+            code = "server_taken_over", server:% = id;
+            "server {id} is gone: what it served goes on here"
+        );
         let fenced = self.carry_out(&|multi| {
             set_fenced(multi.effect("SET"), id);
             let _ = multi.effect("DEL").arg(keys::server_lease(id));

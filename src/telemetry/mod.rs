@@ -97,7 +97,10 @@ impl Drop for Telemetry {
         self.stop.clear();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                log::error!("a thread that exports telemetry had panicked");
+                log::error!(
+                    code = "thread_panicked", part = "telemetry";
+                    "a thread that exports telemetry had panicked"
+                );
             }
         }
     }
@@ -197,7 +200,7 @@ impl Exporter {
     fn log(&mut self, why: &str, count: usize) {
         if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
-            log::warn!("{count} spans could not be exported: {why}");
+            log::warn!(code = "spans_not_exported", count; "{count} spans could not be exported: {why}");
         }
     }
 }
@@ -219,7 +222,7 @@ fn send_metrics(
             && logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY)
         {
             logged = Some(Instant::now());
-            log::warn!("metrics could not be exported: {why}");
+            log::warn!(code = "metrics_not_exported"; "metrics could not be exported: {why}");
         }
     }
 }

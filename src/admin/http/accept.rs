@@ -138,7 +138,10 @@ impl Acceptor {
     fn log(&mut self, error: &Error) {
         if self.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
-            log::warn!("connections of administrators cannot be accepted: {error}");
+            log::warn!(
+                code = "admin_accept_failed";
+                "connections of administrators cannot be accepted: {error}"
+            );
         }
     }
 }

@@ -71,7 +71,10 @@ pub(super) fn run(socket: Arc<Stream>, remote: Remote, shared: &Shared, place: &
             Ok(wire) => wire,
             Err(error) => {
                 add(&shared.counters.refused_handshake);
-                return log::debug!("a handshake from {remote} failed: {error}");
+                return log::debug!(
+                    code = "handshake_refused", peer:% = remote, listener = "admin";
+                    "a handshake from {remote} failed: {error}"
+                );
             }
         },
     };
@@ -161,7 +164,10 @@ impl Connection<'_> {
             Err(_) => {
                 add(&self.shared.counters.panics);
                 let path: String = request.path().chars().take(LOGGED_CHARS).collect();
-                log::error!("the answer to a request for {path:?} panicked");
+                log::error!(
+                    code = "admin_answer_panicked", path;
+                    "the answer to a request for {path:?} panicked"
+                );
                 Refused::Failed.into()
             }
         };

@@ -76,7 +76,10 @@ impl HttpServer {
         // A full counter has rung already.
         let _ = self.bell.write(1);
         let running = acceptor.join().unwrap_or_else(|_| {
-            log::error!("the thread that accepts administrators' connections had panicked");
+            log::error!(
+                code = "thread_panicked", part = "admin-accept";
+                "the thread that accepts administrators' connections had panicked"
+            );
             Vec::new()
         });
         if !self.places.wait_empty(cut) {
@@ -86,10 +89,14 @@ impl HttpServer {
         for Running { id, thread } in running {
             if self.places.has(id) {
                 log::warn!(
+                    code = "admin_answer_unfinished";
                     "the answer to an administrator's request is still being made: its thread is left to itself"
                 );
             } else if thread.join().is_err() {
-                log::error!("a thread of an administrator's connection had panicked");
+                log::error!(
+                    code = "thread_panicked", part = "admin-http";
+                    "a thread of an administrator's connection had panicked"
+                );
             }
         }
         all_ended

@@ -44,7 +44,7 @@ pub(super) fn run(
             Ok(Next::End) => return Ok(()),
             Err(_) => {
                 add(&counters.panics);
-                log::error!("the source of an event stream panicked");
+                log::error!(code = "admin_answer_panicked"; "the source of an event stream panicked");
                 return Ok(());
             }
         }

@@ -87,19 +87,19 @@ fn run(args: &Args) -> Exit {
         Err(error) => return fail(Exit::Failed, &error),
     };
     if let Err(error) = server.announce() {
-        log::warn!("the ready line could not be printed: {error}");
+        log::warn!(code = "ready_line_unprinted"; "the ready line could not be printed: {error}");
     }
     for signal in signals.forever() {
         if signal == SIGHUP {
             reload(&server, &config.path);
             continue;
         }
-        log::info!("stopping");
+        log::info!(code = "server_stopping"; "stopping");
         break;
     }
     server.stop();
     drop(managed);
-    log::info!("stopped");
+    log::info!(code = "server_stopped"; "stopped");
     Exit::Done
 }
 
@@ -109,9 +109,12 @@ fn reload(server: &Server, path: &std::path::Path) {
         .map_err(|error| error.to_string())
         .and_then(|config| server.reload(&config).map_err(|error| error.to_string()));
     match reloaded {
-        Ok(()) => log::info!("{}: in force", path.display()),
+        Ok(()) => log::info!(code = "reload_taken", path:% = path.display(); "{}: in force", path.display()),
         Err(error) => {
-            log::error!("reload refused, what is in force stays: {error}");
+            log::error!(
+                code = "reload_refused", path:% = path.display();
+                "reload refused, what is in force stays: {error}"
+            );
             server.reload_refused();
         }
     }

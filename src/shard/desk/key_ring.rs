@@ -92,7 +92,10 @@ impl KeyRing {
 
     fn fail(&self, read: &mut ReadState, problem: &str) {
         if !std::mem::replace(&mut read.failing, true) {
-            log::error!("store keys: {}: {problem}", self.file.path().display());
+            log::error!(
+                code = "store_keys_refused", path:% = self.file.path().display();
+                "store keys: {}: {problem}", self.file.path().display()
+            );
         }
     }
 }

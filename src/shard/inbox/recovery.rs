@@ -41,6 +41,7 @@ impl Inbox {
     ) {
         let Some(holder) = self.holder_of(line) else {
             log::warn!(
+                code = "foreign_consumer", stream = self.stream.as_str();
                 "{}: pending entry {} of foreign consumer {:?} left alone",
                 self.stream,
                 line.id,

@@ -83,7 +83,10 @@ impl Worker {
             match answers.executed(registered) {
                 Executed::Done(effects) => {
                     if let Some(code) = effects.refused(&(0..effects.len())) {
-                        log::error!("worker {}: Redis refused to register agents: {code}", self.index);
+                        log::error!(
+                            code = "agents_not_registered", worker = self.index;
+                            "worker {}: Redis refused to register agents: {code}", self.index
+                        );
                     }
                 }
                 Executed::Conflict => {
@@ -101,7 +104,10 @@ impl Worker {
                 }
                 // Their records are for tools; everything else goes on.
                 Executed::Refused => {
-                    log::error!("worker {}: Redis refused to register agents", self.index);
+                    log::error!(
+                        code = "agents_not_registered", worker = self.index;
+                        "worker {}: Redis refused to register agents", self.index
+                    );
                 }
             }
             for found in found {

@@ -25,7 +25,10 @@ const END_GRACE_MS: u64 = 1_000;
 impl Worker {
     pub(super) fn take_control(&mut self, now: Now) {
         if self.inlet.has_missed_news() {
-            log::warn!("worker {}: more news than can wait: it is read from Redis again", self.index);
+            log::warn!(
+                code = "news_overflowed", worker = self.index;
+                "worker {}: more news than can wait: it is read from Redis again", self.index
+            );
             self.agenda.resync = true;
         }
         while let Some(control) = self.inlet.next_control() {

@@ -222,14 +222,17 @@ impl Link {
         match thread {
             Ok(_) => self.state = State::Connecting(result),
             Err(error) => {
-                log::warn!("worker {}: no thread to connect to Redis: {error}", self.index);
+                log::warn!(
+                    code = "thread_not_started", worker = self.index, part = "connect";
+                    "worker {}: no thread to connect to Redis: {error}", self.index
+                );
                 self.state = State::Down { retry_at_ms: now.mono_ms + RECONNECT_LAST_MS };
             }
         }
     }
 
     fn failed(&mut self, error: &StoreError, now: Now) {
-        log::warn!("worker {}: {error}", self.index);
+        log::warn!(code = "redis_away", worker = self.index; "worker {}: {error}", self.index);
         self.state = State::Down { retry_at_ms: now.mono_ms + self.retry_wait_ms };
         self.retry_wait_ms = (self.retry_wait_ms * 2).min(RECONNECT_LAST_MS);
     }
@@ -291,7 +294,7 @@ impl Link {
 
     /// The connection is of no use any more.
     pub(super) fn lose(&mut self, error: &StoreError, now: Now) {
-        log::warn!("worker {}: {error}", self.index);
+        log::warn!(code = "redis_away", worker = self.index; "worker {}: {error}", self.index);
         self.batch.clear();
         self.retry_wait_ms = RECONNECT_FIRST_MS;
         self.state = State::Down { retry_at_ms: now.mono_ms };
@@ -318,14 +321,20 @@ impl Link {
             Executed::Done(_) => {
                 if std::mem::take(&mut self.refused) {
                     self.stalled_until_ms = 0;
-                    log::warn!("worker {}: Redis takes transactions again", self.index);
+                    log::warn!(
+                        code = "transactions_resumed", worker = self.index;
+                        "worker {}: Redis takes transactions again", self.index
+                    );
                 }
             }
             Executed::Conflict => {}
             Executed::Refused => {
                 // Once, not per message that meets the same.
                 if !std::mem::replace(&mut self.refused, true) {
-                    log::error!("worker {}: Redis refuses transactions: {:?}", self.index, answers.refusal());
+                    log::error!(
+                        code = "transactions_refused", worker = self.index;
+                        "worker {}: Redis refuses transactions: {:?}", self.index, answers.refusal()
+                    );
                 }
             }
         }
@@ -337,9 +346,13 @@ impl Link {
             return false;
         }
         if assured {
-            log::warn!("worker {}: commits are as durable as configured again", self.index);
+            log::warn!(
+                code = "commits_durable", worker = self.index;
+                "worker {}: commits are as durable as configured again", self.index
+            );
         } else {
             log::error!(
+                code = "commits_not_durable", worker = self.index;
                 "worker {}: commits are in Redis, and not as durable as configured ({:?}): callers are told \
                  commit_unknown, and nothing is delivered",
                 self.index,
@@ -365,7 +378,10 @@ fn connect(shared: &Shared) -> Result<Fresh, StoreError> {
 /// Ends the process of a server that others have declared void: what it holds is theirs now.
 fn check(fence: Fence) {
     if fence == Fence::Fenced {
-        log::error!("this server was silent for too long: others have taken over. It ends now");
+        log::error!(
+            code = "server_fenced";
+            "this server was silent for too long: others have taken over. It ends now"
+        );
         // At once: handlers that run at an orderly exit would wait for threads that are busy.
         signal_hook::low_level::exit(1);
     }

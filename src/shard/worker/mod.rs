@@ -175,7 +175,10 @@ impl Worker {
     fn is_connected(&mut self, now: Now) -> bool {
         if self.link.reconnect(self.settings.policy.version(), now) {
             match self.adopt_all(now) {
-                Ok(()) => log::info!("worker {}: connected to Redis again", self.index),
+                Ok(()) => log::info!(
+                    code = "redis_back", worker = self.index;
+                    "worker {}: connected to Redis again", self.index
+                ),
                 Err(error) => self.lose_link(&error, now),
             }
         }
@@ -246,6 +249,7 @@ impl Worker {
             }
             if now.mono_ms >= give_up_ms {
                 log::error!(
+                    code = "events_not_recorded", worker = self.index, count = self.ledger.events().len();
                     "worker {}: Redis did not take the last {} events before the stop",
                     self.index,
                     self.ledger.events().len()

@@ -88,7 +88,7 @@ impl Worker {
         if let (Some(config), Some(inbox)) = (self.settings.policy.breaker(), self.inboxes.get_mut(agent))
             && inbox.breaker.failed(config, now.mono_ms)
         {
-            log::warn!("circuit of {agent} opened: {reason}");
+            log::warn!(code = "circuit_opened", agent:%; "circuit of {agent} opened: {reason}");
             let (agent, reason) = (agent.clone(), reason.to_owned());
             self.shared.set_circuit(&agent, true);
             self.ledger.push(Event::Circuit { agent, opened: true, reason });

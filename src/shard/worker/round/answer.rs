@@ -206,7 +206,10 @@ impl Worker {
     /// The record says allowed, the store said no: that too goes on record, and a request whose reply was
     /// not stored can still be answered.
     fn effect_failed(&mut self, job: &Job, success: &Success, error: &str) {
-        log::error!("worker {}: Redis refused an effect: {error}", self.index);
+        log::error!(
+            code = "effect_refused", worker = self.index;
+            "worker {}: Redis refused an effect: {error}", self.index
+        );
         let committed = matches!(job, Job::Commit(_));
         for part in success.parts() {
             let (message_id, agent) = match part {

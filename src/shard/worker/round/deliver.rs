@@ -74,7 +74,10 @@ impl Worker {
             }
             Err(code) => {
                 // Still to be acknowledged: Redis may be out of disk for a while.
-                log::error!("{}: Redis refused an acknowledgement: {code}", inbox.stream);
+                log::error!(
+                    code = "acknowledgement_refused", agent:%;
+                    "{}: Redis refused an acknowledgement: {code}", inbox.stream
+                );
                 self.look_again(agent, now.mono_ms + STALL_MS);
             }
         }
@@ -114,7 +117,7 @@ impl Worker {
             Some(_) => {
                 (inbox.missing, inbox.missing_since_ms) = (0, None);
                 let reason = format!("{missing} messages of {} were removed by somebody else", inbox.stream);
-                log::error!("agent {agent}: {reason}");
+                log::error!(code = "messages_vanished", agent:%, count = missing; "agent {agent}: {reason}");
                 self.ledger.push(Event::Vanished { agent: agent.clone(), instance: String::new(), reason });
             }
         }
@@ -135,7 +138,7 @@ impl Worker {
                 return self.group_lost(agent, owner);
             }
             Err(code) => {
-                log::error!("agent {agent}: Redis refused a claim: {code}");
+                log::error!(code = "claim_refused", agent:%; "agent {agent}: Redis refused a claim: {code}");
                 // Each is due again later.
                 Vec::new()
             }
@@ -237,7 +240,7 @@ impl Worker {
                 return self.group_lost(agent, owner);
             }
             Err(code) => {
-                log::error!("{}: Redis refused a read: {code}", inbox.stream);
+                log::error!(code = "read_refused", agent:%; "{}: Redis refused a read: {code}", inbox.stream);
                 inbox.read_answered(&read.instance, read.source, 1, 0);
                 return;
             }

@@ -125,7 +125,10 @@ impl Worker {
         facts.states = states;
         facts.foreign.extend(foreign_states);
         for ForeignFact { found, .. } in &facts.foreign {
-            log::error!("{} is not what a server has stored: it is put aside", found.key);
+            log::error!(
+                code = "foreign_entry", key = found.key.as_str();
+                "{} is not what a server has stored: it is put aside", found.key
+            );
         }
         let others = (pages, letters, remains);
         Ok(self.read(plan, facts, others, answers, watching))
@@ -188,7 +191,10 @@ impl Worker {
             return;
         }
         let found = foreign_state(agent, fields);
-        log::error!("{} is not what servers have stored: nothing is done with it", found.key);
+        log::error!(
+            code = "foreign_entry", key = found.key.as_str();
+            "{} is not what servers have stored: nothing is done with it", found.key
+        );
         self.ledger.push(Event::ForeignState { agent: agent.clone(), found });
     }
 

@@ -79,7 +79,10 @@ impl Worker {
                     left.push(again);
                 }
                 1 => {
-                    log::warn!("worker {}: a watched key kept changing; its job is refused", self.index);
+                    log::warn!(
+                        code = "watched_key_kept_changing", worker = self.index;
+                        "worker {}: a watched key kept changing; its job is refused", self.index
+                    );
                     again
                         .into_iter()
                         .for_each(|job| self.shared.turn_away(job, Refusal::STORAGE_UNAVAILABLE));

@@ -186,7 +186,10 @@ impl Worker {
             match page {
                 Page::Lines(lines) => self.settle_page(scan, &lines, now),
                 Page::NoGroup => self.group_lost(&scan.agent, scan.owner.as_ref()),
-                Page::Unknown => log::error!("agent {}: XPENDING has an unknown answer", scan.agent),
+                Page::Unknown => log::error!(
+                    code = "scan_unreadable", agent:% = scan.agent;
+                    "agent {}: XPENDING has an unknown answer", scan.agent
+                ),
             }
         }
     }
@@ -208,7 +211,10 @@ impl Worker {
         if lines.len() < SCAN_PAGE {
             let held = inbox.end_scan(scan.owner.as_ref(), number);
             if held > 0 {
-                log::warn!("agent {agent}: {held} deliveries under way are settled already, as Redis says");
+                log::warn!(
+                    code = "deliveries_settled_elsewhere", agent:%, count = held;
+                    "agent {agent}: {held} deliveries under way are settled already, as Redis says"
+                );
             }
         } else if inbox.tracked() < MAX_TRACKED_ENTRIES {
             let after = lines.last().map(|line| (line.id, number));
@@ -222,7 +228,10 @@ impl Worker {
     pub(super) fn group_lost(&mut self, agent: &AgentId, owner: Option<&InstanceId>) {
         if let Some(inbox) = self.inboxes.get_mut(agent) {
             let stream = inbox.stream_of(owner);
-            log::warn!("agent {agent}: the consumer group of {stream} is gone; it is made again");
+            log::warn!(
+                code = "group_remade", agent:%, stream:%;
+                "agent {agent}: the consumer group of {stream} is gone; it is made again"
+            );
             self.ledger.push(Event::Vanished {
                 agent: agent.clone(),
                 instance: owner.map_or_else(String::new, ToString::to_string),
@@ -250,7 +259,10 @@ impl Worker {
                 self.schedule(&agent);
             } else if let (Some(error), false) = (effects.refused(&stored), matches!(body, Body::Foreign(_)))
             {
-                log::error!("agent {agent}: a dead letter could not be stored: {error}");
+                log::error!(
+                    code = "letter_not_stored", agent:%;
+                    "agent {agent}: a dead letter could not be stored: {error}"
+                );
                 self.agenda.refused(now);
                 continue;
             } else {
@@ -263,6 +275,7 @@ impl Worker {
                     }
                     Body::Foreign(_) => {
                         log::error!(
+                            code = "foreign_entry", agent:%, key:% = stream;
                             "agent {agent}: {stream} {} was not written by a server: it is put aside",
                             letter.key.entry
                         );
@@ -282,7 +295,10 @@ impl Worker {
 
     /// A message that was accepted is not in its inbox any more, and no server took it out.
     pub(super) fn vanished(&mut self, agent: &AgentId, holder: &InstanceId, what: &str) {
-        log::error!("agent {agent}: {what} was removed from Redis by somebody else");
+        log::error!(
+            code = "messages_vanished", agent:%;
+            "agent {agent}: {what} was removed from Redis by somebody else"
+        );
         self.ledger.push(Event::Vanished {
             agent: agent.clone(),
             instance: holder.to_string(),
@@ -319,7 +335,10 @@ impl Worker {
             let agent = match step {
                 Step::Grouped { agent, made } => {
                     if let Err(code) = effects.take(made) {
-                        log::error!("agent {agent}: a consumer group cannot be made: {code}");
+                        log::error!(
+                            code = "group_not_made", agent:%;
+                            "agent {agent}: a consumer group cannot be made: {code}"
+                        );
                         let _ = self.agenda.regroup.insert(agent.clone());
                         self.agenda.refused(now);
                     }
