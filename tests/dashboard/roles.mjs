@@ -63,6 +63,8 @@ async function redrive(look, fleet, shots) {
   await dialog.getByRole("button", { name: "Put it back" }).click();
   await look.page.getByText("1 done").waitFor();
   await look.page.getByRole("link", { name: "on record" }).click();
-  await until("who did it and why is on record", async () => /olga.*the parser is mended/s.test(await look.text()));
+  await until("who did it and why is on record", async () => /olga.*the parser is mended/s.test(await look.text(".proof")));
+  await look.page.locator('[data-proven="true"]').waitFor();
+  await look.shot(shots, "redrive-proof");
   await until("the letter is gone", async () => !(await fleet.api("dead-letters")).letters.some((one) => one.id === letter.id));
 }

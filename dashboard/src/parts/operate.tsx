@@ -11,6 +11,11 @@ import { Problem, Tag } from "./bits";
 const MAX_REASON_CHARS = 500;
 let numbers = 0;
 
+/** The first thing that a command did: the lane's first record says that the lane was opened. */
+function recordHref(lane: string): string {
+  return href("messages", `${lane}:2`, { proof: `${lane}:2` });
+}
+
 interface Props {
   command: Command; label: string;
   /** What happens then, in a sentence. */
@@ -49,7 +54,7 @@ export function Operate({ command, label, effect, onDone }: Props) {
         {done && (
           <>
             {" "}<Tag kind={done.failed ? "warn" : "good"}>{count(done.done)} done{done.failed > 0 && `, ${count(done.failed)} stayed`}{done.more && ", there are more"}</Tag>
-            {done.receipt && <> <a href={href("messages", `${done.receipt.lane}:1`)}>on record</a></>}
+            {done.receipt && <> <a href={recordHref(done.receipt.lane)}>on record</a></>}
           </>
         )}
       </span>

@@ -4,6 +4,8 @@ import { useEffect, useState } from "preact/hooks";
 import type { ProofAnswer } from "../api";
 import { Problem, Tag, Time, Waiting } from "./bits";
 import { Command, save } from "./page";
+import { RECORD_COLUMNS } from "./records";
+import { Table } from "./table";
 import { param, setParams, useAsked } from "../state";
 import { type Part, type Verdict, verify, withOneByteChanged } from "../verify";
 import { word } from "../text";
@@ -61,6 +63,7 @@ export function ProofView({ lane, seq }: { lane: string; seq: string }) {
               {verdict.proven && verdict.checkpointMs !== null && <> Signed at <Time ms={verdict.checkpointMs} />.</>}
             </p>
           </div>
+          <Table caption="The record" columns={RECORD_COLUMNS.filter((column) => column.name !== "record")} rows={[data.record]} rowKey={(row) => `${row.lane}:${row.seq}`} empty="" />
           <ol class="steps">
             {verdict.steps.map((step, at) => (
               <li key={step.name} class={step.ok ? "good" : "bad"} data-step={step.name} data-ok={String(step.ok)}>
