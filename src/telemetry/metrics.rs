@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use protobuf::MessageField;
 
-use super::text;
+use super::attributes::text;
 use crate::otlp::{
     ExportMetrics, Gauge, Histogram, HistogramPoint, KeyValue, Metric, NumberPoint, Resource,
     ResourceMetrics, Scope, ScopeMetrics, Sum, Temporality,

@@ -5,6 +5,7 @@
 //! * [`spans`], [`metrics`]: what is told, as messages of OTLP.
 //! * [`collector`]: how it gets there.
 
+mod attributes;
 mod collector;
 mod metrics;
 mod spans;
@@ -20,9 +21,10 @@ use protobuf::Message;
 
 use crate::clock::Now;
 use crate::config;
-use crate::otlp::{KeyValue, Resource, Scope};
+use crate::otlp::{Resource, Scope};
 use crate::shard::desk::shared::Shared;
 use crate::shard::desk::spans::Span;
+use attributes::text;
 use collector::{Collector, Failure};
 
 /// Spans in one export.
@@ -122,20 +124,6 @@ fn resource(config: &config::Telemetry, shared: &Shared) -> Resource {
 
 fn scope() -> Scope {
     Scope { name: "mas".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), ..Scope::default() }
-}
-
-/// An attribute.
-fn text(key: &str, value: &str) -> KeyValue {
-    let mut attribute = KeyValue { key: key.to_owned(), ..KeyValue::default() };
-    attribute.value.mut_or_insert_default().set_string_value(value.to_owned());
-    attribute
-}
-
-/// An attribute that is a number.
-fn number(key: &str, value: u64) -> KeyValue {
-    let mut attribute = KeyValue { key: key.to_owned(), ..KeyValue::default() };
-    attribute.value.mut_or_insert_default().set_int_value(i64::try_from(value).unwrap_or(i64::MAX));
-    attribute
 }
 
 struct Exporter {

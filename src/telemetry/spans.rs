@@ -3,7 +3,7 @@
 use protobuf::MessageField;
 use uuid::Uuid;
 
-use super::{number, text};
+use super::attributes::{number, text};
 use crate::ids::hex;
 use crate::otlp::{
     ExportTraces, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span as OtlpSpan, SpanEvent,

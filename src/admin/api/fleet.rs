@@ -5,29 +5,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::asked::Asked;
-use super::{Answered, Api};
+use super::needs::Api;
+use super::problem::Answered;
 use crate::admin::counts::Counts;
 use crate::admin::fleet::{Fleet, Member};
 use crate::admin::http::Request;
-use crate::admin::recent::Recent;
 use crate::store::reports::{self, Kind};
-
-/// Reports are read again after so long, in milliseconds.
-const EVERY_MS: u64 = 500;
-/// Counts are.
-const COUNTS_MS: u64 = 1_000;
-
-/// What the other servers reported last.
-pub(super) struct Reports {
-    members: Recent<Vec<Member>>,
-    counts: Recent<Counts>,
-}
-
-impl Default for Reports {
-    fn default() -> Self {
-        Self { members: Recent::new(EVERY_MS), counts: Recent::new(COUNTS_MS) }
-    }
-}
 
 impl Api {
     /// The other servers; the error is why Redis does not say.

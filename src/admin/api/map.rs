@@ -3,7 +3,8 @@
 use serde_json::{Value as Json, json};
 
 use super::asked::Asked;
-use super::{Answered, Api};
+use super::needs::Api;
+use super::problem::Answered;
 use crate::admin::counts;
 use crate::admin::http::Request;
 use crate::clock::Now;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::Answered;
 use super::asked::Asked;
+use super::problem::Answered;
 use crate::admin::http::{Remote, Request};
 use crate::admin::operators::Who;
 

@@ -1,5 +1,6 @@
 //! What is told as JSON under `/api/v1/`, a file for each topic. `docs/admin-api.md` is the contract.
 //!
+//! * `needs`, `looked`: what all topics need; what Redis said last.
 //! * `asked`: parameters, and what is wrong with them.
 //! * `problem`: why there is no answer.
 //! * `allowed`: who may send to whom, worked out once for each configuration.
@@ -13,9 +14,11 @@ mod asked;
 mod audit;
 mod fleet;
 mod letters;
+mod looked;
 mod map;
 mod me;
 mod messages;
+mod needs;
 mod performance;
 mod policy;
 mod problem;
@@ -23,63 +26,17 @@ mod proofs;
 mod records;
 mod searches;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
 use ::http::StatusCode;
-use serde_json::Value as Json;
 
 use super::http::{Content, Request};
 use super::operators::Who;
-use super::sources::Sources;
-use crate::audit::StoreKeys;
-use allowed::Rules;
+pub(super) use needs::Api;
 use problem::Problem;
-use searches::Searches;
 
 /// What stands before each path.
 const PREFIX: &str = "/api/v1/";
 
-/// What a topic answers.
-type Answered = Result<Json, Problem>;
-
-/// Everything that topics need.
-pub(super) struct Api {
-    sources: Arc<Sources>,
-    rules: Rules,
-    fleet: fleet::Reports,
-    agents: agents::Looked,
-    searches: Searches,
-}
-
 impl Api {
-    pub(super) fn new(sources: Arc<Sources>) -> Self {
-        Self {
-            sources,
-            rules: Rules::default(),
-            fleet: fleet::Reports::default(),
-            agents: agents::Looked::default(),
-            searches: Searches::default(),
-        }
-    }
-
-    /// The folders of archives.
-    fn archive_folders(&self) -> Vec<PathBuf> {
-        self.sources.reloaded().config.audit.archive_folders()
-    }
-
-    /// The archive of this host, among those of all.
-    fn own_archive(&self) -> String {
-        let reloaded = self.sources.reloaded();
-        let dir = reloaded.config.audit.archive().map(|dir| dir.display().to_string());
-        format!("{}:{}", self.sources.place.host, dir.unwrap_or_default())
-    }
-
-    /// The keys whose tags are on what servers store.
-    fn store_keys(&self) -> Arc<StoreKeys> {
-        self.sources.shards.shared().key_ring.keys()
-    }
-
     /// Answers a request; `None`: there is no such path.
     pub(super) fn answer(&self, request: &Request, who: &Who) -> Option<Content> {
         let path = request.path().strip_prefix(PREFIX)?;

@@ -1,7 +1,8 @@
 //! How fast the server was.
 
 use super::asked::Asked;
-use super::{Answered, Api};
+use super::needs::Api;
+use super::problem::Answered;
 use crate::admin::http::Request;
 use crate::admin::performance::MAX_POINTS;
 

@@ -3,8 +3,8 @@
 use serde_json::{Value as Json, json};
 
 use super::asked::Asked;
-use super::problem::Problem;
-use super::{Answered, Api};
+use super::needs::Api;
+use super::problem::{Answered, Problem};
 use crate::admin::http::Request;
 use crate::ids::hex;
 use crate::policy::explain::{self, Explained};

@@ -2,7 +2,7 @@
 
 use ::http::StatusCode;
 use ::http::header::{HeaderValue, RETRY_AFTER};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::admin::http::Content;
 use crate::archive::ArchiveError;
@@ -13,6 +13,9 @@ use crate::store::StoreError;
 const BUSY_S: &str = "1";
 /// And where Redis does not answer.
 const AWAY_S: &str = "2";
+
+/// What a topic answers.
+pub(super) type Answered = Result<Json, Problem>;
 
 /// Why there is no answer.
 #[derive(Debug)]

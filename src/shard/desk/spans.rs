@@ -73,7 +73,7 @@ fn hex_bytes<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
 
 /// The span of a message's call: known wherever its id is.
 pub fn call_span_of(message: Uuid) -> [u8; 8] {
-    // 62 random bits, and never all zero.
+    // Never all zero: the first bit says which kind of UUID it is.
     message.as_u64_pair().1.to_be_bytes()
 }
 
@@ -154,7 +154,7 @@ pub enum Span {
 /// Where workers hand in spans, and which ones.
 #[derive(Debug)]
 pub struct Tracer {
-    /// A message without a trace is kept where its random bits are below it.
+    /// A message without a trace is kept where the last 32 bits of its id are below it.
     below: u64,
     line: Sender<Span>,
     dropped: AtomicU64,
@@ -165,8 +165,7 @@ impl Tracer {
     /// Keeps that share of the messages whose senders trace nothing, and all whose senders keep their trace.
     pub fn new(ratio: f64) -> (Self, Receiver<Span>) {
         let (line, spans) = bounded(MAX_WAITING);
-        // 1.0 keeps all: the cast saturates.
-        let below = (ratio * u64::MAX as f64) as u64;
+        let below = (ratio * (u64::from(u32::MAX) + 1) as f64) as u64;
         (Self { below, line, dropped: AtomicU64::new(0), exported: AtomicU64::new(0) }, spans)
     }
 
@@ -174,8 +173,8 @@ impl Tracer {
     pub fn keeps(&self, context: Option<&Context>, message: Uuid) -> bool {
         match context {
             Some(context) => context.sampled,
-            // The first two of the 64 bits say which kind of UUID it is.
-            None => message.as_u64_pair().1 << 2 < self.below || self.below == u64::MAX,
+            // The first ones count up within a millisecond; these are random.
+            None => message.as_u64_pair().1 & u64::from(u32::MAX) < self.below,
         }
     }
 

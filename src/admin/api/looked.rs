@@ -1,0 +1,45 @@
+//! What Redis said last of agents and servers: asked again when it is old.
+
+use std::collections::BTreeMap;
+
+use crate::admin::counts::Counts;
+use crate::admin::fleet::Member;
+use crate::admin::recent::Recent;
+use crate::ids::AgentId;
+use crate::store::details::Detail;
+use crate::store::overview::InboxView;
+/// Redis is asked again after so long, in milliseconds.
+const AGENTS_MS: u64 = 2_000;
+/// Reports are read again after so long, in milliseconds.
+const MEMBERS_MS: u64 = 500;
+/// Counts are.
+const COUNTS_MS: u64 = 1_000;
+
+/// What Redis said of the agents last.
+pub(super) struct Looked(pub(super) Recent<View>);
+
+impl Default for Looked {
+    fn default() -> Self {
+        Self(Recent::new(AGENTS_MS))
+    }
+}
+
+/// What Redis says of the agents.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    pub(super) agents: BTreeMap<AgentId, (InboxView, Detail)>,
+    /// `None`: they are not counted by agent.
+    pub(super) dead_letters: Option<BTreeMap<String, u64>>,
+}
+
+/// What the other servers reported last.
+pub(super) struct Reports {
+    pub(super) members: Recent<Vec<Member>>,
+    pub(super) counts: Recent<Counts>,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { members: Recent::new(MEMBERS_MS), counts: Recent::new(COUNTS_MS) }
+    }
+}
