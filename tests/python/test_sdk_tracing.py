@@ -8,21 +8,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from mas_agent import Agent, Credentials, Message, NoReply, NotAuthorized, NotConnected, Reject, Retry, SetupError
-from opentelemetry import metrics, trace
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
-from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from mas_agent import (
+    Agent,
+    Credentials,
+    Message,
+    NoReply,
+    NotAuthorized,
+    NotConnected,
+    Reject,
+    Retry,
+    SetupError,
+    _otel,
+)
+from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+from pydantic import BaseModel
 
-from collector import Collector, values
+from collector import Collector
+from spans import Application, of_sdk, of_server, tree
 from world import HERE, PATIENCE_S, UNLIMITED, Server, World
 
 AGENTS = """
@@ -35,30 +41,6 @@ agents:
   - {agent_id: gamma}
 """
 DELIVERY = "delivery: {reclaim_idle_ms: 300, retry_backoff_ms: [20, 40], max_attempts: 4}\n"
-
-
-class Application:
-    """The OpenTelemetry of this process, as an application configures it."""
-
-    def __init__(self) -> None:
-        self.spans = InMemorySpanExporter()
-        tracers = TracerProvider()
-        tracers.add_span_processor(SimpleSpanProcessor(self.spans))
-        trace.set_tracer_provider(tracers)
-        delta = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
-        self.reader = InMemoryMetricReader(preferred_temporality=delta)
-        metrics.set_meter_provider(MeterProvider([self.reader]))
-        self.tracer = trace.get_tracer("application")
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.spans.get_finished_spans() if span.name == name]
-
-    def points(self) -> dict[str, list[Any]]:
-        """What the meters have counted since the last look."""
-        data = self.reader.get_metrics_data()
-        scopes = [scope for resource in (data.resource_metrics if data else []) for scope in resource.scope_metrics]
-        assert {scope.scope.name for scope in scopes} <= {"mas_agent"}
-        return {metric.name: list(metric.data.data_points) for scope in scopes for metric in scope.metrics}
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +67,9 @@ def collector() -> Iterator[Collector]:
 
 @pytest.fixture
 def world(collector: Collector) -> Iterator[World]:
-    telemetry = f"telemetry: {{enabled: true, otlp_endpoint: '{collector.url}', sample_ratio: 0.0, export_metrics: false}}"
-    with World(AGENTS, gateway=f"{UNLIMITED}, {telemetry}", settings=DELIVERY) as world:
+    # Only what a sender traces.
+    keys = f"enabled: true, otlp_endpoint: '{collector.url}', sample_ratio: 0.0, export_metrics: false"
+    with World(AGENTS, gateway=f"{UNLIMITED}, telemetry: {{{keys}}}", settings=DELIVERY) as world:
         world.issue("alpha", "beta", "gamma")
         yield world
 
@@ -107,53 +90,6 @@ async def until(condition: Any, what: str) -> Any:
         assert time.monotonic() < give_up, f"not in time: {what}"
         await asyncio.sleep(0.01)
     return value
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A span of either side."""
-
-    by: str
-    kind: str
-    name: str
-    trace: str
-    id: str
-    parent: str
-    links: tuple[str, ...]
-    attributes: dict[str, Any]
-
-
-def of_sdk(span: ReadableSpan) -> Seen:
-    assert span.context is not None and span.instrumentation_scope is not None
-    return Seen(
-        span.instrumentation_scope.name,
-        span.kind.name,
-        span.name,
-        f"{span.context.trace_id:032x}",
-        f"{span.context.span_id:016x}",
-        f"{span.parent.span_id:016x}" if span.parent else "",
-        tuple(f"{link.context.span_id:016x}" for link in span.links),
-        dict(span.attributes or {}),
-    )
-
-
-def of_server(span: OtlpSpan) -> Seen:
-    return Seen(
-        "server",
-        OtlpSpan.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
-        span.name,
-        span.trace_id.hex(),
-        span.span_id.hex(),
-        span.parent_span_id.hex(),
-        tuple(link.span_id.hex() for link in span.links),
-        values(span.attributes),
-    )
-
-
-def tree(spans: list[Seen], parent: str = "") -> list[Any]:
-    """Spans as (kind, name, children), in the order of their texts."""
-    children = [span for span in spans if span.parent == parent]
-    return sorted(([f"{one.by} {one.kind} {one.name}", *tree(spans, one.id)] for one in children), key=str)
 
 
 async def test_one_trace_from_handler_to_handler_and_back(
@@ -343,8 +279,8 @@ async def test_the_messages_of_a_commit(application: Application, world: World, 
         assert of_sdk(span).attributes["error.type"] == "not_authorized", span.name
         assert not span.status.is_ok
     assert not application.named("process beta") and not application.named("receive alpha")
-    refused = [point for point in application.points()["messaging.client.sent.messages"] if "error.type" in point.attributes]
-    assert sum(point.value for point in refused) == 3
+    tried = application.points()["messaging.client.sent.messages"]
+    assert sum(point.value for point in tried if "error.type" in point.attributes) == 3
 
 
 async def test_failures_say_which(application: Application, world: World, server: Server) -> None:
@@ -444,6 +380,46 @@ async def test_metrics(application: Application, world: World, server: Server) -
     allowed = {"messaging.system", "messaging.operation.name", "messaging.operation.type", "messaging.destination.name"}
     allowed |= {"messaging.consumer.group.name", "server.address", "server.port"}
     assert {key for all_of in points.values() for point in all_of for key in point.attributes} <= allowed
+
+
+class Order(BaseModel):
+    number: int
+
+
+async def test_no_payload_is_told(application: Application, world: World, server: Server) -> None:
+    alpha, beta = agent(world, server, "alpha"), agent(world, server, "beta")
+
+    @beta.on("order", Order)
+    async def order(message: Message, order: Order) -> None:
+        pass
+
+    async with alpha, beta:
+        await alpha.send("beta", "order", {"number": "a secret"})
+        [span] = await until(lambda: application.named("process beta"), "the handler's span")
+    assert span.status.description == "1 of Order: number: int_parsing"
+    [event] = span.events
+    assert event.attributes and event.attributes["exception.message"] == span.status.description
+    assert "model_validate" in str(event.attributes["exception.stacktrace"])
+    assert "secret" not in span.to_json()
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [
+        ("127.0.0.1:50051", "127.0.0.1", 50051),
+        ("dns:///mas.example.org:1", "mas.example.org", 1),
+        ("dns://1.1.1.1/mas.example.org:1", "mas.example.org", 1),
+        ("dns:mas.example.org:1", "mas.example.org", 1),
+        ("[::1]:2", "::1", 2),
+        ("ipv6:[::1]:2", "::1", 2),
+        ("unix:/run/mas:1", None, None),
+        ("unix:///run/mas", None, None),
+        ("mas.example.org", None, None),
+    ],
+)
+def test_the_server_is_named_by_its_address(address: str, host: str | None, port: int | None) -> None:
+    named = _otel._server(address)
+    assert (named.get("server.address"), named.get("server.port")) == (host, port)
 
 
 @pytest.mark.parametrize("how", ["refuse", "api"])

@@ -1,5 +1,5 @@
-"""Two agents and what they can do, in a process that configures no provider; `refuse` makes every import of OpenTelemetry
-fail, as where it is not installed. Says what it saw as one JSON object."""
+"""Two agents and what they can do, in a process that configures no provider; `refuse` makes every import of
+OpenTelemetry fail, as where it is not installed. Says what it saw as one JSON object."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ async def play(addr: str, certs: Path) -> dict[str, Any]:
     from mas_agent import Agent, Credentials, Message, NotAuthorized
 
     after_import = imported()
-    alpha, beta = (
-        Agent(
-            addr,
-            credentials=Credentials(certs / "ca.pem", certs / "agents" / f"{name}.pem", certs / "agents" / f"{name}.key"),
-            trace_parent="parent",
-        )
-        for name in ("alpha", "beta")
-    )
+
+    def agent(name: str) -> Agent:
+        cert = certs / "agents" / f"{name}.pem"
+        credentials = Credentials(certs / "ca.pem", cert, cert.with_suffix(".key"))
+        return Agent(addr, credentials=credentials, trace_parent="parent")
+
+    alpha, beta = agent("alpha"), agent("beta")
     seen: asyncio.Queue[Any] = asyncio.Queue()
 
     @beta.on_raw("note")

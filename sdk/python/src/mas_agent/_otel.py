@@ -10,6 +10,7 @@ import importlib.metadata
 import inspect
 import re
 import time
+import traceback
 from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
@@ -19,6 +20,7 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from pydantic import ValidationError
 
 from ._receipt import Receipt, Sent
 from ._tracing import Operation, Outcome, Outgoing, TraceParent, Tracing
@@ -32,6 +34,8 @@ if "explicit_bucket_boundaries_advisory" not in inspect.signature(metrics.Meter.
 
 # Boundaries of the conventions for durations, in seconds.
 BOUNDARIES_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# Fields of a payload that the failure to read it names.
+MAX_NAMED_FIELDS = 8
 # Failures after which nothing has left the process.
 NOT_SENT = (NotConnected, SetupError, Unsupported)
 
@@ -49,7 +53,7 @@ ERROR_TYPE = "error.type"
 
 # A refusal's word, as the server's contract has them. A text of gRPC's own is none, and has no bound.
 _WORD = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_HOST_AND_PORT = re.compile(r"(?:[a-z0-9]+:///?)?\[?([^/\[\]]+?)\]?:([0-9]{1,5})")
+_HOST_AND_PORT = re.compile(r"(?:(?:dns|ipv4|ipv6):(?://[^/]*/)?)?(?:\[([^]]+)\]|([^][/:]+)):([0-9]{1,5})")
 _W3C = TraceContextTextMapPropagator()
 
 Attributes = dict[str, str | int]
@@ -153,7 +157,7 @@ class Traced(Operation):
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         if error is not None:
             self._fail(error)
@@ -165,7 +169,7 @@ class Traced(Operation):
     def _fail(self, error: BaseException) -> None:
         self._shared[ERROR_TYPE] = kind = _error_type(error)
         self._span.set_attribute(ERROR_TYPE, kind)
-        self._span.set_status(StatusCode.ERROR, str(error))
+        self._span.set_status(StatusCode.ERROR, _text(error))
         if isinstance(error, Refused):
             _on_record(self._span, error.receipt)
 
@@ -225,7 +229,7 @@ class Processing(Traced):
     def settled(self, outcome: Outcome, error: Exception | None = None) -> None:
         self._span.set_attribute("mas.outcome", outcome)
         if error is not None:
-            self._span.record_exception(error)
+            self._span.record_exception(error, _without_payload(error))
             self._fail(error)
 
 
@@ -271,10 +275,27 @@ def _error_type(error: BaseException) -> str:
     return kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _text(error: BaseException) -> str:
+    """What it says; of a payload that a model does not take the fields, and not what is in them."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    named = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_NAMED_FIELDS]
+    fields = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in named)
+    return f"{error.error_count()} of {error.title}: {fields}"
+
+
+def _without_payload(error: Exception) -> dict[str, str] | None:
+    """What stands in the place of a text, and of a stack trace that ends with it."""
+    if not isinstance(error, ValidationError):
+        return None
+    stack = "".join(traceback.format_tb(error.__traceback__))
+    return {"exception.message": _text(error), "exception.stacktrace": stack}
+
+
 def _server(address: str) -> Attributes:
     """The server by the conventions, from gRPC's name of it; none where that has no port."""
     parts = _HOST_AND_PORT.fullmatch(address)
-    return {SERVER_ADDRESS: parts[1], SERVER_PORT: int(parts[2])} if parts else {}
+    return {SERVER_ADDRESS: parts[1] or parts[2], SERVER_PORT: int(parts[3])} if parts else {}
 
 
 def _version() -> str:
