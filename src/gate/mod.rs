@@ -19,6 +19,7 @@ mod conn;
 mod core;
 mod fields;
 pub mod frames;
+mod knock;
 mod peers;
 mod poll;
 mod relay;
