@@ -18,6 +18,8 @@ use crate::refusal::Refusal;
 /// Scheme, trust domain and path before the agent id.
 const SPIFFE_AGENT_PREFIX: &str = "spiffe://mas/agent/";
 const SPIFFE_SCHEME: &str = "spiffe://";
+/// What is logged of a URI that proves nothing, in characters.
+const MAX_CLAIMED_CHARS: usize = 128;
 
 /// What a certificate proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,33 @@ pub struct Identity {
     pub not_before_s: i64,
     /// Last second of validity, Unix time.
     pub not_after_s: i64,
+}
+
+/// What a certificate says, whoever signed it and whoever shows it: for log lines alone.
+#[derive(Debug)]
+pub struct Claim {
+    /// The beginning of its one SPIFFE URI.
+    pub uri: Option<String>,
+    /// The agent that the URI names.
+    pub agent: Option<AgentId>,
+    /// Its serial number; `None`: it is no certificate.
+    pub serial: Option<Serial>,
+    /// SHA-256 of its DER.
+    pub fingerprint: Fingerprint,
+}
+
+impl Claim {
+    /// Reads a certificate, DER.
+    pub fn of(der: &[u8]) -> Self {
+        let certificate = X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate);
+        let uri = certificate.as_ref().and_then(|certificate| uri_of(certificate).ok());
+        Self {
+            uri: uri.map(|uri| uri.chars().take(MAX_CLAIMED_CHARS).collect()),
+            agent: uri.and_then(agent_of_uri),
+            serial: certificate.as_ref().map(|certificate| Serial::of(certificate.raw_serial())),
+            fingerprint: Fingerprint::of(der),
+        }
+    }
 }
 
 /// What an operator's certificate proves.
@@ -192,6 +221,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Identity::from_der(&bytes);
+            let _ = Claim::of(&bytes);
         }
     }
 }

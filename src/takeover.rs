@@ -65,7 +65,7 @@ pub(crate) fn run(endpoint: &Endpoint, keys: &StoreKeys, policy_version: &[u8]) 
         // What is lost after the file says that this is done would be a stranger's.
         std::thread::sleep(UNSYNCED);
         log::warn!(
-            code = "taken_over", messages, letters, lanes, foreign;
+            code = "data_taken_over", messages, letters, lanes, foreign;
             "this log begins on a Redis that was in use: taken over are {messages} messages ({done} more were acknowledged before, and are removed), {letters} dead letters, \
              {values} pending requests and idempotency keys, {states} states, {lanes} audit lanes; {foreign} things that nothing can \
              be done with were put aside"

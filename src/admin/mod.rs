@@ -217,7 +217,7 @@ impl Admin {
             && let Err(error) = file.admit(&config.operators)
         {
             log::warn!(
-                code = "admin_socket_mode_kept";
+                code = "admin_socket_mode_not_set";
                 "admin_socket_path: the file's mode could not be changed: {error}"
             );
         }

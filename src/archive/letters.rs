@@ -162,7 +162,7 @@ impl LetterFile {
         let length = std::fs::metadata(&path).map_err(fail("read"))?.len();
         if good.end < length {
             log::warn!(
-                code = "letters_cut_off", path:% = path.display();
+                code = "letters_truncated", path:% = path.display();
                 "{}: {} bytes at its end cannot be read", path.display(), length - good.end
             );
             return Self::begin(dir, number + 1, known);

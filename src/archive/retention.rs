@@ -325,7 +325,7 @@ impl Worker {
             && let Err(error) = archived::leave_right(connection, this)
         {
             log::warn!(
-                code = "lease_kept";
+                code = "lease_not_released";
                 "the right to archive could not be given up; it runs out by itself: {error}"
             );
         }

@@ -228,7 +228,7 @@ impl Anchor {
         let whole = self.line_start(length)?;
         if whole < length {
             log::warn!(
-                code = "anchor_cut_off", path:% = self.path.display();
+                code = "anchor_truncated", path:% = self.path.display();
                 "{}: its last line was cut off; it is removed", self.path.display()
             );
             self.file.set_len(whole).map_err(|e| self.error("cut back", e))?;

@@ -400,7 +400,7 @@ impl Sealer {
             );
         }
         if let Err(error) = self.uplink.close() {
-            log::warn!(code = "lease_kept"; "the turn of writing checkpoints could not be given up: {error}");
+            log::warn!(code = "lease_not_released"; "the turn of writing checkpoints could not be given up: {error}");
         }
     }
 }

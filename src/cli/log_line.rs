@@ -9,7 +9,7 @@ use log::kv::{Error, Key, Value, VisitSource, VisitValue};
 use log::{Level, Record};
 use serde_json::{Map, Value as Json};
 
-/// The key under which `log::warn!(code = "…"; "…")` gives an event's code.
+/// The key under which a record has its event's code.
 pub(super) const CODE: &str = "code";
 /// The code of a line that has none: one of another crate.
 const OTHER: &str = "other";

@@ -2,7 +2,7 @@
 //! two does not take just then.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -70,6 +70,8 @@ enum Phase {
 /// What a handshake hands over.
 pub(super) struct Shaken {
     pub tcp: TcpStream,
+    /// Whose end the other one is.
+    pub from: SocketAddr,
     pub tls: ServerConnection,
     pub pair: UnixStream,
     pub peer: Arc<Peer>,
@@ -117,6 +119,10 @@ impl Conn {
 
     pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.with.peer
+    }
+
+    pub(super) fn from(&self) -> SocketAddr {
+        self.with.from
     }
 
     pub(super) fn fd(&self) -> RawFd {

@@ -3,13 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use crate::identity::Identity;
+use crate::refusal::Refusal;
 
 /// What is behind the gate.
 pub trait Core: Send + Sync {
     /// Takes the other end of a connection, in clear text.
     fn take(&self, pair: OwnedFd);
-    /// Whether that identity may be here at all.
-    fn is_allowed(&self, identity: &Identity) -> bool;
+    /// Why that identity may not be here at all; `None`: it may.
+    fn refusal(&self, identity: &Identity) -> Option<Refusal>;
     /// Puts on record what was counted until now, when it is time for that.
     fn record_counts(&self);
     /// Whether that may have changed for anybody since it was last asked.

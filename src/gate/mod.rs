@@ -19,6 +19,7 @@ mod conn;
 mod core;
 mod fields;
 pub mod frames;
+mod knock;
 mod peers;
 mod poll;
 mod relay;
@@ -123,7 +124,7 @@ impl Doorstep {
             refusals_per_s: limits.refusals_per_second,
         };
         log::info!(
-            code = "connections_bounded", most = bounds.total;
+            code = "connection_limit", most = bounds.total;
             "up to {} connections, as descriptors allow", bounds.total
         );
         let addr = format!("{host}:{port}");
@@ -170,7 +171,7 @@ impl Doorstep {
         let thread = std::thread::Builder::new().name("shake-0".to_owned()).spawn(move || {
             if let Err(error) = rustix::process::nice(SHAKE_NICE) {
                 log::warn!(
-                    code = "priority_kept";
+                    code = "priority_not_set";
                     "handshakes have the priority of everything else: {error}"
                 );
             }
@@ -234,7 +235,7 @@ fn raise_descriptors() -> u64 {
         Ok(()) => hard,
         Err(error) => {
             log::warn!(
-                code = "descriptors_kept", most = soft;
+                code = "descriptors_not_raised", most = soft;
                 "the limit of descriptors stays at {soft}: {error}"
             );
             soft

@@ -180,7 +180,7 @@ impl Relay {
             Fate::Cut(reason) => {
                 if let Some(conn) = &place.conn {
                     self.peers.punish(conn.peer(), now_us);
-                    self.peers.report().cut(conn.peer().agent(), reason, now_us);
+                    self.peers.report().cut(conn.peer().agent(), conn.from(), reason, now_us);
                 }
             }
         }
@@ -210,7 +210,7 @@ impl Relay {
     fn look(&mut self, now_us: u64) {
         self.look_at_us = now_us + LOOK_US;
         if let Some(core) = self.core.as_ref().filter(|core| core.has_changed()) {
-            self.peers.cut(|identity| core.is_allowed(identity), now_us + GRACE_US);
+            self.peers.cut(|identity| core.refusal(identity).is_none(), now_us + GRACE_US);
             self.peers.tidy(now_us);
         }
         let unix_s = i64::try_from(Now::read().unix_s()).unwrap_or(i64::MAX);

@@ -2,12 +2,16 @@
 //! second, and logged a few times a second.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::budget::Bucket;
+use super::knock::{self, Cause, Shown, and_more};
 use crate::audit::{Action, OperatorEvent};
+use crate::identity::Identity;
+use crate::refusal::Refusal;
 
 /// Lines in a second.
 const LINES_PER_S: u64 = 5;
@@ -35,11 +39,24 @@ impl Done {
         }
     }
 
-    fn text(self) -> &'static str {
+    fn log(self, agent: &str, from: Option<SocketAddr>, reason: &str, left_out: u64) {
+        let more = and_more(left_out);
+        let left_out = (left_out > 0).then_some(left_out);
+        let peer = from.map(|from| from.to_string());
+        let peer = peer.as_deref();
         match self {
-            Self::Cut => "a connection was cut",
-            Self::TurnedAway => "a connection was turned away",
-            Self::Unseen => "a call was refused without being decided",
+            Self::Cut => log::warn!(
+                code = "connection_cut", agent, peer, left_out;
+                "agent \"{agent}\": a connection was cut: {reason}{more}"
+            ),
+            Self::TurnedAway => log::warn!(
+                code = "connection_refused", agent, peer, left_out;
+                "agent \"{agent}\": a connection was turned away: {reason}{more}"
+            ),
+            Self::Unseen => log::warn!(
+                code = "calls_refused", agent, left_out;
+                "agent \"{agent}\": a call was refused without being decided: {reason}{more}"
+            ),
         }
     }
 }
@@ -54,6 +71,8 @@ impl std::fmt::Debug for Report {
 pub struct Report {
     waiting: Mutex<Waiting>,
     totals: [AtomicU64; 3],
+    /// The certificate over which the handshake fails that is looked at now: handshakes have one thread.
+    shown: Mutex<Option<Shown>>,
     /// Held by each event that is not on record yet.
     pending: Arc<()>,
 }
@@ -74,7 +93,12 @@ impl Default for Report {
             lines: Bucket::new(LINES_PER_S, LINES_PER_S),
             left_out: 0,
         };
-        Self { waiting: Mutex::new(waiting), totals: Default::default(), pending: Arc::new(()) }
+        Self {
+            waiting: Mutex::new(waiting),
+            totals: Default::default(),
+            shown: Mutex::default(),
+            pending: Arc::new(()),
+        }
     }
 }
 
@@ -84,25 +108,62 @@ impl Report {
     }
 
     /// A connection was cut for what it did.
-    pub(super) fn cut(&self, agent: &str, reason: &'static str, now_us: u64) {
-        self.note(Done::Cut, agent, reason, now_us);
+    pub(super) fn cut(&self, agent: &str, from: SocketAddr, reason: &'static str, now_us: u64) {
+        self.note(Done::Cut, agent, Some(from), reason, now_us);
     }
 
     /// A connection of that identity was turned away after its handshake.
-    pub(super) fn turned_away(&self, agent: &str, reason: &'static str, now_us: u64) {
-        self.note(Done::TurnedAway, agent, reason, now_us);
+    pub(super) fn turned_away(&self, agent: &str, from: SocketAddr, reason: &'static str, now_us: u64) {
+        self.note(Done::TurnedAway, agent, Some(from), reason, now_us);
+    }
+
+    /// A handshake fails over the dates of a certificate of that identity: for the record. The log has it as a
+    /// handshake that was refused.
+    pub(super) fn outdated(&self, agent: &str, reason: &'static str, now_us: u64) {
+        self.count(Done::TurnedAway, agent, reason, now_us);
     }
 
     /// A call was refused without being decided: too many of that agent were refused, or there was no room.
     pub fn unseen(&self, agent: &str, reason: &'static str, now_us: u64) {
-        self.note(Done::Unseen, agent, reason, now_us);
+        self.note(Done::Unseen, agent, None, reason, now_us);
+    }
+
+    /// A handshake fails over that certificate; `refused` is told next.
+    pub(super) fn showed(&self, shown: Option<Shown>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }
 
     /// A handshake failed: nobody is known who could be named on record.
-    pub(super) fn refused(&self, from: &str, why: &dyn std::fmt::Display, now_us: u64) {
-        let mut waiting = self.waiting();
-        if let Some(left_out) = waiting.line(now_us) {
-            log::warn!("a handshake from {from} was refused: {why}{}", and_more(left_out));
+    pub(super) fn refused(&self, from: SocketAddr, cause: &Cause, now_us: u64) {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let line = self.waiting().line(now_us);
+        if let Some(left_out) = line {
+            knock::handshake_refused(from, cause, shown.as_ref(), left_out);
+        }
+    }
+
+    /// Somebody is connected who may call nothing; the calls go on record.
+    pub(super) fn stranger(
+        &self,
+        from: SocketAddr,
+        der: &[u8],
+        identity: Option<&Identity>,
+        refusal: Refusal,
+        now_us: u64,
+    ) {
+        let line = self.waiting().line(now_us);
+        if let Some(left_out) = line {
+            knock::caller_refused(from, der, identity, refusal, left_out);
+        }
+    }
+
+    /// Connections cannot be accepted.
+    pub(super) fn not_accepted(&self, error: &std::io::Error, now_us: u64) {
+        if let Some(left_out) = self.waiting().line(now_us) {
+            log::warn!(
+                code = "accept_failed", left_out = (left_out > 0).then_some(left_out);
+                "connections of agents cannot be accepted: {error}{}", and_more(left_out)
+            );
         }
     }
 
@@ -121,12 +182,16 @@ impl Report {
         }
     }
 
-    fn note(&self, done: Done, agent: &str, reason: &'static str, now_us: u64) {
+    fn note(&self, done: Done, agent: &str, from: Option<SocketAddr>, reason: &'static str, now_us: u64) {
+        if let Some(left_out) = self.waiting().line(now_us) {
+            done.log(agent, from, reason, left_out);
+        }
+        self.count(done, agent, reason, now_us);
+    }
+
+    fn count(&self, done: Done, agent: &str, reason: &'static str, now_us: u64) {
         let _ = self.total(done).fetch_add(1, Ordering::Relaxed);
         let mut waiting = self.waiting();
-        if let Some(left_out) = waiting.line(now_us) {
-            log::warn!("agent \"{agent}\": {}: {reason}{}", done.text(), and_more(left_out));
-        }
         let kind = (done, agent.to_owned(), reason);
         let kind = if waiting.counts.len() >= MAX_WAITING && !waiting.counts.contains_key(&kind) {
             (done, String::new(), reason)
@@ -161,10 +226,6 @@ impl Report {
             });
         }
     }
-}
-
-fn and_more(left_out: u64) -> String {
-    if left_out == 0 { String::new() } else { format!(" ({left_out} more were not logged)") }
 }
 
 impl Waiting {

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use rustls::{ServerConfig, ServerConnection};
 use super::budget::Bucket;
 use super::conn::Shaken;
 use super::core::Core;
+use super::knock::Cause;
 use super::peers::{Peers, TurnedAway};
 use super::poll::{Bell, Interest, Poll, Ready};
 use super::relay::{Line, Told};
@@ -52,7 +53,7 @@ pub(super) type Current = Mutex<Arc<ServerConfig>>;
 struct Shaking {
     tcp: TcpStream,
     phase: Phase,
-    source: IpAddr,
+    from: SocketAddr,
     writes: bool,
 }
 
@@ -92,7 +93,7 @@ enum Step {
     /// Its first message is there.
     Said(Box<Accepted>),
     Done,
-    Failed(String),
+    Failed(Cause),
     /// Nobody is there any more.
     Over,
 }
@@ -170,11 +171,11 @@ impl Shaker {
     fn accept(&mut self, now_us: u64) {
         for _ in 0..ACCEPTS {
             match self.listener.accept() {
-                Ok((tcp, from)) => self.greet(tcp, from.ip(), now_us),
+                Ok((tcp, from)) => self.greet(tcp, from, now_us),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if is_of_one_client(&error) => {}
                 Err(error) => {
-                    self.peers.report().refused("anybody", &error, now_us);
+                    self.peers.report().not_accepted(&error, now_us);
                     self.pause_until_us = now_us + BREATH_US;
                     self.listen(false);
                     return;
@@ -184,9 +185,9 @@ impl Shaker {
     }
 
     /// Begins a handshake, where there is room for one; the connection is dropped otherwise.
-    fn greet(&mut self, tcp: TcpStream, source: IpAddr, now_us: u64) {
+    fn greet(&mut self, tcp: TcpStream, from: SocketAddr, now_us: u64) {
         if !self.peers.has_room() {
-            return self.peers.report().refused(&source.to_string(), &"too many connections", now_us);
+            return self.peers.report().refused(from, &Cause::NoRoom, now_us);
         }
         if prepare(&tcp).is_err() {
             return;
@@ -201,7 +202,7 @@ impl Shaker {
         }
         let _ = self
             .shaking
-            .insert(number, Shaking { tcp, phase: Phase::Hello(Box::default()), source, writes: false });
+            .insert(number, Shaking { tcp, phase: Phase::Hello(Box::default()), from, writes: false });
         self.order.push_back((now_us + PATIENCE_US, number));
     }
 
@@ -226,8 +227,7 @@ impl Shaker {
             silent.or_else(|| self.order.iter().position(|(_, number)| self.shaking.contains_key(number)));
         let Some((_, number)) = at.and_then(|at| self.order.remove(at)) else { return };
         if let Some(shaking) = self.shaking.remove(&number) {
-            let from = shaking.source.to_string();
-            self.peers.report().refused(&from, &"others came while it took its time", now_us);
+            self.peers.report().refused(shaking.from, &Cause::CrowdedOut, now_us);
         }
     }
 
@@ -240,19 +240,19 @@ impl Shaker {
         {
             let Some((_, number)) = self.order.pop_front() else { return };
             if let Some(shaking) = self.shaking.remove(&number) {
-                self.peers.report().refused(&shaking.source.to_string(), &"it took too long", now_us);
+                self.peers.report().refused(shaking.from, &Cause::TimedOut, now_us);
             }
         }
     }
 
     /// Goes on where the first message was within the bounds.
     fn begin(&mut self, number: u64, hello: Accepted, now_us: u64) {
-        let Some(source) = self.shaking.get(&number).map(|shaking| shaking.source) else { return };
-        let begun = if self.source(source, now_us) {
+        let Some(from) = self.shaking.get(&number).map(|shaking| shaking.from) else { return };
+        let begun = if self.source(from.ip(), now_us) {
             let config = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            hello.into_connection(config).map_err(|(error, alert)| (error.to_string(), Some(alert)))
+            hello.into_connection(config).map_err(|(error, alert)| (Cause::Tls(error), Some(alert)))
         } else {
-            Err(("too many handshakes".to_owned(), None))
+            Err((Cause::TooMany, None))
         };
         match begun {
             Ok(mut tls) => {
@@ -263,13 +263,13 @@ impl Shaker {
                 }
                 self.progress(number, now_us);
             }
-            Err((why, alert)) => {
+            Err((cause, alert)) => {
                 let Some(mut shaking) = self.shaking.remove(&number) else { return };
                 if let Some(mut alert) = alert {
                     // As far as it goes.
                     let _ = alert.write(&mut shaking.tcp);
                 }
-                self.peers.report().refused(&source.to_string(), &why, now_us);
+                self.peers.report().refused(from, &cause, now_us);
             }
         }
     }
@@ -293,9 +293,9 @@ impl Shaker {
                     self.hand_over(shaking, now_us);
                 }
             }
-            Step::Failed(why) => {
+            Step::Failed(cause) => {
                 if let Some(shaking) = self.shaking.remove(&number) {
-                    self.peers.report().refused(&shaking.source.to_string(), &why, now_us);
+                    self.peers.report().refused(shaking.from, &cause, now_us);
                 }
             }
             Step::Over => drop(self.shaking.remove(&number)),
@@ -304,14 +304,19 @@ impl Shaker {
 
     /// Hands a connection to the C core and to the thread that relays.
     fn hand_over(&mut self, shaking: Shaking, now_us: u64) {
-        let Shaking { tcp, phase: Phase::Shake(tls), source, .. } = shaking else { return };
+        let Shaking { tcp, phase: Phase::Shake(tls), from, .. } = shaking else { return };
         if tls.alpn_protocol() != Some(tls::ALPN) {
-            return self.peers.report().refused(&source.to_string(), &"it does not offer h2", now_us);
+            return self.peers.report().refused(from, &Cause::NoHttp2, now_us);
         }
         let leaf = tls.peer_certificates().and_then(|chain| chain.first());
         let identity = leaf.ok_or(Refusal::INVALID_CERTIFICATE).and_then(|der| Identity::from_der(der));
         let identity = identity.map(Arc::new);
-        let allowed = identity.as_ref().is_ok_and(|identity| self.core.is_allowed(identity));
+        let refusal = identity.as_ref().map_or_else(|refusal| Some(*refusal), |id| self.core.refusal(id));
+        if let Some(refusal) = refusal {
+            let known = identity.as_ref().ok().map(|identity| &**identity);
+            self.peers.report().stranger(from, leaf.map_or(&[], |der| der), known, refusal, now_us);
+        }
+        let allowed = refusal.is_none();
         let agent = identity.as_ref().map_or(String::new(), |identity| identity.agent.to_string());
         let peer = match self.peers.admit(identity, allowed, now_us) {
             Ok(peer) => peer,
@@ -320,7 +325,7 @@ impl Shaker {
                     TurnedAway::Punished => "connections of it were cut a short while ago",
                     TurnedAway::Full => "it has as many connections as it may",
                 };
-                return self.peers.report().turned_away(&agent, why, now_us);
+                return self.peers.report().turned_away(&agent, from, why, now_us);
             }
         };
         let pair = UnixStream::pair().and_then(|(ours, theirs)| {
@@ -332,7 +337,8 @@ impl Shaker {
             Ok((pair, theirs)) => {
                 let fd = theirs.as_raw_fd();
                 self.peers.insert(fd, &peer);
-                if allowed && !peer.identity.as_ref().is_ok_and(|identity| self.core.is_allowed(identity)) {
+                let is_allowed = |identity: &Arc<Identity>| self.core.refusal(identity).is_none();
+                if allowed && !peer.identity.as_ref().is_ok_and(is_allowed) {
                     // It changed meanwhile, and whoever looks for that may have looked before.
                     peer.cut_at(now_us);
                 }
@@ -340,12 +346,12 @@ impl Shaker {
                 self.turn = self.turn.wrapping_add(1);
                 let relay = self.turn % self.relays.len().max(1);
                 if let Some(line) = self.relays.get(relay) {
-                    line.tell(Told::Take(Box::new(Shaken { tcp, tls: *tls, pair, peer, fd })));
+                    line.tell(Told::Take(Box::new(Shaken { tcp, from, tls: *tls, pair, peer, fd })));
                 }
             }
             Err(error) => {
                 self.peers.remove(-1, &peer, (0, 0));
-                self.peers.report().refused(&source.to_string(), &error, now_us);
+                self.peers.report().refused(from, &Cause::System(error), now_us);
             }
         }
     }
@@ -374,7 +380,7 @@ fn hear(tcp: &mut TcpStream, acceptor: &mut Acceptor) -> Step {
         Err((error, mut alert)) => {
             // As far as it goes.
             let _ = alert.write(tcp);
-            Step::Failed(error.to_string())
+            Step::Failed(Cause::Hello(error))
         }
     }
 }
@@ -382,7 +388,7 @@ fn hear(tcp: &mut TcpStream, acceptor: &mut Acceptor) -> Step {
 fn shake(tcp: &mut TcpStream, tls: &mut ServerConnection, buffer: &mut [u8]) -> Step {
     // What came with the first message, and is answered.
     if let Err(error) = tls.process_new_packets() {
-        return Step::Failed(error.to_string());
+        return Step::Failed(Cause::Tls(error));
     }
     // What was said goes out before more is read: a peer that does not read is not answered twice.
     match flush(tcp, tls) {
@@ -404,7 +410,7 @@ fn shake(tcp: &mut TcpStream, tls: &mut ServerConnection, buffer: &mut [u8]) -> 
                 if let Err(error) = tls.process_new_packets() {
                     // The alert, as far as it goes.
                     let _ = flush(tcp, tls);
-                    return Step::Failed(error.to_string());
+                    return Step::Failed(Cause::Tls(error));
                 }
             }
         }

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::knock::Shown;
 use super::report::Report;
 use crate::clock::Now;
 use crate::identity::Identity;
@@ -25,8 +26,10 @@ impl Verifier {
         Self { rules, report }
     }
 
-    /// Puts on record whose certificate is not within its dates, if that is all that is wrong with it.
+    /// Puts on record whose certificate is not within its dates, if that is all that is wrong with it; keeps what was
+    /// shown for the log.
     fn note(&self, leaf: &CertificateDer<'_>, chain: &[CertificateDer<'_>], error: &Error) {
+        self.report.showed(Shown::keep(leaf, false));
         let (why, at): (_, fn(&Identity) -> i64) = match error {
             Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
@@ -40,7 +43,14 @@ impl Verifier {
         let Ok(then) = u64::try_from(at(&identity)) else { return };
         let then = UnixTime::since_unix_epoch(Duration::from_secs(then));
         if self.rules.verify_client_cert(leaf, chain, then).is_ok() {
-            self.report.turned_away(identity.agent.as_str(), why, Now::mono_us());
+            self.report.outdated(identity.agent.as_str(), why, Now::mono_us());
+        }
+    }
+
+    /// Keeps for the log what was shown by somebody who does not hold its key: the certificate itself was good.
+    fn note_signature(&self, leaf: &CertificateDer<'_>, is_good: bool) {
+        if !is_good {
+            self.report.showed(Shown::keep(leaf, true));
         }
     }
 }
@@ -69,7 +79,9 @@ impl ClientCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.rules.verify_tls12_signature(message, leaf, signature)
+        let verified = self.rules.verify_tls12_signature(message, leaf, signature);
+        self.note_signature(leaf, verified.is_ok());
+        verified
     }
 
     fn verify_tls13_signature(
@@ -78,7 +90,9 @@ impl ClientCertVerifier for Verifier {
         leaf: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.rules.verify_tls13_signature(message, leaf, signature)
+        let verified = self.rules.verify_tls13_signature(message, leaf, signature);
+        self.note_signature(leaf, verified.is_ok());
+        verified
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

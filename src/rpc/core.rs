@@ -10,6 +10,7 @@ use crate::certs::Revocations;
 use crate::gate;
 use crate::identity::Identity;
 use crate::quarantine::Quarantine;
+use crate::refusal::Refusal;
 use crate::shard::Shards;
 use crate::shard::desk::settings::Settings;
 use crate::shard::desk::shared::Shared;
@@ -60,8 +61,8 @@ impl gate::Core for Core {
         }
     }
 
-    fn is_allowed(&self, identity: &Identity) -> bool {
-        refusal(self.shards.shared(), identity).is_none()
+    fn refusal(&self, identity: &Identity) -> Option<Refusal> {
+        refusal(self.shards.shared(), identity)
     }
 
     fn record_counts(&self) {

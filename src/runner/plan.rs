@@ -188,7 +188,7 @@ fn warn_if_public(key: &Path) {
     let mode = std::fs::metadata(key).map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o004 != 0 {
         log::warn!(
-            code = "key_readable", path:% = key.display();
+            code = "key_file_exposed", path:% = key.display();
             "{}: is readable by everybody (mode {:o}); expected 600", key.display(), mode & 0o777
         );
     }

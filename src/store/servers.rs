@@ -202,7 +202,7 @@ impl Membership {
             }
             if let Err(error) = self.leave() {
                 // It runs out by itself.
-                log::warn!(code = "lease_kept"; "the server's lease could not be given up: {error}");
+                log::warn!(code = "lease_not_released"; "the server's lease could not be given up: {error}");
             }
         });
         match keeper {

@@ -11,6 +11,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::gate::{Core, Peers};
 use crate::identity::Identity;
 use crate::ids::AgentId;
+use crate::refusal::Refusal;
 
 /// The other end of a connection, and whose it is; the fingerprint of its certificate, where it names an agent.
 pub struct Taken {
@@ -76,8 +77,8 @@ impl Core for StandIn {
         let _ = self.bell.write(1);
     }
 
-    fn is_allowed(&self, identity: &Identity) -> bool {
-        self.is_on_list(&identity.agent)
+    fn refusal(&self, identity: &Identity) -> Option<Refusal> {
+        (!self.is_on_list(&identity.agent)).then_some(Refusal::AGENT_NOT_ALLOWLISTED)
     }
 
     fn record_counts(&self) {}

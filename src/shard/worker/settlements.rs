@@ -99,6 +99,7 @@ impl Worker {
     pub(super) fn close_circuit(&mut self, agent: AgentId, reason: String) {
         let Some(inbox) = self.inboxes.get_mut(&agent) else { return };
         inbox.breaker = Breaker::default();
+        log::warn!(code = "circuit_closed", agent:%; "circuit of {agent} closed by an operator: {reason}");
         self.shared.set_circuit(&agent, false);
         self.ledger.push(Event::Circuit { agent, opened: false, reason });
     }
@@ -108,6 +109,7 @@ impl Worker {
         if let (Some(config), Some(inbox)) = (self.settings.policy.breaker(), self.inboxes.get_mut(agent))
             && inbox.breaker.succeeded(config, now.mono_ms)
         {
+            log::warn!(code = "circuit_closed", agent:%; "circuit of {agent} closed: its handlers succeed again");
             self.shared.set_circuit(agent, false);
             let (agent, reason) = (agent.clone(), String::new());
             self.ledger.push(Event::Circuit { agent, opened: false, reason });
