@@ -254,8 +254,7 @@ mod tests {
     #[test]
     fn a_long_report_is_cut_and_says_so() {
         let server = ServerId::new();
-        let sessions: BTreeMap<String, u64> =
-            (0..20_000).map(|n| (format!("agent-number-{n}"), n)).collect();
+        let sessions: BTreeMap<String, u64> = (0..20_000).map(|n| (format!("agent-number-{n}"), n)).collect();
         let mut status =
             json!({"server": server.as_str(), "cut": false, "sessions": sessions, "inboxes": []});
         let text = report(1, &mut status);

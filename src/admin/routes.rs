@@ -6,7 +6,7 @@ use ::http::StatusCode;
 use ::http::header::{HeaderName, HeaderValue};
 use serde_json::json;
 
-use super::api::Api;
+use super::api::{self, Api};
 use super::events::{Events, Wanted};
 use super::health;
 use super::http::{Answer, Content, Method, Peer, Request, Service};
@@ -129,7 +129,7 @@ impl Service for Routes {
             "/metrics" => self.metrics(request),
             "/api/v1/status" => Content::json(StatusCode::OK, format!("{}\n", self.sources.gather().json())),
             "/api/v1/events" => return self.events(request, &who),
-            _ => match page.or_else(|| self.api.answer(request, &who)) {
+            _ => match page.or_else(|| api::answer(&self.api, request, &who)) {
                 Some(content) => content,
                 None => refused(StatusCode::NOT_FOUND, "there is no such page"),
             },

@@ -6,44 +6,25 @@ use serde_json::{Value as Json, json};
 
 use super::allowed::Allowed;
 use super::asked::Asked;
+use super::core::{Answered, Api};
 use super::problem::Problem;
-use super::{Answered, Api};
+use super::views::View;
 use crate::admin::counts::{self, ByName, Counts};
 use crate::admin::http::Request;
-use crate::admin::recent::Recent;
 use crate::clock::Now;
 use crate::config::{Agent, Config};
 use crate::ids::{AgentId, ServerId};
 use crate::policy::Card;
 use crate::shard::desk::settings::Settings;
-use crate::store::details::{self, Detail, Instance};
-use crate::store::overview::{self, InboxView};
+use crate::store::details::{self, Instance};
+use crate::store::overview;
 
-/// Redis is asked again after so long, in milliseconds.
-const EVERY_MS: u64 = 2_000;
 /// Agents of one page.
 const MAX_PAGE: usize = 1_000;
 /// Most agents that Redis is asked about: those of the first pages.
 const MAX_ASKED: usize = 10_000;
 /// Most other agents, and instances, that are shown of one.
 const MAX_OF_ONE: usize = 1_000;
-
-/// What Redis said of the agents last.
-pub(super) struct Looked(Recent<View>);
-
-impl Default for Looked {
-    fn default() -> Self {
-        Self(Recent::new(EVERY_MS))
-    }
-}
-
-/// What Redis says of the agents.
-#[derive(Debug, Default)]
-struct View {
-    agents: BTreeMap<AgentId, (InboxView, Detail)>,
-    /// `None`: they are not counted by agent.
-    dead_letters: Option<BTreeMap<String, u64>>,
-}
 
 /// Everything that an answer is made from.
 struct Gathered<'a> {

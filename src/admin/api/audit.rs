@@ -3,9 +3,9 @@
 use serde_json::{Value as Json, json};
 
 use super::asked::Asked;
+use super::core::{Answered, Api};
 use super::problem::Problem;
 use super::proofs::{keys_json, public_keys};
-use super::{Answered, Api};
 use crate::admin::http::Request;
 use crate::admin::trail::Trail;
 use crate::archive::Pages;

@@ -5,60 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::asked::Asked;
-use super::{Answered, Api};
-use crate::admin::counts::Counts;
-use crate::admin::fleet::{Fleet, Member};
+use super::core::{Answered, Api};
+use crate::admin::fleet::Member;
 use crate::admin::http::Request;
-use crate::admin::recent::Recent;
-use crate::store::reports::{self, Kind};
-
-/// Reports are read again after so long, in milliseconds.
-const EVERY_MS: u64 = 500;
-/// Counts are.
-const COUNTS_MS: u64 = 1_000;
-
-/// What the other servers reported last.
-pub(super) struct Reports {
-    members: Recent<Vec<Member>>,
-    counts: Recent<Counts>,
-}
-
-impl Default for Reports {
-    fn default() -> Self {
-        Self { members: Recent::new(EVERY_MS), counts: Recent::new(COUNTS_MS) }
-    }
-}
-
-impl Api {
-    /// The other servers; the error is why Redis does not say.
-    fn members(&self) -> Result<Arc<Vec<Member>>, String> {
-        let shared = self.sources.shards.shared();
-        let keys = shared.key_ring.keys();
-        self.sources
-            .ask(&self.fleet.members, |connection| self.sources.fleet.read(connection, &keys, &shared.server))
-    }
-
-    /// What all servers have counted, as far as their reports are good. Where Redis does not answer, this one's.
-    pub(super) fn counts(&self) -> Counts {
-        let shared = self.sources.shards.shared();
-        let mut all = Counts::own(&shared.meters.all());
-        let keys = shared.key_ring.keys();
-        let others = self.sources.ask(&self.fleet.counts, |connection| {
-            let servers = Fleet::others(connection, &shared.server)?;
-            let mut sum = Counts::default();
-            for report in reports::read(connection, &keys, Kind::Counts, &servers)?.into_iter().flatten() {
-                if let Some(counts) = Counts::parse(&report.text) {
-                    sum.add(&counts);
-                }
-            }
-            Ok(sum)
-        });
-        if let Ok(others) = others {
-            all.add(&others);
-        }
-        all
-    }
-}
 
 /// `GET /api/v1/fleet`
 pub(super) fn route(api: &Api, request: &Request) -> Answered {

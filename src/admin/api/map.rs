@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::asked::Asked;
-use super::{Answered, Api};
+use super::core::{Answered, Api};
 use crate::admin::counts;
 use crate::admin::http::Request;
 use crate::clock::Now;

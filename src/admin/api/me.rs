@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::Answered;
 use super::asked::Asked;
+use super::core::Answered;
 use crate::admin::http::Request;
 use crate::admin::operators::Who;
 

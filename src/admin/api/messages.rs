@@ -6,9 +6,9 @@ use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
 use super::asked::Asked;
+use super::core::{Answered, Api};
 use super::problem::Problem;
 use super::records::correlation;
-use super::{Answered, Api};
 use crate::admin::http::Request;
 use crate::audit::{Action, LaneId, View};
 use crate::history::chain::{self, Step};

@@ -1,5 +1,6 @@
 //! What is told as JSON under `/api/v1/`, a file for each topic. `docs/admin-api.md` is the contract.
 //!
+//! * `core`, `views`: what topics need; what Redis said last.
 //! * `asked`: parameters, and what is wrong with them.
 //! * `problem`: why there is no answer.
 //! * `allowed`: who may send to whom, worked out once for each configuration.
@@ -11,6 +12,7 @@ mod agents;
 mod allowed;
 mod asked;
 mod audit;
+mod core;
 mod fleet;
 mod letters;
 mod map;
@@ -22,94 +24,48 @@ mod problem;
 mod proofs;
 mod records;
 mod searches;
-
-use std::path::PathBuf;
-use std::sync::Arc;
+mod views;
 
 use ::http::StatusCode;
-use serde_json::Value as Json;
 
 use super::http::{Content, Request};
 use super::operators::Who;
-use super::sources::Sources;
-use crate::audit::StoreKeys;
-use allowed::Rules;
 use problem::Problem;
-use searches::Searches;
+
+pub(super) use core::Api;
 
 /// What stands before each path.
 const PREFIX: &str = "/api/v1/";
 
-/// What a topic answers.
-type Answered = Result<Json, Problem>;
-
-/// Everything that topics need.
-pub(super) struct Api {
-    sources: Arc<Sources>,
-    rules: Rules,
-    fleet: fleet::Reports,
-    agents: agents::Looked,
-    searches: Searches,
-}
-
-impl Api {
-    pub(super) fn new(sources: Arc<Sources>) -> Self {
-        Self {
-            sources,
-            rules: Rules::default(),
-            fleet: fleet::Reports::default(),
-            agents: agents::Looked::default(),
-            searches: Searches::default(),
-        }
+/// Answers a request; `None`: there is no such path.
+pub(super) fn answer(api: &Api, request: &Request, who: &Who) -> Option<Content> {
+    let path = request.path().strip_prefix(PREFIX)?;
+    let (topic, rest) = path.split_once('/').map_or((path, None), |(topic, rest)| (topic, Some(rest)));
+    let is_on_record = matches!(topic, "records" | "messages" | "proofs" | "dead-letters");
+    if is_on_record && !who.may_see_records() {
+        let why = "a reader does not see what is on record; an auditor or operator does";
+        return Some(Problem::Forbidden(why).content());
     }
-
-    /// The folders of archives.
-    fn archive_folders(&self) -> Vec<PathBuf> {
-        self.sources.reloaded().config.audit.archive_folders()
-    }
-
-    /// The archive of this host, among those of all.
-    fn own_archive(&self) -> String {
-        let reloaded = self.sources.reloaded();
-        let dir = reloaded.config.audit.archive().map(|dir| dir.display().to_string());
-        format!("{}:{}", self.sources.place.host, dir.unwrap_or_default())
-    }
-
-    /// The keys whose tags are on what servers store.
-    fn store_keys(&self) -> Arc<StoreKeys> {
-        self.sources.shards.shared().key_ring.keys()
-    }
-
-    /// Answers a request; `None`: there is no such path.
-    pub(super) fn answer(&self, request: &Request, who: &Who) -> Option<Content> {
-        let path = request.path().strip_prefix(PREFIX)?;
-        let (topic, rest) = path.split_once('/').map_or((path, None), |(topic, rest)| (topic, Some(rest)));
-        let is_on_record = matches!(topic, "records" | "messages" | "proofs" | "dead-letters");
-        if is_on_record && !who.may_see_records() {
-            let why = "a reader does not see what is on record; an auditor or operator does";
-            return Some(Problem::Forbidden(why).content());
-        }
-        let answered = match (topic, rest) {
-            ("records", None) => records::route(self, request),
-            ("messages", Some(id)) => messages::route(self, request, id),
-            ("proofs", Some(place)) => match place.split_once('/') {
-                Some((lane, seq)) => proofs::route(self, request, lane, seq),
-                None => return None,
-            },
-            ("dead-letters", id) => letters::route(self, request, id),
-            ("fleet", None) => fleet::route(self, request),
-            ("agents", rest) => agents::route(self, request, rest),
-            ("map", None) => map::route(self, request),
-            ("policy", rest) => policy::route(self, request, rest)?,
-            ("performance", None) => performance::route(self, request),
-            ("audit", None) => audit::route(self, request),
-            ("me", None) => me::route(request, who),
-            ("commands", None) => me::commands(request, who),
-            _ => return None,
-        };
-        Some(match answered {
-            Ok(json) => Content::json(StatusCode::OK, format!("{json}\n")),
-            Err(problem) => problem.content(),
-        })
-    }
+    let answered = match (topic, rest) {
+        ("records", None) => records::route(api, request),
+        ("messages", Some(id)) => messages::route(api, request, id),
+        ("proofs", Some(place)) => match place.split_once('/') {
+            Some((lane, seq)) => proofs::route(api, request, lane, seq),
+            None => return None,
+        },
+        ("dead-letters", id) => letters::route(api, request, id),
+        ("fleet", None) => fleet::route(api, request),
+        ("agents", rest) => agents::route(api, request, rest),
+        ("map", None) => map::route(api, request),
+        ("policy", rest) => policy::route(api, request, rest)?,
+        ("performance", None) => performance::route(api, request),
+        ("audit", None) => audit::route(api, request),
+        ("me", None) => me::route(request, who),
+        ("commands", None) => me::commands(request, who),
+        _ => return None,
+    };
+    Some(match answered {
+        Ok(json) => Content::json(StatusCode::OK, format!("{json}\n")),
+        Err(problem) => problem.content(),
+    })
 }

@@ -1,7 +1,7 @@
 //! How fast the server was.
 
 use super::asked::Asked;
-use super::{Answered, Api};
+use super::core::{Answered, Api};
 use crate::admin::http::Request;
 use crate::admin::performance::MAX_POINTS;
 

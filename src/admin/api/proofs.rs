@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
 
 use super::asked::Asked;
+use super::core::{Answered, Api};
 use super::problem::Problem;
-use super::{Answered, Api};
 use crate::admin::http::Request;
 use crate::audit::json::record_json;
 use crate::audit::{KeyHistory, LaneId, View};

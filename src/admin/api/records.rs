@@ -3,8 +3,8 @@
 use serde_json::{Value as Json, json};
 
 use super::asked::Asked;
+use super::core::{Answered, Api};
 use super::problem::Problem;
-use super::{Answered, Api};
 use crate::admin::http::Request;
 use crate::audit::json::record_json;
 use crate::audit::{Action, Decision, LaneId, View};
