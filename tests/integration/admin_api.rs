@@ -84,7 +84,7 @@ fn texts(records: &[Json]) -> Vec<String> {
 fn records_are_those_of_the_query_in_either_order_and_in_parts() {
     let mut world = world();
     // Soon in files, too.
-    world.set_gateway("rate_limit: {per_minute: 1000000, per_hour: 10000000}, audit: {max_records: 200}");
+    world.set_gateway("audit: {max_records: 200}, rate_limit: {per_minute: 100000, per_hour: 100000}");
     let server = world.server();
     let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
     let (_a, b) = (alpha.session("a"), beta.session("b"));
@@ -95,12 +95,14 @@ fn records_are_those_of_the_query_in_either_order_and_in_parts() {
             assert!(beta.send("b", "gamma", "{}").is_err());
         }
     }
-    let is_segment = |entry: std::io::Result<std::fs::DirEntry>| {
-        let entry = entry.unwrap();
-        entry.file_name().to_string_lossy().ends_with(".jsonl.zst") && entry.metadata().unwrap().len() > 0
-    };
     let archive = world.path().join("audit-archive");
-    until("some of it is in files", || std::fs::read_dir(&archive).is_ok_and(|mut all| all.any(is_segment)));
+    let is_filled = |path: std::path::PathBuf| {
+        path.extension().is_some_and(|extension| extension == "frames") && path.metadata().unwrap().len() > 0
+    };
+    until("some of it is in files", || {
+        let files = std::fs::read_dir(&archive).into_iter().flatten();
+        files.map(|file| file.unwrap().path()).any(is_filled)
+    });
     let acked = || lines(&world, &["audit", "query", "--action", "acked"]).len();
     until("everything is on record", || acked() > 0 && world.redis.len("agent.stream:beta") == 0);
     // Nothing happens any more, so that both see the same.
@@ -503,6 +505,9 @@ fn two_servers_are_one_fleet_and_nobody_else_joins_it() {
     let fleet = ok(&one, "/api/v1/fleet");
     assert_eq!((&fleet["rules_differ"], &fleet["versions_differ"]), (&json!(false), &json!(false)));
 
+    let key = format!("mas.report:{}", other["server"].as_str().unwrap());
+    let stored: String = world.redis.query(&["GET", &key]);
+
     // What happens on one is seen on the other: sessions, counts, events.
     let (alpha, beta) = (world.client(&one, "alpha"), world.client(&two, "beta"));
     let (_a, b) = (alpha.session("a"), beta.session("b"));
@@ -527,8 +532,6 @@ fn two_servers_are_one_fleet_and_nobody_else_joins_it() {
     until("both count the same", || counted(&one) == counted(&two) && counted(&one) != json!([]));
 
     // Somebody who can write to Redis.
-    let key = format!("mas.report:{}", other["server"].as_str().unwrap());
-    let stored: String = world.redis.query(&["GET", &key]);
     let forged = stored.replace("\"ready\":true", "\"ready\":false");
     assert_ne!(stored, forged);
     until("what is forged is told apart", || {
