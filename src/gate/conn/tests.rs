@@ -116,7 +116,7 @@ impl Rig {
         let (client, tls) = tls();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let other = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (tcp, _) = listener.accept().unwrap();
+        let (tcp, from) = listener.accept().unwrap();
         let (pair, core) = UnixStream::pair().unwrap();
         tcp.set_nonblocking(true).unwrap();
         pair.set_nonblocking(true).unwrap();
@@ -124,7 +124,7 @@ impl Rig {
         other.set_nonblocking(true).unwrap();
         setsockopt(&pair, sockopt::SndBuf, &PAIR_BYTES).unwrap();
         let poll = Poll::new().unwrap();
-        let mut conn = Conn::new(Shaken { tcp, tls, pair, peer, fd: 0 }, now_us);
+        let mut conn = Conn::new(Shaken { tcp, from, tls, pair, peer, fd: 0 }, now_us);
         conn.enter(&poll, 0).unwrap();
         Self {
             conn,
