@@ -33,6 +33,7 @@ mod flow_control;
 mod growth;
 mod identity;
 mod kills;
+mod logs;
 mod message_options;
 mod messages;
 mod operator;

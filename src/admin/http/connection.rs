@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::StatusCode;
 
@@ -12,6 +13,7 @@ use super::counters::{Counters, add};
 use super::events::EventSource;
 use super::host::Hosts;
 use super::intake::{Intake, Wants};
+use super::knocks::Knocks;
 use super::limits::{Limits, from_now};
 use super::places::Place;
 use super::refused::Refused;
@@ -35,6 +37,7 @@ pub(super) struct Shared {
     pub limits: Limits,
     pub hosts: Arc<Hosts>,
     pub counters: Arc<Counters>,
+    pub knocks: Knocks,
 }
 
 /// One connection.
@@ -71,10 +74,14 @@ pub(super) fn run(socket: Arc<Stream>, remote: Remote, shared: &Shared, place: &
             Ok(wire) => wire,
             Err(error) => {
                 add(&shared.counters.refused_handshake);
-                return log::debug!(
-                    code = "handshake_refused", peer:% = remote, listener = "admin";
-                    "a handshake from {remote} failed: {error}"
-                );
+                if let Some(left_out) = shared.knocks.count(Instant::now()) {
+                    log::warn!(
+                        code = "handshake_refused", peer:% = remote, listener = "admin",
+                        left_out = (left_out > 0).then_some(left_out);
+                        "a handshake from {remote} with the admin listener was refused: {error}"
+                    );
+                }
+                return;
             }
         },
     };

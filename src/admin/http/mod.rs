@@ -17,6 +17,7 @@ mod counters;
 mod events;
 mod host;
 mod intake;
+mod knocks;
 mod limits;
 mod places;
 mod refused;

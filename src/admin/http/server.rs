@@ -11,6 +11,7 @@ use super::accept::{Acceptor, Running};
 use super::connection::Shared;
 use super::counters::Counters;
 use super::host::Hosts;
+use super::knocks::Knocks;
 use super::limits::Limits;
 use super::places::Places;
 use super::service::Service;
@@ -50,7 +51,14 @@ impl HttpServer {
         let counters = Arc::new(Counters::default());
         let places = Places::new(&limits, counters.clone());
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let shared = Arc::new(Shared { service, tls, limits, hosts, counters: counters.clone() });
+        let shared = Arc::new(Shared {
+            service,
+            tls,
+            limits,
+            hosts,
+            counters: counters.clone(),
+            knocks: Knocks::default(),
+        });
         let acceptor = Acceptor::new(listener.into(), &bell, shared, places.clone())?;
         let thread = Builder::new().name("admin-accept".to_owned()).spawn(move || acceptor.run())?;
         Ok(Self { places, counters, bell, acceptor: Some(thread) })
