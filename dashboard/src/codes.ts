@@ -5,7 +5,7 @@ export const ACTIONS = [
   "state_update", "state_reset", "nack", "dead_letter", "effect_failed", "circuit_opened", "circuit_closed", "config_changed",
   "delivered", "acked", "redriven", "dropped", "expired", "server_started", "server_stopped", "certificate_changed",
   "signing_key_changed", "revocations_changed", "commit", "archived", "trail_differs", "vanished", "connection_cut",
-  "connection_refused", "calls_refused", "foreign_entry", "taken_over", "store_key_changed", "acknowledged", "letter_restored",
+  "connection_refused", "calls_refused", "foreign_entry", "taken_over", "store_key_changed", "acknowledged", "letter_restored", "quarantined", "released", "commanded",
 ];
 
 export const DECISIONS = [
