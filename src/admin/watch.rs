@@ -58,9 +58,6 @@ impl Watch {
                 if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
                     // The others hear that it is about to stop. Where Redis is away, its report runs out.
                     let _ = looker.tell();
-                    // Until the server has stopped. What it told is of no use then.
-                    let _ = stopped.recv();
-                    looker.forget();
                     return;
                 }
             }
@@ -144,14 +141,6 @@ impl Looker {
         let redis = overview::redis(&mut connection)?;
         self.connection = Some(connection);
         Ok(redis)
-    }
-
-    /// Takes back what the other servers were told; where Redis is away, it runs out.
-    fn forget(&mut self) {
-        let server = self.sources.shards.shared().server.clone();
-        if let Ok(mut connection) = self.connection() {
-            let _ = reports::remove(&mut connection, &server);
-        }
     }
 
     /// Tells the other servers how this one is.

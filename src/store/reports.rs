@@ -86,11 +86,6 @@ pub fn keep(batch: &mut Batch, server: &ServerId, kind: Kind) {
     let _ = batch.arg(kind.key(server)).arg(REPORT_MS);
 }
 
-/// Removes what a server that stops in order has reported.
-pub fn remove(connection: &mut Connection, server: &ServerId) -> Result<(), StoreError> {
-    connection.command("DEL", &[&Kind::Status.key(server), &Kind::Counts.key(server)]).map(drop)
-}
-
 /// Reads the reports of these servers, in order.
 pub fn read(
     connection: &mut Connection,
