@@ -159,8 +159,8 @@ pub fn take_right(
     })))
 }
 
-/// Who has the right to archive now; `None`: nobody.
-pub fn holder(connection: &mut Connection) -> Result<Option<Archiver>, StoreError> {
+/// Who archives now, as far as it can be read: whoever can write to Redis can say so.
+pub fn archiver(connection: &mut Connection) -> Result<Option<Archiver>, StoreError> {
     let held = connection.command("GET", &[keys::ARCHIVER])?;
     Ok(text(&held).and_then(|held| serde_json::from_str(held).ok()))
 }

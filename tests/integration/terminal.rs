@@ -163,9 +163,11 @@ fn a_redis_that_is_away_is_critical_everywhere() {
         check(&world, admin(&server), &["server", "--warn", "20", "--critical", "30"]).0 == 0
     });
     world.redis.kill();
-    until("it is critical", || check(&world, admin(&server), &["server"]).0 == 2);
-    let (_, said) = check(&world, admin(&server), &["server"]);
-    assert!(said["summary"].as_str().unwrap().starts_with("redis: "), "{said}");
+    // Who notices first says so first: soon it is Redis that is named.
+    until("it is critical, and says why", || {
+        let (code, said) = check(&world, admin(&server), &["server"]);
+        code == 2 && said["summary"].as_str().unwrap().starts_with("redis: ")
+    });
     assert_eq!(check(&world, admin(&server), &["redis"]).0, 2);
     assert_eq!(check(&world, NOBODY, &["redis"]).0, 2);
     assert_eq!(check(&world, NOBODY, &["audit"]).0, 3);

@@ -120,7 +120,7 @@ pub(super) fn contents(
         let since_ms = told.of("loaded_unix_ms").as_u64().unwrap_or(0);
         told.time_ms().is_some_and(|now_ms| now_ms.saturating_sub(since_ms) < SETTLING_MS)
     });
-    if alive && !is_new && config.audit.archive().is_some() && archived::holder(connection)?.is_none() {
+    if alive && !is_new && config.audit.archive().is_some() && archived::archiver(connection)?.is_none() {
         findings.add(
             Code::NobodyArchives,
             "no server has the right to archive, although gateway.audit.archive is on",
