@@ -10,18 +10,16 @@ use nix::unistd::Pid;
 
 use crate::audit::{Action, OperatorEvent};
 use crate::clock::Now;
-use crate::quarantine::{Quarantine, Whom};
+use crate::quarantine::{Entry, Quarantine, Whom};
 use crate::shard::Shards;
 use crate::shard::desk::troubles::Code;
-use crate::store::orders::{self, Drain};
+use crate::store::orders::{self, Drain, MAX_DRAIN_MS, Read};
 use crate::store::{Connection, StoreError};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// Longest that Redis may take.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Longest that a server goes on after it was told to stop, in milliseconds.
-pub const MAX_DRAIN_MS: u64 = 600_000;
 
 /// The looking thread; it ends when this is dropped.
 pub struct Orders {
@@ -32,7 +30,7 @@ pub struct Orders {
 impl Orders {
     /// Looks once, before anybody is let in, and then again and again.
     pub fn start(shards: Arc<Shards>) -> Result<Self, StoreError> {
-        let mut look = Look { shards, connection: None, known: Quarantine::default(), stop_at_ms: None };
+        let mut look = Look { shards, connection: None, known: Quarantine::default(), is_foreign: false, ordered: None, stop_at_ms: None };
         look.quarantine()?;
         let (stop, stopped) = channel();
         let looks = move || {
@@ -68,24 +66,30 @@ struct Look {
     shards: Arc<Shards>,
     connection: Option<Connection>,
     known: Quarantine,
+    /// Redis holds something that nobody who may has written, and that was said.
+    is_foreign: bool,
+    /// What it was told last.
+    ordered: Option<Drain>,
     /// When this server stops, monotonic milliseconds: it was told to.
     stop_at_ms: Option<u64>,
 }
 
 impl Look {
     fn again(&mut self) {
-        let looked = self.quarantine().and_then(|()| self.drain());
-        let problem = looked.err().map(|error| error.to_string());
-        if problem.is_some() {
-            self.connection = None;
-        }
+        // Neither waits for the other: a server stops also where the quarantine cannot be read.
+        let problem = match self.quarantine() {
+            Ok(problem) => problem,
+            Err(error) => Some(error.to_string()),
+        };
         self.shards.shared().troubles.set(Code::Quarantine, problem);
+        // A Redis that is away has said so already.
+        let _ = self.drain();
         if self.stop_at_ms.is_some_and(|at_ms| Now::read().mono_ms >= at_ms) {
             self.stop_at_ms = None;
             // As an operator would from the shell: the same way down.
             if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
                 log::error!(
-                    code = "stop_failed";
+                    code = "drain_failed";
                     "this server was told to stop and could not tell itself: {error}"
                 );
             }
@@ -99,57 +103,107 @@ impl Look {
         }
     }
 
-    fn quarantine(&mut self) -> Result<(), StoreError> {
+    /// Takes up the newest; what is wrong with what Redis holds, if anything is.
+    fn quarantine(&mut self) -> Result<Option<String>, StoreError> {
         let mut connection = self.connection()?;
-        let keys = self.shards.shared().key_ring.keys();
-        let read = orders::watch_quarantine(&mut connection, &keys)?;
-        let lost: Vec<String> =
-            orders::lost(&self.known, &read).into_iter().map(|(whom, _)| whom.to_string()).collect();
-        if lost.is_empty() {
+        let key_ring = &self.shards.shared().key_ring;
+        let mut keys = key_ring.keys();
+        let mut read = orders::watch_quarantine(&mut connection, &keys)?;
+        if read == Read::UnknownKey {
+            // An operator may use a key that was added a moment ago.
+            keys = key_ring.look_for_more(Now::read());
+            read = orders::watch_quarantine(&mut connection, &keys)?;
+        }
+        let is_lost = match &read {
+            Read::Nothing | Read::Foreign => self.known.version > 0,
+            Read::Ours(quarantine) => quarantine.version < self.known.version,
+            Read::UnknownKey => false,
+        };
+        if !is_lost {
             let _ = connection.command("UNWATCH", &[])?;
-        } else if orders::put_back(&mut connection, &keys, &orders::lost(&self.known, &read))? {
-            log::error!(
-                code = "quarantine_restored", whom = lost.join(", ");
-                "somebody else has removed from Redis who is in quarantine: put back {}",
-                lost.join(", ")
-            );
-            self.shards.record(OperatorEvent {
-                action: Action::Quarantined,
-                target: lost.join(" "),
-                rule: "put_back".to_owned(),
-                reason: "Redis did not hold it any more".to_owned(),
-                pending: None,
-            });
+        } else if orders::put_back(&mut connection, &keys, &self.known)? {
+            self.was_put_back();
         }
         self.connection = Some(connection);
-        let before: Vec<Whom> = self.known.active().map(|(whom, _)| whom.clone()).collect();
-        if self.known.take_up(read.entries) {
-            for (whom, entry) in self.known.active().filter(|(whom, _)| !before.contains(whom)) {
-                log::warn!(
-                    code = "quarantined", whom:%, by = entry.by.as_str();
-                    "in quarantine: {whom}, by {}", entry.by
-                );
+        Ok(match read {
+            Read::Ours(quarantine) => {
+                if quarantine.version > self.known.version {
+                    self.take_up(quarantine);
+                }
+                None
             }
-            let is_active = |whom: &Whom| self.known.active().any(|(active, _)| active == whom);
-            for whom in before.iter().filter(|whom| !is_active(whom)) {
-                log::warn!(code = "quarantine_released", whom:%; "not in quarantine any more: {whom}");
+            Read::UnknownKey => Some(
+                "it has a tag of a store key that is not in this server's file: copy it from another server".to_owned(),
+            ),
+            // Where this server knows better it has put that there.
+            Read::Foreign if self.known.version == 0 => {
+                if !std::mem::replace(&mut self.is_foreign, true) {
+                    log::error!(
+                        code = "quarantine_foreign";
+                        "what Redis holds of the quarantine was written by nobody who may: who was shut out is let in"
+                    );
+                    self.record(Action::ForeignEntry, "mas.quarantine", "quarantine", "not written by an operator");
+                }
+                Some(
+                    "it was written by nobody who may: `mas audit query --action quarantined` says who was shut out; \
+                     shut them out again"
+                        .to_owned(),
+                )
             }
-            self.shards.set_quarantine(self.known.clone());
+            Read::Nothing | Read::Foreign => None,
+        })
+    }
+
+    fn take_up(&mut self, newest: Quarantine) {
+        let before = std::mem::replace(&mut self.known, newest);
+        let is_new = |(whom, _): &(&Whom, &Entry)| !before.entries.contains_key(*whom);
+        for (whom, entry) in self.known.entries.iter().filter(is_new) {
+            log::warn!(code = "quarantine_begins"; "in quarantine: {whom}, by {}", entry.by);
         }
-        Ok(())
+        for whom in before.entries.keys().filter(|whom| !self.known.entries.contains_key(*whom)) {
+            log::warn!(code = "quarantine_ends"; "not in quarantine any more: {whom}");
+        }
+        self.is_foreign = false;
+        self.shards.set_quarantine(self.known.clone());
+    }
+
+    fn was_put_back(&self) {
+        log::error!(
+            code = "quarantine_put_back";
+            "somebody else has changed who is in quarantine: version {} was put back", self.known.version
+        );
+        let rule = format!("put_back, version {}", self.known.version);
+        let reason = "Redis did not hold it any more";
+        if self.known.entries.is_empty() {
+            return self.record(Action::Released, "all", &rule, reason);
+        }
+        for whom in self.known.entries.keys() {
+            self.record(Action::Quarantined, &whom.to_string(), &rule, reason);
+        }
+    }
+
+    fn record(&self, action: Action, target: &str, rule: &str, reason: &str) {
+        self.shards.record(OperatorEvent {
+            action,
+            target: target.to_owned(),
+            rule: rule.to_owned(),
+            reason: reason.to_owned(),
+            pending: None,
+        });
     }
 
     fn drain(&mut self) -> Result<(), StoreError> {
-        if self.stop_at_ms.is_some() {
-            return Ok(());
-        }
         let mut connection = self.connection()?;
         let shared = self.shards.shared();
         let keys = shared.key_ring.keys();
-        if let Some(Drain { by, after_ms }) = orders::drain(&mut connection, &keys, &shared.server)? {
+        let ordered = orders::drain(&mut connection, &keys, &shared.server)?;
+        if let Some(Drain { by, after_ms }) = ordered.as_ref().filter(|_| ordered != self.ordered) {
             log::warn!(code = "drain_ordered", by = by.as_str(); "told to stop by {by}");
             shared.drain();
-            self.stop_at_ms = Some(Now::read().mono_ms.saturating_add(after_ms.min(MAX_DRAIN_MS)));
+            let at_ms = Now::read().mono_ms.saturating_add((*after_ms).min(MAX_DRAIN_MS));
+            // A second one may be in more of a hurry.
+            self.stop_at_ms = Some(self.stop_at_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)));
+            self.ordered = ordered;
         }
         self.connection = Some(connection);
         Ok(())

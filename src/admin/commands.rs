@@ -34,6 +34,9 @@ const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
 const RELOAD_LOOK: Duration = Duration::from_millis(20);
 /// Commands refused by role that are on record one by one, each second.
 const RECORDED_REFUSALS: u32 = 10;
+/// Most of them that wait for their commit, and what each says of what was asked for, in characters.
+const MAX_WAITING: usize = 64;
+const MAX_TARGET_CHARS: usize = 128;
 
 /// Carries them out.
 #[derive(Default)]
@@ -48,6 +51,8 @@ struct Refused {
     second: u64,
     recorded: u32,
     unrecorded: u64,
+    /// Held by each record that waits for its commit.
+    waiting: Arc<()>,
 }
 
 #[derive(Deserialize)]
@@ -128,17 +133,10 @@ impl Commands {
         };
         let by = match who {
             Who::Operator(operator) => format!("{} from {}", operator.name, request.peer().remote),
-            Who::Local | Who::Owner(_) => who.name().unwrap_or_default().to_owned(),
+            Who::Owner(user) => user.clone(),
+            Who::Local => format!("somebody at {}", request.peer().remote),
         };
         let by = By::new(&by, &reason);
-        if !who.may(command.name()) {
-            self.refuse(&command, &by, shards);
-            let why = match who.role() {
-                None => "who reaches this address may read; the unix socket, or an operator's certificate, is for commands".to_owned(),
-                Some(role) => format!("the role {} may not ask for {}", role.as_str(), command.name()),
-            };
-            return failed(StatusCode::FORBIDDEN, &[], &why);
-        }
         if reason.len() > MAX_REASON_BYTES {
             let why =
                 format!("the reason is {} bytes long; expected at most {MAX_REASON_BYTES}", reason.len());
@@ -146,6 +144,14 @@ impl Commands {
         }
         if let Err(why) = command.check().and_then(|()| bounded(&command)) {
             return failed(StatusCode::BAD_REQUEST, &[], &why);
+        }
+        if !who.may(command.name()) {
+            self.refuse(&command, &by, shards);
+            let why = match who.role() {
+                None => "who reaches this address may read; the unix socket, or an operator's certificate, is for commands".to_owned(),
+                Some(role) => format!("the role {} may not ask for {}", role.as_str(), command.name()),
+            };
+            return failed(StatusCode::FORBIDDEN, &[], &why);
         }
         if self.running.fetch_add(1, Ordering::Relaxed) >= MAX_RUNNING {
             let _ = self.running.fetch_sub(1, Ordering::Relaxed);
@@ -181,7 +187,9 @@ impl Commands {
         if refused.second != second {
             (refused.second, refused.recorded) = (second, 0);
         }
-        if refused.recorded >= RECORDED_REFUSALS {
+        // Those that wait for a Redis that is away are held in memory.
+        let waiting = Arc::strong_count(&refused.waiting) > MAX_WAITING;
+        if refused.recorded >= RECORDED_REFUSALS || waiting {
             refused.unrecorded += 1;
             return;
         }
@@ -191,10 +199,10 @@ impl Commands {
             if before > 0 { format!(", and {before} more since the last record") } else { String::new() };
         shards.record(OperatorEvent {
             action: Action::Commanded,
-            target: command.target(),
+            target: command.target().chars().take(MAX_TARGET_CHARS).collect(),
             rule: format!("{}, refused by role{others}", command.name()),
             reason: by.to_text(),
-            pending: None,
+            pending: Some(refused.waiting.clone()),
         });
     }
 }
@@ -229,6 +237,11 @@ fn carry_out(
             let server = Some(shards.shared().server.to_string());
             operation::carry_out(config, by, &Command::Drain { server, after_ms: *after_ms }, say)
         }
+        Command::InboxEmpty { agent, limit } => {
+            // One answer tells of so many; what is left is asked for again.
+            let command = Command::InboxEmpty { agent: agent.clone(), limit: (*limit).min(MAX_THINGS) };
+            operation::carry_out(config, by, &command, say)
+        }
         other => operation::carry_out(config, by, other, say),
     }
 }
@@ -238,7 +251,7 @@ fn commanded(config: &Config, by: &By, command: &str, target: &str) -> Result<Do
     let mut operator = Operator::connect(config, by)?;
     let fields = Fields { target, rule: command, ..Fields::default() };
     match operator.act(Action::Commanded, &fields, |_, _| {})? {
-        Acted::Done(_) => Ok(Done { done: 1, receipt: operator.close(config)?, ..Done::default() }),
+        Acted::Done(_) => Ok(Done { done: 1, receipt: operator.close(config), ..Done::default() }),
         Acted::Conflict => Err(Trouble::Refused("try again".to_owned())),
     }
 }

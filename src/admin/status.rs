@@ -87,7 +87,7 @@ impl Status {
         });
         let sessions: BTreeMap<&str, usize> =
             self.sessions.iter().map(|(agent, count)| (agent.as_str(), *count)).collect();
-        let quarantine = self.quarantine.active().map(|(whom, entry)| {
+        let quarantine = self.quarantine.entries.iter().map(|(whom, entry)| {
             json!({"whom": whom.to_string(), "by": entry.by, "since_unix_ms": entry.since_ms})
         });
         let certificates: BTreeMap<_, _> = self.certificates.iter().copied().collect();

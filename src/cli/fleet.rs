@@ -11,8 +11,8 @@ use super::operator::{self, Source, Trouble, Why, exit_of};
 use super::text::plain;
 use crate::ids::AgentId;
 use crate::operation::Command;
-use crate::orders::MAX_DRAIN_MS;
 use crate::quarantine::Whom;
+use crate::store::orders::MAX_DRAIN_MS;
 
 /// Whom a quarantine is about.
 #[derive(Debug, Args)]
@@ -177,6 +177,9 @@ pub fn reload(args: &ReloadArgs) -> Exit {
 fn carry_out(source: &Source, why: &Why, command: &Command) -> Result<Exit, Trouble> {
     let mut out = std::io::stdout().lock();
     let done = source.carry_out(why, command, |line| {
+        if line.get("agents").and_then(Json::as_u64) == Some(0) {
+            eprintln!("mas: the configuration has no such agent: is that the right name?");
+        }
         if source.json {
             return writeln!(out, "{line}");
         }
@@ -189,7 +192,11 @@ fn text(line: &Json) -> String {
     let word = |name: &str| plain(line.get(name).and_then(Json::as_str).unwrap_or_default());
     match line.get("quarantined").and_then(Json::as_bool) {
         Some(true) => return format!("{} is in quarantine", word("whom")),
-        Some(false) => return format!("{} is not in quarantine any more", word("whom")),
+        Some(false) => {
+            let held = line.get("held_by").and_then(Json::as_str);
+            let held = held.map(|held| format!("; still shut out with {}", plain(held))).unwrap_or_default();
+            return format!("{} is not in quarantine any more{held}", word("whom"));
+        }
         None => {}
     }
     if line.get("drain").is_some() {

@@ -23,6 +23,8 @@ const MAX_PAYLOAD_BYTES: u64 = 16 * 1024 * 1024;
 const STDIN: &str = "-";
 /// Longest that the record of a refusal is waited for in Redis.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
+/// What gRPC says of a certificate that names another host.
+const OTHER_NAME: &str = "is not in peer certificate";
 /// Type of a message, where none is given.
 const MESSAGE_TYPE: &str = "message";
 
@@ -302,6 +304,11 @@ fn refused_text(
         return format!("{line}\n");
     }
     eprintln!("mas {command}: {error}");
+    if error.to_string().contains(OTHER_NAME) {
+        eprintln!(
+            "mas {command}: --server-name NAME says which name of the server's certificate is expected"
+        );
+    }
     if let Some(decision) = &decision {
         let rule =
             rule.filter(|rule| !rule.is_empty()).unwrap_or_else(|| "none: no rule allows it".to_owned());

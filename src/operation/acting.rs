@@ -45,6 +45,8 @@ pub struct Operator {
     lane: Lane,
     /// Whether the lane is in Redis.
     opened: bool,
+    /// Whether the connection failed while something was changed.
+    broken: bool,
     policy_version: [u8; 32],
     reason: String,
     boot: Uuid,
@@ -97,6 +99,7 @@ impl Operator {
             keys,
             lane: Lane::new(LaneId::new(boot, 0, 1)),
             opened: false,
+            broken: false,
             policy_version: config.digest,
             reason,
             boot,
@@ -151,7 +154,14 @@ impl Operator {
             let _ = trail::append(&mut batch, &self.keys, block);
         }
         let exec_at = batch.command("EXEC");
-        let mut answers = self.connection.run(&mut batch)?;
+        let mut answers = match self.connection.run(&mut batch) {
+            Ok(answers) => answers,
+            Err(error) => {
+                // Answers may come late: nothing more is asked on this connection.
+                self.broken = true;
+                return Err(error);
+            }
+        };
         match answers.get_mut(exec_at).map(std::mem::take) {
             Some(Value::Array(mut values)) => {
                 if let Some(code) = values.iter().find_map(answers::error_code) {
@@ -178,10 +188,20 @@ impl Operator {
 
     /// Ends the lane in order, if there is one, and sees to it that a checkpoint covers it: a running server makes one,
     /// else this command does.
-    pub fn close(mut self, config: &Config) -> Result<Option<Receipt>, StoreError> {
+    pub fn close(mut self, config: &Config) -> Option<Receipt> {
         if !self.opened {
-            return Ok(None);
+            return None;
         }
+        // What was done is done, and on record: that no checkpoint is known for it changes nothing of that.
+        let sealed = match self.broken {
+            true => Sealed::Unknown("the connection to Redis broke".to_owned()),
+            false => self.end(config).unwrap_or_else(|error| Sealed::Unknown(error.to_string())),
+        };
+        let (lane, records) = (self.lane.id().to_string(), self.lane.confirmed().seq);
+        Some(Receipt { lane, records, sealed })
+    }
+
+    fn end(&mut self, config: &Config) -> Result<Sealed, StoreError> {
         let fields = Fields { policy_version: &self.policy_version, ..Fields::default() };
         let _ = self.lane.append(Now::read(), Action::LaneClosed, Decision::Event, &fields);
         let mut batch = Batch::new();
@@ -193,9 +213,7 @@ impl Operator {
             return Err(StoreError::Unexpected { command: "closing an audit lane", answer });
         }
         self.lane.confirm();
-        let sealed = self.seal(config)?;
-        let (lane, records) = (self.lane.id().to_string(), self.lane.confirmed().seq);
-        Ok(Some(Receipt { lane, records, sealed }))
+        self.seal(config)
     }
 
     fn seal(&mut self, config: &Config) -> Result<Sealed, StoreError> {

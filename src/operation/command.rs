@@ -6,6 +6,7 @@ use super::letters::Wanted;
 use crate::config::OperatorRole;
 use crate::ids::ServerId;
 use crate::quarantine::Whom;
+use crate::store::orders::MAX_DRAIN_MS;
 
 /// Most damages that are acknowledged at once: as many as a verification lists.
 const MAX_DAMAGES: usize = 10_000;
@@ -194,6 +195,9 @@ impl Command {
         match self {
             Self::Acknowledge { damages } if damages.len() > MAX_DAMAGES => {
                 Err(format!("{} damages; expected at most {MAX_DAMAGES}", damages.len()))
+            }
+            Self::Drain { after_ms, .. } if *after_ms > MAX_DRAIN_MS => {
+                Err(format!("after {after_ms} ms: expected at most {MAX_DRAIN_MS}"))
             }
             Self::Drain { server: Some(server), .. } if ServerId::parse(server).is_none() => {
                 Err(format!("{server:?} is no server's id: `mas status` says it"))

@@ -23,13 +23,14 @@ pub(super) fn tell(
         return Err(Trouble::Refused(format!("no server {id} runs on this Redis")));
     }
     let drain = orders::Drain { by: by.to_text(), after_ms };
-    let fields = Fields { target: server, rule: "drain", ..Fields::default() };
+    let rule = format!("drain, after {after_ms} ms");
+    let fields = Fields { target: server, rule: &rule, ..Fields::default() };
     let acted = operator
         .act(Action::Commanded, &fields, |batch, on| orders::set_drain(batch, on.keys, &id, &drain))?;
     if matches!(acted, Acted::Conflict) {
         return Err(Trouble::Refused("try again".to_owned()));
     }
-    let receipt = operator.close(config)?;
+    let receipt = operator.close(config);
     say(json!({"server": server, "drain": "told", "after_ms": after_ms}))?;
     Ok(Done { done: 1, receipt, ..Done::default() })
 }

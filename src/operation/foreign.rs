@@ -38,6 +38,6 @@ pub(super) fn drop_them(config: &Config, by: &By, ids: &[String], say: Say<'_>) 
             }
         }
     }
-    done.receipt = operator.close(config)?;
+    done.receipt = operator.close(config);
     Ok(done)
 }

@@ -104,7 +104,7 @@ fn change(config: &Config, by: &By, wanted: &Wanted, action: Action, say: Say<'_
     let mut done = Done::default();
     let ended = change_all(&mut operator, config, &mut letters, action, &mut done, say);
     // Also after a failure: what was done before it is covered.
-    done.receipt = operator.close(config)?;
+    done.receipt = operator.close(config);
     done.more = letters.is_cut();
     ended.map(|()| done)
 }

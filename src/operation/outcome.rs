@@ -111,6 +111,8 @@ pub enum Sealed {
     ByNextStart(String),
     /// A server runs, and none covers them so far.
     NotYet,
+    /// It could not be looked for: why. The next checkpoint of a server covers them.
+    Unknown(String),
 }
 
 impl std::fmt::Display for Receipt {
@@ -124,6 +126,7 @@ impl std::fmt::Display for Receipt {
             Sealed::Here => f.write_str("sealed by this command, as no server runs"),
             Sealed::ByNextStart(why) => write!(f, "the next start of a server seals it ({why})"),
             Sealed::NotYet => f.write_str("no checkpoint covers it yet"),
+            Sealed::Unknown(why) => write!(f, "whether a checkpoint covers it is not known ({why})"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Agents shut out, and let in again: stored for all servers, which look once a second.
+//! Agents shut out, and let in again: stored for all servers, which look twice a second.
 
 use serde_json::json;
 
@@ -7,11 +7,14 @@ use super::outcome::{By, Done, Say, Trouble};
 use crate::audit::{Action, Fields};
 use crate::clock::Now;
 use crate::config::Config;
-use crate::quarantine::{Entry, MAX_ENTRIES, Whom};
-use crate::store::orders;
+use crate::quarantine::{Entry, MAX_ENTRIES, Quarantine, Whom};
+use crate::store::orders::{self, Read};
 
 /// Shuts them out.
 pub(super) fn shut_out(config: &Config, by: &By, whom: &Whom, say: Say<'_>) -> Result<Done, Trouble> {
+    if by.reason().is_empty() {
+        return Err(Trouble::Usage("a quarantine needs a reason".to_owned()));
+    }
     change(config, by, whom, true, say)
 }
 
@@ -21,46 +24,62 @@ pub(super) fn let_in(config: &Config, by: &By, whom: &Whom, say: Say<'_>) -> Res
 }
 
 fn change(config: &Config, by: &By, whom: &Whom, active: bool, say: Say<'_>) -> Result<Done, Trouble> {
-    if active && by.reason().is_empty() {
-        return Err(Trouble::Usage("a quarantine needs a reason".to_owned()));
-    }
     let mut operator = Operator::connect(config, by)?;
     for _ in 0..MAX_CONFLICTS {
         let keys = operator.keys.clone();
-        let read = orders::watch_quarantine(&mut operator.connection, &keys)?;
-        let known = read.entries.get(whom);
-        let is_active = known.is_some_and(|entry| entry.active);
-        if is_active == active {
-            let _ = operator.connection.command("UNWATCH", &[])?;
-            return Err(Trouble::Refused(match active {
-                true => {
-                    format!("{whom} is in quarantine already, by {}", known.map_or("", |entry| &entry.by))
-                }
-                false => format!("{whom} is not in quarantine"),
-            }));
-        }
-        if known.is_none() && read.entries.len() >= MAX_ENTRIES {
-            let _ = operator.connection.command("UNWATCH", &[])?;
-            return Err(Trouble::Refused(format!(
-                "{MAX_ENTRIES} entries are the most: shut out a capability, or all"
-            )));
-        }
-        let version = known.map_or(0, |entry| entry.version).saturating_add(1);
-        let since_ms = Now::read().unix_us / 1000;
-        let entry = Entry { version, active, by: by.to_text(), since_ms };
-        let (action, target, rule) = match active {
-            true => (Action::Quarantined, whom.to_string(), format!("version {version}")),
-            false => (Action::Released, whom.to_string(), format!("version {version}")),
+        let known = match orders::watch_quarantine(&mut operator.connection, &keys)? {
+            Read::Ours(known) => known,
+            // Servers that know better put theirs back, and this command is repeated then.
+            Read::Nothing | Read::Foreign => Quarantine::default(),
+            Read::UnknownKey => {
+                return Err(Trouble::Refused(
+                    "the quarantine has a tag of a store key that is not in the file here: copy it from a server"
+                        .to_owned(),
+                ));
+            }
         };
+        let mut quarantine = Quarantine { version: known.version.saturating_add(1), ..known.clone() };
+        let since_ms = Now::read().unix_us / 1000;
+        let entry = Entry { by: by.to_text(), since_ms };
+        match (active, known.entries.get(whom)) {
+            (true, Some(entry)) => {
+                return Err(Trouble::Refused(format!("{whom} is in quarantine already, by {}", entry.by)));
+            }
+            (false, None) => {
+                let holds = held_by(config, &known, whom);
+                let why = holds.map(|held| format!("; it is shut out with {held}")).unwrap_or_default();
+                return Err(Trouble::Refused(format!("{whom} is not in quarantine{why}")));
+            }
+            (true, None) if known.entries.len() >= MAX_ENTRIES => {
+                return Err(Trouble::Refused(format!(
+                    "{MAX_ENTRIES} entries are the most: shut out a capability, or all"
+                )));
+            }
+            (true, None) => drop(quarantine.entries.insert(whom.clone(), entry.clone())),
+            (false, Some(_)) => drop(quarantine.entries.remove(whom)),
+        }
+        let action = if active { Action::Quarantined } else { Action::Released };
+        let (target, rule) = (whom.to_string(), format!("version {}", quarantine.version));
         let fields = Fields { target: &target, rule: &rule, ..Fields::default() };
-        let acted = operator
-            .act(action, &fields, |batch, on| orders::set_quarantine(batch, on.keys, whom, &entry))?;
+        let acted =
+            operator.act(action, &fields, |batch, on| orders::set_quarantine(batch, on.keys, &quarantine))?;
         if matches!(acted, Acted::Conflict) {
             continue;
         }
-        let receipt = operator.close(config)?;
-        say(json!({"whom": target, "quarantined": active, "by": entry.by, "since_unix_ms": since_ms}))?;
+        let receipt = operator.close(config);
+        let meant = config.agents.values().filter(|agent| whom.names(&agent.id, &agent.capabilities));
+        say(json!({
+            "whom": target, "quarantined": active, "by": entry.by, "since_unix_ms": since_ms,
+            "agents": meant.count(), "held_by": held_by(config, &quarantine, whom).filter(|_| !active),
+        }))?;
         return Ok(Done { done: 1, receipt, ..Done::default() });
     }
     Err(Trouble::Refused("the quarantine keeps changing; try again".to_owned()))
+}
+
+/// What else an agent is shut out with.
+fn held_by(config: &Config, quarantine: &Quarantine, whom: &Whom) -> Option<String> {
+    let Whom::Agent(agent) = whom else { return None };
+    let capabilities = config.agents.get(agent.as_str()).map_or(&[][..], |agent| &agent.capabilities);
+    quarantine.holds(agent, capabilities).map(|(whom, _)| whom.to_string())
 }

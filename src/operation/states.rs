@@ -119,7 +119,7 @@ pub(super) fn change(
         if matches!(acted, Acted::Conflict) {
             continue;
         }
-        let receipt = operator.close(config)?;
+        let receipt = operator.close(config);
         say(json!({"agent_id": agent.as_str(), "version": version}))?;
         return Ok(Done { done: 1, receipt, ..Done::default() });
     }

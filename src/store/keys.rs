@@ -27,7 +27,7 @@ pub const NEWS: &str = "mas.news";
 pub const FOREIGN: &str = "mas.foreign";
 /// Which store key's tags are in this Redis: the id of its log's first one.
 pub const STORE_KEY: &str = "mas.store_key";
-/// Who is shut out: a hash, whom → a tag, and what was said last (JSON).
+/// Who is shut out: a tag, and one document (JSON).
 pub const QUARANTINE: &str = "mas.quarantine";
 /// The dead letters of all agents.
 pub const DEAD_LETTERS: &str = "dlq:messages";

@@ -1,8 +1,6 @@
 //! What operators have told all servers through Redis: who is in quarantine, and which server is to stop. Each with a tag:
 //! whoever can only write to Redis can neither shut out nor let in anybody, nor stop a server.
 
-use std::collections::BTreeMap;
-
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
@@ -10,77 +8,77 @@ use super::answers::{error_code, text};
 use super::connection::{Batch, Connection, StoreError};
 use super::keys;
 use crate::audit::StoreKeys;
+use crate::audit::attest::NotOurs;
 use crate::ids::{ServerId, hex, unhex};
-use crate::quarantine::{Entry, MAX_ENTRIES, Quarantine, Whom};
+use crate::quarantine::Quarantine;
 
 const QUARANTINE: &str = "quarantine";
 const DRAIN: &str = "drain";
+/// Longest document that is read, in bytes: more than the most entries of the longest can take.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
 /// How long an order to stop stands, in milliseconds.
 const DRAIN_MS: u64 = 60_000;
+/// Longest that a server goes on after it was told to stop, in milliseconds.
+pub const MAX_DRAIN_MS: u64 = 600_000;
 
 /// What Redis says of the quarantine.
-#[derive(Debug, Default)]
-pub struct Read {
-    /// Entries with a tag that fits.
-    pub entries: BTreeMap<Whom, Entry>,
-    /// Fields that no server or operator has written.
-    pub foreign: usize,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// Nobody was ever shut out, or somebody has removed it.
+    Nothing,
+    /// A document with a tag that fits.
+    Ours(Quarantine),
+    /// One with a tag of a key that is not known here: it says nothing, and is not replaced.
+    UnknownKey,
+    /// What no server or operator has written.
+    Foreign,
 }
 
 /// Reads the quarantine, and WATCHes it: the caller's transaction, or `UNWATCH`, follows.
 pub fn watch_quarantine(connection: &mut Connection, keys: &StoreKeys) -> Result<Read, StoreError> {
-    let _ = connection.command("WATCH", &[keys::QUARANTINE])?;
-    let count = match connection.command("HLEN", &[keys::QUARANTINE])? {
-        Value::Int(count) => usize::try_from(count).unwrap_or(usize::MAX),
-        other => return Err(unexpected("reading the quarantine", &other)),
-    };
-    // Twice: somebody else may have put something beside it.
-    if count > 2 * MAX_ENTRIES {
-        return Err(StoreError::Unexpected {
-            command: "reading the quarantine",
-            answer: format!("{count} entries, of which at most {MAX_ENTRIES} are operators'"),
-        });
+    let mut batch = Batch::new();
+    let _ = batch.command("WATCH");
+    let _ = batch.arg(keys::QUARANTINE);
+    let get = batch.command("GETRANGE");
+    // Somebody may have put there whatever they like, of any length.
+    let _ = batch.arg(keys::QUARANTINE).arg(0).arg(MAX_BYTES as u64);
+    let mut answers = connection.run(&mut batch)?;
+    let answer = answers.get_mut(get).map(std::mem::take).unwrap_or_default();
+    match error_code(&answer) {
+        Some("WRONGTYPE") => return Ok(Read::Foreign),
+        Some(_) => return Err(unexpected("reading the quarantine", &answer)),
+        None => {}
     }
-    let Value::Array(pairs) = connection.command("HGETALL", &[keys::QUARANTINE])? else {
-        return Err(unexpected("reading the quarantine", &Value::Nil));
-    };
-    let mut read = Read::default();
-    for pair in pairs.chunks_exact(2) {
-        let [field, value] = pair else { continue };
-        let found = text(field).zip(text(value)).and_then(|(field, value)| {
-            let (tag, json) = value.split_once(' ')?;
-            keys.check(QUARANTINE, &[field.as_bytes(), json.as_bytes()], &unhex(tag)?).ok()?;
-            Some((Whom::parse(field)?, serde_json::from_str::<Entry>(json).ok()?))
-        });
-        match found {
-            Some((whom, entry)) => drop(read.entries.insert(whom, entry)),
-            None => read.foreign += 1,
-        }
+    let Some(value) = text(&answer) else { return Ok(Read::Foreign) };
+    if value.is_empty() {
+        return Ok(Read::Nothing);
     }
-    Ok(read)
+    let Some((tag, json)) = value.split_once(' ') else { return Ok(Read::Foreign) };
+    Ok(match keys.check(QUARANTINE, &[json.as_bytes()], &unhex(tag).unwrap_or_default()) {
+        Ok(()) => serde_json::from_str(json).map_or(Read::Foreign, Read::Ours),
+        Err(NotOurs::UnknownKey) => Read::UnknownKey,
+        Err(NotOurs::Foreign) => Read::Foreign,
+    })
 }
 
-/// Adds the command that stores an entry.
-pub fn set_quarantine(batch: &mut Batch, keys: &StoreKeys, whom: &Whom, entry: &Entry) {
-    let field = whom.to_string();
-    // A struct of numbers and text is always JSON.
-    let json = serde_json::to_string(entry).unwrap_or_default();
-    let tag = hex(&keys.tag(QUARANTINE, &[field.as_bytes(), json.as_bytes()]));
-    let _ = batch.command("HSET");
-    let _ = batch.arg(keys::QUARANTINE).arg(field).arg(format!("{tag} {json}"));
+/// Adds the command that stores the quarantine.
+pub fn set_quarantine(batch: &mut Batch, keys: &StoreKeys, quarantine: &Quarantine) {
+    // Maps of text, and numbers, are always JSON.
+    let json = serde_json::to_string(quarantine).unwrap_or_default();
+    let tag = hex(&keys.tag(QUARANTINE, &[json.as_bytes()]));
+    let _ = batch.command("SET");
+    let _ = batch.arg(keys::QUARANTINE).arg(format!("{tag} {json}"));
 }
 
-/// Puts back what Redis has lost of a quarantine, or holds in an older form. Whether it did; else something has changed.
+/// Puts back what Redis has lost, behind a [`watch_quarantine`]. Whether it did; else something has changed.
 pub fn put_back(
     connection: &mut Connection,
     keys: &StoreKeys,
-    entries: &[(&Whom, &Entry)],
+    quarantine: &Quarantine,
 ) -> Result<bool, StoreError> {
     let mut batch = Batch::new();
     let _ = batch.command("MULTI");
-    for (whom, entry) in entries {
-        set_quarantine(&mut batch, keys, whom, entry);
-    }
+    set_quarantine(&mut batch, keys, quarantine);
     let exec = batch.command("EXEC");
     let answers = connection.run(&mut batch)?;
     match answers.get(exec) {
@@ -88,14 +86,6 @@ pub fn put_back(
         Some(Value::Nil) => Ok(false),
         other => Err(unexpected("putting back the quarantine", other.unwrap_or(&Value::Nil))),
     }
-}
-
-/// What is to be put back where `read` is what Redis says, and `known` what is known.
-pub fn lost<'a>(known: &'a Quarantine, read: &Read) -> Vec<(&'a Whom, &'a Entry)> {
-    let is_lost = |(whom, entry): &(&Whom, &Entry)| {
-        read.entries.get(*whom).is_none_or(|found| found.version < entry.version)
-    };
-    known.entries().iter().filter(is_lost).collect()
 }
 
 /// That a server is to stop.

@@ -9,7 +9,7 @@ use ureq::http::{HeaderName, HeaderValue};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// Longest that one export may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Statuses with which a collector asks to be told again.
 const AGAIN: [u16; 4] = [429, 502, 503, 504];
 

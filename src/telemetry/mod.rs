@@ -66,6 +66,7 @@ impl Telemetry {
                 resource: resource.clone(),
                 stopping: started.stopping.clone(),
                 logged: None,
+                gave_up: false,
             };
             started.spawn("telemetry", move || exporter.run(&spans, &stopped))?;
         }
@@ -132,6 +133,8 @@ struct Exporter {
     resource: Resource,
     stopping: Arc<AtomicBool>,
     logged: Option<Instant>,
+    /// The last export could not be made.
+    gave_up: bool,
 }
 
 impl Exporter {
@@ -152,6 +155,11 @@ impl Exporter {
             if is_over {
                 batch.extend(spans.try_iter().take(MAX_BATCH));
             }
+            if is_over && self.gave_up {
+                // The collector is away: nothing waits for it at a stop.
+                let lost = batch.len() + spans.try_iter().count();
+                return self.shared.tracer().into_iter().for_each(|tracer| tracer.lost(lost));
+            }
             let is_due = send_at.is_some_and(|at| Instant::now() >= at);
             if batch.len() >= MAX_BATCH || ((is_due || is_over) && !batch.is_empty()) {
                 self.send(&std::mem::take(&mut batch), stopped);
@@ -170,10 +178,14 @@ impl Exporter {
         let mut wait = RETRY_WAIT;
         for attempt in 1..=ATTEMPTS {
             match self.collector.post("/v1/traces", &body) {
-                Ok(()) => return tracer.into_iter().for_each(|tracer| tracer.exported(batch.len())),
+                Ok(()) => {
+                    self.gave_up = false;
+                    return tracer.into_iter().for_each(|tracer| tracer.exported(batch.len()));
+                }
                 Err(Failure { why, again }) => {
                     let last = !again || attempt == ATTEMPTS || self.stopping.load(Ordering::Relaxed);
                     if last {
+                        self.gave_up = true;
                         tracer.into_iter().for_each(|tracer| tracer.lost(batch.len()));
                         return self.log(&why, batch.len());
                     }

@@ -156,7 +156,7 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<Exit, Trouble> {
     let mut operator = Operator::connect(&config, &args.why.by())?;
     let restored = restore_all(&mut operator, chosen, &found);
     // Also after a failure: what was restored before it is covered.
-    if let Some(receipt) = operator.close(&config)? {
+    if let Some(receipt) = operator.close(&config) {
         eprintln!("mas: {receipt}");
     }
     if restored? > 0 {

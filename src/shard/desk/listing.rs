@@ -17,8 +17,8 @@ pub struct Listing {
     /// Sorted by name.
     shown: Vec<Arc<Discovered>>,
     places: AgentMap<usize>,
-    /// By caller: the places of those that it may message; worked out when it first asks.
-    reach: Vec<OnceLock<Vec<u32>>>,
+    /// By caller: those that it may message, a bit for each place; worked out when it first asks.
+    reach: Vec<OnceLock<Box<[u64]>>>,
     /// Bytes of an answer that tells of all.
     bytes: usize,
 }
@@ -54,14 +54,17 @@ impl Listing {
         self.bytes
     }
 
-    /// The places of those that `caller` may message, in the order of their names.
-    fn reach(&self, policy: &Policy, caller: &AgentId) -> &[u32] {
+    /// Those that `caller` may message: a bit for each place.
+    fn reach(&self, policy: &Policy, caller: &AgentId) -> &[u64] {
         let Some(reach) = self.places.get(caller).and_then(|place| self.reach.get(*place)) else {
             return &[];
         };
         reach.get_or_init(|| {
-            let may = |(_, other): &(u32, &Arc<Discovered>)| policy.may_message(caller, &other.agent);
-            (0_u32..).zip(&self.shown).filter(may).map(|(place, _)| place).collect()
+            let may = |other: &Arc<Discovered>| u64::from(policy.may_message(caller, &other.agent));
+            let word = |agents: &[Arc<Discovered>]| {
+                agents.iter().rev().fold(0, |word, other| word << 1 | may(other))
+            };
+            self.shown.chunks(64).map(word).collect()
         })
     }
 
@@ -73,11 +76,14 @@ impl Listing {
         capabilities: &[String],
         connected: &Connected,
     ) -> Vec<Arc<Discovered>> {
-        let reach = self.reach(policy, caller).iter().filter(|place| connected.has(**place));
+        let words = self.reach(policy, caller).iter().zip(&connected.bits).map(|(may, is)| may & is);
+        let agents = self.shown.chunks(64).zip(words).flat_map(|(agents, word)| {
+            agents.iter().enumerate().filter(move |(at, _)| word >> at & 1 == 1).map(|(_, agent)| agent)
+        });
         let offers = |agent: &&Arc<Discovered>| {
             capabilities.is_empty() || agent.capabilities.iter().any(|offered| capabilities.contains(offered))
         };
-        reach.filter_map(|place| self.shown.get(*place as usize)).filter(offers).cloned().collect()
+        agents.filter(offers).cloned().collect()
     }
 
     fn connected(&self, directory: &Directory) -> Connected {
@@ -100,12 +106,6 @@ pub struct Connected {
     change: u64,
     /// A bit for each place.
     bits: Vec<u64>,
-}
-
-impl Connected {
-    fn has(&self, place: u32) -> bool {
-        self.bits.get(place as usize / 64).is_some_and(|word| word >> (place % 64) & 1 == 1)
-    }
 }
 
 /// The newest snapshot, for all workers.
