@@ -78,7 +78,9 @@ fn told(error: &Error, is_signed: bool) -> (&'static str, Cow<'static, str>) {
             | AlertDescription::UnsupportedCertificate
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown,
+            | AlertDescription::CertificateUnknown
+            // It has a CA of the same name that did not sign it.
+            | AlertDescription::DecryptError,
         ) => {
             let words = format!("it does not take this server's certificate ({error})");
             return ("server_not_trusted", words.into());
@@ -195,6 +197,7 @@ mod tests {
     fn a_client_that_turns_away_is_told_from_one_that_gives_up() {
         let alert = |alert| Cause::Tls(Error::AlertReceived(alert)).told(false).0;
         assert_eq!(alert(AlertDescription::UnknownCA), "server_not_trusted");
+        assert_eq!(alert(AlertDescription::DecryptError), "server_not_trusted");
         assert_eq!(alert(AlertDescription::UserCanceled), "broken_off");
     }
 

@@ -52,7 +52,10 @@ fn live(format: &str, is_logged: impl Fn(&World, &str) -> bool) -> World {
     until("the circuit is open", || is_logged(&world, "circuit_opened"));
 
     world.redis.kill();
-    until("Redis is away", || is_logged(&world, "redis_away"));
+    until("Redis is away", || {
+        // An idle worker does not look.
+        beta.send("b", "alpha", "{}").is_err() && is_logged(&world, "redis_away")
+    });
     world.redis.resume();
     until("Redis is back", || is_logged(&world, "redis_back"));
 
