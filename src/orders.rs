@@ -30,7 +30,14 @@ pub struct Orders {
 impl Orders {
     /// Looks once, before anybody is let in, and then again and again.
     pub fn start(shards: Arc<Shards>) -> Result<Self, StoreError> {
-        let mut look = Look { shards, connection: None, known: Quarantine::default(), is_foreign: false, ordered: None, stop_at_ms: None };
+        let mut look = Look {
+            shards,
+            connection: None,
+            known: Quarantine::default(),
+            is_foreign: false,
+            ordered: None,
+            stop_at_ms: None,
+        };
         look.quarantine()?;
         let (stop, stopped) = channel();
         let looks = move || {
@@ -133,7 +140,8 @@ impl Look {
                 None
             }
             Read::UnknownKey => Some(
-                "it has a tag of a store key that is not in this server's file: copy it from another server".to_owned(),
+                "it has a tag of a store key that is not in this server's file: copy it from another server"
+                    .to_owned(),
             ),
             // Where this server knows better it has put that there.
             Read::Foreign if self.known.version == 0 => {
@@ -142,7 +150,12 @@ impl Look {
                         code = "quarantine_foreign";
                         "what Redis holds of the quarantine was written by nobody who may: who was shut out is let in"
                     );
-                    self.record(Action::ForeignEntry, "mas.quarantine", "quarantine", "not written by an operator");
+                    self.record(
+                        Action::ForeignEntry,
+                        "mas.quarantine",
+                        "quarantine",
+                        "not written by an operator",
+                    );
                 }
                 Some(
                     "it was written by nobody who may: `mas audit query --action quarantined` says who was shut out; \

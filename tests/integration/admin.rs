@@ -256,7 +256,7 @@ fn a_reload_that_is_refused_shows_until_one_is_taken() {
     let told = [status.to_string(), ask(&server, "/readyz?verbose").body, world.logged()].concat();
     assert!(told.contains("gateway.redis") && !told.contains("TOPSECRET"), "{told}");
     // It serves on.
-    assert_eq!(ask(&server, "/readyz").status, 200);
+    until("it is ready", || ask(&server, "/readyz").status == 200);
     assert!(ask(&server, "/readyz?verbose").body.contains("[!] reload_refused: "));
     std::fs::write(world.config_path(), good).unwrap();
     server.signal(Signal::SIGHUP);

@@ -141,6 +141,14 @@ fn a_quarantine_by_capability_or_of_all_also_holds_who_comes_later() {
     until("everybody is refused", || {
         world.client(&server, "alpha").discover(&[]).is_err_and(|refusal| refusal == held)
     });
+    assert_eq!(mas(&world, &["quarantine", "alpha", "--reason", "r"]).0, Some(0));
+    let (code, said, _) = mas(&world, &["release", "alpha"]);
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(0), "agent:alpha is not in quarantine any more; still shut out with all\n")
+    );
+    let (code, _, why) = mas(&world, &["quarantine", "nobody", "--reason", "r"]);
+    assert!(code == Some(0) && why.contains("no such agent"), "{why}");
     assert_eq!(mas(&world, &["release", "--all"]).0, Some(0));
     within(IN_FORCE, "alpha is let in", || world.client(&server, "alpha").discover(&[]).is_ok());
     assert_eq!(world.client(&server, "beta").discover(&[]).unwrap_err(), held);
@@ -161,42 +169,81 @@ fn whoever_can_write_to_redis_neither_shuts_out_nor_lets_in() {
     };
     until("beta is out", || held(&world));
     drop(beta);
-    let entry: String = world.redis.query(&["HGET", "mas.quarantine", "agent:beta"]);
-    // Deleted: put back, and on record.
-    let _: i64 = world.redis.query(&["DEL", "mas.quarantine"]);
-    until("it is put back", || {
-        let there: Option<String> = world.redis.query(&["HGET", "mas.quarantine", "agent:beta"]);
-        there.is_some()
+    let stored = || -> Option<String> { world.redis.query(&["GET", "mas.quarantine"]) };
+    let first = stored().unwrap();
+    // Deleted, forged, of another type, junk of any length: put back, and on record.
+    let forged = first.replace("agent:beta", "agent:alpha").replace("\"version\":1", "\"version\":9");
+    let attacks: [&dyn Fn(); 4] = [
+        &|| assert_eq!(world.redis.query::<i64>(&["DEL", "mas.quarantine"]), 1),
+        &|| drop(world.redis.query::<String>(&["SET", "mas.quarantine", &forged])),
+        &|| {
+            let _: i64 = world.redis.query(&["DEL", "mas.quarantine"]);
+            let _: i64 = world.redis.query(&["HSET", "mas.quarantine", "all", "junk"]);
+        },
+        &|| drop(world.redis.query::<String>(&["SET", "mas.quarantine", &"x".repeat(5_000_000)])),
+    ];
+    for attack in attacks {
+        attack();
+        until("it is put back", || {
+            let kind: String = world.redis.query(&["TYPE", "mas.quarantine"]);
+            kind == "string" && stored().is_some_and(|now| now == first)
+        });
+        assert!(held(&world));
+        assert!(world.client(&server, "alpha").discover(&[]).is_ok());
+    }
+    until("it is on record", || {
+        world.records().iter().filter(|record| record.rule.starts_with("put_back")).count() >= 4
     });
-    assert!(held(&world));
-    until("it is on record", || world.records().iter().any(|record| record.rule == "put_back"));
-    // Forged, and moved to somebody else.
-    let forged =
-        entry.replace("\"active\":true", "\"active\":false").replace("\"version\":1", "\"version\":9");
-    let _: i64 = world.redis.query(&["HSET", "mas.quarantine", "agent:beta", &forged]);
-    let _: i64 = world.redis.query(&["HSET", "mas.quarantine", "agent:alpha", &entry]);
-    let _: i64 = world.redis.query(&["HSET", "mas.quarantine", "all", "junk"]);
-    until("what was forged is replaced", || {
-        let there: String = world.redis.query(&["HGET", "mas.quarantine", "agent:beta"]);
-        there == entry
-    });
-    assert!(held(&world));
-    assert!(world.client(&server, "alpha").discover(&[]).is_ok());
-    // Released, and the older entry put back.
+    // Released, and the older document put back.
     assert_eq!(mas(&world, &["release", "beta"]).0, Some(0));
     until("beta is in", || !held(&world));
-    let _: i64 = world.redis.query(&["HSET", "mas.quarantine", "agent:beta", &entry]);
-    until("the older entry is replaced", || {
-        let there: String = world.redis.query(&["HGET", "mas.quarantine", "agent:beta"]);
-        there.contains("\"active\":false")
-    });
+    let _: String = world.redis.query(&["SET", "mas.quarantine", &first]);
+    until("the older document is replaced", || stored().is_some_and(|now| now != first));
     assert!(!held(&world));
+    until("that is on record as what it is", || {
+        world.records().iter().any(|r| r.action.as_str() == "released" && r.rule.starts_with("put_back"))
+    });
     // Nobody stops a server by writing to Redis.
     let id = status(&world)["server"].as_str().unwrap().to_owned();
-    let _: String =
-        world.redis.query(&["SET", &format!("mas.drain:{id}"), "00 {\"by\":\"x\",\"after_ms\":0}"]);
-    std::thread::sleep(Duration::from_millis(1200));
+    let drain = format!("mas.drain:{id}");
+    let _: String = world.redis.query(&["SET", &drain, "00 {\"by\":\"x\",\"after_ms\":0}"]);
+    // It has looked at it when it has seen what came later.
+    assert_eq!(mas(&world, &["quarantine", "beta", "--reason", "r"]).0, Some(0));
+    until("beta is out", || held(&world));
     assert_eq!(status(&world)["ready"], true);
+    // A tag of a key that this server does not have says nothing, and is not replaced: it shows.
+    let now = stored().unwrap();
+    let other_key = format!("{}{}", if now.starts_with("00") { "11" } else { "00" }, &now[2..]);
+    let _: String = world.redis.query(&["SET", "mas.quarantine", &other_key]);
+    until("it shows", || status(&world)["troubles"].to_string().contains("quarantine_unreadable"));
+    assert!(held(&world));
+    assert_eq!(stored(), Some(other_key));
+}
+
+#[test]
+fn a_quarantine_that_was_altered_while_no_server_ran_is_told_and_a_server_stops_all_the_same() {
+    let world = World::new();
+    let mut server = world.server();
+    assert_eq!(mas(&world, &["quarantine", "beta", "--reason", "r"]).0, Some(0));
+    until("it is known", || status(&world)["quarantine"][0]["whom"] == "agent:beta");
+    server.stop();
+    let _: String = world.redis.query(&["SET", "mas.quarantine", "something else"]);
+    let mut server = world.server();
+    until("it shows", || {
+        let troubles = status(&world)["troubles"].to_string();
+        troubles.contains("quarantine_unreadable")
+            && troubles.contains("mas audit query --action quarantined")
+    });
+    until("it is on record", || {
+        world.records().iter().any(|r| r.action.as_str() == "foreign_entry" && r.target == "mas.quarantine")
+    });
+    let (code, said, why) = mas(&world, &["drain", "--reason", "look at it"]);
+    assert_eq!(code, Some(0), "{said}{why}");
+    assert_eq!(server.wait_code(), Some(0));
+    // Shut out again, it is as before.
+    let _server = world.server();
+    assert_eq!(mas(&world, &["quarantine", "beta", "--reason", "again"]).0, Some(0));
+    until("it is over", || !status(&world)["troubles"].to_string().contains("quarantine_unreadable"));
 }
 
 #[test]
