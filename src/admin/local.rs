@@ -1,8 +1,8 @@
 //! The unix socket for users of this host: whoever connects is named by the kernel.
 
-use std::fs::{Permissions, create_dir_all, remove_file, set_permissions};
+use std::fs::{Permissions, create_dir_all, remove_file, set_permissions, symlink_metadata};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -13,14 +13,18 @@ const OWN_MODE: u32 = 0o600;
 /// Where one has: who connects is looked at then.
 const OPEN_MODE: u32 = 0o666;
 
+/// Bits of a folder's mode.
+const OTHERS_WRITE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
+
 /// A socket that is listened on; its file goes with it.
 pub(super) struct Local {
     pub(super) listener: UnixListener,
     file: SocketFile,
 }
 
-/// The file of a socket.
-pub(super) struct SocketFile(PathBuf);
+/// The file of a socket, and which one it is: device and inode.
+pub(super) struct SocketFile(PathBuf, (u64, u64));
 
 impl Local {
     /// Binds; `None` where that is off, or where nobody asked for it and the default cannot be had. The error names the file.
@@ -31,9 +35,9 @@ impl Local {
         let Some(path) = &at.path else { return Ok(None) };
         match listen(path) {
             Ok(listener) => {
-                let file = SocketFile(path.clone());
-                file.admit(operators).map_err(|error| (path.clone(), error))?;
-                Ok(Some(Self { listener, file }))
+                let file = of(path).map(|own| SocketFile(path.clone(), own));
+                let file = file.and_then(|file| file.admit(operators).map(|()| file));
+                Ok(Some(Self { listener, file: file.map_err(|error| (path.clone(), error))? }))
             }
             Err(error) if at.asked => Err((path.clone(), error)),
             Err(error) => {
@@ -56,6 +60,10 @@ impl Local {
 impl SocketFile {
     /// Lets connect whom the configuration names.
     pub(super) fn admit(&self, operators: &[Operator]) -> io::Result<()> {
+        // Somebody may have put a link in its place: that is not followed.
+        if of(&self.0)? != self.1 {
+            return Err(io::Error::other("another file is in its place"));
+        }
         let any_user = operators.iter().any(|operator| operator.user.is_some());
         set_permissions(&self.0, Permissions::from_mode(if any_user { OPEN_MODE } else { OWN_MODE }))
     }
@@ -64,14 +72,29 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Another server may have taken its place already; a file that is left is taken over by the next one.
-        let _ = remove_file(&self.0);
+        if of(&self.0).is_ok_and(|found| found == self.1) {
+            let _ = remove_file(&self.0);
+        }
     }
+}
+
+/// Which file that is: device and inode.
+fn of(path: &Path) -> io::Result<(u64, u64)> {
+    symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Listens there. A file whose server is gone is removed first.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         create_dir_all(folder)?;
+        let metadata = folder.metadata()?;
+        // Whoever can write there can put another socket in its place, unless the folder is sticky.
+        if metadata.mode() & OTHERS_WRITE != 0 && metadata.mode() & STICKY == 0 {
+            return Err(io::Error::new(
+                ErrorKind::PermissionDenied,
+                format!("others can write to {}: chmod o-w, or another folder", folder.display()),
+            ));
+        }
     }
     match UnixListener::bind(path) {
         Err(error) if error.kind() == ErrorKind::AddrInUse => match UnixStream::connect(path) {

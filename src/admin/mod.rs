@@ -186,7 +186,12 @@ impl Admin {
         };
         let local = match local.map(Local::split) {
             Some((listener, file)) => {
-                let limits = Limits { connections: 16, body_bytes: LOCAL_BODY_BYTES, ..Limits::default() };
+                let limits = Limits {
+                    connections: 16,
+                    connections_per_source: 4,
+                    body_bytes: LOCAL_BODY_BYTES,
+                    ..Limits::default()
+                };
                 Some((HttpServer::start(listener, None, routes.clone(), limits)?, file))
             }
             None => None,

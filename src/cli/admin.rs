@@ -1,17 +1,19 @@
 //! How commands ask a running server, at its admin listener.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use nix::unistd::Uid;
 use serde::Deserialize;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use ureq::{Agent, Body, http::Response};
 
 use super::exit::Exit;
-use super::socket;
+use super::socket::{self, Found};
 use crate::config::{AdminListen, Config};
 use crate::operation::{Command, Done};
 
@@ -96,11 +98,15 @@ impl AdminArgs {
             (Some(_), None) => Config::locate_and_load(self.config.as_deref()).ok(),
             (None, _) => Some(self.configuration()?),
         };
-        if self.admin.is_none()
-            && let Some(path) = config.as_ref().and_then(|config| config.admin_socket.path.clone())
-            && socket::connect(&path).is_ok()
+        if let (None, Some(config)) = (&self.admin, &config)
+            && let Some(path) = &config.admin_socket.path
         {
-            return Ok(Asker { way: Way::Socket(path) });
+            let trusted = trusted(config);
+            match socket::find(path, &trusted) {
+                Found::Server(_) => return Ok(Asker { way: Way::Socket(path.clone(), trusted) }),
+                // Its address is asked.
+                Found::Nobody | Found::Unusable(_) => {}
+            }
         }
         let base = self.base(config.as_ref())?;
         let agent = self.agent(config.as_ref(), base.starts_with("https://"))?;
@@ -121,10 +127,25 @@ impl AdminArgs {
     pub(super) fn post(&self, command: &Command, reason: &str) -> Result<Option<Told>, Trouble> {
         let asker = match self.admin {
             Some(_) => self.asker()?,
-            None => match self.configuration()?.admin_socket.path {
-                Some(path) if socket::connect(&path).is_ok() => Asker { way: Way::Socket(path) },
-                Some(_) | None => return Ok(None),
-            },
+            None => {
+                let config = self.configuration()?;
+                let Some(path) = config.admin_socket.path.clone() else { return Ok(None) };
+                let trusted = trusted(&config);
+                match socket::find(&path, &trusted) {
+                    Found::Server(_) => Asker { way: Way::Socket(path, trusted) },
+                    Found::Nobody => return Ok(None),
+                    // Whoever may not ask must not do it himself unseen; whoever may is not kept from it by a server that hangs.
+                    Found::Unusable(why) if Uid::effective().is_root() => {
+                        eprintln!(
+                            "mas: a server that runs here could not be asked, so this is done without it: {why}"
+                        );
+                        return Ok(None);
+                    }
+                    Found::Unusable(why) => {
+                        return Err(Trouble::Unreachable { url: format!("unix:{}", path.display()), why });
+                    }
+                }
+            }
         };
         let body = serde_json::json!({"command": command, "reason": reason}).to_string();
         let (url, mut answer) = asker.ask("/api/v1/commands", Some(body.as_bytes()))?;
@@ -227,8 +248,8 @@ pub(super) struct Asker {
 }
 
 enum Way {
-    /// The unix socket.
-    Socket(PathBuf),
+    /// The unix socket, and whose servers may listen there.
+    Socket(PathBuf, Vec<Uid>),
     Addr {
         agent: Agent,
         /// Scheme, host and port.
@@ -268,11 +289,16 @@ impl Asker {
     /// `body`: what is posted.
     fn ask(&self, path_and_query: &str, body: Option<&[u8]>) -> Result<(String, Response<Body>), Trouble> {
         let (url, answer) = match &self.way {
-            Way::Socket(path) => {
+            Way::Socket(path, trusted) => {
                 let url = format!("unix:{}{path_and_query}", path.display());
-                let answer =
-                    socket::connect(path).and_then(|stream| socket::ask(stream, path_and_query, body));
-                (url, answer.map_err(|error| error.to_string()))
+                let answer = match socket::find(path, trusted) {
+                    Found::Server(stream) => {
+                        socket::ask(stream, path_and_query, body).map_err(|error| error.to_string())
+                    }
+                    Found::Nobody => Err("nobody listens there any more".to_owned()),
+                    Found::Unusable(why) => Err(why),
+                };
+                (url, answer)
             }
             Way::Addr { agent, base } => {
                 let url = format!("{base}{path_and_query}");
@@ -292,6 +318,12 @@ impl Asker {
             Err(why) => Err(Trouble::Unreachable { url, why }),
         }
     }
+}
+
+/// Whose servers may be talked to: root's, this user's, and those of whom the configuration belongs to.
+fn trusted(config: &Config) -> Vec<Uid> {
+    let owner = std::fs::metadata(&config.path).map(|metadata| Uid::from_raw(metadata.uid()));
+    [Uid::from_raw(0), Uid::effective()].into_iter().chain(owner).collect()
 }
 
 fn read_text(url: &str, answer: &mut Response<Body>) -> Result<String, Trouble> {

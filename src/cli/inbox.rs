@@ -11,6 +11,9 @@ use super::operator::{self, Source, Trouble, Why, exit_of};
 use super::text::plain;
 use crate::operation::Command;
 
+/// Messages that are moved by one command: a server's answer tells of so many.
+const PORTION: u64 = 10_000;
+
 /// Subcommands of `mas inbox`.
 #[derive(Debug, Subcommand)]
 pub enum InboxCommand {
@@ -42,27 +45,34 @@ pub fn run(command: InboxCommand) -> Exit {
 }
 
 fn empty(args: &EmptyArgs) -> Result<Exit, Trouble> {
-    let command = Command::InboxEmpty { agent: args.agent.clone(), limit: args.limit };
     let agent = plain(&args.agent);
     let mut out = std::io::stdout().lock();
-    let done = args.source.carry_out(&args.why, &command, |line| {
-        if args.source.json {
-            return writeln!(out, "{line}");
-        }
-        let moved = line.get("moved").and_then(Json::as_u64).unwrap_or(0);
-        match line.get("left").and_then(Json::as_u64) {
-            Some(left) => {
-                writeln!(
-                    out,
-                    "{moved} messages of {agent} are dead letters now: mas dlq list --agent {agent}"
-                )?;
-                writeln!(out, "{left} are in the inbox: given to connected instances, or newer")
+    let (mut wanted, mut all) = (args.limit, 0);
+    loop {
+        let limit = wanted.min(PORTION);
+        let command = Command::InboxEmpty { agent: args.agent.clone(), limit };
+        let mut left = None;
+        let done = args.source.carry_out(&args.why, &command, |line| {
+            all += line.get("moved").and_then(Json::as_u64).unwrap_or(0);
+            left = line.get("left").and_then(Json::as_u64);
+            if args.source.json { writeln!(out, "{line}") } else { Ok(()) }
+        });
+        let done = match done {
+            Ok(done) => done,
+            Err(trouble) => {
+                eprintln!("mas inbox: {all} messages were moved before this:");
+                return Err(trouble);
             }
-            None => {
-                eprintln!("mas inbox: {moved} messages were moved before this:");
-                Ok(())
-            }
+        };
+        wanted = wanted.saturating_sub(done.done);
+        if done.done == limit && wanted > 0 {
+            continue;
         }
-    })?;
-    Ok(exit_of(&done))
+        if !args.source.json {
+            writeln!(out, "{all} messages of {agent} are dead letters now: mas dlq list --agent {agent}")?;
+            let left = left.unwrap_or(0);
+            writeln!(out, "{left} are in the inbox: given to connected instances, or newer")?;
+        }
+        return Ok(exit_of(&done));
+    }
 }

@@ -1,10 +1,15 @@
 //! HTTP over the unix socket of a server on this host. One request a connection.
 
 use std::io::{self, Error, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
+use nix::unistd::Uid;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
@@ -17,20 +22,60 @@ const MAX_FIELDS: usize = 64;
 /// How long a server may take to say that it lives: one that is stopped takes connections all the same.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
 
-/// Connects, if there is a server that lives.
-pub(super) fn connect(path: &Path) -> io::Result<UnixStream> {
-    let sign = open(path, SIGN_OF_LIFE).and_then(|stream| ask(stream, "/healthz", None))?;
-    if sign.status() != StatusCode::OK {
-        return Err(Error::other(format!("the server says {}", sign.status())));
-    }
-    open(path, PATIENCE)
+/// What is at the socket.
+pub(super) enum Found {
+    /// A server that lives.
+    Server(UnixStream),
+    /// Nobody listens there, or no server has made it.
+    Nobody,
+    /// A server that says nothing, or not to this user: why.
+    Unusable(String),
 }
 
-fn open(path: &Path, patience: Duration) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(path)?;
+/// Connects, if there is a server that lives.
+pub(super) fn find(path: &Path, trusted: &[Uid]) -> Found {
+    let alive = open(path, SIGN_OF_LIFE, trusted).and_then(|stream| {
+        let sign = ask(stream, "/healthz", None)?;
+        match sign.status() {
+            StatusCode::OK => open(path, PATIENCE, trusted),
+            status => Err(Error::other(format!("the server says {status}"))),
+        }
+    });
+    match alive {
+        Ok(stream) => Found::Server(stream),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Found::Nobody,
+            _ => Found::Unusable(format!("{}: {error}", path.display())),
+        },
+    }
+}
+
+/// `trusted`: whose servers may be talked to.
+fn open(path: &Path, patience: Duration, trusted: &[Uid]) -> io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    // A server that is stopped takes connections until there is no more room: that is not waited for.
+    match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::EAGAIN) => return Err(Error::new(ErrorKind::TimedOut, "the server takes no connections")),
+        connected => connected?,
+    }
+    let stream = UnixStream::from(socket);
+    let listener = Uid::from_raw(getsockopt(&stream, sockopt::PeerCredentials)?.uid());
+    // Where others can write to the folder, anybody may have put his own socket there.
+    if !trusted.contains(&listener) && others_can_write(path) {
+        let why = format!("uid {listener} listens there, who is neither root nor owner of the configuration");
+        return Err(Error::new(ErrorKind::PermissionDenied, why));
+    }
+    stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     Ok(stream)
+}
+
+/// Whether others can put something else in the place of that file.
+fn others_can_write(path: &Path) -> bool {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    folder.metadata().map_or(true, |metadata| metadata.mode() & 0o022 != 0)
 }
 
 /// Asks; the answer's body is read by the caller. `body`: what is posted; else it is a GET.

@@ -84,7 +84,7 @@ impl Acceptor {
         let socket = Arc::new(socket);
         let Limits { connections, streams, .. } = self.shared.limits;
         let has_thread = self.running.len() < connections.saturating_add(streams).saturating_add(ENDING);
-        let place = if has_thread { self.places.take(&socket, remote.ip()) } else { Err(NoPlace::Full) };
+        let place = if has_thread { self.places.take(&socket, remote) } else { Err(NoPlace::Full) };
         let place = match place {
             Ok(place) => place,
             Err(NoPlace::Stops) => return,

@@ -7,9 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::unistd::Uid;
+
 use super::counters::{Counters, add, subtract};
 use super::limits::Limits;
-use super::socket::Stream;
+use super::socket::{Remote, Stream};
 
 /// How long a connection may keep the server waiting before it has to give way.
 const GRACE: Duration = Duration::from_secs(1);
@@ -70,6 +72,8 @@ enum Source {
     V4(Ipv4Addr),
     /// A /64 network: one machine has as many addresses of it as it likes.
     V6(u64),
+    /// A user of this machine, at the unix socket.
+    User(u32),
 }
 
 /// Why there is no place.
@@ -96,7 +100,7 @@ impl Places {
     }
 
     /// Takes a place for a connection from there, which then owes its first request or handshake.
-    pub(super) fn take(self: &Arc<Self>, socket: &Arc<Stream>, from: IpAddr) -> Result<Place, NoPlace> {
+    pub(super) fn take(self: &Arc<Self>, socket: &Arc<Stream>, from: Remote) -> Result<Place, NoPlace> {
         let source = Source::of(from);
         let bound = &self.bounds.connections;
         let mut taken = self.lock();
@@ -209,7 +213,13 @@ impl Entry {
 }
 
 impl Source {
-    fn of(address: IpAddr) -> Self {
+    fn of(remote: Remote) -> Self {
+        let address = match remote {
+            // Root and the server's own user are not kept out by others.
+            Remote::User(uid) if uid.is_root() || uid == Uid::effective() => return Self::Loopback,
+            Remote::User(uid) => return Self::User(uid.as_raw()),
+            Remote::Addr(addr) => addr.ip(),
+        };
         match address.to_canonical() {
             address if address.is_loopback() => Self::Loopback,
             IpAddr::V4(address) => Self::V4(address),

@@ -31,16 +31,6 @@ pub enum Remote {
     User(Uid),
 }
 
-impl Remote {
-    /// The address that it counts for.
-    pub(super) fn ip(&self) -> IpAddr {
-        match self {
-            Self::Addr(addr) => addr.ip(),
-            Self::User(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        }
-    }
-}
-
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -23,7 +23,7 @@ fn places(connections: usize, per_source: usize, streams: usize) -> Arc<Places> 
 }
 
 fn take(places: &Arc<Places>, from: &str) -> Result<Place, NoPlace> {
-    places.take(&pair().0, from.parse().unwrap())
+    places.take(&pair().0, Remote::Addr((from.parse::<IpAddr>().unwrap(), 1).into()))
 }
 
 /// Makes a place look as if its connection had kept the server waiting.
@@ -39,7 +39,7 @@ fn state(place: &Place) -> State {
 /// Takes a place as a thread would: it gives it back when it is told to.
 fn obedient(places: &Arc<Places>, from: &str) -> std::thread::JoinHandle<()> {
     let (socket, far) = pair();
-    let place = places.take(&socket, from.parse().unwrap()).unwrap();
+    let place = places.take(&socket, Remote::Addr((from.parse::<IpAddr>().unwrap(), 1).into())).unwrap();
     age(&place, State::Owes);
     std::thread::spawn(move || {
         let _place = place;
