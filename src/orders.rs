@@ -171,10 +171,13 @@ impl Look {
         let before = std::mem::replace(&mut self.known, newest);
         let is_new = |(whom, _): &(&Whom, &Entry)| !before.entries.contains_key(*whom);
         for (whom, entry) in self.known.entries.iter().filter(is_new) {
-            log::warn!(code = "quarantine_begins"; "in quarantine: {whom}, by {}", entry.by);
+            log::warn!(
+                code = "quarantined", whom:% = whom, by = entry.by.as_str();
+                "in quarantine: {whom}, by {}", entry.by
+            );
         }
         for whom in before.entries.keys().filter(|whom| !self.known.entries.contains_key(*whom)) {
-            log::warn!(code = "quarantine_ends"; "not in quarantine any more: {whom}");
+            log::warn!(code = "quarantine_released", whom:% = whom; "not in quarantine any more: {whom}");
         }
         self.is_foreign = false;
         self.shards.set_quarantine(self.known.clone());
@@ -182,7 +185,7 @@ impl Look {
 
     fn was_put_back(&self) {
         log::error!(
-            code = "quarantine_put_back";
+            code = "quarantine_restored", version = self.known.version;
             "somebody else has changed who is in quarantine: version {} was put back", self.known.version
         );
         let rule = format!("put_back, version {}", self.known.version);
