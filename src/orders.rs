@@ -96,7 +96,7 @@ impl Look {
             // As an operator would from the shell: the same way down.
             if let Err(error) = kill(Pid::this(), Signal::SIGTERM) {
                 log::error!(
-                    code = "drain_failed";
+                    code = "stop_failed";
                     "this server was told to stop and could not tell itself: {error}"
                 );
             }

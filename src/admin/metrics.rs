@@ -254,7 +254,7 @@ impl Status {
         page.gauges(
             "mas_quarantined",
             "Who is in quarantine: an agent, a capability, or all.",
-            self.quarantine.entries.iter().map(|(whom, _)| (by("whom", whom), 1.0)),
+            self.quarantine.entries.keys().map(|whom| (by("whom", whom), 1.0)),
         )?;
         let inboxes = self.inboxes.iter().flat_map(|inbox| {
             let delivered = inbox.pending;

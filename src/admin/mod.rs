@@ -192,7 +192,7 @@ impl Admin {
                     body_bytes: LOCAL_BODY_BYTES,
                     ..Limits::default()
                 };
-                Some((HttpServer::start(listener, None, routes.clone(), limits)?, file))
+                Some((HttpServer::start(listener, None, routes, limits)?, file))
             }
             None => None,
         };

@@ -10,13 +10,17 @@ use crate::otlp::{
     ResourceMetrics, Scope, ScopeMetrics, Sum, Temporality,
 };
 
-/// Labels and values of one family.
+/// Names and values of labels.
+type Labels<'a> = Vec<(&'a str, String)>;
+/// Name, labels and value.
+type Sample<'a> = (&'a str, Labels<'a>, f64);
+
+/// One family.
 #[derive(Default)]
 struct Family<'a> {
     kind: &'a str,
     help: &'a str,
-    /// Name of the sample, its labels, its value.
-    samples: Vec<(&'a str, Vec<(&'a str, String)>, f64)>,
+    samples: Vec<Sample<'a>>,
 }
 
 /// One export. `times`: since when it is counted, and now, Unix microseconds.
@@ -56,7 +60,7 @@ fn families(page: &str) -> BTreeMap<&str, Family<'_>> {
 }
 
 /// `a="b",c="d"}`, with escapes in the values.
-fn labels(text: &str) -> Vec<(&str, String)> {
+fn labels(text: &str) -> Labels<'_> {
     let mut labels = Vec::new();
     let mut rest = text;
     while let Some((name, quoted)) = rest.split_once("=\"") {
@@ -89,7 +93,7 @@ fn attributes(labels: &[(&str, String)]) -> Vec<KeyValue> {
 
 fn metric(name: &str, family: &Family<'_>, (began_us, now_us): (u64, u64)) -> Option<Metric> {
     let (start, now) = (began_us.saturating_mul(1000), now_us.saturating_mul(1000));
-    let point = |(_, labels, value): &(&str, Vec<(&str, String)>, f64)| NumberPoint {
+    let point = |(_, labels, value): &Sample<'_>| NumberPoint {
         start_time_unix_nano: start,
         time_unix_nano: now,
         as_double: *value,

@@ -137,7 +137,8 @@ fn records_are_those_of_the_query_in_either_order_and_in_parts() {
             || record["messages"].as_array().unwrap().iter().any(|m| m["message_id"] == message)
     };
     let in_time = |record: &Json| (since..until_us).contains(&record["time_us"].as_u64().unwrap());
-    let queries: [(String, &dyn Fn(&Json) -> bool); 5] = [
+    type Fits<'a> = &'a dyn Fn(&Json) -> bool;
+    let queries: [(String, Fits<'_>); 5] = [
         ("decision=authz_denied".to_owned(), &|r| r["decision"] == "AUTHZ_DENIED"),
         ("from=beta&to=gamma,nobody".to_owned(), &|r| r["agent"] == "beta" && r["target"] == "gamma"),
         ("agent=gamma&action=send,request".to_owned(), &|r| r["target"] == "gamma" && r["action"] == "send"),

@@ -393,10 +393,10 @@ fn whoever_reaches_loopback_reads_and_changes_nothing() {
     let mut world = World::new();
     world.set_admin("127.0.0.1:0");
     let server = world.server();
-    let admin = server.admin.clone().unwrap();
-    let listed = get(&admin, "/api/v1/commands").unwrap().body;
+    let admin = server.admin.as_ref().unwrap();
+    let listed = get(admin, "/api/v1/commands").unwrap().body;
     assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()["commands"], Value::Array(Vec::new()));
-    let (code, _, why) = mas(&world, &["quarantine", "--all", "--reason", "x", "--admin", &admin]);
+    let (code, _, why) = mas(&world, &["quarantine", "--all", "--reason", "x", "--admin", admin]);
     assert_eq!(code, Some(1));
     assert!(why.contains("403"), "{why}");
     // A socket that another server of this folder has is left to it.

@@ -68,6 +68,7 @@ impl Common {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // Each is sent at once: a box would be one more allocation a message.
 enum Out {
     Ack(String),
     Submission(Submission),
