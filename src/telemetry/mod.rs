@@ -2,8 +2,8 @@
 //! that workers hand in and never waits for (`shard/desk/spans.rs`), one sends what a scrape would be told, now and then. A
 //! collector that is away costs spans, which are counted, and nothing else.
 //!
-//! * [`spans`], [`metrics`]: what is told, as messages of OTLP.
-//! * [`collector`]: how it gets there.
+//! * `spans`, `metrics`: what is told, as messages of OTLP.
+//! * `collector`: how it gets there.
 
 mod attributes;
 mod collector;
