@@ -197,7 +197,7 @@ mod tests {
         let own = counts(3);
         let read = Counts::parse(&own.report()).unwrap();
         assert_eq!(read, own);
-        let mut sum = own.clone();
+        let mut sum = own;
         sum.add(&read);
         assert_eq!(sum.decisions["a"]["ALLOWED"], 6);
         assert_eq!(sum.deliveries["b"]["ack"], 4);

@@ -135,7 +135,8 @@ impl Fleet {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for (server, word) in left.into_iter().zip(last_words) {
             let stops = word.is_ok_and(|report| {
-                read_report(&report.text, &server).is_some_and(|(_, status)| status["draining"] == true)
+                read_report(&report.text, &server)
+                    .is_some_and(|(_, status)| status.get("draining") == Some(&Json::Bool(true)))
             });
             if let Some(place) = known.places.remove(&server).filter(|_| !stops) {
                 let _ = known.gone.insert(server, Gone { place, since: now });

@@ -142,7 +142,7 @@ impl Admin {
         let routes = Arc::new(Routes::new(sources.clone(), tls.is_some()));
         let hosts = names.into_iter().chain([host.clone()]).collect();
         let limits = Limits { hosts, ..Limits::default() };
-        let server = HttpServer::start(listener, tls.clone(), routes.clone(), limits)?;
+        let server = HttpServer::start(listener, tls.clone(), routes, limits)?;
         sources.count_with(server.counters().clone());
         Ok(Self { addr: format!("{host}:{}", addr.port()), server, tls, sources, watch })
     }

@@ -251,7 +251,7 @@ impl Search<'_> {
     fn is_enough(&self) -> bool {
         self.found >= self.limit
             || self.part.looked_at >= MAX_LOOKED_AT
-            || (self.part.looked_at % 256 == 0 && Instant::now() >= self.give_up)
+            || (self.part.looked_at.is_multiple_of(256) && Instant::now() >= self.give_up)
     }
 
     /// Whether everything behind a record of this time is out of the window.

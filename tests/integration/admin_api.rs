@@ -55,6 +55,9 @@ fn lines(world: &World, args: &[&str]) -> Vec<Json> {
         .collect()
 }
 
+/// Whether a record is searched for.
+type Fits = dyn Fn(&Json) -> bool;
+
 /// All pages of a search.
 #[track_caller]
 fn pages(server: &Server, query: &str, limit: usize) -> Vec<Json> {
@@ -126,9 +129,8 @@ fn records_are_those_of_the_query_in_either_order_and_in_parts() {
         assert!(of_lane(lane).is_sorted_by(|a, b| a > b), "{lane}");
     }
 
-    let fitting = |fits: &dyn Fn(&Json) -> bool| {
-        texts(&recorded.iter().filter(|record| fits(record)).cloned().collect::<Vec<_>>())
-    };
+    let fitting =
+        |fits: &Fits| texts(&recorded.iter().filter(|record| fits(record)).cloned().collect::<Vec<_>>());
     let times: Vec<u64> = recorded.iter().map(|record| record["time_us"].as_u64().unwrap()).collect();
     let (since, until_us) = (times[times.len() / 3], times[times.len() / 2]);
     let message = recorded.iter().find(|record| record["action"] == "send").unwrap()["message_id"].clone();
@@ -137,7 +139,7 @@ fn records_are_those_of_the_query_in_either_order_and_in_parts() {
             || record["messages"].as_array().unwrap().iter().any(|m| m["message_id"] == message)
     };
     let in_time = |record: &Json| (since..until_us).contains(&record["time_us"].as_u64().unwrap());
-    let queries: [(String, &dyn Fn(&Json) -> bool); 5] = [
+    let queries: [(String, &Fits); 5] = [
         ("decision=authz_denied".to_owned(), &|r| r["decision"] == "AUTHZ_DENIED"),
         ("from=beta&to=gamma,nobody".to_owned(), &|r| r["agent"] == "beta" && r["target"] == "gamma"),
         ("agent=gamma&action=send,request".to_owned(), &|r| r["target"] == "gamma" && r["action"] == "send"),
@@ -594,6 +596,8 @@ fn how_fast_it_was_is_kept_for_a_while() {
     let _a = alpha.session("a");
     let sum =
         |json: &Json| json.as_array().map_or(0.0, |all| all.iter().filter_map(Json::as_f64).sum::<f64>());
+    // A point is what has happened since the look before.
+    until("it was looked at twice", || ok(&server, "/api/v1/performance")["deliveries"] != json!([]));
     for _ in 0..20 {
         alpha.send("a", "gamma", "{}").unwrap();
     }
