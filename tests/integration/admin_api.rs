@@ -56,7 +56,7 @@ fn lines(world: &World, args: &[&str]) -> Vec<Json> {
 }
 
 /// Whether a record is searched for.
-type Fits = dyn Fn(&Json) -> bool;
+type Fits<'a> = dyn Fn(&Json) -> bool + 'a;
 
 /// All pages of a search.
 #[track_caller]
@@ -130,7 +130,7 @@ fn records_are_those_of_the_query_in_either_order_and_in_parts() {
     }
 
     let fitting =
-        |fits: &Fits| texts(&recorded.iter().filter(|record| fits(record)).cloned().collect::<Vec<_>>());
+        |fits: &Fits<'_>| texts(&recorded.iter().filter(|record| fits(record)).cloned().collect::<Vec<_>>());
     let times: Vec<u64> = recorded.iter().map(|record| record["time_us"].as_u64().unwrap()).collect();
     let (since, until_us) = (times[times.len() / 3], times[times.len() / 2]);
     let message = recorded.iter().find(|record| record["action"] == "send").unwrap()["message_id"].clone();
@@ -139,7 +139,7 @@ fn records_are_those_of_the_query_in_either_order_and_in_parts() {
             || record["messages"].as_array().unwrap().iter().any(|m| m["message_id"] == message)
     };
     let in_time = |record: &Json| (since..until_us).contains(&record["time_us"].as_u64().unwrap());
-    let queries: [(String, &Fits); 5] = [
+    let queries: [(String, &Fits<'_>); 5] = [
         ("decision=authz_denied".to_owned(), &|r| r["decision"] == "AUTHZ_DENIED"),
         ("from=beta&to=gamma,nobody".to_owned(), &|r| r["agent"] == "beta" && r["target"] == "gamma"),
         ("agent=gamma&action=send,request".to_owned(), &|r| r["target"] == "gamma" && r["action"] == "send"),
