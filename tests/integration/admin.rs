@@ -246,6 +246,7 @@ fn whoever_comes_from_elsewhere_shows_an_operators_certificate() {
 fn a_reload_that_is_refused_shows_until_one_is_taken() {
     let mut world = world();
     let server = world.server();
+    until("it is ready", || ask(&server, "/readyz").status == 200);
     let good = std::fs::read_to_string(world.config_path()).unwrap();
     std::fs::write(world.config_path(), "gateway: {redis: 'redis://:TOPSECRET@h:1/0'}\n").unwrap();
     server.signal(Signal::SIGHUP);
