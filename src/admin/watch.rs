@@ -110,6 +110,10 @@ impl Looker {
         shards.wake_all();
         let woken_ms = Now::read().mono_ms;
         let redis = self.redis().map_err(|error| error.to_string());
+        // At once: it is what readiness waits for.
+        let is_up = redis.is_ok();
+        let seen = Seen { at_ms: Now::read().mono_ms, redis: Some(redis.clone()), ..self.sources.seen() };
+        self.sources.set_seen(seen);
         self.await_beats(woken_ms);
         let busy = self.busy();
         let (shared, now) = (self.sources.shards.shared(), Now::read());
@@ -121,7 +125,6 @@ impl Looker {
             sessions: shared.directory.local_counts().values().sum(),
         };
         self.sources.history.sample(&shared.meters.all(), beside, now);
-        let is_up = redis.is_ok();
         self.sources.set_seen(Seen { at_ms: now.mono_ms, redis: Some(redis), busy });
         // Redis that is away is seen by the look at it; the next one tells again.
         if is_up && let Err(error) = self.tell().and_then(|()| self.compare()) {
