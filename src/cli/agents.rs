@@ -35,7 +35,7 @@ fn show(args: &AgentsArgs) -> Result<Exit, Trouble> {
     let config = args.source.config()?;
     let unknown = args.agents.iter().find(|name| !config.agents.contains_key(name.as_str()));
     if let Some(name) = unknown {
-        return Err(Trouble::Usage(format!("{name:?} is not in `agents`")));
+        return Err(Trouble::usage(format!("{name:?} is not in `agents`")));
     }
     let wanted = |agent: &&AgentId| args.agents.is_empty() || args.agents.iter().any(|n| n == agent.as_str());
     let mut connection = operator::connect(&config)?;

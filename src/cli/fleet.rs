@@ -134,9 +134,9 @@ impl WhomArgs {
         match (&self.agent, &self.capability) {
             (Some(agent), _) => AgentId::parse(agent)
                 .map(Whom::Agent)
-                .ok_or_else(|| Trouble::Usage(format!("{agent:?} is no agent id"))),
+                .ok_or_else(|| Trouble::usage(format!("{agent:?} is no agent id"))),
             (None, Some(capability)) => Whom::parse(&format!("capability:{capability}"))
-                .ok_or_else(|| Trouble::Usage(format!("{capability:?} is no capability"))),
+                .ok_or_else(|| Trouble::usage(format!("{capability:?} is no capability"))),
             (None, None) => Ok(Whom::All),
         }
     }

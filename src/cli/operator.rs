@@ -9,10 +9,8 @@ use serde_json::Value as Json;
 use super::admin::{self, AdminArgs, Told};
 use super::exit::Exit;
 use super::text::plain;
-use crate::config::{Config, ConfigError};
-use crate::key_files::KeyError;
+use crate::config::Config;
 use crate::operation::{self, By, Command, Done, MAX_REASON_BYTES};
-use crate::store::StoreError;
 
 pub use crate::operation::acting::{Acted, MAX_CONFLICTS, Operator, connect, store_keys};
 
@@ -39,7 +37,7 @@ impl Why {
     pub fn of(reason: &str) -> Result<Self, Trouble> {
         parse_reason(reason)
             .map(|reason| Self { reason })
-            .map_err(|why| Trouble::Usage(format!("--reason {why}")))
+            .map_err(|why| Trouble::usage(format!("--reason {why}")))
     }
 
     /// By the user who runs this.
@@ -58,50 +56,44 @@ fn parse_reason(text: &str) -> Result<String, String> {
 /// Why a command did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
-    /// It was asked for something that is not possible.
-    #[error("{0}")]
-    Usage(String),
-    /// The configuration.
+    /// What was asked for, by whoever carries it out.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Redis.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The store keys.
-    #[error("gateway.audit.store_key_path: {0}")]
-    Keys(#[from] KeyError),
-    /// What it works on does not allow it now.
-    #[error("{0}")]
-    Refused(String),
+    Operation(operation::Trouble),
     /// The server that was asked.
     #[error(transparent)]
     Admin(#[from] admin::Trouble),
     /// Nobody reads on: `mas dlq list | head`.
     #[error("standard output: {0}")]
-    Output(#[from] std::io::Error),
+    Output(std::io::Error),
 }
 
-impl From<operation::Trouble> for Trouble {
-    fn from(trouble: operation::Trouble) -> Self {
-        match trouble {
-            operation::Trouble::Usage(why) => Self::Usage(why),
-            operation::Trouble::Config(error) => Self::Config(error),
-            operation::Trouble::Store(error) => Self::Store(error),
-            operation::Trouble::Keys(error) => Self::Keys(error),
-            operation::Trouble::Refused(why) => Self::Refused(why),
+impl<E: Into<operation::Trouble>> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        match error.into() {
+            // What a command says goes to standard output here.
             operation::Trouble::Unheard(error) => Self::Output(error),
+            trouble => Self::Operation(trouble),
         }
     }
 }
 
 impl Trouble {
+    /// It was asked for something that is not possible.
+    pub(crate) fn usage(why: String) -> Self {
+        Self::Operation(operation::Trouble::Usage(why))
+    }
+
+    /// What it works on does not allow it now.
+    pub(crate) fn refused(why: String) -> Self {
+        Self::Operation(operation::Trouble::Refused(why))
+    }
+
     /// How a command ends for it.
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Config(_) | Self::Admin(admin::Trouble::Usage(_)) => Exit::Usage,
-            Self::Keys(_) | Self::Store(_) | Self::Refused(_) | Self::Admin(_) | Self::Output(_) => {
-                Exit::Failed
-            }
+            Self::Operation(operation::Trouble::Usage(_) | operation::Trouble::Config(_))
+            | Self::Admin(admin::Trouble::Usage(_)) => Exit::Usage,
+            Self::Operation(_) | Self::Admin(_) | Self::Output(_) => Exit::Failed,
         }
     }
 }
@@ -155,8 +147,8 @@ fn hand_on(told: Told, say: &mut dyn FnMut(Json) -> std::io::Result<()>) -> Resu
     let why = told.error.map(|why| plain(&why));
     match (told.status, told.done, why) {
         (200, Some(done), None) => Ok(done),
-        (400, _, Some(why)) => Err(Trouble::Usage(why)),
-        (409, _, Some(why)) => Err(Trouble::Refused(why)),
+        (400, _, Some(why)) => Err(Trouble::usage(why)),
+        (409, _, Some(why)) => Err(Trouble::refused(why)),
         (status, _, why) => {
             let why = why.unwrap_or_else(|| "no answer to a command".to_owned());
             Err(admin::Trouble::Refused { url: told.url, status, why }.into())

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::TcpStream;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mas::admin::http::Limits;
@@ -87,7 +86,7 @@ fn a_peer_that_behaves_gets_the_place_of_one_that_keeps_the_server_waiting() {
         assert!(count(&running.counters.refused_full) > 0 && count(&running.counters.gave_way) > 0);
         assert!(waiting.ends(), "it kept the server waiting: {sent:?}");
         // Never the one that waits for the server.
-        running.responder.released.store(true, Ordering::Relaxed);
+        running.responder.release();
         assert_eq!(busy.reply().status, 200);
     }
 }

@@ -157,7 +157,7 @@ fn a_request_that_follows_before_its_time_is_not_served() {
     client.send(get("/hold"));
     wait("the request is being answered", || running.responder.asked().contains(&"/hold".to_owned()));
     client.send(get("/second"));
-    running.responder.released.store(true, std::sync::atomic::Ordering::Relaxed);
+    running.responder.release();
     assert_eq!(client.reply().field("connection"), Some("close"));
     assert!(client.ends());
     assert!(!running.responder.asked().contains(&"/second".to_owned()));

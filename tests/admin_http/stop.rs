@@ -65,7 +65,7 @@ fn a_request_that_is_being_answered_is_answered() {
     let stopping = std::thread::spawn(move || server.stop(Instant::now() + PATIENCE));
     // The listener is closed once the server has begun to stop.
     wait("the server stops", || std::net::TcpStream::connect(running.addr).is_err());
-    running.responder.released.store(true, Ordering::Relaxed);
+    running.responder.release();
     let reply = client.reply();
     assert_eq!((&reply.body[..], reply.field("connection")), (&b"released"[..], Some("close")));
     assert!(client.ends());
@@ -94,7 +94,7 @@ fn a_stop_does_not_wait_for_a_service_that_hangs() {
     assert!(!running.server.take().unwrap().stop(begun + Duration::from_secs(1)));
     assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
     assert!(client.ends(), "its connection is cut");
-    running.responder.released.store(true, Ordering::Relaxed);
+    running.responder.release();
     wait("its thread has ended", || running.open() == 0);
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,13 +64,20 @@ pub(crate) struct Responder {
     /// The paths that it was asked for.
     pub asked: Mutex<Vec<String>>,
     /// `/hold` waits for this.
-    pub released: AtomicBool,
+    is_released: Mutex<bool>,
+    released: Condvar,
     large: Arc<[u8]>,
 }
 
 impl Responder {
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
+    }
+
+    /// Lets whatever `/hold` keeps go on.
+    pub(crate) fn release(&self) {
+        *self.is_released.lock().unwrap() = true;
+        self.released.notify_all();
     }
 }
 
@@ -90,9 +97,8 @@ impl Service for Responder {
             "/large" => Content::text(StatusCode::OK, self.large.clone()).into(),
             "/panic" => panic!("the service panics, as it was asked to"),
             "/hold" => {
-                while !self.released.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+                let is_released = self.is_released.lock().unwrap();
+                drop(self.released.wait_while(is_released, |is_released| !*is_released).unwrap());
                 Content::text(StatusCode::OK, "released").into()
             }
             "/who" => {
@@ -167,7 +173,8 @@ impl Running {
         let addr = listener.local_addr().unwrap();
         let responder = Arc::new(Responder {
             asked: Mutex::default(),
-            released: AtomicBool::new(false),
+            is_released: Mutex::new(false),
+            released: Condvar::new(),
             large: vec![b'x'; LARGE_BYTES].into(),
         });
         let server = HttpServer::start(listener, tls, responder.clone(), limits).unwrap();

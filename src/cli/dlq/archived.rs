@@ -13,7 +13,7 @@ use crate::cli::exit::Exit;
 use crate::cli::operator::{Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
 use crate::cli::text::plain;
 use crate::config::Config;
-use crate::operation::letters::fields;
+use crate::operation::{self, letters::fields};
 use crate::store::answers::EntryId;
 use crate::store::dead_letters::{self, Letter};
 use crate::store::moved_letters::{self, RawLetter};
@@ -77,7 +77,7 @@ impl Chosen {
         let filter = self.which.filter()?;
         let folders = self.folders(config);
         if let Some(missing) = self.archive.iter().find(|folder| !folder.is_dir()) {
-            return Err(Trouble::Usage(format!("{}: there is no such folder", missing.display())));
+            return Err(Trouble::usage(format!("{}: there is no such folder", missing.display())));
         }
         let (mut found, mut is_cut) = (Vec::new(), false);
         let mut unread = |path: &Path, bytes: u64| {
@@ -98,7 +98,7 @@ impl Chosen {
             }
             Ok(())
         })
-        .map_err(|error| Trouble::Refused(error.to_string()))?;
+        .map_err(|error| Trouble::refused(error.to_string()))?;
         Ok((found, is_cut))
     }
 
@@ -148,7 +148,7 @@ fn missing(chosen: &Chosen, found: &[RawLetter], is_cut: bool) -> Exit {
 pub(super) fn restore(args: &RestoreArgs) -> Result<Exit, Trouble> {
     let chosen = &args.chosen;
     if chosen.ids.is_empty() && chosen.which.filter()?.is_empty() && !args.all {
-        return Err(Trouble::Usage("which letters? Expected ids, filters, or --all".to_owned()));
+        return Err(Trouble::usage("which letters? Expected ids, filters, or --all".to_owned()));
     }
     let config = chosen.source.config()?;
     let (found, is_cut) = chosen.letters(&config)?;
@@ -187,7 +187,7 @@ fn restore_all(operator: &mut Operator, chosen: &Chosen, found: &[RawLetter]) ->
                     writeln!(out, "restored  {}  as {restored}  {whose}  {message}", raw.id)?;
                 }
             }
-            Err(Trouble::Refused(why)) => {
+            Err(Trouble::Operation(operation::Trouble::Refused(why))) => {
                 failed += 1;
                 if chosen.source.json {
                     let line = json!({"id": raw.id.to_string(), "outcome": "failed", "problem": why});
@@ -208,11 +208,11 @@ fn restore_all(operator: &mut Operator, chosen: &Chosen, found: &[RawLetter]) ->
 /// Brings one letter back; the id that it has now.
 fn restore_one(operator: &mut Operator, raw: &RawLetter, letter: &Letter) -> Result<String, Trouble> {
     if !letter.is_ours(&operator.keys) {
-        return Err(Trouble::Refused("no server has written it as it is".to_owned()));
+        return Err(Trouble::refused("no server has written it as it is".to_owned()));
     }
     // MULTI does not roll back: nothing goes on record that cannot be done.
     if dead_letters::letter(&mut operator.connection, raw.id)?.is_some() {
-        return Err(Trouble::Refused("it is in Redis still, under the same id".to_owned()));
+        return Err(Trouble::refused("it is in Redis still, under the same id".to_owned()));
     }
     for _ in 0..MAX_CONFLICTS {
         let record = crate::audit::Fields { target: &letter.stream, ..fields(letter) };
@@ -223,5 +223,5 @@ fn restore_one(operator: &mut Operator, raw: &RawLetter, letter: &Letter) -> Res
             return Ok(id.to_owned());
         }
     }
-    Err(Trouble::Refused("what it depends on keeps changing; try again".to_owned()))
+    Err(Trouble::refused("what it depends on keeps changing; try again".to_owned()))
 }
