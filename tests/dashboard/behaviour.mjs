@@ -183,6 +183,35 @@ export async function a_first_paint_waits_for_no_data({ browser, fleet }) {
   console.log(`      first paint: ${times.join(", ")}`);
 }
 
+/** Every chart of a history that is as odd as one can be: of a server that has just started, does nothing, or does a great deal. */
+export async function charts_of_any_history_are_drawn(all) {
+  const { time_unix_ms: [now] } = await (await fetch(`${all.fleet.base}api/v1/performance?seconds=60`)).json();
+  const column = (make, length) => Array.from({ length }, (_, at) => make(at));
+  const history = (length, make) => ({
+    server: "host:1", interval_ms: 1000, time_unix_ms: column((at) => now + at * 1000, length), decisions: { ALLOWED: column(make, length), AUTHZ_DENIED: column(make, length) },
+    deliveries: column(make, length),
+    ...Object.fromEntries(["queue_delay_us", "commit_us", "policy_us"].map((kind) => [kind, { p50: column(make, length), p95: column(make, length), p99: column(make, length) }])),
+    workers_busy: [column(make, length)], mailbox_depth: [column(make, length)], redis_used_bytes: column(make, length), redis_max_bytes: 0, connections: column(make, length), sessions: column(make, length),
+  });
+  const odd = {
+    "nothing yet": history(0, () => 0), "one zero": history(1, () => 0), "zeros": history(60, () => 0), "unknown": history(60, () => null), "one value": history(1, () => 7),
+    "fractions": history(60, (at) => at * 1e-9), "gaps": history(60, (at) => at % 2 ? at : null), "a great deal": history(60, (at) => Number.MAX_SAFE_INTEGER - at),
+    "one peak": history(60, (at) => at === 30 ? 1e12 : 0),
+  };
+  for (const [what, body] of Object.entries(odd)) {
+    for (const { width, height } of [{ width: 1280, height: 900 }, { width: 390, height: 844 }]) {
+      const look = await Look.open(all.browser, all.fleet.base, { width, height });
+      await look.page.route("**/api/v1/performance*", (route) => route.fulfill({ json: body }));
+      await look.go("#/performance");
+      if (body.time_unix_ms.length) await until("charts", async () => await look.page.locator(".chart svg path.grid").count() > 8);
+      const drawn = await look.page.locator("main").innerHTML();
+      assert.ok(!/NaN|Infinity|undefined/.test(drawn), `${what}: ${drawn.match(/.{80}(NaN|Infinity|undefined).{80}/)?.[0]}`);
+      await look.check(`performance of ${what}, ${width} px`);
+      await look.close();
+    }
+  }
+}
+
 export async function colours_are_chosen_and_kept(all) {
   const look = await opened(all, "#/fleet");
   const ground = () => look.page.evaluate(() => getComputedStyle(document.body).backgroundColor);

@@ -189,6 +189,8 @@ export const audit_page = (all) => everywhere(all, "audit", "#/audit", async (lo
 });
 
 export const performance_page = (all) => everywhere(all, "performance", "#/performance", async (look) => {
+  // A server's first points come with its first seconds.
+  await until("lines are drawn", async () => (await look.page.locator(".chart path.line").evaluateAll((all) => all.filter((one) => (one.getAttribute("d") ?? "").length > 10).length)) >= 9);
   const performance = await look.pausedAnswer("/api/v1/performance");
   const text = await look.text();
   says(text, ["Throughput", "Queue delay", "Commit time", "p99", `${en(performance.time_unix_ms.length)} points`]);

@@ -34,12 +34,12 @@ interface Props {
 /** The time that is pointed at, in all charts alike; null: the newest. */
 const pointed = signal<number | null>(null);
 
-/** Round numbers from 0 to at least `most`. */
+/** Round numbers from 0 to at least `most`, two at the least: a scale of one number has no height. */
 function rounded(most: number, binary: boolean): number[] {
   const raw = (most > 0 ? most : 1) / LINES;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = binary ? 2 ** Math.ceil(Math.log2(raw)) : power * ([1, 2, 5, 10].find((factor) => factor * power >= raw) ?? 10);
-  return Array.from({ length: Math.ceil(most / step) + 1 || 2 }, (_, at) => at * step);
+  return Array.from({ length: Math.max(2, Math.ceil(most / step) + 1) }, (_, at) => at * step);
 }
 
 function powers(least: number, most: number): number[] {
