@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod denylist;
+pub mod disks;
 pub mod dlp;
 pub mod envelope;
 pub mod gate;

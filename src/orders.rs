@@ -18,6 +18,8 @@ use crate::store::{Connection, StoreError};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// A server that goes on for less has its sessions end when it stops, in milliseconds.
+const MIN_MOVE_MS: u64 = 1_000;
 /// Longest that Redis may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -216,7 +218,12 @@ impl Look {
         if let Some(Drain { by, after_ms }) = ordered.as_ref().filter(|_| ordered != self.ordered) {
             log::warn!(code = "drain_ordered", by = by.as_str(); "told to stop by {by}");
             shared.drain();
-            let at_ms = Now::read().mono_ms.saturating_add((*after_ms).min(MAX_DRAIN_MS));
+            let (now_ms, after_ms) = (Now::read().mono_ms, (*after_ms).min(MAX_DRAIN_MS));
+            let at_ms = now_ms.saturating_add(after_ms);
+            // First whoever spreads the load notices; the last part is for handlers that still work.
+            if after_ms >= MIN_MOVE_MS && shared.has_peers() {
+                self.shards.move_sessions(now_ms + after_ms / 4, now_ms + after_ms / 2);
+            }
             // A second one may be in more of a hurry.
             self.stop_at_ms = Some(self.stop_at_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)));
             self.ordered = ordered;

@@ -42,6 +42,8 @@ impl Refusal {
 macro_rules! refusals {
     ($($(#[$doc:meta])* $name:ident = $kind:ident, $detail:literal;)+) => {
         impl Refusal {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
             $($(#[$doc])* pub const $name: Self = Self { kind: Kind::$kind, detail: $detail, retry_after_ms: None };)+
         }
     };

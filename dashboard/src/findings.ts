@@ -13,6 +13,7 @@ const CHECKS: Record<string, string> = {
   commits: "Look at Redis' role, replicas and disk, and at durability in mas.yaml.",
   workers: "Look at the load of the host; a server whose worker stays silent is to be restarted.",
   audit: "Look at the disk of the anchor and at Redis' memory; mas audit verify.",
+  certificate: "Issue another certificate (mas certs issue --server), and send SIGHUP: nobody can connect until then.",
   storage: "Give Redis more memory (maxmemory), or empty inboxes and archive the trail.",
 };
 const TROUBLES: Record<string, string> = {
@@ -20,8 +21,10 @@ const TROUBLES: Record<string, string> = {
   redis_lacks_checkpoints: "Redis gets them once it answers; look whether it does.",
   archive_failing: "Look at the disk of archive_dir.",
   dead_letters_stuck: "Look at the disk of archive_dir; redrive or drop dead letters.",
+  disk_low: "Make room on that disk: move the oldest closed segments and older files of the anchor elsewhere.",
   copy_failing: "Look at the disk of gateway.audit.file_path; what it misses is read back.",
   lease_not_renewed: "Look whether Redis takes writes: replicas, disk, role.",
+  quarantine_unreadable: "Shut out again who was: mas quarantine; or copy the store keys from another server.",
   reload_refused: "Mend mas.yaml and send SIGHUP again; mas-server --check-config says what is wrong.",
   trail_rolled_back: "mas audit verify says what is gone; docs/trust.md says what it means.",
   rules_differ: "Compare mas.yaml on the hosts, and reload (SIGHUP) where it is old.",
@@ -60,6 +63,7 @@ export function findings(fleet: Fleet | null): Findings {
     // Each server tells of Redis and of agents; one is enough.
     if (!all.some((one) => one.code === code && one.where === where && one.toDo === toDo)) all.push({ kind, code, where, what, toDo });
   };
+  const newest = Math.max(0, ...(fleet?.servers ?? []).map((one) => one.status?.quarantine_version ?? 0));
   for (const { server, status, problem, trusted, age_ms } of fleet?.servers ?? []) {
     const where = status?.host ? `${status.host} (${shortServer(server)})` : shortServer(server);
     if (problem) {
@@ -84,6 +88,17 @@ export function findings(fleet: Fleet | null): Findings {
           left <= 0 ? `certificate ${name} has ended` : `certificate ${name} ends in ${duration(left)}`,
           name === "ca" ? "Make another authority and issue all certificates anew." : "mas certs issue makes another one; SIGHUP takes it up.");
       }
+    }
+    for (const [agent, end] of Object.entries(status.agents_certificates_end_unix_s ?? {})) {
+      const left = end * 1_000 - status.time_unix_ms;
+      // Whoever shows an ended certificate may be somebody else: that is no harm to the fleet.
+      add("warn", "certificate", agent,
+        left <= 0 ? `the certificate of ${agent} has ended, and it is refused` : `the certificate of ${agent} ends in ${duration(left)}`,
+        `mas certs issue ${agent} makes another one; then have it connect again.`);
+    }
+    if (status.quarantine_version !== undefined && status.quarantine_version < newest) {
+      add("bad", "quarantine_not_followed", where, "this server does not know the quarantine in force, and lets in who was shut out",
+        "If it stays: look at its log for quarantine, or stop it (mas drain).");
     }
     if (status.checkpoint_unix_ms !== null && status.time_unix_ms - status.checkpoint_unix_ms > OLD_CHECKPOINT_MS) {
       add("warn", "checkpoint_old", where, `the newest checkpoint is ${duration(status.time_unix_ms - status.checkpoint_unix_ms)} old`,

@@ -30,8 +30,10 @@ const MAX_RUNNING: usize = 4;
 const MAX_THINGS: u64 = 10_000;
 /// How long a reload may take until it is known whether it was taken.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
-/// How often that is looked at.
-const RELOAD_LOOK: Duration = Duration::from_millis(20);
+/// How long a worker may take to close a circuit.
+const CIRCUIT_PATIENCE: Duration = Duration::from_secs(5);
+/// How often either is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 /// Commands refused by role that are on record one by one, each second.
 const RECORDED_REFUSALS: u32 = 10;
 /// Most of them that wait for their commit, and what each says of what was asked for, in characters.
@@ -90,10 +92,15 @@ impl Who {
         }
     }
 
+    /// Whether there is anything that it may change.
+    pub(super) fn may_change(&self) -> bool {
+        Command::NAMES.into_iter().any(|name| !Command::shows(name) && self.may(name))
+    }
+
     /// Whether it may ask for a command of that name.
     fn may(&self, command: &str) -> bool {
         match self {
-            Self::Local => false,
+            Self::Local => Command::shows(command),
             Self::Owner(_) => true,
             Self::Operator(operator) => Command::may(operator.role, command),
         }
@@ -145,10 +152,18 @@ impl Commands {
         if let Err(why) = command.check().and_then(|()| bounded(&command)) {
             return failed(StatusCode::BAD_REQUEST, &[], &why);
         }
-        if !who.may(command.name()) {
+        let sees_all = match who {
+            Who::Local => false,
+            Who::Owner(_) => true,
+            Who::Operator(operator) => operator.role == OperatorRole::Operator,
+        };
+        if !who.may(command.name()) || (command.is_unmasked() && !sees_all) {
             self.refuse(&command, &by, shards);
             let why = match who.role() {
                 None => "who reaches this address may read; the unix socket, or an operator's certificate, is for commands".to_owned(),
+                Some(role) if command.is_unmasked() => {
+                    format!("the role {} may not see what is masked", role.as_str())
+                }
                 Some(role) => format!("the role {} may not ask for {}", role.as_str(), command.name()),
             };
             return failed(StatusCode::FORBIDDEN, &[], &why);
@@ -231,6 +246,12 @@ fn carry_out(
     say: Say<'_>,
 ) -> Result<Done, Trouble> {
     match command {
+        Command::DeadLettersShow { unmasked: true, .. } => {
+            // Who has seen what others are not shown is on record.
+            let seen = commanded(config, by, "dead_letters_show, unmasked", "")?;
+            let done = operation::carry_out(config, by, command, say)?;
+            Ok(Done { receipt: seen.receipt, ..done })
+        }
         Command::CircuitClose { agent } => close_circuit(config, by, agent, shards, say),
         Command::Reload => reload(config, by, shards, say),
         Command::Drain { server: None, after_ms } => {
@@ -269,6 +290,16 @@ fn close_circuit(
     }
     let done = commanded(config, by, "circuit_close", name)?;
     shards.shared().tell(&agent, Control::CloseCircuit(agent.clone(), by.to_text()));
+    // Its worker does it with its next turn.
+    let give_up = Instant::now() + CIRCUIT_PATIENCE;
+    while shards.shared().is_circuit_open(name) {
+        if Instant::now() >= give_up {
+            let why =
+                "its worker has not closed it in time: does Redis hang? `mas status` says how the server is";
+            return Err(Trouble::Refused(why.to_owned()));
+        }
+        std::thread::sleep(LOOK);
+    }
     say(json!({"agent_id": name, "circuit": "closed"}))?;
     Ok(done)
 }
@@ -291,7 +322,7 @@ fn reload(config: &Config, by: &By, shards: &Arc<Shards>, say: Say<'_>) -> Resul
             say(json!({"reload": "taken"}))?;
             return Ok(done);
         }
-        std::thread::sleep(RELOAD_LOOK);
+        std::thread::sleep(LOOK);
     }
     Err(Trouble::Refused("the server has not reloaded in time: its log says why".to_owned()))
 }

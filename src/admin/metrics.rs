@@ -201,6 +201,28 @@ impl Status {
             "mas_messages",
             "Decisions on messages, by call and decision.",
             pairs(&[Action::Send, Action::Request, Action::Reply], "call"),
+        )?;
+        let mut refusals: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut found: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for meter in &self.meters {
+            for (detail, count) in meter.counters.refusals().filter(|(_, count)| *count > 0) {
+                *refusals.entry(detail).or_default() += count;
+            }
+            for one in meter.counters.found() {
+                *found.entry((one.kind.to_string(), one.action.to_string())).or_default() += one.count();
+            }
+        }
+        page.counters(
+            "mas_refusals",
+            "Records of refusals, by what the caller was told.",
+            refusals.into_iter().map(|(reason, count)| (by("reason", reason), count as f64)),
+        )?;
+        page.counters(
+            "mas_dlp_findings",
+            "What data-loss prevention has found in messages, by type and by what was done.",
+            found
+                .into_iter()
+                .map(|((kind, action), count)| (vec![("type", kind), ("action", action)], count as f64)),
         )
     }
 
@@ -232,6 +254,12 @@ impl Status {
             "mas_deliveries",
             "What became of deliveries, by the agent that they were for.",
             rows("outcome", deliveries),
+        )?;
+        let handling = self.meters.iter().flat_map(|meter| meter.handling_ms()).filter(|(_, ms)| *ms > 0);
+        page.counters(
+            "mas_agent_handling_seconds",
+            "How long an agent's handlers had what they have settled, all deliveries together.",
+            handling.map(|(agent, ms)| (by("agent", agent), ms as f64 / 1000.0)),
         )?;
         page.counters(
             "mas_edge_messages",
@@ -313,7 +341,9 @@ impl Status {
         let help = "Jobs that one round has decided.";
         page.histogram(("mas_batch_messages", help, 1.0), meters, |meter| &meter.batch)?;
         let help = "Time from a message's acceptance to its first delivery, in steps of a millisecond.";
-        page.histogram(("mas_queue_delay_seconds", help, US), meters, |meter| &meter.queue_us)
+        page.histogram(("mas_queue_delay_seconds", help, US), meters, |meter| &meter.queue_us)?;
+        let help = "Time from a delivery to its acknowledgement or refusal, in steps of a millisecond.";
+        page.histogram(("mas_handling_duration_seconds", help, US), meters, |meter| &meter.handling_us)
     }
 
     fn audit(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -355,7 +385,10 @@ impl Status {
         });
         page.gauges("mas_worker_beat_age_seconds", "Time since a worker's last sign of life.", beats)?;
         let busy = self.busy.iter().enumerate().map(|(index, share)| (by("worker", index), *share));
-        page.gauges("mas_worker_busy_ratio", "Share of the last second that a worker did not sleep.", busy)
+        page.gauges("mas_worker_busy_ratio", "Share of the last second that a worker did not sleep.", busy)?;
+        let depth =
+            self.mailboxes.iter().enumerate().map(|(index, depth)| (by("worker", index), *depth as f64));
+        page.gauges("mas_mailbox_depth", "Jobs that wait for a worker.", depth)
     }
 
     fn redis(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -406,6 +439,11 @@ impl Status {
             "mas_certificate_expiry_timestamp_seconds",
             "When a certificate of the server ends, Unix time.",
             self.certificates.iter().map(|(name, end_s)| (by("name", name), *end_s as f64)),
+        )?;
+        page.gauges(
+            "mas_agent_certificate_expiry_timestamp_seconds",
+            "When the first of the certificates that an agent is connected with ends, Unix time.",
+            self.agents_certificates.iter().map(|(agent, end_s)| (by("agent", agent), *end_s as f64)),
         )?;
         let sum = |of: fn(&Counters) -> &AtomicU64| {
             self.http.iter().map(|counters| of(counters).load(Ordering::Relaxed)).sum::<u64>()

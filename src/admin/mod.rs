@@ -3,6 +3,7 @@
 //! * [`http`]: the HTTP server; knows nothing of this one.
 //! * `watch`: a thread that looks once a second at what nobody else looks at, and tells the other servers.
 //! * `fleet`, `counts`: what all servers on one Redis report of themselves.
+//! * `disks`: a thread that looks at the disks of the trail.
 //! * `performance`: the last quarter of an hour, a point a second.
 //! * `trail`: what Redis says of the trail.
 //! * `sources`, `recent`, `seen`: where what is told is gathered from.
@@ -21,6 +22,7 @@
 mod api;
 mod commands;
 mod counts;
+mod disks;
 mod events;
 mod fleet;
 mod fleet_events;
@@ -54,6 +56,7 @@ use crate::config::{AdminListen, Config, ConfigError};
 use crate::gate::Peers;
 use crate::key_files::host_name;
 use crate::shard::Shards;
+use disks::Disks;
 use http::{HttpServer, Limits, Tls};
 use local::{Local, SocketFile};
 use routes::Routes;
@@ -148,6 +151,7 @@ pub struct Admin {
     tls: Option<Arc<Tls>>,
     sources: Arc<Sources>,
     watch: Watch,
+    disks: Disks,
 }
 
 impl Admin {
@@ -176,6 +180,7 @@ impl Admin {
         };
         let sources = Arc::new(Sources::new(config, shards.clone(), peers.clone(), place));
         let watch = Watch::start(sources.clone())?;
+        let disks = Disks::watch(sources.clone())?;
         let routes = Arc::new(Routes::new(sources.clone(), is_remote));
         let tcp = match tcp {
             Some(BoundAddr { listener, host, .. }) => {
@@ -198,7 +203,7 @@ impl Admin {
         };
         let servers = tcp.iter().chain(local.iter().map(|(server, _)| server));
         sources.count_with(servers.map(|server| server.counters().clone()).collect());
-        Ok(Self { addr, tcp, local, tls, sources, watch })
+        Ok(Self { addr, tcp, local, tls, sources, watch, disks })
     }
 
     /// What a scrape is told, whenever it is asked; `None` where it cannot be written.
@@ -235,7 +240,7 @@ impl Admin {
 
     /// Ends it.
     pub fn stop(self) {
-        let Self { tcp, local, watch, .. } = self;
+        let Self { tcp, local, watch, disks, .. } = self;
         let servers = tcp.into_iter().chain(local.map(|(server, _)| server));
         for server in servers {
             if !server.stop(Instant::now() + STOP_PATIENCE) {
@@ -245,7 +250,7 @@ impl Admin {
                 );
             }
         }
-        drop(watch);
+        drop((watch, disks));
     }
 }
 

@@ -16,6 +16,9 @@ use super::operators::{self, Who};
 use super::page;
 use super::sources::Sources;
 
+/// Longest body of who may only read, in bytes.
+const READERS_BODY_BYTES: usize = 16 * 1024;
+
 /// The service behind the listener.
 pub(super) struct Routes {
     sources: Arc<Sources>,
@@ -37,7 +40,7 @@ impl Routes {
     /// Whoever may connect may ask whether the server is ready; the reasons are for operators.
     fn readyz(&self, request: &Request) -> Content {
         let (shards, seen) = (&self.sources.shards, self.sources.seen());
-        let checks = health::ready(shards, &seen);
+        let checks = health::ready(shards, &seen, &self.sources.reloaded().certificates);
         let is_ready = checks.iter().all(|check| check.problem.is_none());
         let may_see = self.who(request.peer()).is_ok();
         let verbose = may_see && request.param("verbose").is_some();
@@ -51,6 +54,9 @@ impl Routes {
         }
         for trouble in shards.shared().troubles.all().iter().filter(|_| verbose) {
             text.push_str(&format!("[!] {}: {}\n", trouble.code.as_str(), trouble.why));
+        }
+        for note in health::notes(&self.sources.gather_known()).iter().filter(|_| verbose) {
+            text.push_str(&format!("[!] {note}\n"));
         }
         text.push_str(if is_ready { "ready\n" } else { "not ready\n" });
         let code = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -100,6 +106,14 @@ fn refused(status: StatusCode, why: &str) -> Content {
 }
 
 impl Service for Routes {
+    fn body_bytes(&self, peer: &Peer) -> usize {
+        // Who may change nothing has nothing long to say.
+        match self.who(peer) {
+            Ok(who) if who.may_change() => usize::MAX,
+            Ok(_) | Err(_) => READERS_BODY_BYTES,
+        }
+    }
+
     fn answer(&self, request: &Request) -> Answer {
         let path = request.path();
         // Probes need no certificate's name: whoever passed the handshake may ask.

@@ -155,6 +155,8 @@ impl Sources {
     fn gather_with(&self, inboxes: Arc<Vec<InboxView>>) -> Status {
         let (shared, now) = (self.shards.shared(), Now::read());
         let (seen, reloaded) = (self.seen(), self.reloaded());
+        let settings = shared.settings();
+        let is_known = |agent: &str| settings.policy.agent(agent).is_some();
         Status {
             server: shared.server.to_string(),
             place: self.place.clone(),
@@ -164,7 +166,7 @@ impl Sources {
             policy_version: hex(shared.settings().policy.version()),
             reloads: shared.reloads(),
             loaded_ms: shared.loaded_ms(),
-            checks: health::ready(&self.shards, &seen),
+            checks: health::ready(&self.shards, &seen, &reloaded.certificates),
             troubles: shared.troubles.all(),
             meters: shared.meters.all(),
             busy: seen.busy,
@@ -179,6 +181,8 @@ impl Sources {
             connections: self.peers.connections(),
             turned_away: shared.report.totals(),
             certificates: reloaded.certificates.clone(),
+            agents_certificates: self.peers.certificate_ends(is_known, Now::mono_us()),
+            mailboxes: self.shards.depths(),
             http: self.counters.get().cloned().unwrap_or_default(),
             quarantine: shared.quarantine(),
             spans: shared.tracer().map(|tracer| tracer.counts().to_vec()).unwrap_or_default(),

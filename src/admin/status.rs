@@ -14,6 +14,11 @@ use crate::shard::desk::meters::Meter;
 use crate::shard::desk::troubles::Trouble;
 use crate::store::overview::{InboxView, Redis};
 
+/// Certificates of agents that end within so many seconds are told of: 14 days …
+const ENDS_SOON_S: i64 = 14 * 86_400;
+/// … so many at the most.
+const MAX_ENDING: usize = 100;
+
 /// Where the server is.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
@@ -55,6 +60,10 @@ pub(super) struct Status {
     pub(super) turned_away: [(&'static str, u64); 3],
     /// By name, when they end, Unix seconds.
     pub(super) certificates: Vec<(&'static str, i64)>,
+    /// The same of the certificates that agents are connected with.
+    pub(super) agents_certificates: BTreeMap<AgentId, i64>,
+    /// Jobs that wait for each worker.
+    pub(super) mailboxes: Vec<usize>,
     pub(super) http: Vec<Arc<Counters>>,
     /// Spans by what became of them; none where nothing is traced.
     pub(super) spans: Vec<(&'static str, u64)>,
@@ -90,6 +99,9 @@ impl Status {
         let quarantine = self.quarantine.entries.iter().map(|(whom, entry)| {
             json!({"whom": whom.to_string(), "by": entry.by, "since_unix_ms": entry.since_ms})
         });
+        let soon_s = i64::try_from(self.now_ms / 1000).unwrap_or(i64::MAX).saturating_add(ENDS_SOON_S);
+        let ending = self.agents_certificates.iter().filter(|(_, end_s)| **end_s < soon_s);
+        let ending = ending.take(MAX_ENDING).map(|(agent, end_s)| (agent.as_str(), end_s));
         let certificates: BTreeMap<_, _> = self.certificates.iter().copied().collect();
         json!({
             "server": self.server,
@@ -112,9 +124,11 @@ impl Status {
             "sessions": sessions,
             "circuits_open": self.circuits.iter().map(AgentId::as_str).collect::<Vec<_>>(),
             "quarantine": quarantine.collect::<Vec<_>>(),
+            "quarantine_version": self.quarantine.version,
             "inboxes": inboxes.collect::<Vec<_>>(),
             "workers_busy": self.busy,
             "certificates_end_unix_s": certificates,
+            "agents_certificates_end_unix_s": ending.collect::<BTreeMap<_, _>>(),
             "cut": false,
         })
     }

@@ -15,6 +15,7 @@ use super::message::Message;
 use super::outbox::Outbox;
 use super::receipts::Receipts;
 use super::stream::Stream;
+use super::tracing::{TraceParent, Tracing};
 use crate::audit::proof::Receipt;
 use crate::ids::InstanceId;
 
@@ -101,6 +102,7 @@ pub struct Builder {
     threads: usize,
     call_timeout: Duration,
     receipts: Receipts,
+    trace_parent: TraceParent,
     connect_timeout: Duration,
     drain_timeout: Duration,
 }
@@ -116,6 +118,7 @@ impl Builder {
             threads: HANDLER_THREADS,
             call_timeout: CALL_TIMEOUT,
             receipts: Receipts::default(),
+            trace_parent: TraceParent::default(),
             connect_timeout: CONNECT_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
         }
@@ -186,6 +189,13 @@ impl Builder {
         self
     }
 
+    /// What the span around a handler makes of the sender's span (default: a link).
+    #[must_use]
+    pub fn trace_parent(mut self, parent: TraceParent) -> Self {
+        self.trace_parent = parent;
+        self
+    }
+
     /// How long one call may take, tries and waits included (default 30 s).
     #[must_use]
     pub fn call_timeout(mut self, timeout: Duration) -> Self {
@@ -231,8 +241,9 @@ impl Builder {
         }
         let client = Client::new(channel.connect(&self.addr));
         let outbox = Outbox::default();
-        let calls =
-            Arc::new(Calls::new(client, self.instance, self.call_timeout, outbox.clone(), self.receipts));
+        let tracing = Tracing::new(&self.addr, &self.instance, self.trace_parent);
+        let (receipts, timeout) = (self.receipts, self.call_timeout);
+        let calls = Arc::new(Calls::new(client, self.instance, timeout, (outbox.clone(), receipts, tracing)));
         let setup =
             |error: std::io::Error| AgentError::Setup(format!("a thread could not be started: {error}"));
         let pool = Pool::start(self.threads, self.handlers, &calls, &outbox).map_err(setup)?;

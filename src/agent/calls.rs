@@ -13,6 +13,8 @@ use super::outbox::Outbox;
 use super::receipts::Receipts;
 use super::received::Received;
 use super::submit::Submissions;
+use super::tracing::{Operation, Tracing};
+use crate::protocol;
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::protocol::{
@@ -132,13 +134,21 @@ fn new_key() -> String {
     uuid::Uuid::now_v7().simple().to_string()
 }
 
-fn message_id(result: SubmissionResult) -> Option<String> {
-    match result.outcome? {
-        Outcome::Send(response) => Some(response.message_id),
-        Outcome::Request(response) => Some(response.message_id),
-        Outcome::Reply(response) => Some(response.message_id),
-        Outcome::Commit(_) | Outcome::Failure(_) => None,
-    }
+/// What the server says of a message that it has taken.
+struct Accepted {
+    message_id: String,
+    correlation_id: String,
+    receipt: Option<protocol::Receipt>,
+}
+
+fn accepted(result: SubmissionResult) -> Option<Accepted> {
+    let (message_id, correlation_id, receipt) = match result.outcome? {
+        Outcome::Send(response) => (response.message_id, String::new(), response.receipt),
+        Outcome::Request(response) => (response.message_id, response.correlation_id, response.receipt),
+        Outcome::Reply(response) => (response.message_id, String::new(), response.receipt),
+        Outcome::Commit(_) | Outcome::Failure(_) => return None,
+    };
+    Some(Accepted { message_id, correlation_id, receipt: receipt.into_option() })
 }
 
 /// The calls of one agent.
@@ -147,6 +157,7 @@ pub(super) struct Calls {
     pub session: Session,
     pub call_timeout: Duration,
     pub submissions: Submissions,
+    pub tracing: Tracing,
     receipts: Receipts,
     outbox: Outbox,
     waiting: Mutex<Waiting>,
@@ -164,8 +175,7 @@ impl Calls {
         client: Client,
         instance: String,
         call_timeout: Duration,
-        outbox: Outbox,
-        receipts: Receipts,
+        (outbox, receipts, tracing): (Outbox, Receipts, Tracing),
     ) -> Self {
         Self {
             client,
@@ -173,6 +183,7 @@ impl Calls {
             call_timeout,
             submissions: Submissions::new(receipts.clone()),
             receipts,
+            tracing,
             outbox,
             waiting: Mutex::default(),
         }
@@ -238,7 +249,11 @@ impl Calls {
         message_type: &str,
         data_json: &str,
     ) -> Result<String, AgentError> {
+        let mut operation = self.tracing.sending("send", target, "", false);
+        let (traceparent, tracestate) = operation.headers();
         let request = SendRequest {
+            traceparent,
+            tracestate,
             target_id: target.to_owned(),
             message_type: message_type.to_owned(),
             data_json: data_json.to_owned(),
@@ -257,26 +272,62 @@ impl Calls {
                     self.receipts.keep(response.receipt.as_ref(), &response.message_id);
                 }),
             }
-        })?;
+        });
+        let response = response.inspect_err(|error| operation.failed(error))?;
+        operation.accepted(&response.message_id, "", response.receipt.as_ref());
         Ok(response.message_id)
     }
 
     /// Applies a commit, which only the stream carries. Not repeated where its outcome is unknown: the
     /// message comes again if it did not happen.
-    pub(super) fn commit(&self, commit: Commit) -> Result<Committed, AgentError> {
+    pub(super) fn commit(&self, mut commit: Commit, sender: &str) -> Result<Committed, AgentError> {
         let give_up = Instant::now() + self.call_timeout.min(MAX_WAIT);
-        self.until(give_up, false, |left| {
+        let mut operations: Vec<Operation<'_>> = commit
+            .messages
+            .iter_mut()
+            .filter_map(|message| self.collected(message.call.as_mut()?, sender))
+            .collect();
+        let done = self.until(give_up, false, |left| {
             let submit = || Call::Commit(commit.clone());
             match self.submissions.call(&self.outbox, submit, Instant::now() + left) {
-                Some(Ok(Outcome::Commit(done))) => Ok(Committed {
-                    message_ids: done.results.into_iter().filter_map(message_id).collect(),
-                    version: done.version,
-                }),
+                Some(Ok(Outcome::Commit(done))) => Ok(done),
                 Some(Ok(_)) => Err(Failure::Unknown(FOREIGN.to_owned())),
                 Some(Err(failure)) => Err(failure),
                 None => Err(Failure::Retry("the stream takes no commit now".to_owned())),
             }
-        })
+        });
+        let done =
+            done.inspect_err(|error| operations.iter_mut().for_each(|operation| operation.failed(error)))?;
+        let accepted: Vec<Accepted> = done.results.into_iter().filter_map(accepted).collect();
+        for (operation, one) in operations.iter_mut().zip(&accepted) {
+            operation.accepted(&one.message_id, &one.correlation_id, one.receipt.as_ref());
+        }
+        let message_ids = accepted.into_iter().map(|one| one.message_id).collect();
+        Ok(Committed { message_ids, version: done.version })
+    }
+
+    /// A message of a commit: none is the parent of another. `sender`: of what is answered.
+    fn collected(&self, call: &mut Call, sender: &str) -> Option<Operation<'_>> {
+        let (operation, traceparent, tracestate) = match call {
+            Call::Send(request) => (
+                self.tracing.sending("send", &request.target_id, "", false),
+                &mut request.traceparent,
+                &mut request.tracestate,
+            ),
+            Call::Request(request) => (
+                self.tracing.sending("request", &request.target_id, "", false),
+                &mut request.traceparent,
+                &mut request.tracestate,
+            ),
+            Call::Reply(request) => (
+                self.tracing.sending("reply", sender, &request.correlation_id, false),
+                &mut request.traceparent,
+                &mut request.tracestate,
+            ),
+            Call::Commit(_) => return None,
+        };
+        (*traceparent, *tracestate) = operation.headers();
+        Some(operation)
     }
 
     pub(super) fn request(
@@ -288,7 +339,11 @@ impl Calls {
     ) -> Result<Received, AgentError> {
         let started = Instant::now();
         let give_up = started + timeout.min(MAX_WAIT);
+        let mut operation = self.tracing.sending("request", target, "", true);
+        let (traceparent, tracestate) = operation.headers();
         let request = RequestRequest {
+            traceparent,
+            tracestate,
             target_id: target.to_owned(),
             message_type: message_type.to_owned(),
             data_json: data_json.to_owned(),
@@ -307,8 +362,23 @@ impl Calls {
                     self.receipts.keep(response.receipt.as_ref(), &response.message_id);
                 }),
             }
-        })?;
-        let correlation_id = asked.correlation_id;
+        });
+        let asked = asked.inspect_err(|error| operation.failed(error))?;
+        operation.accepted(&asked.message_id, &asked.correlation_id, asked.receipt.as_ref());
+        let reply = self.await_reply(asked.correlation_id, timeout, give_up);
+        match &reply {
+            Ok(reply) => operation.answered(&self.session.agent_id(), reply),
+            Err(error) => operation.failed(error),
+        }
+        reply
+    }
+
+    fn await_reply(
+        &self,
+        correlation_id: String,
+        timeout: Duration,
+        give_up: Instant,
+    ) -> Result<Received, AgentError> {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         {
             let mut waiting = self.waiting();
@@ -344,11 +414,16 @@ impl Calls {
 
     pub(super) fn reply(
         &self,
+        target: &str,
         correlation_id: &str,
         message_type: &str,
         data_json: &str,
     ) -> Result<String, AgentError> {
+        let mut operation = self.tracing.sending("reply", target, correlation_id, false);
+        let (traceparent, tracestate) = operation.headers();
         let request = ReplyRequest {
+            traceparent,
+            tracestate,
             correlation_id: correlation_id.to_owned(),
             message_type: message_type.to_owned(),
             data_json: data_json.to_owned(),
@@ -366,7 +441,9 @@ impl Calls {
                     self.receipts.keep(response.receipt.as_ref(), &response.message_id);
                 }),
             }
-        })?;
+        });
+        let response = response.inspect_err(|error| operation.failed(error))?;
+        operation.accepted(&response.message_id, "", response.receipt.as_ref());
         Ok(response.message_id)
     }
 

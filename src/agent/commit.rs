@@ -14,12 +14,19 @@ pub struct Commit<'a> {
     calls: &'a Calls,
     wire: Wire,
     correlation_id: Option<String>,
+    /// Who sent what is handled.
+    sender: String,
 }
 
 impl<'a> Commit<'a> {
-    pub(super) fn new(calls: &'a Calls, delivery_id: &str, correlation_id: Option<&str>) -> Self {
+    pub(super) fn new(
+        calls: &'a Calls,
+        delivery_id: &str,
+        correlation_id: Option<&str>,
+        sender: &str,
+    ) -> Self {
         let wire = Wire { delivery_id: delivery_id.to_owned(), ..Wire::default() };
-        Self { calls, wire, correlation_id: correlation_id.map(str::to_owned) }
+        Self { calls, wire, correlation_id: correlation_id.map(str::to_owned), sender: sender.to_owned() }
     }
 
     /// Sets a field of this agent's state.
@@ -66,7 +73,7 @@ impl<'a> Commit<'a> {
     /// Has it done. When this returns an error, nothing of it was done, except where the outcome is
     /// unknown; the message is then still to be handled.
     pub fn apply(self) -> Result<Committed, AgentError> {
-        self.calls.commit(self.wire)
+        self.calls.commit(self.wire, &self.sender)
     }
 
     fn push(&mut self, call: Call) {

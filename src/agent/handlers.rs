@@ -220,9 +220,16 @@ impl Worker {
         let Some(handler) = handler else {
             return Err(HandlerError::reject(format!("no_handler:{}", message.message_type())));
         };
-        match catch_unwind(AssertUnwindSafe(|| handler(&message))) {
-            Ok(outcome) => outcome,
-            Err(_) => Err(HandlerError::reject("handler_error:panic")),
-        }
+        let agent = self.calls.session.agent_id();
+        let mut operation = self.calls.tracing.processing(&agent, message.received());
+        let outcome = {
+            let _entered = operation.enter();
+            match catch_unwind(AssertUnwindSafe(|| handler(&message))) {
+                Ok(outcome) => outcome,
+                Err(_) => Err(HandlerError::reject("handler_error:panic")),
+            }
+        };
+        operation.settled(&outcome);
+        outcome
     }
 }

@@ -28,6 +28,10 @@ impl Message {
         Self { received, calls: calls.clone() }
     }
 
+    pub(super) fn received(&self) -> &Received {
+        &self.received
+    }
+
     /// Who sent it; proven by the sender's certificate.
     pub fn sender(&self) -> &str {
         &self.received.wire.sender_id
@@ -76,13 +80,13 @@ impl Message {
     /// Begins what this handler wants to happen as a whole: its acknowledgement, changes of the state,
     /// messages. A handler whose commit succeeded returns `Ok` as usual.
     pub fn commit(&self) -> Commit<'_> {
-        Commit::new(&self.calls, &self.received.delivery.get(), self.correlation_id())
+        Commit::new(&self.calls, &self.received.delivery.get(), self.correlation_id(), self.sender())
     }
 
     /// Answers a request; exactly one reply is accepted. Returns the reply's message id.
     pub fn reply<T: Serialize>(&self, message_type: &str, data: &T) -> Result<String, AgentError> {
         let correlation_id = self.correlation_id().unwrap_or_default();
-        self.calls.reply(correlation_id, message_type, &to_json(data)?)
+        self.calls.reply(self.sender(), correlation_id, message_type, &to_json(data)?)
     }
 
     /// Sends another message from within a handler.

@@ -24,6 +24,9 @@
 //! A message is acknowledged after its handler returned `Ok`; delivery is at least once, so a handler
 //! may see a message again after a crash. A lost connection is made again with backoff; handlers that
 //! run meanwhile go on, and what they finished is not handled twice by this process.
+//!
+//! Where the application has set OpenTelemetry's global providers, calls and handlers are spans and metrics of theirs, by the
+//! conventions for messaging: `docs/telemetry.md`.
 
 mod answers;
 mod builder;
@@ -39,6 +42,7 @@ mod receipts;
 mod received;
 mod stream;
 mod submit;
+mod tracing;
 
 pub use answers::{Committed, Peer};
 pub use builder::{Builder, Credentials, keep_alive};
@@ -46,6 +50,7 @@ pub use commit::Commit;
 pub use connected::Agent;
 pub use error::{AgentError, HandlerError};
 pub use message::Message;
+pub use tracing::TraceParent;
 
 /// What a server's decision can be proved with: [`Builder::keep_receipts`] hands them out, and
 /// [`Receipt::check`] holds a proof against one, offline.

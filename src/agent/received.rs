@@ -22,6 +22,10 @@ pub(super) struct Meta {
     pub expects_reply: bool,
     is_reply: bool,
     pub sender_instance_id: Option<String>,
+    #[serde(default)]
+    pub traceparent: Option<String>,
+    #[serde(default)]
+    pub tracestate: Option<String>,
 }
 
 /// The delivery by which a message is acknowledged. While its handler runs, a lost session may bring another one.

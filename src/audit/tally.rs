@@ -1,14 +1,17 @@
 //! What a worker has put on record, counted as its commits are confirmed: by kind, by agent, and by who asked for whom. One
 //! thread counts; any thread reads.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use foldhash::fast::RandomState;
+use serde::Deserialize;
 
 use super::record::{Action, Decision, Fields};
+use crate::refusal::Refusal;
 
 /// Kinds of decisions, by their codes from 0.
 const DECISIONS: usize = 16;
@@ -16,6 +19,10 @@ const DECISIONS: usize = 16;
 const ACTIONS: usize = 64;
 /// Pairs of sender and target that are counted one by one; the others are counted together.
 const MAX_EDGES: usize = 20_000;
+/// Pairs of a finding's type and action that are counted one by one; the others are counted together.
+const MAX_FOUND: usize = 200;
+/// The type and the action of findings that are counted together.
+const OTHER: &str = "other";
 
 /// A count of one thread.
 #[derive(Debug, Default)]
@@ -85,10 +92,41 @@ pub struct Edge {
     pub messages: ByDecision,
 }
 
+/// Findings of data-loss prevention of one type, by what was done about them.
+#[derive(Debug)]
+pub struct Found {
+    /// The type.
+    pub kind: Box<str>,
+    /// The action.
+    pub action: Box<str>,
+    count: Count,
+}
+
+impl Found {
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.count.get()
+    }
+}
+
+/// A finding, as a record describes it.
+#[derive(Debug, Deserialize)]
+struct Described<'a> {
+    #[serde(borrow, rename = "type", default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    action: Cow<'a, str>,
+    /// So many more are not described.
+    #[serde(default)]
+    further: u64,
+}
+
 /// The counts of one worker, for all threads to read.
 #[derive(Debug)]
 pub struct Counters {
     records: [ByDecision; ACTIONS],
+    refusals: [Count; Refusal::ALL.len()],
+    found: RwLock<Vec<Arc<Found>>>,
     agents: RwLock<HashMap<Arc<str>, Arc<OfAgent>>>,
     edges: RwLock<Vec<Arc<Edge>>>,
 }
@@ -97,6 +135,8 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             records: std::array::from_fn(|_| ByDecision::default()),
+            refusals: std::array::from_fn(|_| Count::default()),
+            found: RwLock::default(),
             agents: RwLock::default(),
             edges: RwLock::default(),
         }
@@ -107,6 +147,16 @@ impl Counters {
     /// Records of this kind.
     pub fn records(&self, action: Action, decision: Decision) -> u64 {
         self.records.get(usize::from(action.code())).map_or(0, |records| records.of(decision))
+    }
+
+    /// What was refused, by the detail that callers are told.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Refusal::ALL.iter().zip(&self.refusals).map(|(refusal, count)| (refusal.detail, count.get()))
+    }
+
+    /// Findings of data-loss prevention.
+    pub fn found(&self) -> Vec<Arc<Found>> {
+        self.found.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Hands out what is counted of each agent.
@@ -140,6 +190,8 @@ struct Noted {
     repeated: u32,
     agent: Option<u32>,
     edge: Option<u32>,
+    /// Its place among all refusals.
+    refusal: Option<u16>,
 }
 
 /// Counts one worker's records. Hot path.
@@ -150,7 +202,11 @@ pub struct Tally {
     agents: Vec<Arc<OfAgent>>,
     edge_of: HashMap<(u32, u32), u32, RandomState>,
     edges: Vec<Arc<Edge>>,
+    refusals: HashMap<&'static str, u16, RandomState>,
+    found: Vec<Arc<Found>>,
     waiting: Vec<Noted>,
+    /// Findings that wait, by their places in `found`, and how many.
+    waiting_found: Vec<(u16, u64)>,
 }
 
 impl fmt::Debug for Tally {
@@ -169,7 +225,10 @@ impl Tally {
             agents: Vec::new(),
             edge_of: HashMap::default(),
             edges: Vec::new(),
+            refusals: Refusal::ALL.iter().map(|refusal| refusal.detail).zip(0..).collect(),
+            found: Vec::new(),
             waiting: Vec::new(),
+            waiting_found: Vec::new(),
         }
     }
 
@@ -217,6 +276,34 @@ impl Tally {
         Some(number)
     }
 
+    /// The place of what is counted of such findings.
+    fn kind(&mut self, kind: &str, action: &str) -> u16 {
+        let is = |kind: &str, action: &str| {
+            self.found.iter().position(|one| *one.kind == *kind && *one.action == *action)
+        };
+        let known = is(kind, action).or_else(|| is(OTHER, OTHER).filter(|_| self.found.len() >= MAX_FOUND));
+        if let Some(at) = known {
+            return at as u16;
+        }
+        let (kind, action) = if self.found.len() < MAX_FOUND { (kind, action) } else { (OTHER, OTHER) };
+        let found = Arc::new(Found { kind: kind.into(), action: action.into(), count: Count::default() });
+        self.counters.found.write().unwrap_or_else(PoisonError::into_inner).push(found.clone());
+        self.found.push(found);
+        (self.found.len() - 1) as u16
+    }
+
+    fn note_found(&mut self, findings: &str) {
+        // What does not parse is not what a server describes.
+        let described: Vec<Described<'_>> = serde_json::from_str(findings).unwrap_or_default();
+        for one in described {
+            let noted = match one.further {
+                0 => (self.kind(&one.kind, &one.action), 1),
+                further => (self.kind(OTHER, OTHER), further),
+            };
+            self.waiting_found.push(noted);
+        }
+    }
+
     /// A record waits.
     pub(super) fn note(&mut self, action: Action, decision: Decision, fields: &Fields<'_>) {
         let agent = self.name(fields.agent);
@@ -226,6 +313,15 @@ impl Tally {
             }
             _ => None,
         };
+        // Reasons of events are what clients say.
+        let refusal = match decision {
+            Decision::Event => None,
+            _ if fields.reason.is_empty() => None,
+            _ => self.refusals.get(fields.reason).copied(),
+        };
+        if !fields.findings.is_empty() {
+            self.note_found(fields.findings);
+        }
         let repeated = fields.messages.iter().filter(|(_, attempt)| *attempt > 1).count();
         self.waiting.push(Noted {
             action,
@@ -234,15 +330,24 @@ impl Tally {
             repeated: repeated as u32,
             agent,
             edge,
+            refusal,
         });
     }
 
     /// What waits is on record.
     pub(super) fn confirm(&mut self) {
-        let Self { counters, agents, edges, waiting, .. } = self;
+        let Self { counters, agents, edges, waiting, found, waiting_found, .. } = self;
+        for (at, count) in waiting_found.drain(..) {
+            if let Some(found) = found.get(usize::from(at)) {
+                found.count.add(count);
+            }
+        }
         for noted in waiting.drain(..) {
             if let Some(records) = counters.records.get(usize::from(noted.action.code())) {
                 records.add(noted.decision);
+            }
+            if let Some(refused) = noted.refusal.and_then(|at| counters.refusals.get(usize::from(at))) {
+                refused.add(1);
             }
             if let Some(edge) = noted.edge.and_then(|edge| edges.get(edge as usize)) {
                 edge.messages.add(noted.decision);
@@ -256,6 +361,7 @@ impl Tally {
     /// What waits will not be on record.
     pub(super) fn discard(&mut self) {
         self.waiting.clear();
+        self.waiting_found.clear();
     }
 }
 
@@ -326,6 +432,36 @@ mod tests {
             assert_eq!(counts.deliveries().map(|(_, count)| count), expected, "{name}");
             assert_eq!(counts.messages.of(Decision::Allowed), u64::from(name == "a"));
         });
+    }
+
+    #[test]
+    fn refusals_and_findings_are_counted_by_their_kind() {
+        let (mut tally, counters) = tally(&["a"]);
+        let refused = |reason| Fields { agent: "a", reason, ..Fields::default() };
+        tally.note(Action::Send, Decision::RateLimited, &refused(Refusal::RATE_LIMITED.detail));
+        tally.note(Action::Send, Decision::AuthzDenied, &refused("of nobody"));
+        tally.note(Action::Nack, Decision::Event, &refused(Refusal::QUEUE_FULL.detail));
+        let findings = r#"[{"type":"email","rule":"r","action":"block"},{"type":"email","action":"block"},{"further":7}]"#;
+        tally.note(
+            Action::Send,
+            Decision::DlpBlocked,
+            &Fields { findings, ..refused(Refusal::DLP_BLOCKED.detail) },
+        );
+        assert!(counters.refusals().all(|(_, count)| count == 0));
+        tally.confirm();
+        let refusals: Vec<_> = counters.refusals().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(refusals, [("rate_limited", 1), ("dlp_blocked", 1)]);
+        let found = |counters: &Counters| -> Vec<(String, u64)> {
+            counters.found().iter().map(|one| (format!("{} {}", one.kind, one.action), one.count())).collect()
+        };
+        assert_eq!(found(&counters), [("email block".to_owned(), 2), ("other other".to_owned(), 7)]);
+        for n in 0..2 * MAX_FOUND {
+            let findings = format!(r#"[{{"type":"t{n}","action":"log"}}]"#);
+            tally.note(Action::Send, Decision::Allowed, &Fields { findings: &findings, ..Fields::default() });
+        }
+        tally.confirm();
+        assert_eq!(found(&counters).len(), MAX_FOUND);
+        assert_eq!(found(&counters).iter().map(|(_, count)| count).sum::<u64>(), 9 + 2 * MAX_FOUND as u64);
     }
 
     #[test]

@@ -5,14 +5,13 @@ use std::io::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::exit::Exit;
 use super::operator::{self, Source, Trouble, Why, exit_of};
 use super::text::{plain, table, time_text};
 use crate::operation::Command;
 use crate::store::answers::EntryId;
-use crate::store::foreign::{self, PutAside};
 
 /// Subcommands of `mas foreign`.
 #[derive(Debug, Subcommand)]
@@ -71,57 +70,57 @@ pub fn run(command: ForeignCommand) -> Exit {
     operator::exit("foreign", outcome)
 }
 
+fn word(line: &Json, name: &str) -> String {
+    plain(line.get(name).and_then(Json::as_str).unwrap_or_default())
+}
+
 fn list(args: &ListArgs) -> Result<Exit, Trouble> {
-    let mut connection = operator::connect(&args.source.config()?)?;
-    let (mut found, mut after) = (Vec::new(), args.after);
-    while (found.len() as u64) < args.limit {
-        let page = foreign::list(&mut connection, after)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.id);
-        found.extend(page);
-    }
-    found.truncate(usize::try_from(args.limit).unwrap_or(usize::MAX));
+    let command =
+        Command::ForeignList { after: args.after.map(|after| after.to_string()), limit: args.limit };
     let mut out = std::io::stdout().lock();
-    if args.source.json {
-        for aside in &found {
-            writeln!(out, "{}", to_json(aside, false))?;
-        }
-        return Ok(Exit::Done);
-    }
     let mut rows = vec![["ID", "FOUND", "KEY", "ENTRY", "SHA-256"].map(str::to_owned).to_vec()];
-    rows.extend(found.iter().map(|aside| {
-        vec![
-            aside.id.to_string(),
-            time_text(aside.time_ms.saturating_mul(1000)),
-            plain(&aside.key),
-            plain(&aside.entry),
-            plain(&aside.digest),
-        ]
-    }));
-    write!(out, "{}", table(&rows))?;
+    let _ = args.source.carry_out(&Why::default(), &command, |line| {
+        if args.source.json {
+            return writeln!(out, "{line}");
+        }
+        let time_ms = line.get("time_ms").and_then(Json::as_u64).unwrap_or(0);
+        rows.push(vec![
+            word(&line, "id"),
+            time_text(time_ms.saturating_mul(1000)),
+            word(&line, "key"),
+            word(&line, "entry"),
+            word(&line, "sha256"),
+        ]);
+        Ok(())
+    })?;
+    if !args.source.json {
+        write!(out, "{}", table(&rows))?;
+    }
     Ok(Exit::Done)
 }
 
 fn show(args: &WhichArgs) -> Result<Exit, Trouble> {
-    let mut connection = operator::connect(&args.source.config()?)?;
+    let command = Command::ForeignShow { ids: args.ids.iter().map(EntryId::to_string).collect() };
     let mut out = std::io::stdout().lock();
-    let mut exit = Exit::Done;
-    for id in &args.ids {
-        match foreign::one(&mut connection, *id)? {
-            None => {
-                eprintln!("mas foreign: there is no {id}");
-                exit = Exit::Failed;
-            }
-            Some(aside) if args.source.json => writeln!(out, "{}", to_json(&aside, true))?,
-            Some(aside) => {
-                writeln!(out, "{} of {} entry {}", aside.id, plain(&aside.key), plain(&aside.entry))?;
-                for bytes in &aside.bytes {
-                    writeln!(out, "  {}", plain(&String::from_utf8_lossy(bytes)))?;
-                }
-            }
+    let done = args.source.carry_out(&Why::default(), &command, |line| {
+        if line.get("problem").is_some() {
+            eprintln!("mas foreign: there is no {}", word(&line, "id"));
+            return Ok(());
         }
+        if args.source.json {
+            return writeln!(out, "{line}");
+        }
+        writeln!(out, "{} of {} entry {}", word(&line, "id"), word(&line, "key"), word(&line, "entry"))?;
+        for bytes in line.get("base64").and_then(Json::as_array).into_iter().flatten() {
+            let bytes = STANDARD.decode(bytes.as_str().unwrap_or_default()).unwrap_or_default();
+            writeln!(out, "  {}", plain(&String::from_utf8_lossy(&bytes)))?;
+        }
+        Ok(())
+    })?;
+    if done.more {
+        eprintln!("mas foreign: there are more than are shown at once: name fewer ids");
     }
-    Ok(exit)
+    Ok(exit_of(&done))
 }
 
 fn drop_them(args: &DropArgs) -> Result<Exit, Trouble> {
@@ -140,19 +139,4 @@ fn drop_them(args: &DropArgs) -> Result<Exit, Trouble> {
         }
     })?;
     Ok(exit_of(&done))
-}
-
-fn to_json(aside: &PutAside, whole: bool) -> Json {
-    let mut line = json!({
-        "id": aside.id.to_string(),
-        "time_ms": aside.time_ms,
-        "key": aside.key,
-        "entry": aside.entry,
-        "sha256": aside.digest,
-    });
-    if let (true, Json::Object(fields)) = (whole, &mut line) {
-        let bytes: Vec<String> = aside.bytes.iter().map(|bytes| STANDARD.encode(bytes)).collect();
-        let _ = fields.insert("base64".to_owned(), bytes.into());
-    }
-    line
 }

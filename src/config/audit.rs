@@ -117,6 +117,16 @@ impl Audit {
         own.into_iter().chain(self.logs.iter().filter_map(|log| log.archive_dir.clone())).collect()
     }
 
+    /// The folders on whose disks it is written, each with the key that names it.
+    pub fn places(&self) -> Vec<(&'static str, PathBuf)> {
+        let archive = self.archive().map(|dir| ("gateway.audit.archive_dir", dir.to_path_buf()));
+        let files =
+            [("gateway.audit.anchor_path", &self.anchor_path), ("gateway.audit.file_path", &self.file_path)];
+        let folders =
+            files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?.parent()?.to_path_buf())));
+        archive.into_iter().chain(folders).collect()
+    }
+
     /// Records that Redis is to hold at most; 0: no bound. Beyond it what is sealed is archived; where nothing is, nothing more
     /// is admitted when it is reached.
     pub fn max_records(&self) -> u64 {

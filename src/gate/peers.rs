@@ -1,7 +1,7 @@
 //! Who is connected: what each connection's certificate says, found by the descriptor that the C core names a call's
 //! connection by, and what each identity may have.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
@@ -151,6 +151,21 @@ impl Peers {
         self.total.load(Ordering::Relaxed)
     }
 
+    /// When the first of the certificates ends that an agent is connected with, or has tried to, Unix seconds; without those who
+    /// are not allowed.
+    pub fn certificate_ends(&self, is_allowed: impl Fn(&str) -> bool, now_us: u64) -> BTreeMap<AgentId, i64> {
+        let ended = self.report.all_ended(now_us).into_iter().filter(|(agent, _)| is_allowed(agent));
+        let ended = ended.filter_map(|(agent, end_s)| Some((AgentId::parse(&agent)?, end_s)));
+        let mut ends: BTreeMap<AgentId, i64> = ended.collect();
+        let by_fd = self.by_fd.read().unwrap_or_else(PoisonError::into_inner);
+        let known = by_fd.iter().flatten().filter(|peer| !Arc::ptr_eq(&peer.account, &self.strangers));
+        for identity in known.filter_map(|peer| peer.identity.as_ref().ok()) {
+            let end_s = ends.entry(identity.agent.clone()).or_insert(identity.not_after_s);
+            *end_s = identity.not_after_s.min(*end_s);
+        }
+        ends
+    }
+
     /// Of all together: connections, those that are known by their descriptor, those that accounts have, calls that wait
     /// for their message, and calls that are not over. For tests: each is 0 when nobody is connected.
     pub fn counts(&self) -> [usize; 5] {
@@ -237,6 +252,9 @@ impl Peers {
         }
         if !self.has_room() || account.connections.load(Ordering::Relaxed) >= most {
             return Err(TurnedAway::Full);
+        }
+        if let (Ok(identity), true) = (&identity, allowed) {
+            self.report.is_renewed(identity.agent.as_str());
         }
         // Only the thread that shakes hands counts in.
         let _ = account.connections.fetch_add(1, Ordering::Relaxed);

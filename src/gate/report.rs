@@ -17,6 +17,9 @@ use crate::refusal::Refusal;
 const LINES_PER_S: u64 = 5;
 /// Kinds of events that wait to be put on record; what is more is counted together.
 const MAX_WAITING: usize = 256;
+/// Agents whose ended certificates are remembered, and for how long after they were shown.
+const MAX_ENDED: usize = 1_000;
+const ENDED_US: u64 = 15 * 60 * 1_000_000;
 /// How long events of a kind are gathered.
 const GATHER_US: u64 = 1_000_000;
 
@@ -75,6 +78,8 @@ pub struct Report {
     shown: Mutex<Option<Shown>>,
     /// Held by each event that is not on record yet.
     pending: Arc<()>,
+    /// Agents that have shown a certificate that had ended: when it did, Unix seconds, and when they showed it.
+    ended: Mutex<BTreeMap<String, (i64, u64)>>,
 }
 
 struct Waiting {
@@ -98,6 +103,7 @@ impl Default for Report {
             totals: Default::default(),
             shown: Mutex::default(),
             pending: Arc::new(()),
+            ended: Mutex::default(),
         }
     }
 }
@@ -121,6 +127,29 @@ impl Report {
     /// handshake that was refused.
     pub(super) fn outdated(&self, agent: &str, reason: &'static str, now_us: u64) {
         self.count(Done::TurnedAway, agent, reason, now_us);
+    }
+
+    /// Somebody has shown a certificate of this agent that has ended, and may not hold its key.
+    pub(super) fn ended(&self, agent: &str, end_s: i64, now_us: u64) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.len() < MAX_ENDED || ended.contains_key(agent) {
+            let _ = ended.insert(agent.to_owned(), (end_s, now_us));
+        }
+    }
+
+    /// This agent has connected with a certificate that is good.
+    pub(super) fn is_renewed(&self, agent: &str) {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ended.is_empty() {
+            let _ = ended.remove(agent);
+        }
+    }
+
+    /// Agents that have shown a certificate that has ended, not long ago, and when it ended, Unix seconds.
+    pub(super) fn all_ended(&self, now_us: u64) -> Vec<(String, i64)> {
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.retain(|_, (_, shown_us)| now_us.saturating_sub(*shown_us) < ENDED_US);
+        ended.iter().map(|(agent, (end_s, _))| (agent.clone(), *end_s)).collect()
     }
 
     /// A call was refused without being decided: too many of that agent were refused, or there was no room.

@@ -14,6 +14,9 @@ use super::report::Report;
 use crate::clock::Now;
 use crate::identity::Identity;
 
+/// What is wrong with a certificate that has ended.
+const EXPIRED: &str = "its certificate is expired";
+
 /// rustls' own verification, and a record of whom it refuses.
 #[derive(Debug)]
 pub(super) struct Verifier {
@@ -33,7 +36,7 @@ impl Verifier {
         let (why, at): (_, fn(&Identity) -> i64) = match error {
             Error::InvalidCertificate(
                 CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            ) => ("its certificate is expired", |identity| identity.not_after_s),
+            ) => (EXPIRED, |identity| identity.not_after_s),
             Error::InvalidCertificate(
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
             ) => ("its certificate is not yet valid", |identity| identity.not_before_s),
@@ -43,7 +46,11 @@ impl Verifier {
         let Ok(then) = u64::try_from(at(&identity)) else { return };
         let then = UnixTime::since_unix_epoch(Duration::from_secs(then));
         if self.rules.verify_client_cert(leaf, chain, then).is_ok() {
-            self.report.outdated(identity.agent.as_str(), why, Now::mono_us());
+            let now_us = Now::mono_us();
+            if why == EXPIRED {
+                self.report.ended(identity.agent.as_str(), identity.not_after_s, now_us);
+            }
+            self.report.outdated(identity.agent.as_str(), why, now_us);
         }
     }
 

@@ -17,6 +17,42 @@ const MAX_IDS: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
+    /// Say where the agents' instances are, and what waits for them.
+    Agents {
+        /// Only these; none: all of the configuration.
+        #[serde(default)]
+        agents: Vec<String>,
+    },
+    /// List dead letters, oldest first.
+    DeadLettersList {
+        /// Which; without ids.
+        which: Wanted,
+        /// Those behind this one.
+        #[serde(default)]
+        after: Option<String>,
+    },
+    /// Show dead letters with what they say.
+    DeadLettersShow {
+        /// Which ones.
+        which: Wanted,
+        /// Also what the rules of data-loss prevention would mask.
+        #[serde(default)]
+        unmasked: bool,
+    },
+    /// List what was put aside because no server had written it, oldest first.
+    ForeignList {
+        /// What stands behind this.
+        #[serde(default)]
+        after: Option<String>,
+        /// Entries at most.
+        #[serde(default = "no_limit")]
+        limit: u64,
+    },
+    /// Show what was put aside.
+    ForeignShow {
+        /// Its ids.
+        ids: Vec<String>,
+    },
     /// Show a state.
     StateGet {
         /// Whose.
@@ -118,6 +154,11 @@ impl Command {
     /// Its name.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Agents { .. } => "agents",
+            Self::DeadLettersList { .. } => "dead_letters_list",
+            Self::DeadLettersShow { .. } => "dead_letters_show",
+            Self::ForeignList { .. } => "foreign_list",
+            Self::ForeignShow { .. } => "foreign_show",
             Self::StateGet { .. } => "state_get",
             Self::StateSet { .. } => "state_set",
             Self::StateReset { .. } => "state_reset",
@@ -136,7 +177,12 @@ impl Command {
     }
 
     /// Every name, in the order of [`Self::name`].
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 19] = [
+        "agents",
+        "dead_letters_list",
+        "dead_letters_show",
+        "foreign_list",
+        "foreign_show",
         "state_get",
         "state_set",
         "state_reset",
@@ -153,12 +199,23 @@ impl Command {
         "drain",
     ];
 
+    /// Whether a command of that name only shows what whoever may read sees elsewhere, too.
+    pub fn shows(name: &str) -> bool {
+        matches!(name, "agents" | "dead_letters_list" | "dead_letters_show" | "foreign_list")
+    }
+
+    /// Whether it shows what others see masked.
+    pub fn is_unmasked(&self) -> bool {
+        matches!(self, Self::DeadLettersShow { unmasked: true, .. })
+    }
+
     /// Whether somebody of that role may ask for a command of that name.
     pub fn may(role: OperatorRole, name: &str) -> bool {
         match role {
+            _ if Self::shows(name) => true,
             OperatorRole::Reader => false,
             // What is on record is an auditor's business, and so is what damage it has.
-            OperatorRole::Auditor => matches!(name, "acknowledge" | "state_get"),
+            OperatorRole::Auditor => matches!(name, "acknowledge" | "state_get" | "foreign_show"),
             OperatorRole::Operator => name != "acknowledge",
         }
     }
@@ -174,7 +231,12 @@ impl Command {
             | Self::CircuitClose { agent } => agent.clone(),
             Self::Quarantine { whom } | Self::Release { whom } => whom.to_string(),
             Self::Drain { server, .. } => server.clone().unwrap_or_default(),
-            Self::DeadLettersRedrive(_)
+            Self::Agents { .. }
+            | Self::DeadLettersList { .. }
+            | Self::DeadLettersShow { .. }
+            | Self::ForeignList { .. }
+            | Self::ForeignShow { .. }
+            | Self::DeadLettersRedrive(_)
             | Self::DeadLettersDrop(_)
             | Self::ForeignDrop { .. }
             | Self::Acknowledge { .. }
@@ -185,8 +247,11 @@ impl Command {
     /// Whether its lists are within their bounds, and its names are names.
     pub fn check(&self) -> Result<(), String> {
         let count = match self {
-            Self::ForeignDrop { ids } => ids.len(),
-            Self::DeadLettersRedrive(wanted) | Self::DeadLettersDrop(wanted) => wanted.ids.len(),
+            Self::ForeignDrop { ids } | Self::ForeignShow { ids } | Self::Agents { agents: ids } => ids.len(),
+            Self::DeadLettersRedrive(wanted)
+            | Self::DeadLettersDrop(wanted)
+            | Self::DeadLettersList { which: wanted, .. }
+            | Self::DeadLettersShow { which: wanted, .. } => wanted.ids.len(),
             _ => 0,
         };
         if count > MAX_IDS {

@@ -1,14 +1,16 @@
-//! What operators change: each change in one transaction with its record, by whom and why. The same code runs in a server,
+//! What operators change, and look at: each change in one transaction with its record, by whom and why. The same code runs in a server,
 //! for whoever may ask its admin listener, and in `mas` itself, where no server runs.
 //!
 //! * [`command`]: what can be asked for, as it goes over the wire.
 //! * `outcome`: by whom, and what became of it.
 //! * [`acting`]: the audit lane of one command, and how it is sealed.
 //! * `letters`, `inboxes`, `states`, `foreign`, `damages`: what commands do to Redis.
+//! * `agents`, `reading`, [`shown`]: what they show, and how payloads are masked.
 //! * `drains`: servers that are told to stop.
 //! * `quarantine`: agents that are shut out, and let in again.
 
 pub mod acting;
+mod agents;
 pub mod command;
 mod damages;
 mod drains;
@@ -17,6 +19,8 @@ mod inboxes;
 pub mod letters;
 mod outcome;
 mod quarantine;
+mod reading;
+pub mod shown;
 mod states;
 
 use crate::config::Config;
@@ -28,6 +32,11 @@ pub use outcome::{By, Done, MAX_REASON_BYTES, Receipt, Say, Sealed, Trouble, use
 /// Does what is asked for. Lines that were said before an error are done, and on record.
 pub fn carry_out(config: &Config, by: &By, command: &Command, say: Say<'_>) -> Result<Done, Trouble> {
     match command {
+        Command::Agents { agents } => agents::list(config, agents, say),
+        Command::DeadLettersList { which, after } => reading::letters(config, which, after.as_deref(), say),
+        Command::DeadLettersShow { which, unmasked } => reading::whole_letters(config, which, *unmasked, say),
+        Command::ForeignList { after, limit } => reading::foreign(config, after.as_deref(), *limit, say),
+        Command::ForeignShow { ids } => reading::whole_foreign(config, ids, say),
         Command::StateGet { agent } => states::get(config, agent, say),
         Command::StateSet { agent, fields, expect_version } => {
             states::change(config, by, agent, *expect_version, &states::Change::Set(fields), say)

@@ -232,6 +232,11 @@ impl Shards {
         self.tell_all(|| Control::CheckCertificates);
     }
 
+    /// Has the sessions move to other servers, between these times (monotonic milliseconds).
+    pub fn move_sessions(&self, from_ms: u64, until_ms: u64) {
+        self.tell_all(|| Control::Move { from_ms, until_ms });
+    }
+
     /// Lets the workers finish what they accepted, end all sessions and stop.
     pub fn stop(&self) {
         self.tell_all(|| Control::Stop);

@@ -4,6 +4,7 @@ use protobuf::MessageField;
 use uuid::Uuid;
 
 use super::attributes::{number, text};
+use crate::audit::record::REPETITION_RULE;
 use crate::ids::hex;
 use crate::otlp::{
     ExportTraces, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span as OtlpSpan, SpanEvent,
@@ -54,6 +55,14 @@ fn of_message(operation: &str, kind: &str, destination: &str, message: Uuid) -> 
     ]
 }
 
+/// A repetition of a call has the message of the first one, and is a span of its own.
+fn id_of_call(span: &CallSpan) -> [u8; 8] {
+    match span.rule == REPETITION_RULE {
+        true => Uuid::new_v4().as_u64_pair().1.to_be_bytes(),
+        false => call_span_of(span.message_id),
+    }
+}
+
 /// From the arrival of a call to its commit: a child of the sender's span.
 fn call(span: &CallSpan) -> OtlpSpan {
     let mut attributes = of_message(span.operation, "send", &span.target, span.message_id);
@@ -76,7 +85,7 @@ fn call(span: &CallSpan) -> OtlpSpan {
     }
     OtlpSpan {
         trace_id: trace_of(span.context.as_ref(), span.message_id).to_vec(),
-        span_id: call_span_of(span.message_id).to_vec(),
+        span_id: id_of_call(span).to_vec(),
         parent_span_id: span.context.map(|context| context.span.to_vec()).unwrap_or_default(),
         name: format!("{} {}", span.operation, span.target),
         kind: SpanKind::SPAN_KIND_SERVER.into(),

@@ -9,6 +9,10 @@ line, and does what lines on its input say, each answered by one JSON line, unti
     redis WORDS…          what Redis answers
     mas WORDS…            what the command prints
     elsewhere             a server whose admin listener is not on a loopback address: operators' certificates are needed
+    disk full | disk free the anchor's file system takes nothing more, or does again; false where none could be mounted
+    ended NAME            an agent tries to connect with a certificate that has ended
+    short                 a server whose certificate ends within some seconds
+    doctor [ADDR]         what `mas doctor --json` says, of the first server or of that one
     rules                 another configuration for servers that start or reload from now on
 """
 
@@ -16,8 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import datetime
+import ipaddress
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,14 +32,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "python"))
 
 from mas_agent import Agent, Credentials, Message, Refused, Reject, Retry
-from world import UNLIMITED, Server, World
+from certificates import issue
+from cryptography import x509
+from world import UNLIMITED, Server, World, binary
 
 # Between two rounds of talk.
 ROUND_S = 0.25
 # Rounds that one `talk` makes at once.
 AT_ONCE = 50
 
-GATEWAY = f"{UNLIMITED}, circuit_breaker: {{failure_threshold: 3, timeout_seconds: 3600}}, audit: {{archive_dir: archive}}"
+GATEWAY = f"{UNLIMITED}, circuit_breaker: {{failure_threshold: 3, timeout_seconds: 3600}}, audit: {{archive_dir: archive, anchor_path: anchor/anchor.jsonl}}"
 SETTINGS = """admin_listen_addr: 127.0.0.1:0
 delivery: {max_attempts: 2, retry_backoff_ms: [20]}
 operators:
@@ -53,6 +62,12 @@ agents:
   - {agent_id: flaky}
   - {agent_id: absent}
 """
+# More than the anchor of a test takes.
+ROOM = "size=64m"
+# How long the certificate of a server holds that is to be seen ending.
+SHORT = datetime.timedelta(seconds=6)
+# How long an agent that is refused tries.
+TRY_S = 2
 # What a dead letter carries: a number that the built-in rules redact, and must not be shown to anybody.
 SECRET = "078-05-1120"
 
@@ -69,9 +84,36 @@ def many(count: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+class Disk:
+    """A file system of its own in memory, that can be full; needs root."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir()
+        self.path = path
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", ROOM, "tmpfs", str(path)], capture_output=True, check=False)
+        self.is_mounted = done.returncode == 0
+
+    def fill(self) -> bool:
+        stat = os.statvfs(self.path)
+        used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+        return self._remount(f"size={max(used, 4096)}")
+
+    def free(self) -> bool:
+        return self._remount(ROOM)
+
+    def _remount(self, size: str) -> bool:
+        words = ["mount", "-o", f"remount,{size}", str(self.path)]
+        return self.is_mounted and subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+    def close(self) -> None:
+        if self.is_mounted:
+            subprocess.run(["umount", "--lazy", str(self.path)], check=True)
+
+
 class Fleet:
     def __init__(self, world: World) -> None:
         self.world = world
+        self.disk = Disk(world.path / "anchor")
         # What a world starts first.
         self.redis = world._processes[0]
         self.servers: dict[str, Server] = {}
@@ -166,8 +208,49 @@ class Fleet:
             for step in (8, 16, 3):
                 await self.say(name, f"agent-{(at + step) % 199:03}", "job", {"n": at})
 
+    async def ended(self, name: str) -> None:
+        """An agent knocks with a certificate that ended an hour ago."""
+        uri = x509.UniformResourceIdentifier(f"spiffe://mas/agent/{name}")
+        to = self.world.path / f"{name}-ended"
+        cert, key = issue(self.world.certs, to, [uri], not_after=-datetime.timedelta(hours=1))
+        addr = next(iter(self.servers.values())).addr
+        agent = Agent(addr, credentials=Credentials(self.world.certs / "ca.pem", cert, key))
+        try:
+            await asyncio.wait_for(agent.start(), TRY_S)
+        except Exception as error:  # Whichever way it notices.
+            print(f"{name}: {error!r}", file=sys.stderr)
+        finally:
+            await agent.stop()
+
+    def short(self) -> dict[str, Any]:
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        server_auth = x509.oid.ExtendedKeyUsageOID.SERVER_AUTH
+        _ = issue(self.world.certs, self.world.certs / "short", names, not_after=SHORT, usage=server_auth)
+        text = self.world.config.read_text()
+        try:
+            self.world.config.write_text(text.replace("certs/server.", "certs/short."))
+            return self.start("short")
+        finally:
+            self.world.config.write_text(text)
+
+    def doctor(self, addr: str) -> Any:
+        words = [binary("mas"), "doctor", "--json", "--config", str(self.world.config), "--admin", addr]
+        return json.loads(subprocess.run(words, capture_output=True, text=True, check=False).stdout)["findings"]
+
     async def do(self, words: list[str]) -> Any:
         match words:
+            case ["disk", "full"]:
+                # Refused where something was written meanwhile.
+                return any(self.disk.fill() for _ in range(50))
+            case ["disk", "free"]:
+                return self.disk.free()
+            case ["ended", name]:
+                return await self.ended(name)
+            case ["short"]:
+                return await asyncio.to_thread(self.short)
+            case ["doctor", *addr]:
+                own = self.servers["first"].ready["admin_addr"]
+                return await asyncio.to_thread(self.doctor, addr[0] if addr else own)
             case ["hang", "redis"]:
                 os.kill(self.redis.pid, signal.SIGSTOP)
             case ["wake", "redis"]:
@@ -233,6 +316,7 @@ async def main() -> None:
         finally:
             if talking:
                 talking.cancel()
+            fleet.disk.close()
             for process in (fleet.redis, *fleet.servers.values()):
                 os.kill(process.pid, signal.SIGCONT)
             await asyncio.gather(*(asyncio.wait_for(agent.stop(), 5) for agent in fleet.agents.values()), return_exceptions=True)

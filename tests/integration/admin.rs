@@ -97,6 +97,12 @@ fn what_metrics_count_is_what_the_trail_says() {
     assert_eq!(found["mas_deliveries_total{agent=\"beta\",outcome=\"dead\"}"], 1.0);
     assert_eq!(found["mas_sessions{agent=\"alpha\"}"], 1.0);
     assert_eq!(found["mas_queue_delay_seconds_count"], 8.0);
+    assert_eq!(found["mas_handling_duration_seconds_count"], 8.0);
+    assert_eq!(found["mas_refusals_total{reason=\"not_authorized\"}"], 3.0);
+    assert_eq!(found["mas_mailbox_depth{worker=\"0\"}"], 0.0);
+    let ends_s = found["mas_agent_certificate_expiry_timestamp_seconds{agent=\"alpha\"}"];
+    let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    assert!(ends_s > now_s, "{ends_s}");
 
     // Once nothing happens any more both say the same.
     until("the report and the page agree", || {

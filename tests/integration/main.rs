@@ -16,6 +16,7 @@ mod support;
 
 mod admin;
 mod admin_api;
+mod agent_tracing;
 mod agents;
 mod archive;
 mod audit;

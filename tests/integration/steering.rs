@@ -328,12 +328,15 @@ fn dead_letters_and_inboxes_are_dealt_with_by_the_server_and_the_same_without_on
 }
 
 #[test]
-fn a_server_is_drained_from_afar_and_says_so_first() {
+fn a_server_is_drained_from_afar_has_its_sessions_move_and_says_so_first() {
+    const AFTER: Duration = Duration::from_secs(6);
     let mut world = World::new();
     world.set_admin("127.0.0.1:0");
     let (one, mut other) = (world.server(), world.server());
-    let alpha = world.client(&other, "alpha");
-    let a = alpha.session("a");
+    let (alpha, beta) = (world.client(&other, "alpha"), world.client(&other, "beta"));
+    let (a, b) = (alpha.session("a"), beta.session("b"));
+    alpha.send("a", "beta", "{\"n\":1}").unwrap();
+    let held = b.next();
     let id = {
         let answer = get(other.admin.as_ref().unwrap(), "/api/v1/status").unwrap().body;
         serde_json::from_str::<Value>(&answer).unwrap()["server"].as_str().unwrap().to_owned()
@@ -342,7 +345,7 @@ fn a_server_is_drained_from_afar_and_says_so_first() {
     assert_eq!(mas(&world, &["drain", &"0".repeat(32)]).0, Some(1));
     // The unix socket is the first server's: it tells the other one.
     let begun = Instant::now();
-    let (code, said, why) = mas(&world, &["drain", &id, "--after", "2s", "--reason", "new disks"]);
+    let (code, said, why) = mas(&world, &["drain", &id, "--after", "6s", "--reason", "new disks"]);
     assert_eq!((code, said), (Some(0), format!("server {id} stops\n")), "{why}");
     until("it is not ready", || {
         get(other.admin.as_ref().unwrap(), "/readyz")
@@ -350,9 +353,27 @@ fn a_server_is_drained_from_afar_and_says_so_first() {
     });
     // It goes on for a while.
     alpha.send("a", "beta", "{}").unwrap();
-    assert_eq!(other.wait_code(), Some(0));
-    assert!(begun.elapsed() >= Duration::from_secs(2));
+    b.take();
+    // A session that holds nothing is asked to move while the server still runs, and finds the other one.
     assert_eq!(a.end(), Ended::refused("UNAVAILABLE", "server_stopping"));
+    assert_eq!(
+        world.client(&other, "gamma").try_session("g").err(),
+        Some(Ended::refused("UNAVAILABLE", "server_stopping"))
+    );
+    let moved = world.client(&one, "alpha");
+    let again = moved.session("a");
+    // One that is at work finishes; what comes meanwhile is not for it.
+    moved.send("a", "beta", "{\"n\":2}").unwrap();
+    assert!(b.next_within(Duration::from_millis(300)).is_none(), "it gets nothing more");
+    b.ack(&held.id);
+    assert_eq!(b.end(), Ended::refused("UNAVAILABLE", "server_stopping"));
+    assert!(begun.elapsed() < AFTER, "the sessions end before the server");
+    let beta = world.client(&one, "beta");
+    let b = beta.session("b");
+    assert_eq!(b.take().data()["n"], 2, "what came meanwhile is delivered where it is now");
+    assert_eq!(other.wait_code(), Some(0));
+    assert!(begun.elapsed() >= AFTER);
+    drop(again);
     until("the first one is ready", || get(one.admin.as_ref().unwrap(), "/readyz").unwrap().status == 200);
     assert!(world.records().iter().any(|record| {
         record.action.as_str() == "commanded" && record.target == id && record.reason.ends_with(": new disks")

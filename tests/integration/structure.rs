@@ -41,6 +41,7 @@ const SHARD: Layers<'static> = &[
 const LAYERS: Layers<'static> = &[
     &[
         "src/clock.rs",
+        "src/disks.rs",
         "src/ids.rs",
         "src/json.rs",
         "src/otlp.rs",

@@ -17,12 +17,13 @@ def issue(
     names: list[x509.GeneralName],
     *,
     not_after: datetime.timedelta = datetime.timedelta(days=1),
+    usage: x509.ObjectIdentifier = x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH,
 ) -> tuple[Path, Path]:
     """A leaf of the authority in the folder with these alternative names; certificate and key."""
     ca = x509.load_pem_x509_certificate((authority / "ca.pem").read_bytes())
     ca_key = serialization.load_pem_private_key((authority / "ca.key").read_bytes(), None)
     assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-    return _write(to, ca.subject, ca_key, names, not_after)
+    return _write(to, ca.subject, ca_key, names, not_after, usage)
 
 
 def issue_by_another_authority(to: Path, names: list[x509.GeneralName]) -> tuple[Path, Path]:
@@ -37,6 +38,7 @@ def _write(
     issuer_key: ec.EllipticCurvePrivateKey,
     names: list[x509.GeneralName],
     not_after: datetime.timedelta,
+    usage: x509.ObjectIdentifier = x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH,
 ) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -48,7 +50,7 @@ def _write(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=2))
         .not_valid_after(now + not_after)
-        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -60,6 +62,7 @@ def _write(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
     )
+    key_file.chmod(0o600)
     return cert_file, key_file
 
 

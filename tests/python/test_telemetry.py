@@ -136,6 +136,23 @@ def test_a_context_in_the_message_counts_where_there_is_no_metadata(generated: N
         assert call.parent_span_id.hex() == PARENT.split("-")[2]
 
 
+def test_a_call_that_is_repeated_has_spans_of_its_own(generated: None, collector: Collector) -> None:
+    with world_with(collector) as world:
+        server = world.server()
+        alpha, beta = pair(world, server)
+        with alpha, beta:
+            request = alpha.pb.SendRequest(
+                target_id="beta", data_json="{}", instance_id="i0", traceparent=PARENT, idempotency_key="order-1"
+            )
+            sent = [alpha.stub.Send(request, timeout=PATIENCE_S).message_id for _ in range(2)]
+            assert sent[0] == sent[1]
+            wait_until(lambda: len(collector.named("send beta")) == 2 and collector.named("deliver beta"), "the spans")
+        first, again = collector.named("send beta")
+        assert first.span_id != again.span_id and first.trace_id == again.trace_id
+        [delivery] = collector.named("deliver beta")
+        assert [link.span_id for link in delivery.links] == [first.span_id]
+
+
 def test_senders_decide_for_their_traces_and_the_ratio_for_the_others(generated: None, collector: Collector) -> None:
     with world_with(collector, ", sample_ratio: 0.0") as world:
         server = world.server()

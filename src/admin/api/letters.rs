@@ -1,15 +1,15 @@
 //! Dead letters in Redis: why each died, and, masked by the rules in force, what it says.
 
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
 use super::asked::Asked;
 use super::needs::Api;
 use super::problem::{Answered, Problem};
 use crate::admin::http::Request;
-use crate::dlp::{Action, Dlp, Scratch};
 use crate::ids::AgentId;
+use crate::operation::shown::{letter_json, masked_json, with};
 use crate::store::answers::EntryId;
-use crate::store::dead_letters::{self, Filter, Letter};
+use crate::store::dead_letters::{self, Filter};
 use crate::store::letter_pages::{self, Order};
 
 /// Most letters of one answer, and how many there are where nothing is said.
@@ -61,21 +61,14 @@ fn list(api: &Api, request: &Request) -> Answered {
         Ok((found, letter_pages::count(connection)?))
     })?;
     let keys = api.store_keys();
-    let letters = found.letters.iter().map(|letter| letter_json(letter, letter.is_ours(&keys)));
+    let letters = found
+        .letters
+        .iter()
+        .map(|letter| with(letter_json(letter), [("ours", letter.is_ours(&keys).into())]));
     Ok(json!({
         "letters": letters.collect::<Vec<_>>(), "looked_at": found.looked_at,
         "next": found.after.map(|id| id.to_string()), "total": total,
     }))
-}
-
-/// A letter without what it says.
-fn letter_json(letter: &Letter, ours: bool) -> Json {
-    json!({
-        "id": letter.id.to_string(), "time_ms": letter.time_ms, "agent_id": letter.agent,
-        "instance_id": letter.instance, "reason": letter.reason, "attempts": letter.attempts,
-        "history": letter.history, "stream": letter.stream,
-        "message_id": letter.message_id().map(|id| id.to_string()), "ours": ours,
-    })
 }
 
 fn whole(api: &Api, request: &Request, id: &str) -> Answered {
@@ -85,88 +78,6 @@ fn whole(api: &Api, request: &Request, id: &str) -> Answered {
     let letter = api.searches.run(&api.sources, |connection| Ok(dead_letters::letter(connection, entry)?))?;
     let letter = letter.ok_or_else(|| Problem::Missing(format!("there is no dead letter {id} in Redis")))?;
     let reloaded = api.sources.reloaded();
-    let Shown { envelope, masked, problem } = Shown::of(&letter, reloaded.config.dlp.as_deref());
-    let mut json = letter_json(&letter, letter.is_ours(&api.store_keys()));
-    if let Some(fields) = json.as_object_mut() {
-        let _ = fields.insert("envelope".to_owned(), envelope);
-        let _ = fields.insert("masked".to_owned(), masked.into());
-        let _ = fields.insert("payload_problem".to_owned(), problem.into());
-    }
-    Ok(json)
-}
-
-/// A message as it may be shown.
-struct Shown {
-    envelope: Json,
-    /// Whether anything was masked.
-    masked: bool,
-    /// Why the payload is left out.
-    problem: Option<&'static str>,
-}
-
-impl Shown {
-    fn of(letter: &Letter, dlp: Option<&Dlp>) -> Self {
-        let text = letter.envelope.as_deref().unwrap_or_default();
-        let Ok(Json::Object(mut envelope)) = serde_json::from_str::<Json>(text) else {
-            let problem = Some("what stands there is no message of a server");
-            return Self { envelope: Json::Null, masked: false, problem };
-        };
-        let message_type = envelope.get("message_type").and_then(Json::as_str).unwrap_or_default().to_owned();
-        let data = envelope.get("data").map(Json::to_string).unwrap_or_default();
-        let (data, masked, problem) = match mask(dlp, &message_type, &data) {
-            Ok(None) => (None, false, None),
-            Ok(Some(masked)) => (Some(masked), true, None),
-            Err(why) => (Some(Json::Null), true, Some(why)),
-        };
-        if let Some(data) = data {
-            let _ = envelope.insert("data".to_owned(), data);
-        }
-        Self { envelope: Json::Object(envelope), masked, problem }
-    }
-}
-
-/// The payload without what the rules would block or redact; nothing, where it may be shown as it is.
-fn mask(dlp: Option<&Dlp>, message_type: &str, data: &str) -> Result<Option<Json>, &'static str> {
-    const UNSEARCHED: &str = "the payload cannot be searched as a whole: mas dlq show has it";
-    let Some(dlp) = dlp else { return Ok(None) };
-    let masking = dlp.masking().map_err(|_| "the rules of data-loss prevention could not be applied")?;
-    let scan = masking.scan(message_type, data, &mut Scratch::new());
-    if scan.truncated {
-        return Err(UNSEARCHED);
-    }
-    match (scan.action, scan.redacted) {
-        (Action::Allow | Action::Alert, _) => Ok(None),
-        (_, Some(redacted)) => serde_json::from_str(&redacted).map(Some).map_err(|_| UNSEARCHED),
-        (_, None) => Err("what the rules in force would block cannot be masked alone: mas dlq show has it"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::dlp::DlpConfig;
-
-    fn masked(rules: &str, data: &str) -> Result<Option<Json>, &'static str> {
-        let config: DlpConfig = serde_yaml::from_str(rules).unwrap();
-        mask(Some(&Dlp::compile(&config).unwrap()), "t", data)
-    }
-
-    #[test]
-    fn what_would_be_blocked_or_redacted_is_masked_and_the_rest_is_not() {
-        let text = r#"{"a":"123-45-6789","b":"fine"}"#;
-        for action in ["block", "redact"] {
-            let shown = masked(&format!("policy_overrides: {{ssn: {action}}}"), text).unwrap().unwrap();
-            assert_eq!(shown["b"], "fine");
-            // As a redaction of messages has it: the last four digits stay.
-            assert!(!shown.to_string().contains("123"), "{shown}");
-        }
-        assert_eq!(masked("policy_overrides: {ssn: alert}", text), Ok(None));
-        assert_eq!(masked("{}", r#"{"a":"nothing"}"#), Ok(None));
-        assert_eq!(mask(None, "t", text), Ok(None));
-        let own = "rules: [{id: x, type: y, pattern: 'secret-[0-9]+'}]";
-        assert_eq!(
-            masked(own, r#"{"k":"see secret-77 there"}"#).unwrap().unwrap()["k"],
-            "see [REDACTED:y] there"
-        );
-    }
+    let json = masked_json(&letter, reloaded.config.dlp.as_deref());
+    Ok(with(json, [("ours", letter.is_ours(&api.store_keys()).into())]))
 }

@@ -86,6 +86,7 @@ pub(super) fn run(socket: Arc<Stream>, remote: Remote, shared: &Shared, place: &
         },
     };
     let peer = Arc::new(Peer { remote, certificate: wire.certificate() });
+    let body_bytes = body_bytes.min(shared.service.body_bytes(&peer));
     let rules = Rules { hosts: shared.hosts.clone(), local, body_bytes };
     Connection { wire, peer, rules, shared, place }.serve();
 }

@@ -4,15 +4,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use super::letters::{Which, letter_json, letter_text, letters_table, parse_entry};
+use super::letters::{Which, letter_text, letters_table, parse_entry};
 use crate::archive;
 use crate::audit::Action;
 use crate::cli::exit::Exit;
 use crate::cli::operator::{Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
 use crate::cli::text::plain;
 use crate::config::Config;
+use crate::operation::shown::{letter_json, whole_json};
 use crate::operation::{self, letters::fields};
 use crate::store::answers::EntryId;
 use crate::store::dead_letters::{self, Letter};
@@ -113,12 +114,13 @@ impl Chosen {
 pub(super) fn list(args: &ArchivedArgs) -> Result<Exit, Trouble> {
     let chosen = &args.chosen;
     let (found, is_cut) = chosen.letters(&chosen.source.config()?)?;
-    let letters: Vec<Letter> = found.iter().map(RawLetter::letter).collect();
+    let as_json = if args.whole { whole_json } else { letter_json };
+    let letters: Vec<Json> = found.iter().map(|letter| as_json(&letter.letter())).collect();
     let mut out = std::io::stdout().lock();
     match (chosen.source.json, args.whole) {
-        (true, whole) => {
+        (true, _) => {
             for letter in &letters {
-                writeln!(out, "{}", letter_json(letter, whole))?;
+                writeln!(out, "{letter}")?;
             }
         }
         (false, true) => {

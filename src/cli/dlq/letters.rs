@@ -1,7 +1,7 @@
 //! Which dead letters are meant, and how they are shown.
 
 use clap::Args;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use uuid::Uuid;
 
 use crate::cli::operator::Trouble;
@@ -9,7 +9,7 @@ use crate::cli::text::{parse_time, plain, table, time_text};
 use crate::clock::Now;
 use crate::operation::WantedLetters;
 use crate::store::answers::EntryId;
-use crate::store::dead_letters::{Filter, Letter};
+use crate::store::dead_letters::Filter;
 
 /// Filters; all of them must fit.
 #[derive(Debug, Args)]
@@ -58,65 +58,60 @@ impl Which {
     }
 }
 
-pub(super) fn letters_table(letters: &[Letter]) -> String {
+fn word(letter: &Json, name: &str) -> String {
+    plain(letter.get(name).and_then(Json::as_str).unwrap_or_default())
+}
+
+fn number(letter: &Json, name: &str) -> u64 {
+    letter.get(name).and_then(Json::as_u64).unwrap_or(0)
+}
+
+/// A table of letters, as a command has told of them.
+pub(super) fn letters_table(letters: &[Json]) -> String {
     let mut rows = vec![["ID", "DIED", "AGENT", "REASON", "ATTEMPTS", "MESSAGE"].map(str::to_owned).to_vec()];
     rows.extend(letters.iter().map(|letter| {
-        let message = letter.message_id().map(|id| id.to_string()).unwrap_or_default();
         vec![
-            letter.id.to_string(),
-            time_text(letter.time_ms.saturating_mul(1000)),
-            plain(&letter.agent),
-            plain(&letter.reason),
-            letter.attempts.to_string(),
-            message,
+            word(letter, "id"),
+            time_text(number(letter, "time_ms").saturating_mul(1000)),
+            word(letter, "agent_id"),
+            word(letter, "reason"),
+            number(letter, "attempts").to_string(),
+            word(letter, "message_id"),
         ]
     }));
     table(&rows)
 }
 
-/// A letter as JSON; the payload where it is shown whole.
-pub(super) fn letter_json(letter: &Letter, whole: bool) -> Json {
-    let mut json = json!({
-        "id": letter.id.to_string(),
-        "time_ms": letter.time_ms,
-        "agent_id": letter.agent,
-        "instance_id": letter.instance,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "history": letter.history,
-        "stream": letter.stream,
-        "message_id": letter.message_id().map(|id| id.to_string()),
-    });
-    if let (true, Json::Object(fields)) = (whole, &mut json) {
-        let envelope = letter.envelope.as_deref().unwrap_or_default();
-        // What is no JSON (a foreign writer's) is shown as text.
-        let envelope = serde_json::from_str(envelope).unwrap_or_else(|_| Json::from(envelope));
-        let _ = fields.insert("envelope".to_owned(), envelope);
-    }
-    json
-}
-
-pub(super) fn letter_text(letter: &Letter) -> String {
-    let mut text = format!("dead letter {}\n", letter.id);
-    let message = letter.message_id().map(|id| id.to_string()).unwrap_or_default();
+/// A letter with what it says.
+pub(super) fn letter_text(letter: &Json) -> String {
+    let mut text = format!("dead letter {}\n", word(letter, "id"));
     for (label, value) in [
-        ("died", time_text(letter.time_ms.saturating_mul(1000))),
-        ("reason", plain(&letter.reason)),
-        ("message", message),
-        ("agent", plain(&letter.agent)),
-        ("instance", plain(&letter.instance)),
-        ("stream", plain(&letter.stream)),
-        ("attempts", letter.attempts.to_string()),
+        ("died", time_text(number(letter, "time_ms").saturating_mul(1000))),
+        ("reason", word(letter, "reason")),
+        ("message", word(letter, "message_id")),
+        ("agent", word(letter, "agent_id")),
+        ("instance", word(letter, "instance_id")),
+        ("stream", word(letter, "stream")),
+        ("attempts", number(letter, "attempts").to_string()),
     ] {
         text.push_str(&format!("  {label:<9} {value}\n"));
     }
-    for failure in &letter.history {
-        text.push_str(&format!("  failed {:<2} {}\n", failure.attempt, plain(&failure.reason)));
+    for failure in letter.get("history").and_then(Json::as_array).into_iter().flatten() {
+        text.push_str(&format!("  failed {:<2} {}\n", number(failure, "attempt"), word(failure, "reason")));
     }
-    let envelope = letter.envelope.as_deref().unwrap_or_default();
-    let shown = serde_json::from_str::<Json>(envelope).and_then(|json| serde_json::to_string_pretty(&json));
+    if letter.get("masked").and_then(Json::as_bool) == Some(true) {
+        text.push_str("  masked by the rules in force: --unmasked shows it as it is\n");
+    }
+    if let Some(problem) = letter.get("payload_problem").and_then(Json::as_str) {
+        text.push_str(&format!("  not shown: {}\n", plain(problem)));
+    }
+    let envelope = letter.get("envelope").unwrap_or(&Json::Null);
+    let shown = match envelope {
+        Json::String(text) => text.clone(),
+        json => format!("{json:#}"),
+    };
     // JSON escapes some control characters by itself, not all that terminals obey.
-    let lines: Vec<String> = shown.unwrap_or_else(|_| plain(envelope)).lines().map(plain).collect();
+    let lines: Vec<String> = shown.lines().map(plain).collect();
     text.push_str(&lines.join("\n"));
     text
 }

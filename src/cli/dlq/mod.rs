@@ -14,12 +14,10 @@ use crate::audit::Action;
 use crate::cli::exit::Exit;
 use crate::cli::operator::{self, Source, Trouble, Why, exit_of};
 use crate::cli::text::plain;
-use crate::operation::letters::Letters;
 use crate::operation::{Command, WantedLetters};
 use crate::store::answers::EntryId;
-use crate::store::dead_letters;
 use archived::{ArchivedArgs, RestoreArgs};
-use letters::{Which, letter_json, letter_text, letters_table, parse_entry};
+use letters::{Which, letter_text, letters_table, parse_entry};
 
 /// Most letters that `list` shows at once.
 const MAX_LIST: u64 = 1000;
@@ -30,7 +28,7 @@ pub enum DlqCommand {
     /// Show dead letters, oldest first, a page at a time.
     List(ListArgs),
     /// Show letters whole: payload, and how each delivery failed.
-    Show(ChangeArgs),
+    Show(ShowArgs),
     /// Put letters back where they came from, with the same message id.
     Redrive(ChangeArgs),
     /// Remove letters for good.
@@ -76,6 +74,17 @@ pub struct ChangeArgs {
     why: Why,
 }
 
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    which: ChangeArgs,
+    /// Show also what the rules of data-loss prevention would block or redact. Of a running server for operators alone, and on
+    /// record.
+    #[arg(long)]
+    unmasked: bool,
+}
+
 /// Runs one command.
 pub fn run(command: DlqCommand) -> Exit {
     let outcome = match &command {
@@ -90,40 +99,44 @@ pub fn run(command: DlqCommand) -> Exit {
 }
 
 fn list(args: &ListArgs) -> Result<Exit, Trouble> {
-    let filter = args.which.filter()?;
-    let mut connection = operator::connect(&args.source.config()?)?;
-    let found = dead_letters::find(&mut connection, &filter, args.after, args.limit as usize)?;
+    let which = WantedLetters { limit: args.limit, ..args.which.wanted() };
+    let command = Command::DeadLettersList { which, after: args.after.map(|after| after.to_string()) };
     let mut out = std::io::stdout().lock();
-    if args.source.json {
-        for letter in &found.letters {
-            writeln!(out, "{}", letter_json(letter, false))?;
+    let mut letters = Vec::new();
+    let done = args.source.carry_out(&Why::default(), &command, |line| {
+        if args.source.json {
+            return writeln!(out, "{line}");
         }
+        letters.push(line);
+        Ok(())
+    })?;
+    if args.source.json {
         return Ok(Exit::Done);
     }
-    write!(out, "{}", letters_table(&found.letters))?;
-    if let Some(after) = found.after {
+    write!(out, "{}", letters_table(&letters))?;
+    let last = letters.last().and_then(|letter| letter.get("id")?.as_str()).map(plain);
+    if let Some(after) = last.filter(|_| done.more) {
         writeln!(out, "more: --after {after}")?;
     }
     Ok(Exit::Done)
 }
 
-fn show(args: &ChangeArgs) -> Result<Exit, Trouble> {
-    let (ids, filter) = args.wanted().chosen()?;
-    let mut connection = operator::connect(&args.source.config()?)?;
+fn show(args: &ShowArgs) -> Result<Exit, Trouble> {
+    let ChangeArgs { source, why, .. } = &args.which;
+    let command = Command::DeadLettersShow { which: args.which.wanted(), unmasked: args.unmasked };
     let mut out = std::io::stdout().lock();
-    let mut exit = Exit::Done;
-    let mut letters = Letters::new(ids, filter, args.limit, &mut connection)?;
-    while let Some(next) = letters.next(&mut connection)? {
-        match next {
-            Err(id) => {
-                eprintln!("mas dlq: there is no dead letter {id}");
-                exit = Exit::Failed;
-            }
-            Ok(letter) if args.source.json => writeln!(out, "{}", letter_json(&letter, true))?,
-            Ok(letter) => writeln!(out, "{}", letter_text(&letter))?,
+    let done = source.carry_out(why, &command, |line| {
+        if let Some(problem) = line.get("problem").and_then(Json::as_str) {
+            let id = line.get("id").and_then(Json::as_str).unwrap_or_default();
+            eprintln!("mas dlq: {}: {}", plain(id), plain(problem));
+            return Ok(());
         }
+        if source.json { writeln!(out, "{line}") } else { writeln!(out, "{}", letter_text(&line)) }
+    })?;
+    if done.more {
+        eprintln!("mas dlq: there are more than are shown at once: name them by their ids");
     }
-    Ok(exit)
+    Ok(exit_of(&done))
 }
 
 /// Redrives or drops.

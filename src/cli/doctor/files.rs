@@ -1,9 +1,5 @@
 //! What lies in files: configuration, certificates, keys, the anchor, and room on their disks.
 
-use std::path::{Path, PathBuf};
-
-use nix::sys::statvfs::statvfs;
-
 use super::finding::{Code, Findings};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::note;
@@ -13,15 +9,13 @@ use crate::cli::facts::server::Server;
 use crate::cli::text::time_text;
 use crate::clock::Now;
 use crate::config::Config;
+use crate::disks::Room;
 use crate::key_files::{KeyFiles, StoreKeyFile};
 use crate::store::Connection;
 use crate::store::checkpoints::{self, Newest};
 
 /// Days before its end that a certificate is named.
 const CERTIFICATE_DAYS: i64 = 14;
-/// Share of a disk that is free, in percent, below which it fills up, and below which it is full.
-const LOW_PERCENT: u64 = 10;
-const FULL_PERCENT: u64 = 1;
 /// Checkpoints that may be in Redis and not in the anchor yet while this is looked at.
 const AHEAD: u64 = 10;
 /// Bits of a mode by which others than the owner get at a key of the audit trail: a server refuses it then.
@@ -194,7 +188,6 @@ pub(super) fn anchor(findings: &mut Findings, config: &Config, redis: Option<&mu
 /// Room where the trail is written.
 pub(super) fn disks(findings: &mut Findings, config: &Config) {
     let audit = &config.audit;
-    let mut places: Vec<(&str, PathBuf)> = Vec::new();
     if let Some(dir) = audit.archive() {
         // A server makes one that is not there.
         if dir.exists()
@@ -206,30 +199,15 @@ pub(super) fn disks(findings: &mut Findings, config: &Config) {
                 "see to it that it is a folder that the server's user can read and write",
             );
         }
-        places.push(("gateway.audit.archive_dir", dir.to_path_buf()));
     }
-    for (key, path) in
-        [("gateway.audit.anchor_path", &audit.anchor_path), ("gateway.audit.file_path", &audit.file_path)]
-    {
-        if let Some(folder) = path.as_deref().and_then(Path::parent) {
-            places.push((key, folder.to_path_buf()));
-        }
-    }
-    for (key, folder) in places {
-        // One that is to be made is on the disk of the folder above.
-        let Some(there) = folder.ancestors().find(|folder| folder.exists()) else { continue };
-        let Ok(room) = statvfs(there) else { continue };
-        let (free, all) = (room.blocks_available(), room.blocks());
-        if all == 0 {
-            continue;
-        }
-        let percent = free.saturating_mul(100) / all;
-        let bytes = free.saturating_mul(room.fragment_size());
+    for (key, folder) in audit.places() {
+        let Some(room) = Room::at(&folder) else { continue };
+        let Room { percent, bytes } = room;
         let evidence = format!("{key} ({}): {percent} % free, {bytes} bytes", folder.display());
         let remedy = "make room: move the oldest closed segments and older files of the anchor elsewhere (docs/history.md)";
-        if percent < FULL_PERCENT {
+        if room.is_full() {
             findings.add(Code::DiskFull, evidence, remedy);
-        } else if percent < LOW_PERCENT {
+        } else if room.is_low() {
             findings.add(Code::DiskLow, evidence, remedy);
         }
     }

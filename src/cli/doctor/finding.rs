@@ -75,14 +75,17 @@ codes! {
     CertificateUnusable "certificate_unusable" Critical "a certificate cannot be read";
     AnchorUnusable "anchor_unusable" Critical "the anchor cannot be used";
     AnchorBehind "anchor_behind" Critical "the anchor lacks checkpoints that Redis has";
+    QuarantineNotFollowed "quarantine_not_followed" Critical "a server lets in who was shut out";
     CheckpointOld "checkpoint_old" Critical "nothing was sealed for too long";
     DiskFull "disk_full" Critical "a disk that the trail needs is full";
     ServerTrouble "server_trouble" Warning "something of the server does not work";
     InboxFull "inbox_full" Warning "an inbox is nearly full: further messages will be refused";
     InboxUnattended "inbox_unattended" Warning "messages wait for an agent that is not connected";
+    Quarantined "quarantined" Warning "an operator has shut out agents";
     CircuitOpen "circuit_open" Warning "an agent's circuit is open: messages to it are refused";
     DeadLetters "dead_letters" Warning "there are dead letters";
     ForeignEntries "foreign_entries" Warning "somebody else than a server has written to Redis";
+    AgentCertificateEnded "agent_certificate_ended" Warning "the certificate that an agent shows has ended: it is refused";
     CertificateEnds "certificate_ends" Warning "a certificate ends soon";
     KeyExposed "key_exposed" Warning "others can read or change a private key";
     CertificateStale "certificate_stale" Warning "the server has not taken up its new certificate";

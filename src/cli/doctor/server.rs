@@ -1,5 +1,7 @@
 //! The running server.
 
+use serde_json::Value as Json;
+
 use super::finding::{Code, Findings};
 use crate::checkpoint::IDLE_INTERVALS;
 use crate::cli::facts::samples::Samples;
@@ -64,6 +66,58 @@ fn of_told(findings: &mut Findings, config: Option<&Config>, told: &Told) {
         checkpoint(findings, config, told);
     }
     descriptors(findings, told);
+    quarantine(findings, told);
+    agents_certificates(findings, told);
+}
+
+/// Who is shut out, and which servers of the fleet do not know.
+fn quarantine(findings: &mut Findings, told: &Told) {
+    for (whom, by) in told.quarantine() {
+        let name = match whom.split_once(':') {
+            Some(("agent", agent)) => agent.to_owned(),
+            Some((_, capability)) => format!("--capability {capability}"),
+            None => "--all".to_owned(),
+        };
+        findings.add(
+            Code::Quarantined,
+            format!("{whom}: by {by}"),
+            format!("when it may come back: `mas release {name} --reason …`"),
+        );
+    }
+    let Ok(fleet) = told.asker.json("/api/v1/fleet") else { return };
+    let servers = fleet.get("servers").and_then(Json::as_array).into_iter().flatten();
+    let known: Vec<(&str, u64)> = servers
+        .filter_map(|server| {
+            let version = server.get("status")?.get("quarantine_version")?.as_u64()?;
+            Some((server.get("server")?.as_str()?, version))
+        })
+        .collect();
+    let newest = known.iter().map(|(_, version)| *version).max().unwrap_or(0);
+    for (server, version) in known.into_iter().filter(|(_, version)| *version < newest) {
+        findings.add(
+            Code::QuarantineNotFollowed,
+            format!("server {server} has version {version} of the quarantine, the newest is {newest}"),
+            "ask again in some seconds; if it stays, look at that server's log for \"quarantine\", or stop it: \
+             `mas drain SERVER`",
+        );
+    }
+}
+
+/// Agents that connect with certificates that have ended, or will soon.
+fn agents_certificates(findings: &mut Findings, told: &Told) {
+    let now_s = told.time_ms().and_then(|now_ms| i64::try_from(now_ms / 1000).ok()).unwrap_or(i64::MAX);
+    for (agent, end_s) in told.agents_certificates() {
+        let end = time_text(u64::try_from(end_s).unwrap_or(0).saturating_mul(1_000_000));
+        let (code, ends) = match end_s < now_s {
+            true => (Code::AgentCertificateEnded, "ended"),
+            false => (Code::CertificateEnds, "ends"),
+        };
+        findings.add(
+            code,
+            format!("the certificate that {agent} connects with {ends} at {end}"),
+            format!("`mas certs issue {agent}` makes another one; then have it connect again"),
+        );
+    }
 }
 
 fn configuration(findings: &mut Findings, config: &Config, told: &Told) {

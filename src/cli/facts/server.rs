@@ -121,11 +121,26 @@ impl Told {
             .collect()
     }
 
+    /// Who is shut out, and by whom and why.
+    pub(in crate::cli) fn quarantine(&self) -> Vec<(String, String)> {
+        let entries = self.of("quarantine").as_array().into_iter().flatten();
+        entries.map(|entry| (word(entry, "whom"), word(entry, "by"))).collect()
+    }
+
+    /// Agents whose certificates end soon, or have ended, and when, Unix seconds.
+    pub(in crate::cli) fn agents_certificates(&self) -> Vec<(String, i64)> {
+        ends(self.of("agents_certificates_end_unix_s"))
+    }
+
     /// When the certificates that it has loaded end, Unix seconds, by name.
     pub(in crate::cli) fn certificates(&self) -> Vec<(String, i64)> {
-        let ends = self.of("certificates_end_unix_s").as_object();
-        ends.into_iter().flatten().filter_map(|(name, end)| Some((name.clone(), end.as_i64()?))).collect()
+        ends(self.of("certificates_end_unix_s"))
     }
+}
+
+fn ends(by_name: &Json) -> Vec<(String, i64)> {
+    let ends = by_name.as_object().into_iter().flatten();
+    ends.filter_map(|(name, end)| Some((name.clone(), end.as_i64()?))).collect()
 }
 
 fn word(json: &Json, name: &str) -> String {

@@ -103,6 +103,10 @@ pub(super) fn head(view: &View, status: &Json) -> Vec<Line> {
         let part = |name: &str| trouble.get(name).map(word).unwrap_or_default();
         say(Style::Alarm, format!("  {}: {}", part("code"), part("why")));
     }
+    for entry in of("quarantine").as_array().into_iter().flatten() {
+        let part = |name: &str| entry.get(name).map(word).unwrap_or_default();
+        say(Style::Alarm, format!("  in quarantine: {}, by {}", part("whom"), part("by")));
+    }
     say(
         Style::Plain,
         format!(
@@ -245,10 +249,12 @@ mod tests {
 
     #[test]
     fn nothing_strange_reaches_the_screen_and_nothing_is_too_wide() {
-        let status = serde_json::json!({"ready": false, "server": "\u{1b}[2J", "checks": [{"name": "a", "problem": "b\nc"}]});
+        let status = serde_json::json!({"ready": false, "server": "\u{1b}[2J", "checks": [{"name": "a", "problem": "b\nc"}],
+            "quarantine": [{"whom": "agent:a", "by": "olga: x"}]});
         let lines = head(&View::default(), &status);
         assert!(lines[0].1.starts_with("NOT READY  server \\u{1b}[2J"), "{lines:?}");
         assert_eq!(lines[1], (Style::Alarm, "  a: b\\nc".to_owned()));
+        assert_eq!(lines[2], (Style::Alarm, "  in quarantine: agent:a, by olga: x".to_owned()));
         assert_eq!(drawn(&(Style::Alarm, "grünes".to_owned()), 3, true), "\u{1b}[31mgrü\u{1b}[0m");
         assert_eq!(agents(&[row("a\u{1b}", 0.05, 1)])[1].1.split_whitespace().next(), Some("a\\u{1b}"));
         assert_eq!([0.0, 0.26, 99.96, 1234.4].map(rate), ["0", "0.3", "100.0", "1234"]);

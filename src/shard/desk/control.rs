@@ -59,6 +59,13 @@ pub enum Control {
     Reload(Arc<Settings>),
     /// Put this on record with the next commit.
     Record(OperatorEvent),
+    /// The server is about to stop: have the sessions move to other servers, between these times (monotonic milliseconds).
+    Move {
+        /// From then on.
+        from_ms: u64,
+        /// All of them are asked by then.
+        until_ms: u64,
+    },
     /// Finish what was accepted, end all sessions, stop.
     Stop,
 }

@@ -1,9 +1,11 @@
 //! What workers measure of themselves: one meter each, written by its worker alone, read by any thread.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::audit::tally::Counters;
+use crate::ids::AgentId;
 
 /// Upper bounds of a histogram's buckets are powers of two: the first is this power of one microsecond, or of one …
 const FIRST_POWER: u32 = 5;
@@ -71,6 +73,26 @@ impl Histogram {
     }
 }
 
+/// How long an agent's handlers had what they have settled.
+#[derive(Debug, Default)]
+pub struct Handling {
+    /// In milliseconds.
+    sum_ms: Number,
+}
+
+impl Handling {
+    /// A delivery was settled after so long.
+    pub fn add(&self, meter: &Meter, ms: u64) {
+        self.sum_ms.add(ms);
+        meter.handling_us.add(ms * 1000);
+    }
+
+    /// In milliseconds, all deliveries together.
+    pub fn sum_ms(&self) -> u64 {
+        self.sum_ms.get()
+    }
+}
+
 /// How a worker's way to Redis is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -102,6 +124,9 @@ pub struct Meter {
     pub batch: Histogram,
     /// From a message's acceptance to its first delivery, in microseconds.
     pub queue_us: Histogram,
+    /// From a delivery to its settlement, in microseconds.
+    pub handling_us: Histogram,
+    handling: Mutex<BTreeMap<AgentId, Arc<Handling>>>,
 }
 
 impl Default for Meter {
@@ -115,11 +140,25 @@ impl Default for Meter {
             commit_us: Histogram::of_us(),
             batch: Histogram::of_counts(),
             queue_us: Histogram::of_us(),
+            handling_us: Histogram::of_us(),
+            handling: Mutex::default(),
         }
     }
 }
 
 impl Meter {
+    /// An agent's handlers are measured from now on.
+    pub fn enter(&self, agent: &AgentId, handling: Arc<Handling>) {
+        let mut all = self.handling.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = all.insert(agent.clone(), handling);
+    }
+
+    /// How long each agent's handlers had what they have settled, in milliseconds.
+    pub fn handling_ms(&self) -> Vec<(AgentId, u64)> {
+        let all = self.handling.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(agent, handling)| (agent.clone(), handling.sum_ms())).collect()
+    }
+
     /// How the worker's way to Redis is now.
     pub fn set_way(&self, way: Way) {
         self.way.set(match way {

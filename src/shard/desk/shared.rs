@@ -88,6 +88,7 @@ pub struct Shared {
     pub troubles: Troubles,
     /// The server is about to stop.
     draining: AtomicBool,
+    moving: AtomicBool,
     /// Reloads that were taken, and those that were refused.
     reloads: (AtomicU64, AtomicU64),
     /// When the configuration in force was loaded, Unix milliseconds.
@@ -132,6 +133,7 @@ impl Shared {
             meters: Meters::default(),
             troubles: Troubles::default(),
             draining: AtomicBool::new(false),
+            moving: AtomicBool::new(false),
             reloads: Default::default(),
             loaded_ms: AtomicU64::new(Now::read().unix_us / 1000),
         }
@@ -274,6 +276,16 @@ impl Shared {
     /// The server is about to stop: nobody new should come.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Sessions move to other servers: none is opened here.
+    pub(crate) fn move_sessions(&self) {
+        self.moving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they do.
+    pub fn is_moving(&self) -> bool {
+        self.moving.load(Ordering::Relaxed)
     }
 
     /// Whether what is asked of it now is carried out, as far as is known.

@@ -18,6 +18,8 @@ pub enum Code {
     DeadLetters,
     /// The copy of the trail cannot be written.
     Copy,
+    /// A disk that the trail needs fills up.
+    DiskLow,
     /// Redis does not take the renewal of the server's lease: others may declare it void.
     Lease,
     /// The last reload was refused: what was in force stays.
@@ -36,12 +38,13 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Checkpoints,
         Self::CheckpointsInRedis,
         Self::Archive,
         Self::DeadLetters,
         Self::Copy,
+        Self::DiskLow,
         Self::Lease,
         Self::Reload,
         Self::Quarantine,
@@ -59,6 +62,7 @@ impl Code {
             Self::Archive => "archive_failing",
             Self::DeadLetters => "dead_letters_stuck",
             Self::Copy => "copy_failing",
+            Self::DiskLow => "disk_low",
             Self::Lease => "lease_not_renewed",
             Self::Reload => "reload_refused",
             Self::Quarantine => "quarantine_unreadable",

@@ -63,6 +63,8 @@ pub(super) struct Entry {
     /// [`MAX_CLAIMS_IN_DOUBT`].
     pub claimed_for: Vec<InstanceId>,
     pub bytes: usize,
+    /// When it went to its holder (monotonic milliseconds); 0: not by this worker.
+    pub handed_ms: u64,
     /// Which message it is; nil before this worker has seen it.
     pub message_id: Uuid,
     /// How its deliveries failed, as far as this worker has seen it; the last [`MAX_HISTORY`].

@@ -19,6 +19,7 @@ mod size;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -26,6 +27,7 @@ use crate::config::Delivery;
 use crate::ids::{AgentId, InstanceId};
 use crate::policy::Breaker;
 use crate::shard::desk::delivery::DeliveryId;
+use crate::shard::desk::meters::Handling;
 use crate::shard::desk::session_key::SessionKey;
 use crate::store::answers::EntryId;
 use crate::store::keys;
@@ -65,6 +67,8 @@ pub struct Held {
     pub message_id: Uuid,
     /// The number of the delivery.
     pub attempt: u32,
+    /// When it was handed on (monotonic milliseconds).
+    pub handed_ms: u64,
 }
 
 /// An agent's inbox.
@@ -103,6 +107,8 @@ pub struct Inbox {
     pub verified: bool,
     /// Whether its handlers fail.
     pub breaker: Breaker,
+    /// How long they take.
+    pub handling: Arc<Handling>,
     /// The earliest timer that the worker has set for this inbox (monotonic milliseconds).
     pub timer_ms: Option<u64>,
     consumers: Vec<Consumer>,
@@ -140,6 +146,7 @@ impl Inbox {
             adopted: false,
             verified: false,
             breaker: Breaker::default(),
+            handling: Arc::default(),
             timer_ms: None,
             consumers: Vec::new(),
             entries: HashMap::default(),
@@ -210,11 +217,32 @@ impl Inbox {
         Some(instance)
     }
 
+    /// A session gets nothing more.
+    pub fn retire(&mut self, session: SessionKey) {
+        if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.session == session) {
+            consumer.is_retired = true;
+        }
+    }
+
+    /// Whether a session gets nothing more.
+    pub fn is_retired(&self, session: SessionKey) -> bool {
+        self.consumers.iter().any(|consumer| consumer.session == session && consumer.is_retired)
+    }
+
+    /// Whether a session holds nothing.
+    pub fn is_empty_handed(&self, session: SessionKey) -> bool {
+        self.consumers.iter().any(|consumer| consumer.session == session && consumer.in_flight == 0)
+    }
+
     /// The delivery, if the instance holds it.
     pub fn held(&self, instance: &InstanceId, id: DeliveryId) -> Option<Held> {
         let entry = self.entries.get(&EntryKey::of(instance, id.source, id.entry))?;
         let held = entry.state == State::InFlight { token: id.token } && entry.holder == *instance;
-        held.then_some(Held { message_id: entry.message_id, attempt: entry.attempts })
+        held.then_some(Held {
+            message_id: entry.message_id,
+            attempt: entry.attempts,
+            handed_ms: entry.handed_ms,
+        })
     }
 
     /// When the next waiting entry is due (monotonic milliseconds).

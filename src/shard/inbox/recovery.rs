@@ -70,6 +70,7 @@ impl Inbox {
             stored: line.deliveries,
             holder,
             claimed_for: Vec::new(),
+            handed_ms: 0,
             bytes: 0,
             message_id: Uuid::nil(),
             failures: Vec::new(),

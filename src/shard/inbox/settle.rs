@@ -50,7 +50,7 @@ impl Inbox {
             return None;
         }
         entry.state = state;
-        let held = Held { message_id: entry.message_id, attempt: entry.attempts };
+        let held = Held { message_id: entry.message_id, attempt: entry.attempts, handed_ms: entry.handed_ms };
         let bytes = entry.bytes;
         if let Some(consumer) = self.consumer_mut(instance) {
             consumer.give_back(bytes);
@@ -65,11 +65,12 @@ impl Inbox {
         Some(held)
     }
 
-    /// A commit has acknowledged a delivery, and taken it out of Redis.
-    pub fn committed(&mut self, instance: &InstanceId, id: DeliveryId) {
-        if let Some((key, _)) = self.release(instance, id, State::Leaving) {
-            self.left(std::slice::from_ref(&key));
-        }
+    /// A commit has acknowledged a delivery, and taken it out of Redis; `None` when the instance holds no such
+    /// delivery.
+    pub fn committed(&mut self, instance: &InstanceId, id: DeliveryId) -> Option<Held> {
+        let (key, held) = self.release(instance, id, State::Leaving)?;
+        self.left(std::slice::from_ref(&key));
+        Some(held)
     }
 
     /// An entry was read that may not be delivered before `due_ms`: it is with nobody until then, and that was no
@@ -160,7 +161,13 @@ impl Inbox {
     }
 
     /// A new entry was read for a connected instance and goes to it now.
-    pub fn delivered_new(&mut self, instance: &InstanceId, id: DeliveryId, message_id: Uuid, bytes: usize) {
+    pub fn delivered_new(
+        &mut self,
+        instance: &InstanceId,
+        id: DeliveryId,
+        (message_id, bytes): (Uuid, usize),
+        now_ms: u64,
+    ) {
         self.typical_bytes = bytes.max(self.typical_bytes - self.typical_bytes / 8);
         if let Some(consumer) = self.consumer_mut(instance) {
             consumer.take(bytes);
@@ -174,6 +181,7 @@ impl Inbox {
                 holder: instance.clone(),
                 claimed_for: Vec::new(),
                 bytes,
+                handed_ms: now_ms,
                 message_id,
                 failures: Vec::new(),
                 seen: self.scans,
@@ -188,6 +196,7 @@ impl Inbox {
         id: DeliveryId,
         (message_id, bytes): (Uuid, usize),
         attempt: u32,
+        now_ms: u64,
     ) {
         let key = EntryKey::of(instance, id.source, id.entry);
         let seen = self.scans;
@@ -199,6 +208,7 @@ impl Inbox {
         entry.holder = instance.clone();
         entry.claimed_for.clear();
         entry.bytes = bytes;
+        entry.handed_ms = now_ms;
         entry.message_id = message_id;
         entry.seen = seen;
         if let Some(consumer) = self.consumer_mut(instance) {

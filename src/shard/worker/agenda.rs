@@ -41,6 +41,8 @@ pub(super) enum Timer {
     Cut(SessionKey),
     /// The sweep's next step.
     Sweep,
+    /// Sessions that are to move to other servers.
+    Move,
 }
 
 /// The safety net: in turn, every inbox that somebody is connected to.

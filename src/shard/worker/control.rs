@@ -91,6 +91,7 @@ impl Worker {
                 Control::CheckCertificates => self.check_certificates(now),
                 Control::Reload(settings) => self.reload(settings, now),
                 Control::Record(event) => self.ledger.push(Event::Operator(event)),
+                Control::Move { from_ms, until_ms } => self.begin_to_move(from_ms, until_ms),
                 Control::Stop => {
                     self.inlet.close();
                     self.stopping = true;
@@ -160,7 +161,7 @@ impl Worker {
         }
     }
 
-    fn names(&self, which: impl Fn(&Session) -> bool) -> Vec<SessionName> {
+    pub(super) fn names(&self, which: impl Fn(&Session) -> bool) -> Vec<SessionName> {
         let name =
             |session: &Arc<Session>| SessionName { agent: session.identity.agent.clone(), key: session.key };
         self.sessions.open().filter(|session| which(session)).map(name).collect()

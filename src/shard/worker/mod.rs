@@ -15,6 +15,7 @@ mod custody;
 mod due;
 mod ledger;
 mod link;
+mod moving;
 mod ready;
 mod round;
 mod sessions;
@@ -79,6 +80,8 @@ pub(crate) struct Worker {
     /// Buffers of payload scans.
     scratch: Scratch,
     stopping: bool,
+    /// Sessions move to other servers, and all of them are asked to by then (monotonic milliseconds).
+    moves_until_ms: Option<u64>,
 }
 
 impl Worker {
@@ -110,6 +113,7 @@ impl Worker {
             traced: Traced::default(),
             scratch: Scratch::new(),
             stopping: false,
+            moves_until_ms: None,
         };
         let _ = worker.enlist();
         let now = Now::read();
@@ -132,6 +136,7 @@ impl Worker {
             .collect();
         for agent in &new {
             let inbox = Inbox::new(agent.clone(), max_bytes);
+            self.link.meter.enter(agent, inbox.handling.clone());
             self.shared.inboxes.enter(agent, inbox.size.stored().clone());
             self.shared.replies.enter(agent, inbox.size.replies().clone());
             drop(self.inboxes.insert(agent.clone(), inbox));
@@ -214,6 +219,7 @@ impl Worker {
                 Timer::Expiry => self.certificates_due(now),
                 Timer::Cut(key) => self.sessions.cut(key),
                 Timer::Sweep => self.sweep(now),
+                Timer::Move => self.move_due(now),
             }
         }
     }

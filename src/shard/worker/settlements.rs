@@ -27,6 +27,7 @@ impl Worker {
                     };
                     // Unknown, foreign and repeated ids, and those of earlier deliveries, change nothing.
                     if let Some(held) = inbox.ack(&session.instance, id) {
+                        inbox.handling.add(&self.link.meter, now.mono_ms.saturating_sub(held.handed_ms));
                         let custody = &mut self.ledger.custody;
                         custody.acked(agent, &session.instance, held.message_id, held.attempt, now);
                         self.traced.settle(&self.shared, id, ("ack", ""), now);
@@ -66,6 +67,7 @@ impl Worker {
                 Nacked::Dead(held) => (held, true),
                 Nacked::Unknown => return None,
             };
+        inbox.handling.add(&self.link.meter, now.mono_ms.saturating_sub(held.handed_ms));
         let outcome = if is_dead { "dead" } else { "nack" };
         self.traced.settle(&self.shared, id, (outcome, &reason), now);
         self.ledger.push(Event::Nacked {

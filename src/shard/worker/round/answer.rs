@@ -178,7 +178,9 @@ impl Worker {
     fn committed(&mut self, job: &CommitJob, parts: Vec<Success>, now: Now) {
         let agent = &job.caller.identity.agent;
         if let (Some(delivery), Some(inbox)) = (job.delivery, self.inboxes.get_mut(agent)) {
-            inbox.committed(&job.instance, delivery);
+            if let Some(held) = inbox.committed(&job.instance, delivery) {
+                inbox.handling.add(&self.link.meter, now.mono_ms.saturating_sub(held.handed_ms));
+            }
             self.traced.settle(&self.shared, delivery, ("ack", ""), now);
             self.handler_succeeded(agent, now);
             self.agenda.ready.insert(agent.clone());

@@ -190,7 +190,7 @@ impl Worker {
         let id = DeliveryId::fresh(claim.source, found.id);
         let message_id = found.envelope.as_deref().and_then(message_id_of).unwrap_or_default();
         let bytes = found.envelope.as_ref().map_or(0, String::len);
-        inbox.delivered_again(&claim.instance, id, (message_id, bytes), attempt);
+        inbox.delivered_again(&claim.instance, id, (message_id, bytes), attempt, now.mono_ms);
         if !ours {
             let (reason, now_ms) = ((FOREIGN_REASON, false), now.mono_ms);
             let _ = inbox.nack(&claim.instance, id, reason, now_ms, &self.settings.delivery);
@@ -280,7 +280,7 @@ impl Worker {
             let message_id = found.envelope.as_deref().and_then(message_id_of).unwrap_or_default();
             let bytes = found.envelope.as_ref().map_or(0, String::len);
             let id = DeliveryId::fresh(read.source, found.id);
-            inbox.delivered_new(&read.instance, id, message_id, bytes);
+            inbox.delivered_new(&read.instance, id, (message_id, bytes), now.mono_ms);
             if !ours {
                 let (reason, now_ms) = ((FOREIGN_REASON, false), now.mono_ms);
                 let _ = inbox.nack(&read.instance, id, reason, now_ms, &self.settings.delivery);
