@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::seen::Seen;
-use super::status::Status;
 use crate::clock::Now;
 use crate::shard::Shards;
 use crate::shard::desk::meters::Way;
@@ -13,9 +12,6 @@ use crate::shard::desk::troubles::Code;
 const SILENT_MS: u64 = 5_000;
 /// What was seen so long ago is not known any more, in milliseconds.
 const STALE_MS: u64 = 10_000;
-
-/// Most notes on single agents.
-const MAX_NOTES: usize = 50;
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,28 +55,6 @@ fn certificates_problem(certificates: &[(&'static str, i64)], now: Now) -> Optio
         _ => "issue another one (`mas certs issue --server`) and send SIGHUP",
     };
     Some(format!("the certificate `{name}` has ended, and nobody can connect any more: {remedy}"))
-}
-
-/// What keeps single agents from being served, each with what to do: the server is ready all the same.
-pub(super) fn notes(status: &Status) -> Vec<String> {
-    let quarantine = status.quarantine.entries.iter().map(|(whom, entry)| {
-        format!("quarantined: {whom}, by {}: `mas release` lets it in again", entry.by.escape_default())
-    });
-    let circuits = status.circuits.iter().map(|agent| {
-        format!(
-            "circuit_open: nothing is sent to {agent}, whose handlers fail: look at its log; it closes once they succeed"
-        )
-    });
-    let now_s = i64::try_from(status.now_ms / 1000).unwrap_or(i64::MAX);
-    let ended = status.agents_certificates.iter().filter(|(_, end_s)| **end_s < now_s).map(|(agent, _)| {
-        format!(
-            "certificate_expired: the certificate of {agent} has ended, and it is refused: `mas certs issue {agent}`, and have it \
-             connect again"
-        )
-    });
-    let notes: Vec<String> = quarantine.chain(circuits).chain(ended).take(MAX_NOTES + 1).collect();
-    let more = (notes.len() > MAX_NOTES).then(|| "and more: /api/v1/status has all".to_owned());
-    notes.into_iter().take(MAX_NOTES).chain(more).collect()
 }
 
 fn lease_problem(why: &str) -> String {

@@ -7,7 +7,7 @@
 //! * `performance`: the last quarter of an hour, a point a second.
 //! * `trail`: what Redis says of the trail.
 //! * `sources`, `recent`, `seen`: where what is told is gathered from.
-//! * `health`: whether the server is ready, with every reason.
+//! * `health`: whether the server is ready, with every reason. `notes`: what keeps single agents from being served.
 //! * `metrics`, `process`: what a scrape is told.
 //! * `status`: the same for people, as JSON.
 //! * `events`, `fleet_events`: decisions as they are committed, here and by the other servers.
@@ -30,6 +30,7 @@ mod health;
 pub mod http;
 mod local;
 mod metrics;
+mod notes;
 mod operators;
 mod page;
 mod performance;

@@ -12,6 +12,7 @@ use super::events::{Events, Wanted};
 use super::health;
 use super::http::{Answer, Content, Method, Peer, Request, Service};
 use super::metrics::{self, Format};
+use super::notes::notes;
 use super::operators::{self, Who};
 use super::page;
 use super::sources::Sources;
@@ -55,7 +56,7 @@ impl Routes {
         for trouble in shards.shared().troubles.all().iter().filter(|_| verbose) {
             text.push_str(&format!("[!] {}: {}\n", trouble.code.as_str(), trouble.why));
         }
-        for note in health::notes(&self.sources.gather_known()).iter().filter(|_| verbose) {
+        for note in notes(&self.sources.gather_known()).iter().filter(|_| verbose) {
             text.push_str(&format!("[!] {note}\n"));
         }
         text.push_str(if is_ready { "ready\n" } else { "not ready\n" });

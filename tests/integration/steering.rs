@@ -293,6 +293,69 @@ fn operators_elsewhere_do_what_their_role_allows_and_all_is_on_record() {
 }
 
 #[test]
+fn operators_see_through_the_server_what_is_in_redis_and_payloads_masked() {
+    let mut world = World::with(
+        World::PAIR,
+        "operators:\n  - {name: ops, role: operator}\n  - {name: eve, role: reader}\n  - {name: aud, role: auditor}\n",
+    );
+    world.set_gateway("dlp: {policy_overrides: {ssn: allow}}");
+    world.set_admin("0.0.0.0:0");
+    for name in ["ops", "eve", "aud"] {
+        let certs = world.certs();
+        let made = world.mas(&["certs", "issue", "--operator", name, "--dir", certs.to_str().unwrap()]);
+        assert!(made.status.success(), "{made:?}");
+    }
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    alpha.send("a", "beta", "{\"ssn\":\"123-45-6789\"}").unwrap();
+    b.nack(&b.next().id, "never", false);
+    until("it is a dead letter", || world.redis.len("dlq:messages") == 1);
+    let text = std::fs::read_to_string(world.config_path()).unwrap();
+    std::fs::write(world.config_path(), text.replace("ssn: allow", "ssn: block")).unwrap();
+    let (code, _, why) = mas_as(&world, &server, "ops", &["reload"]);
+    assert_eq!(code, Some(0), "{why}");
+    let seen = |who: &str, args: &[&str]| mas_as(&world, &server, who, args);
+    for who in ["ops", "eve", "aud"] {
+        let (code, said, why) = seen(who, &["dlq", "show", "--all", "--json"]);
+        assert!(
+            code == Some(0) && said.contains("\"masked\":true") && !said.contains("123-45"),
+            "{said}{why}"
+        );
+        let (code, said, _) = seen(who, &["dlq", "list"]);
+        assert!(code == Some(0) && said.contains("beta") && said.contains("never"), "{said}");
+        let (code, said, _) = seen(who, &["agents", "beta"]);
+        assert!(code == Some(0) && said.contains("ACTIVE") && said.contains("b@"), "{said}");
+        assert_eq!(seen(who, &["foreign", "list"]).0, Some(0));
+    }
+    for who in ["eve", "aud"] {
+        let (code, said, why) = seen(who, &["dlq", "show", "--all", "--unmasked"]);
+        assert!(
+            code == Some(1) && said.is_empty() && why.contains("may not see what is masked"),
+            "{said}{why}"
+        );
+    }
+    let (code, said, why) = seen("ops", &["dlq", "show", "--all", "--unmasked", "--reason", "case 7"]);
+    assert!(code == Some(0) && said.contains("123-45-6789") && why.contains("on record"), "{said}{why}");
+    let shown = |rule: &str| {
+        world.records().into_iter().filter(|record| record.rule.starts_with(rule)).collect::<Vec<_>>()
+    };
+    assert!(shown("dead_letters_show, unmasked")[0].reason.ends_with(": case 7"));
+    until("refusals are on record", || shown("dead_letters_show, refused by role").len() == 2);
+    assert_eq!(seen("ops", &["agents", "nobody"]).0, Some(2));
+    assert_eq!(seen("ops", &["dlq", "show", "1-1"]).0, Some(1));
+    server.stop();
+    // Without a server the same, by Redis.
+    let (code, said, _) = mas(&world, &["dlq", "show", "--all"]);
+    assert!(
+        code == Some(0) && said.contains("masked by the rules in force") && !said.contains("123-45"),
+        "{said}"
+    );
+    let (code, said, _) = mas(&world, &["dlq", "show", "--all", "--unmasked"]);
+    assert!(code == Some(0) && said.contains("123-45-6789"), "{said}");
+}
+
+#[test]
 fn dead_letters_and_inboxes_are_dealt_with_by_the_server_and_the_same_without_one() {
     let world = World::new();
     let mut server = world.server();
@@ -362,15 +425,20 @@ fn a_server_is_drained_from_afar_has_its_sessions_move_and_says_so_first() {
     );
     let moved = world.client(&one, "alpha");
     let again = moved.session("a");
-    // One that is at work finishes; what comes meanwhile is not for it.
-    moved.send("a", "beta", "{\"n\":2}").unwrap();
-    assert!(b.next_within(Duration::from_millis(300)).is_none(), "it gets nothing more");
+    // One that is at work finishes; once it is asked to move nothing more is for it.
+    let mut last = 2;
+    loop {
+        moved.send("a", "beta", &format!("{{\"n\":{last}}}")).unwrap();
+        let Some(delivered) = b.next_within(Duration::from_millis(300)) else { break };
+        b.ack(&delivered.id);
+        last += 1;
+    }
     b.ack(&held.id);
     assert_eq!(b.end(), Ended::refused("UNAVAILABLE", "server_stopping"));
     assert!(begun.elapsed() < AFTER, "the sessions end before the server");
     let beta = world.client(&one, "beta");
     let b = beta.session("b");
-    assert_eq!(b.take().data()["n"], 2, "what came meanwhile is delivered where it is now");
+    assert_eq!(b.take().data()["n"], last, "what came meanwhile is delivered where it is now");
     assert_eq!(other.wait_code(), Some(0));
     assert!(begun.elapsed() >= AFTER);
     drop(again);
@@ -416,7 +484,17 @@ fn whoever_reaches_loopback_reads_and_changes_nothing() {
     let server = world.server();
     let admin = server.admin.as_ref().unwrap();
     let listed = get(admin, "/api/v1/commands").unwrap().body;
-    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()["commands"], Value::Array(Vec::new()));
+    let shows = ["agents", "dead_letters_list", "dead_letters_show", "foreign_list"];
+    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()["commands"], serde_json::json!(shows));
+    let (code, said, why) = mas(&world, &["agents", "--admin", admin, "--json"]);
+    assert_eq!((code, said.lines().count()), (Some(0), 4), "{why}");
+    let (code, _, why) = mas(&world, &["dlq", "show", "--all", "--unmasked", "--admin", admin]);
+    assert!(code == Some(1) && why.contains("403"), "{why}");
+    // A long body is for those who may change something.
+    let long = vec![b'x'; 20 * 1024];
+    let ids: Vec<String> = vec![String::from_utf8(long).unwrap()];
+    let (code, _, why) = mas(&world, &["agents", &ids[0], "--admin", admin]);
+    assert!(code == Some(1) && why.contains("413"), "{why}");
     let (code, _, why) = mas(&world, &["quarantine", "--all", "--reason", "x", "--admin", admin]);
     assert_eq!(code, Some(1));
     assert!(why.contains("403"), "{why}");

@@ -11,6 +11,7 @@ use crate::support::{Server, World, until};
 
 mod agent;
 mod bundle;
+mod doctor;
 mod manual;
 mod top;
 

@@ -47,7 +47,7 @@ fn id(n: u64) -> DeliveryId {
 
 fn deliver(inbox: &mut Inbox, n: usize, entry: u64) {
     inbox.added(1, 100, 164);
-    inbox.delivered_new(&instance(n), id(entry), Uuid::nil(), 100);
+    inbox.delivered_new(&instance(n), id(entry), (Uuid::nil(), 100), 5);
 }
 
 /// What would be claimed now.
@@ -153,7 +153,7 @@ fn the_same_instance_gets_its_own_back_at_once() {
     let _ = open(&mut inbox, 0);
     let claims = due(&mut inbox, 5);
     assert_eq!(claims, [claim(0, 0, 1, 2)]);
-    inbox.delivered_again(&instance(0), delivery(1, 2), (Uuid::nil(), 100), 2);
+    inbox.delivered_again(&instance(0), delivery(1, 2), (Uuid::nil(), 100), 2, 5);
     assert_eq!(due(&mut inbox, 5 + RECLAIM_MS), [], "claimed once only");
 }
 
@@ -175,17 +175,17 @@ fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
     for attempt in 1..MAX_ATTEMPTS {
         let current = delivery(1, attempt.into());
         let nacked = inbox.nack(&instance(0), current, ("later", true), now_ms, &config());
-        assert_eq!(nacked, Nacked::Retried(Held { message_id: Uuid::nil(), attempt }));
+        assert_eq!(nacked, Nacked::Retried(Held { message_id: Uuid::nil(), attempt, handed_ms: 5 }));
         let wait_ms = config().backoff_ms(attempt);
         assert_eq!(due(&mut inbox, now_ms + wait_ms - 1), []);
         now_ms += wait_ms;
         assert_eq!(due(&mut inbox, now_ms), [claim(0, 0, 1, attempt + 1)]);
         let next = delivery(1, u64::from(attempt) + 1);
-        inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), attempt + 1);
+        inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), attempt + 1, 5);
     }
     let last = delivery(1, MAX_ATTEMPTS.into());
     let nacked = inbox.nack(&instance(0), last, ("never", true), now_ms, &config());
-    assert_eq!(nacked, Nacked::Dead(Held { message_id: Uuid::nil(), attempt: MAX_ATTEMPTS }));
+    assert_eq!(nacked, Nacked::Dead(Held { message_id: Uuid::nil(), attempt: MAX_ATTEMPTS, handed_ms: 5 }));
     assert_eq!(inbox.dead.len(), 1);
     assert_eq!(inbox.dead[0].reason, "never");
 }
@@ -202,7 +202,7 @@ fn a_message_that_kills_its_handler_each_time_dies_too() {
         current = open(&mut inbox, 0);
         assert_eq!(due(&mut inbox, now_ms).len(), 1);
         let next = delivery(1, u64::from(attempt) + 1);
-        inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), attempt + 1);
+        inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), attempt + 1, 5);
     }
     assert!(inbox.close(current, now_ms + RECLAIM_MS).is_some());
     let _ = open(&mut inbox, 0);
@@ -239,7 +239,7 @@ fn a_settlement_of_an_earlier_delivery_changes_nothing_of_a_later_one() {
     assert!(inbox.close(lost, RECLAIM_MS).is_some());
     let _ = open(&mut inbox, 0);
     assert_eq!(due(&mut inbox, 1).len(), 1);
-    inbox.delivered_again(&instance(0), delivery(1, 2), (Uuid::nil(), 100), 2);
+    inbox.delivered_again(&instance(0), delivery(1, 2), (Uuid::nil(), 100), 2, 5);
     assert!(inbox.ack(&instance(0), id(1)).is_none());
     assert_eq!(inbox.nack(&instance(0), id(1), ("late", false), 1, &config()), Nacked::Unknown);
     assert_eq!(inbox.held(&instance(0), id(1)), None);
@@ -253,7 +253,7 @@ fn a_reply_waits_for_its_instance_and_blocks_nobody() {
     let lost = open(&mut inbox, 0);
     let _ = open(&mut inbox, 1);
     let reply = DeliveryId { source: Source::Own, entry: EntryId { ms: 1, seq: 0 }, token: 1 };
-    inbox.delivered_new(&instance(0), reply, Uuid::nil(), 10);
+    inbox.delivered_new(&instance(0), reply, (Uuid::nil(), 10), 5);
     deliver(&mut inbox, 0, 2);
     assert!(inbox.close(lost, RECLAIM_MS).is_some());
     assert_eq!(due(&mut inbox, RECLAIM_MS), [claim(1, 0, 2, 2)]);

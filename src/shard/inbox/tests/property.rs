@@ -54,7 +54,7 @@ proptest! {
                     let token = tokens.entry(entry.ms).or_insert(1);
                     *token += 1;
                     let id = delivery(entry.ms, *token);
-                    inbox.delivered_again(&claim.instance, id, (Uuid::nil(), 100), attempt);
+                    inbox.delivered_again(&claim.instance, id, (Uuid::nil(), 100), attempt, 5);
                     assert!(holder.insert(entry.ms, n).is_none(), "entry {} is with two", entry.ms);
                 }
             }
@@ -79,7 +79,7 @@ proptest! {
                         let n: usize = read.instance.as_str()[1..].parse().unwrap();
                         let got = usize::from(read.source == Source::Shared && read.count > 0);
                         for _ in 0..got {
-                            inbox.delivered_new(&read.instance, id(next_entry), Uuid::nil(), 100);
+                            inbox.delivered_new(&read.instance, id(next_entry), (Uuid::nil(), 100), 5);
                             prop_assert!(holder.insert(next_entry, n).is_none());
                             next_entry += 1;
                         }
