@@ -131,9 +131,15 @@ function App() {
 }
 
 document.documentElement.dataset["theme"] = theme.value;
-keepBeating();
 const root = document.getElementById("app");
-if (root) {
+
+function begin() {
+  keepBeating();
+  if (!root) return;
   root.textContent = "";
   render(<App />, root);
 }
+
+// What stands in index.html is painted first: on a busy machine the rest takes a while. Behind a window nothing is painted.
+if (document.hidden) begin();
+else requestAnimationFrame(() => setTimeout(begin));

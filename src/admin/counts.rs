@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::audit::Decision;
-use crate::audit::tally::ByDecision;
+use crate::audit::tally::{ByDecision, OUTCOMES};
 use crate::shard::desk::meters::Meter;
 use crate::store::reports::MAX_REPORT_BYTES;
 
@@ -32,9 +32,6 @@ pub(super) struct Counts {
     /// Decisions that are not told apart by pair.
     pub(super) other: ByName,
 }
-
-/// Outcomes of deliveries.
-const OUTCOMES: [&str; 5] = ["delivered", "redelivered", "ack", "nack", "dead"];
 
 /// As it stands in Redis: names once, everything else by their places.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -83,12 +80,12 @@ impl Counts {
             meter.counters.each_agent(|name, counts| {
                 let decisions = by_name(&counts.messages);
                 if !decisions.is_empty() {
-                    add(all.decisions.entry(name.to_owned()).or_default(), &decisions);
+                    add(all.decisions.entry(name.to_string()).or_default(), &decisions);
                 }
                 let deliveries: ByName =
                     counts.deliveries().into_iter().filter(|(_, count)| *count > 0).collect();
                 if !deliveries.is_empty() {
-                    add(all.deliveries.entry(name.to_owned()).or_default(), &deliveries);
+                    add(all.deliveries.entry(name.to_string()).or_default(), &deliveries);
                 }
             });
             meter.counters.each_edge(|edge| {

@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
 
+use super::exposition::{Format, Page, bare, by, flag, one};
 use super::http::Counters;
 use super::process::Process;
 use super::status::Status;
+use crate::audit::tally::OUTCOMES;
 use crate::audit::{Action, Decision};
-use crate::shard::desk::meters::{Histogram, Meter};
 use crate::shard::desk::troubles::Code;
 
 /// Pairs of sender and target that are shown one by one: the busiest.
@@ -22,32 +22,11 @@ const MAX_EDGES: usize = 500;
 /// The name of what is shown together.
 const OTHER: &str = "other";
 
-type Labels = Vec<(&'static str, String)>;
-
-/// How the text is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// Prometheus' text format.
-    Prometheus,
-    /// OpenMetrics.
-    OpenMetrics,
-}
-
-impl Format {
-    /// What a scraper asks for.
-    pub(super) fn asked(accept: Option<&str>) -> Self {
-        match accept {
-            Some(accept) if accept.contains("application/openmetrics-text") => Self::OpenMetrics,
-            _ => Self::Prometheus,
-        }
-    }
-
-    pub(super) fn content_type(self) -> &'static str {
-        match self {
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        }
-    }
+/// What was counted of one agent, by all workers: decisions in the order of their codes, deliveries in that of their outcomes.
+#[derive(Default)]
+struct Sums {
+    messages: [u64; Decision::ALL.len()],
+    deliveries: [u64; OUTCOMES.len()],
 }
 
 /// Writes everything.
@@ -60,80 +39,6 @@ pub(super) fn write(status: Status, format: Format) -> Result<String, fmt::Error
         Format::OpenMetrics => text::encode(&mut out, &registry)?,
     }
     Ok(out)
-}
-
-/// One family of metrics after the other.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl IntoIterator<Item = (Labels, f64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in rows {
-            let labels = labels.as_slice();
-            let mut row = family.encode_family(&labels)?;
-            row.encode_counter::<NoLabelSet, f64, u64>(&value, None)?;
-        }
-        Ok(())
-    }
-
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl IntoIterator<Item = (Labels, f64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in rows {
-            let labels = labels.as_slice();
-            family.encode_family(&labels)?.encode_gauge(&value)?;
-        }
-        Ok(())
-    }
-
-    /// `scale`: what one unit of the measured values is.
-    fn histogram(
-        &mut self,
-        (name, help, scale): (&str, &str, f64),
-        meters: &[std::sync::Arc<Meter>],
-        of: impl Fn(&Meter) -> &Histogram,
-    ) -> fmt::Result {
-        let (mut counts, mut total) = (BTreeMap::<Option<u64>, u64>::new(), 0);
-        for meter in meters {
-            let (buckets, sum) = of(meter).read();
-            total += sum;
-            for (bound, count) in buckets {
-                *counts.entry(bound).or_default() += count;
-            }
-        }
-        let count = counts.values().sum();
-        let last = counts.remove(&None).unwrap_or(0);
-        let bounds = counts.into_iter().filter_map(|(bound, count)| Some((bound? as f64 * scale, count)));
-        let buckets: Vec<(f64, u64)> = bounds.chain([(f64::MAX, last)]).collect();
-        let exemplars: Option<&HashMap<usize, Exemplar<NoLabelSet, f64>>> = None;
-        self.0.encode_descriptor(name, help, None, MetricType::Histogram)?.encode_histogram(
-            total as f64 * scale,
-            count,
-            &buckets,
-            exemplars,
-        )
-    }
-}
-
-fn one(value: f64) -> [(Labels, f64); 1] {
-    [(Labels::new(), value)]
-}
-
-fn by(name: &'static str, value: impl ToString) -> Labels {
-    vec![(name, value.to_string())]
-}
-
-fn flag(is: bool) -> f64 {
-    f64::from(u8::from(is))
 }
 
 impl Collector for Status {
@@ -155,7 +60,7 @@ impl Status {
     fn build(&self, page: &mut Page<'_>) -> fmt::Result {
         let version = by("version", env!("CARGO_PKG_VERSION"));
         page.gauges("mas_build_info", "The version of this server; always 1.", [(version, 1.0)])?;
-        let digest = by("digest", &self.policy_version);
+        let digest = by("digest", self.policy_version.as_str());
         page.gauges("mas_config_info", "The configuration in force; always 1.", [(digest, 1.0)])?;
         let reloads = [("success", self.reloads.0), ("failure", self.reloads.1)];
         page.counters(
@@ -186,8 +91,7 @@ impl Status {
         let pairs = |actions: &'static [Action], first: &'static str| {
             let all = actions.iter().flat_map(|action| Decision::ALL.iter().map(move |d| (*action, *d)));
             all.map(move |(action, decision)| {
-                let labels =
-                    vec![(first, action.as_str().to_owned()), ("decision", decision.as_str().to_owned())];
+                let labels = [(first, action.as_str().into()), ("decision", decision.as_str().into())];
                 (labels, sum(action, decision) as f64)
             })
             .filter(|(_, count)| *count > 0.0)
@@ -220,75 +124,84 @@ impl Status {
         page.counters(
             "mas_dlp_findings",
             "What data-loss prevention has found in messages, by type and by what was done.",
-            found
-                .into_iter()
-                .map(|((kind, action), count)| (vec![("type", kind), ("action", action)], count as f64)),
+            found.into_iter().map(|((kind, action), count)| {
+                ([("type", kind.into()), ("action", action.into())], count as f64)
+            }),
         )
     }
 
     fn agents(&self, page: &mut Page<'_>) -> fmt::Result {
-        let mut messages: BTreeMap<(String, &str), u64> = BTreeMap::new();
-        let mut deliveries: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        let mut agents: BTreeMap<Arc<str>, Sums> = BTreeMap::new();
         for meter in &self.meters {
             meter.counters.each_agent(|name, counts| {
-                for decision in Decision::ALL {
-                    let count = counts.messages.of(*decision);
-                    *messages.entry((name.to_owned(), decision.as_str())).or_default() += count;
+                let sums = match agents.get_mut(name) {
+                    Some(sums) => sums,
+                    None => agents.entry(name.clone()).or_default(),
+                };
+                for (sum, decision) in sums.messages.iter_mut().zip(Decision::ALL) {
+                    *sum += counts.messages.of(*decision);
                 }
-                for (outcome, count) in counts.deliveries() {
-                    *deliveries.entry((name.to_owned(), outcome)).or_default() += count;
+                for (sum, (_, count)) in sums.deliveries.iter_mut().zip(counts.deliveries()) {
+                    *sum += count;
                 }
             });
         }
-        let rows = |second: &'static str, counts: BTreeMap<(String, &'static str), u64>| {
-            counts.into_iter().filter(|(_, count)| *count > 0).map(move |((agent, of), count)| {
-                (vec![("agent", agent), (second, of.to_owned())], count as f64)
+        let messages = agents.iter().flat_map(|(agent, sums)| {
+            let counts = sums.messages.iter().zip(Decision::ALL).filter(|(count, _)| **count > 0);
+            counts.map(move |(count, decision)| {
+                ([("agent", (&**agent).into()), ("decision", decision.as_str().into())], *count as f64)
             })
-        };
+        });
+        let deliveries = agents.iter().flat_map(|(agent, sums)| {
+            let counts = sums.deliveries.iter().zip(OUTCOMES).filter(|(count, _)| **count > 0);
+            counts.map(move |(count, outcome)| {
+                ([("agent", (&**agent).into()), ("outcome", outcome.into())], *count as f64)
+            })
+        });
         page.counters(
             "mas_agent_messages",
             "Decisions on messages, by the agent that asked and decision.",
-            rows("decision", messages),
+            messages,
         )?;
         page.counters(
             "mas_deliveries",
             "What became of deliveries, by the agent that they were for.",
-            rows("outcome", deliveries),
+            deliveries,
         )?;
         let handling = self.meters.iter().flat_map(|meter| meter.handling_ms()).filter(|(_, ms)| *ms > 0);
         page.counters(
             "mas_agent_handling_seconds",
             "How long an agent's handlers had what they have settled, all deliveries together.",
-            handling.map(|(agent, ms)| (by("agent", agent), ms as f64 / 1000.0)),
+            handling.map(|(agent, ms)| (by("agent", agent.to_string()), ms as f64 / 1000.0)),
         )?;
         page.counters(
             "mas_edge_messages",
             "Decisions on messages, by sender and target: the 500 busiest pairs, the others as \"other\".",
             self.edges().into_iter().map(|((sender, target), count)| {
-                (vec![("sender", sender), ("target", target)], count as f64)
+                ([("sender", sender.into()), ("target", target.into())], count as f64)
             }),
         )?;
         let sessions = self.sessions.iter();
         page.gauges(
             "mas_sessions",
             "Sessions on this server, by agent.",
-            sessions.map(|(agent, count)| (by("agent", agent), *count as f64)),
+            sessions.map(|(agent, count)| (by("agent", agent.as_str()), *count as f64)),
         )?;
         page.gauges(
             "mas_circuit_open",
             "Circuits that are not closed, by target.",
-            self.circuits.iter().map(|agent| (by("agent", agent), 1.0)),
+            self.circuits.iter().map(|agent| (by("agent", agent.as_str()), 1.0)),
         )?;
         page.gauges(
             "mas_quarantined",
             "Who is in quarantine: an agent, a capability, or all.",
-            self.quarantine.entries.keys().map(|whom| (by("whom", whom), 1.0)),
+            self.quarantine.entries.keys().map(|whom| (by("whom", whom.to_string()), 1.0)),
         )?;
         let inboxes = self.inboxes.iter().flat_map(|inbox| {
             let delivered = inbox.pending;
             let waiting = inbox.queued.saturating_sub(delivered);
             [("waiting", waiting), ("delivered", delivered)].map(|(state, count)| {
-                (vec![("agent", inbox.agent.to_string()), ("state", state.to_owned())], count as f64)
+                ([("agent", inbox.agent.as_str().into()), ("state", state.into())], count as f64)
             })
         });
         page.gauges(
@@ -296,11 +209,16 @@ impl Status {
             "Messages in inboxes in Redis, by agent: waiting, or delivered and not acknowledged.",
             inboxes,
         )?;
-        let bytes =
-            self.inboxes.iter().filter_map(|inbox| Some((by("agent", &inbox.agent), inbox.bytes? as f64)));
+        let bytes = self
+            .inboxes
+            .iter()
+            .filter_map(|inbox| Some((by("agent", inbox.agent.as_str()), inbox.bytes? as f64)));
         page.gauges("mas_inbox_bytes", "What inboxes take in Redis, by agent.", bytes)?;
         let oldest = self.inboxes.iter().map(|inbox| {
-            (by("agent", &inbox.agent), inbox.oldest_ms.map_or(0.0, |oldest_ms| oldest_ms as f64 / 1000.0))
+            (
+                by("agent", inbox.agent.as_str()),
+                inbox.oldest_ms.map_or(0.0, |oldest_ms| oldest_ms as f64 / 1000.0),
+            )
         });
         page.gauges(
             "mas_inbox_oldest_seconds",
@@ -348,7 +266,7 @@ impl Status {
 
     fn audit(&self, page: &mut Page<'_>) -> fmt::Result {
         let age = |ms: u64| self.now_ms.saturating_sub(ms) as f64 / 1000.0;
-        let sealed = (self.sealed_ms > 0).then(|| (Labels::new(), age(self.sealed_ms)));
+        let sealed = (self.sealed_ms > 0).then(|| bare(age(self.sealed_ms)));
         page.gauges(
             "mas_audit_checkpoint_age_seconds",
             "Age of the newest checkpoint. Of an idle server it may be up to 60 intervals.",
@@ -360,7 +278,7 @@ impl Status {
             one(flag(self.refusal.is_some())),
         )?;
         let trail = self.trail.as_deref();
-        let row = |value: Option<f64>| value.map(|value| (Labels::new(), value));
+        let row = |value: Option<f64>| value.map(bare);
         page.gauges(
             "mas_audit_unsealed_records",
             "Records of lanes that are written which no checkpoint covers yet.",
@@ -381,13 +299,17 @@ impl Status {
     fn workers(&self, page: &mut Page<'_>) -> fmt::Result {
         let beats = self.meters.iter().enumerate().map(|(index, meter)| {
             let age_ms = self.mono_ms.saturating_sub(meter.beat_ms.get());
-            (by("worker", index), age_ms as f64 / 1000.0)
+            (by("worker", index.to_string()), age_ms as f64 / 1000.0)
         });
         page.gauges("mas_worker_beat_age_seconds", "Time since a worker's last sign of life.", beats)?;
-        let busy = self.busy.iter().enumerate().map(|(index, share)| (by("worker", index), *share));
+        let busy =
+            self.busy.iter().enumerate().map(|(index, share)| (by("worker", index.to_string()), *share));
         page.gauges("mas_worker_busy_ratio", "Share of the last second that a worker did not sleep.", busy)?;
-        let depth =
-            self.mailboxes.iter().enumerate().map(|(index, depth)| (by("worker", index), *depth as f64));
+        let depth = self
+            .mailboxes
+            .iter()
+            .enumerate()
+            .map(|(index, depth)| (by("worker", index.to_string()), *depth as f64));
         page.gauges("mas_mailbox_depth", "Jobs that wait for a worker.", depth)
     }
 
@@ -399,28 +321,24 @@ impl Status {
             "Share of its bound of memory that Redis uses; absent without a bound.",
             redis
                 .filter(|redis| redis.max_bytes > 0)
-                .map(|redis| (Labels::new(), redis.used_bytes as f64 / redis.max_bytes as f64)),
+                .map(|redis| bare(redis.used_bytes as f64 / redis.max_bytes as f64)),
         )?;
         page.gauges(
             "mas_redis_memory_used_bytes",
             "What Redis uses of its bound of memory.",
-            redis.map(|redis| (Labels::new(), redis.used_bytes as f64)),
+            redis.map(|redis| bare(redis.used_bytes as f64)),
         )?;
         page.gauges(
             "mas_dead_letters",
             "Dead letters in Redis.",
-            redis.map(|redis| (Labels::new(), redis.dead_letters as f64)),
+            redis.map(|redis| bare(redis.dead_letters as f64)),
         )?;
         page.gauges(
             "mas_foreign_entries",
             "Things in Redis that no server had written, put aside.",
-            redis.map(|redis| (Labels::new(), redis.foreign as f64)),
+            redis.map(|redis| bare(redis.foreign as f64)),
         )?;
-        page.gauges(
-            "mas_servers",
-            "Servers on this Redis.",
-            redis.map(|redis| (Labels::new(), redis.servers as f64)),
-        )
+        page.gauges("mas_servers", "Servers on this Redis.", redis.map(|redis| bare(redis.servers as f64)))
     }
 
     fn edge(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -428,22 +346,24 @@ impl Status {
         page.counters(
             "mas_connections_turned_away",
             "Connections that the gate has cut or turned away, and calls refused undecided, by what was done.",
-            self.turned_away.iter().map(|(done, count)| (by("done", done), *count as f64)),
+            self.turned_away.iter().map(|(done, count)| (by("done", *done), *count as f64)),
         )?;
         page.counters(
             "mas_telemetry_spans",
             "Spans by what became of them: exported, or dropped.",
-            self.spans.iter().map(|(outcome, count)| (by("outcome", outcome), *count as f64)),
+            self.spans.iter().map(|(outcome, count)| (by("outcome", *outcome), *count as f64)),
         )?;
         page.gauges(
             "mas_certificate_expiry_timestamp_seconds",
             "When a certificate of the server ends, Unix time.",
-            self.certificates.iter().map(|(name, end_s)| (by("name", name), *end_s as f64)),
+            self.certificates.iter().map(|(name, end_s)| (by("name", *name), *end_s as f64)),
         )?;
         page.gauges(
             "mas_agent_certificate_expiry_timestamp_seconds",
             "When the first of the certificates that an agent is connected with ends, Unix time.",
-            self.agents_certificates.iter().map(|(agent, end_s)| (by("agent", agent), *end_s as f64)),
+            self.agents_certificates
+                .iter()
+                .map(|(agent, end_s)| (by("agent", agent.as_str()), *end_s as f64)),
         )?;
         let sum = |of: fn(&Counters) -> &AtomicU64| {
             self.http.iter().map(|counters| of(counters).load(Ordering::Relaxed)).sum::<u64>()
@@ -469,7 +389,7 @@ impl Status {
     fn process(&self, page: &mut Page<'_>) -> fmt::Result {
         let Process { cpu_s, resident_bytes, virtual_bytes, threads, open_fds, max_fds, start_s } =
             Process::read();
-        let row = |value: Option<f64>| value.map(|value| (Labels::new(), value));
+        let row = |value: Option<f64>| value.map(bare);
         let whole = |value: Option<u64>| row(value.map(|value| value as f64));
         page.counters("process_cpu_seconds", "CPU time of the server, user and system.", row(cpu_s))?;
         page.gauges("process_resident_memory_bytes", "Resident memory.", whole(resident_bytes))?;

@@ -8,7 +8,7 @@
 //! * `trail`: what Redis says of the trail.
 //! * `sources`, `recent`, `seen`: where what is told is gathered from.
 //! * `health`: whether the server is ready, with every reason. `notes`: what keeps single agents from being served.
-//! * `metrics`, `process`: what a scrape is told.
+//! * `metrics`, `exposition`, `process`: what a scrape is told.
 //! * `status`: the same for people, as JSON.
 //! * `events`, `fleet_events`: decisions as they are committed, here and by the other servers.
 //! * `api`: everything else that is told as JSON, a file for each topic; `docs/admin-api.md` is its contract.
@@ -24,6 +24,7 @@ mod commands;
 mod counts;
 mod disks;
 mod events;
+mod exposition;
 mod fleet;
 mod fleet_events;
 mod health;
@@ -210,7 +211,7 @@ impl Admin {
     /// What a scrape is told, whenever it is asked; `None` where it cannot be written.
     pub fn page(&self) -> impl Fn() -> Option<String> + Send + use<> {
         let sources = self.sources.clone();
-        move || metrics::write(sources.gather(), metrics::Format::Prometheus).ok()
+        move || metrics::write(sources.gather(), exposition::Format::Prometheus).ok()
     }
 
     /// The server is about to stop: nothing is looked at any more.

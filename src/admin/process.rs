@@ -6,6 +6,8 @@ use std::fs;
 const TICKS_PER_S: f64 = 100.0;
 /// What `/proc/self/status` counts memory in.
 const KIB: u64 = 1024;
+/// Where this process' descriptors are listed.
+const FDS: &str = "/proc/self/fd";
 
 /// One look at it; what cannot be read is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -26,6 +28,15 @@ pub(super) struct Process {
     pub(super) start_s: Option<f64>,
 }
 
+/// How many descriptors are open. Linux 6.2 and newer say it at once, before it they are counted.
+fn open_fds() -> Option<u64> {
+    let folder = fs::metadata(FDS).ok()?;
+    match folder.len() {
+        0 => fs::read_dir(FDS).ok().map(|fds| fds.count() as u64),
+        known => Some(known),
+    }
+}
+
 impl Process {
     /// Looks.
     pub(super) fn read() -> Self {
@@ -33,10 +44,7 @@ impl Process {
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
         let boot = fs::read_to_string("/proc/stat").unwrap_or_default();
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        Self {
-            open_fds: fs::read_dir("/proc/self/fd").ok().map(|fds| fds.count() as u64),
-            ..Self::parse(&status, &stat, &boot, &limits)
-        }
+        Self { open_fds: open_fds(), ..Self::parse(&status, &stat, &boot, &limits) }
     }
 
     fn parse(status: &str, stat: &str, boot: &str, limits: &str) -> Self {

@@ -17,6 +17,8 @@ use crate::refusal::Refusal;
 const DECISIONS: usize = 16;
 /// Kinds of actions, by their codes from 0.
 const ACTIONS: usize = 64;
+/// What may become of a delivery.
+pub const OUTCOMES: [&str; 5] = ["delivered", "redelivered", "ack", "nack", "dead"];
 /// Pairs of sender and target that are counted one by one; the others are counted together.
 const MAX_EDGES: usize = 20_000;
 /// Pairs of a finding's type and action that are counted one by one; the others are counted together.
@@ -70,14 +72,13 @@ pub struct OfAgent {
 
 impl OfAgent {
     /// What became of deliveries to it, by name.
-    pub fn deliveries(&self) -> [(&'static str, u64); 5] {
-        [
-            ("delivered", self.delivered.get()),
-            ("redelivered", self.redelivered.get()),
-            ("ack", self.acked.get()),
-            ("nack", self.nacked.get()),
-            ("dead", self.dead.get()),
-        ]
+    pub fn deliveries(&self) -> [(&'static str, u64); OUTCOMES.len()] {
+        let counts = [&self.delivered, &self.redelivered, &self.acked, &self.nacked, &self.dead];
+        let mut named = OUTCOMES.map(|outcome| (outcome, 0));
+        for ((_, count), own) in named.iter_mut().zip(counts) {
+            *count = own.get();
+        }
+        named
     }
 }
 
@@ -160,7 +161,7 @@ impl Counters {
     }
 
     /// Hands out what is counted of each agent.
-    pub fn each_agent(&self, mut on: impl FnMut(&str, &OfAgent)) {
+    pub fn each_agent(&self, mut on: impl FnMut(&Arc<str>, &OfAgent)) {
         // Whoever counts waits for this lock when it meets a new name.
         let agents: Vec<(Arc<str>, Arc<OfAgent>)> = {
             let agents = self.agents.read().unwrap_or_else(PoisonError::into_inner);
@@ -428,9 +429,9 @@ mod tests {
         tally.note(Action::Nack, Decision::Event, &Fields { agent: "b", ..Fields::default() });
         tally.confirm();
         counters.each_agent(|name, counts| {
-            let expected = if name == "b" { [2, 1, 3, 1, 0] } else { [0; 5] };
+            let expected = if **name == *"b" { [2, 1, 3, 1, 0] } else { [0; 5] };
             assert_eq!(counts.deliveries().map(|(_, count)| count), expected, "{name}");
-            assert_eq!(counts.messages.of(Decision::Allowed), u64::from(name == "a"));
+            assert_eq!(counts.messages.of(Decision::Allowed), u64::from(**name == *"a"));
         });
     }
 
