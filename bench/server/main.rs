@@ -44,6 +44,9 @@ struct Args {
     /// Messages in a step.
     #[arg(long, default_value_t = 64)]
     batch: u32,
+    /// Traces this share of the messages, to a collector that is not there.
+    #[arg(long, value_name = "RATIO")]
+    telemetry: Option<f64>,
     /// The server's program and what goes before it, such as valgrind.
     #[arg(last = true, required = true)]
     server: Vec<String>,
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), AnyError> {
-    let world = World::start(&args.server)?;
+    let world = World::start(&args.server, args.telemetry)?;
     let environment = Arc::new(EnvBuilder::new().cq_count(1).build());
     let mut sender = Session::open(&world, &environment, SENDER)?;
     let mut receiver = Session::open(&world, &environment, RECEIVER)?;

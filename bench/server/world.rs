@@ -28,7 +28,7 @@ pub(crate) struct World {
 impl World {
     /// Starts the server with everything on, by this command line. One worker: which one an agent lives on makes
     /// no difference then.
-    pub(crate) fn start(command: &[String]) -> Result<Self, AnyError> {
+    pub(crate) fn start(command: &[String], telemetry: Option<f64>) -> Result<Self, AnyError> {
         let dir = std::env::temp_dir().join(format!("mas-server-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         let certs = dir.join("certs");
@@ -39,6 +39,11 @@ impl World {
         }
         let redis = ManagedRedis::start(&dir.join("redis"), Fsync::EverySecond)?;
         let config = dir.join("mas.yaml");
+        let telemetry = telemetry.map(|ratio| {
+            format!(
+                "  telemetry: {{enabled: true, otlp_endpoint: 'http://127.0.0.1:9', sample_ratio: {ratio}, export_metrics: false}}\n"
+            )
+        });
         // What happens by the clock would count, the more the slower the server runs.
         std::fs::write(
             &config,
@@ -47,10 +52,11 @@ impl World {
                  tls_server_key_path: certs/server.key\n\
                  gateway:\n  redis: {{url: '{}'}}\n  features: {{rbac: true}}\n\
                  \x20 rate_limit: {{per_minute: 4000000000, per_hour: 4000000000}}\n\
-                 \x20 audit: {{checkpoint_interval_ms: 60000}}\n\
+                 \x20 audit: {{checkpoint_interval_ms: 60000}}\n{}\
                  permissions:\n  - {{type: allow, sender: {SENDER}, targets: [{RECEIVER}]}}\n\
                  agents:\n  - {{agent_id: {SENDER}}}\n  - {{agent_id: {RECEIVER}}}\n",
-                redis.url()
+                redis.url(),
+                telemetry.unwrap_or_default()
             ),
         )?;
         let (program, before) = command.split_first().ok_or("no server")?;

@@ -31,6 +31,8 @@ const TROUBLES: Record<string, string> = {
   server_gone: "Look whether mas-server runs on the host that is named, and into its log.",
   versions_differ: "Finish the upgrade, or go back on the servers that were upgraded.",
 };
+/** Findings of one code that are shown one by one. */
+const MAX_OF_A_CODE = 10;
 /** A certificate that ends within so many days is worth a look. */
 const CERTIFICATE_DAYS = 14;
 const DAY_MS = 86_400_000;
@@ -55,6 +57,23 @@ export function withFailing(fleet: Fleet | null, failing: Check[]): Fleet | null
     return { ...one, status: { ...status, ready: false, checks, redis: away ? { up: false, why: away } : status.redis } };
   });
   return { ...fleet, servers };
+}
+
+/** Of each code so many at the most, and one that says how many more there are: a thousand agents must not hide what else is wrong. */
+function few(all: Finding[]): Finding[] {
+  const seen = new Map<string, number>();
+  const kept = all.filter((one) => {
+    const count = (seen.get(one.code) ?? 0) + 1;
+    seen.set(one.code, count);
+    return count <= MAX_OF_A_CODE;
+  });
+  for (const [code, count] of seen) {
+    const first = all.find((one) => one.code === code);
+    if (count > MAX_OF_A_CODE && first) {
+      kept.push({ ...first, where: "fleet", what: `${count - MAX_OF_A_CODE} more like these`, toDo: "mas doctor names twenty of each; /api/v1/status has all." });
+    }
+  }
+  return kept;
 }
 
 export function findings(fleet: Fleet | null): Findings {
@@ -132,6 +151,6 @@ export function findings(fleet: Fleet | null): Findings {
   // What the fleet as a whole tells, a server's own trouble of the same name repeats.
   const told = all.filter((one) => !(one.kind === "warn" && one.where !== "fleet" && OF_THE_FLEET.has(one.code)
     && all.some((other) => other !== one && other.code === one.code && (other.where === "fleet" || other.kind === "bad"))));
-  const ordered = told.sort((a, b) => (a.kind === b.kind ? 0 : a.kind === "bad" ? -1 : 1));
+  const ordered = few(told).sort((a, b) => (a.kind === b.kind ? 0 : a.kind === "bad" ? -1 : 1));
   return { bad: ordered.filter((one) => one.kind === "bad").length, warn: ordered.filter((one) => one.kind === "warn").length, all: ordered };
 }

@@ -1,6 +1,6 @@
 //! The unix socket for users of this host: whoever connects is named by the kernel.
 
-use std::fs::{Permissions, create_dir_all, remove_file, set_permissions, symlink_metadata};
+use std::fs::{File, Permissions, create_dir_all, remove_file, set_permissions, symlink_metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +12,9 @@ use crate::config::{AdminSocketAt, Operator};
 const OWN_MODE: u32 = 0o600;
 /// Where one has: who connects is looked at then.
 const OPEN_MODE: u32 = 0o666;
+
+/// The extension of the file that is locked while a socket is taken over.
+const LOCK_EXTENSION: &str = "lock";
 
 /// Bits of a folder's mode.
 const OTHERS_WRITE: u32 = 0o002;
@@ -49,6 +52,14 @@ impl Local {
                 Ok(None)
             }
         }
+    }
+
+    /// Binds where nobody listens there, and says nothing where somebody does.
+    pub(super) fn take_over(path: &Path, operators: &[Operator]) -> Option<Self> {
+        let listener = listen(path).ok()?;
+        let file = SocketFile(path.to_path_buf(), of(path).ok()?);
+        file.admit(operators).ok()?;
+        Some(Self { listener, file })
     }
 
     /// The socket, and its file.
@@ -97,13 +108,19 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         }
     }
     match UnixListener::bind(path) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => match UnixStream::connect(path) {
-            Err(gone) if gone.kind() == ErrorKind::ConnectionRefused => {
-                remove_file(path)?;
-                UnixListener::bind(path)
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            // Of several servers that find it left one removes it, and the others find that one's.
+            let lock = File::create(path.with_extension(LOCK_EXTENSION))?;
+            lock.lock()?;
+            match UnixStream::connect(path) {
+                Err(gone) if gone.kind() == ErrorKind::ConnectionRefused => {
+                    remove_file(path)?;
+                    UnixListener::bind(path)
+                }
+                Err(gone) if gone.kind() == ErrorKind::NotFound => UnixListener::bind(path),
+                Ok(_) | Err(_) => Err(error),
             }
-            Ok(_) | Err(_) => Err(error),
-        },
+        }
         bound => bound,
     }
 }

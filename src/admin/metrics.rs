@@ -363,7 +363,12 @@ impl Status {
             "When the first of the certificates that an agent is connected with ends, Unix time.",
             self.agents_certificates
                 .iter()
-                .map(|(agent, end_s)| (by("agent", agent.as_str()), *end_s as f64)),
+                .map(|(agent, validity)| (by("agent", agent.as_str()), validity.end_s as f64)),
+        )?;
+        page.gauges(
+            "mas_agents_certificates_ending",
+            "Agents whose certificates should have been renewed, or have ended.",
+            one(self.ending().count() as f64),
         )?;
         let sum = |of: fn(&Counters) -> &AtomicU64| {
             self.http.iter().map(|counters| of(counters).load(Ordering::Relaxed)).sum::<u64>()

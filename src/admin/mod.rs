@@ -13,7 +13,7 @@
 //! * `events`, `fleet_events`: decisions as they are committed, here and by the other servers.
 //! * `api`: everything else that is told as JSON, a file for each topic; `docs/admin-api.md` is its contract.
 //! * `page`: the dashboard.
-//! * `local`: the unix socket for users of this host.
+//! * `local`, `heir`: the unix socket for users of this host, and how it is taken over.
 //! * `commands`: what operators have done, by role.
 //! * `routes`: which path is answered by what, and to whom.
 //!
@@ -28,6 +28,7 @@ mod exposition;
 mod fleet;
 mod fleet_events;
 mod health;
+mod heir;
 pub mod http;
 mod local;
 mod metrics;
@@ -59,15 +60,14 @@ use crate::gate::Peers;
 use crate::key_files::host_name;
 use crate::shard::Shards;
 use disks::Disks;
+use heir::Socket;
 use http::{HttpServer, Limits, Tls};
-use local::{Local, SocketFile};
+use local::Local;
 use routes::Routes;
 use sources::Sources;
 use status::Place;
 use watch::Watch;
 
-/// Longest body at the unix socket, in bytes: a state may be set there.
-const LOCAL_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// How long a stop waits for answers that have begun.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -149,7 +149,7 @@ pub struct Admin {
     /// What it listens on, with its real port; `None`: on no address.
     pub addr: Option<String>,
     tcp: Option<HttpServer>,
-    local: Option<(HttpServer, SocketFile)>,
+    local: Socket,
     tls: Option<Arc<Tls>>,
     sources: Arc<Sources>,
     watch: Watch,
@@ -191,20 +191,11 @@ impl Admin {
             }
             None => None,
         };
-        let local = match local.map(Local::split) {
-            Some((listener, file)) => {
-                let limits = Limits {
-                    connections: 16,
-                    connections_per_source: 4,
-                    body_bytes: LOCAL_BODY_BYTES,
-                    ..Limits::default()
-                };
-                Some((HttpServer::start(listener, None, routes, limits)?, file))
-            }
-            None => None,
-        };
-        let servers = tcp.iter().chain(local.iter().map(|(server, _)| server));
-        sources.count_with(servers.map(|server| server.counters().clone()).collect());
+        if let Some(server) = &tcp {
+            sources.count_with(server.counters().clone());
+        }
+        let path = config.admin_socket.path.clone().filter(|_| !config.admin_socket.asked);
+        let local = Socket::start(local, path, &routes, &sources)?;
         Ok(Self { addr, tcp, local, tls, sources, watch, disks })
     }
 
@@ -225,7 +216,7 @@ impl Admin {
             own.replace(tls);
         }
         self.sources.reload(config);
-        if let Some((_, file)) = &self.local
+        if let Some((_, file)) = &*self.local.listening()
             && let Err(error) = file.admit(&config.operators)
         {
             log::warn!(
@@ -243,8 +234,8 @@ impl Admin {
     /// Ends it.
     pub fn stop(self) {
         let Self { tcp, local, watch, disks, .. } = self;
-        let servers = tcp.into_iter().chain(local.map(|(server, _)| server));
-        for server in servers {
+        let (local, file) = local.end().unzip();
+        for server in tcp.into_iter().chain(local) {
             if !server.stop(Instant::now() + STOP_PATIENCE) {
                 log::warn!(
                     code = "admin_answer_unfinished";
@@ -252,7 +243,7 @@ impl Admin {
                 );
             }
         }
-        drop((watch, disks));
+        drop((file, watch, disks));
     }
 }
 

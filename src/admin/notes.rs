@@ -16,7 +16,7 @@ pub(super) fn notes(status: &Status) -> Vec<String> {
         )
     });
     let now_s = i64::try_from(status.now_ms / 1000).unwrap_or(i64::MAX);
-    let ended = status.agents_certificates.iter().filter(|(_, end_s)| **end_s < now_s).map(|(agent, _)| {
+    let ended = status.agents_certificates.iter().filter(|(_, validity)| validity.end_s < now_s).map(|(agent, _)| {
         format!(
             "certificate_expired: the certificate of {agent} has ended, and it is refused: `mas certs issue {agent}`, and have it \
              connect again"

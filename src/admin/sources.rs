@@ -1,7 +1,7 @@
 //! Where everything that the admin listener tells is gathered from: what all threads see, what the thread that watches has seen,
 //! and the configuration in force.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::fleet::Fleet;
 use super::health;
@@ -55,7 +55,7 @@ pub(super) struct Sources {
     pub(super) place: Place,
     reloaded: RwLock<Arc<Reloaded>>,
     /// What the listeners count of themselves.
-    counters: OnceLock<Vec<Arc<Counters>>>,
+    counters: Mutex<Vec<Arc<Counters>>>,
     seen: Mutex<Seen>,
     inboxes: Recent<Vec<InboxView>>,
     trail: Recent<Trail>,
@@ -70,7 +70,7 @@ impl Sources {
             peers,
             place,
             reloaded: RwLock::new(Arc::new(Reloaded::new(config))),
-            counters: OnceLock::new(),
+            counters: Mutex::default(),
             seen: Mutex::default(),
             inboxes: Recent::new(INBOXES_MS),
             trail: Recent::new(TRAIL_MS),
@@ -79,9 +79,9 @@ impl Sources {
         }
     }
 
-    /// What the listeners count of themselves.
-    pub(super) fn count_with(&self, counters: Vec<Arc<Counters>>) {
-        let _ = self.counters.set(counters);
+    /// A listener counts this of itself.
+    pub(super) fn count_with(&self, counters: Arc<Counters>) {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).push(counters);
     }
 
     /// Another configuration is in force.
@@ -181,9 +181,9 @@ impl Sources {
             connections: self.peers.connections(),
             turned_away: shared.report.totals(),
             certificates: reloaded.certificates.clone(),
-            agents_certificates: self.peers.certificate_ends(is_known, Now::mono_us()),
+            agents_certificates: self.peers.certificates(is_known, Now::mono_us()),
             mailboxes: self.shards.depths(),
-            http: self.counters.get().cloned().unwrap_or_default(),
+            http: self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             quarantine: shared.quarantine(),
             spans: shared.tracer().map(|tracer| tracer.counts().to_vec()).unwrap_or_default(),
         }

@@ -8,15 +8,14 @@ use serde_json::{Value as Json, json};
 use super::health::Check;
 use super::http::Counters;
 use super::trail::Trail;
+use crate::gate::Validity;
 use crate::ids::AgentId;
 use crate::quarantine::Quarantine;
 use crate::shard::desk::meters::Meter;
 use crate::shard::desk::troubles::Trouble;
 use crate::store::overview::{InboxView, Redis};
 
-/// Certificates of agents that end within so many seconds are told of: 14 days …
-const ENDS_SOON_S: i64 = 14 * 86_400;
-/// … so many at the most.
+/// Agents whose certificates end soon that are told of by name.
 const MAX_ENDING: usize = 100;
 
 /// Where the server is.
@@ -61,7 +60,7 @@ pub(super) struct Status {
     /// By name, when they end, Unix seconds.
     pub(super) certificates: Vec<(&'static str, i64)>,
     /// The same of the certificates that agents are connected with.
-    pub(super) agents_certificates: BTreeMap<AgentId, i64>,
+    pub(super) agents_certificates: BTreeMap<AgentId, Validity>,
     /// Jobs that wait for each worker.
     pub(super) mailboxes: Vec<usize>,
     pub(super) http: Vec<Arc<Counters>>,
@@ -73,6 +72,12 @@ impl Status {
     /// Whether the server is ready.
     pub(super) fn is_ready(&self) -> bool {
         self.checks.iter().all(|check| check.problem.is_none())
+    }
+
+    /// Agents whose certificates should have been renewed.
+    pub(super) fn ending(&self) -> impl Iterator<Item = (&AgentId, &Validity)> {
+        let now_s = i64::try_from(self.now_ms / 1000).unwrap_or(i64::MAX);
+        self.agents_certificates.iter().filter(move |(_, validity)| validity.ends_soon(now_s))
     }
 
     /// It as JSON.
@@ -99,9 +104,7 @@ impl Status {
         let quarantine = self.quarantine.entries.iter().map(|(whom, entry)| {
             json!({"whom": whom.to_string(), "by": entry.by, "since_unix_ms": entry.since_ms})
         });
-        let soon_s = i64::try_from(self.now_ms / 1000).unwrap_or(i64::MAX).saturating_add(ENDS_SOON_S);
-        let ending = self.agents_certificates.iter().filter(|(_, end_s)| **end_s < soon_s);
-        let ending = ending.take(MAX_ENDING).map(|(agent, end_s)| (agent.as_str(), end_s));
+        let ending = self.ending().take(MAX_ENDING).map(|(agent, validity)| (agent.as_str(), validity.end_s));
         let certificates: BTreeMap<_, _> = self.certificates.iter().copied().collect();
         json!({
             "server": self.server,

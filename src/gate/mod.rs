@@ -46,7 +46,7 @@ use shake::{Around, Current, Shaker};
 
 pub use conduct::{Answering, Credit};
 pub use core::Core;
-pub use peers::{Peer, Peers};
+pub use peers::{Peer, Peers, Validity};
 pub use report::Report;
 pub use tls::load;
 

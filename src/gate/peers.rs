@@ -17,6 +17,9 @@ use crate::refusal::Refusal;
 /// No time at all.
 const NEVER: u64 = u64::MAX;
 
+/// A certificate that ends within so many seconds may have to be renewed: 14 days.
+const ENDS_SOON_S: i64 = 14 * 86_400;
+
 /// How long a call is held back while others of its identity wait for their messages.
 const CALL_HOLD_US: u64 = 10_000;
 
@@ -99,6 +102,23 @@ pub(super) struct Bounds {
     pub refusals_per_s: u32,
 }
 
+/// From when to when a certificate is good, Unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// From then on.
+    pub begin_s: i64,
+    /// Until then.
+    pub end_s: i64,
+}
+
+impl Validity {
+    /// Whether it should have been renewed: less than a fifth of its time is left, and less than 14 days.
+    pub fn ends_soon(self, now_s: i64) -> bool {
+        let left_s = self.end_s.saturating_sub(now_s);
+        left_s < ENDS_SOON_S && left_s < self.end_s.saturating_sub(self.begin_s).max(0) / 5 || left_s <= 0
+    }
+}
+
 /// Why a connection is turned away after its handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnedAway {
@@ -151,19 +171,28 @@ impl Peers {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// When the first of the certificates ends that an agent is connected with, or has tried to, Unix seconds; without those who
-    /// are not allowed.
-    pub fn certificate_ends(&self, is_allowed: impl Fn(&str) -> bool, now_us: u64) -> BTreeMap<AgentId, i64> {
+    /// For each agent the first of the certificates to end that it is connected with, or has tried to connect with; without those
+    /// who are not allowed.
+    pub fn certificates(
+        &self,
+        is_allowed: impl Fn(&str) -> bool,
+        now_us: u64,
+    ) -> BTreeMap<AgentId, Validity> {
         let ended = self.report.all_ended(now_us).into_iter().filter(|(agent, _)| is_allowed(agent));
-        let ended = ended.filter_map(|(agent, end_s)| Some((AgentId::parse(&agent)?, end_s)));
-        let mut ends: BTreeMap<AgentId, i64> = ended.collect();
+        let ended = ended
+            .filter_map(|(agent, end_s)| Some((AgentId::parse(&agent)?, Validity { begin_s: end_s, end_s })));
+        let mut all: BTreeMap<AgentId, Validity> = ended.collect();
         let by_fd = self.by_fd.read().unwrap_or_else(PoisonError::into_inner);
         let known = by_fd.iter().flatten().filter(|peer| !Arc::ptr_eq(&peer.account, &self.strangers));
         for identity in known.filter_map(|peer| peer.identity.as_ref().ok()) {
-            let end_s = ends.entry(identity.agent.clone()).or_insert(identity.not_after_s);
-            *end_s = identity.not_after_s.min(*end_s);
+            let validity = Validity { begin_s: identity.not_before_s, end_s: identity.not_after_s };
+            match all.get_mut(&identity.agent) {
+                Some(first) if first.end_s <= validity.end_s => {}
+                Some(first) => *first = validity,
+                None => drop(all.insert(identity.agent.clone(), validity)),
+            }
         }
-        ends
+        all
     }
 
     /// Of all together: connections, those that are known by their descriptor, those that accounts have, calls that wait
@@ -368,5 +397,23 @@ impl Peers {
     pub(super) fn tidy(&self, now_us: u64) {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         accounts.retain(|_, account| Arc::strong_count(account) > 1 || !account.budget().is_fresh(now_us));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_ends_soon_by_its_own_measure() {
+        let of = |begin_s, end_s| Validity { begin_s, end_s };
+        // One of an hour is renewed within it.
+        assert!(!of(0, 3600).ends_soon(1800) && of(0, 3600).ends_soon(3000) && of(0, 3600).ends_soon(4000));
+        // One of a year: two weeks before its end.
+        let year_s = 365 * 86_400;
+        assert!(
+            !of(0, year_s).ends_soon(year_s - 20 * 86_400) && of(0, year_s).ends_soon(year_s - 10 * 86_400)
+        );
+        assert!(of(5, 5).ends_soon(5));
     }
 }

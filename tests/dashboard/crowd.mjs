@@ -5,6 +5,29 @@ import { Look, until } from "./support.mjs";
 
 const PASSED = ["ALLOWED", "ALERT", "DLP_REDACTED"];
 
+/** What a page, a scrape and the report of the trail say of who sent how much, and of what was refused, is the same. */
+async function samesAreSame(look, fleet) {
+  const report = JSON.parse(await fleet.mas("audit", "report", "--json", "--top", "1000"));
+  const page = await (await fetch(`${fleet.base}metrics`)).text();
+  const samples = [...page.matchAll(/^(\w+)\{(.*)\} (\S+)$/gm)].map(([, name, labels, value]) => (
+    { name, labels: Object.fromEntries([...labels.matchAll(/(\w+)="([^"]*)"/g)].map(([, key, text]) => [key, text])), value: Number(value) }));
+  const sums = (name, key, fits = () => true) => {
+    const all = {};
+    for (const { labels, value } of samples.filter((one) => one.name === name && fits(one.labels))) all[labels[key]] = (all[labels[key]] ?? 0) + value;
+    return all;
+  };
+  const scraped = sums("mas_agent_messages_total", "agent", ({ decision }) => PASSED.includes(decision));
+  const reported = Object.fromEntries(report.senders.top.map(({ name, count, refused }) => [name, count - refused]).filter(([, count]) => count > 0));
+  assert.deepEqual(scraped, reported);
+  assert.deepEqual(sums("mas_refusals_total", "reason"), Object.fromEntries(report.refusals.top.map(({ name, count }) => [name, count])));
+  await look.go("#/agents?sort=-passed");
+  const cells = (head) => look.page.locator(`tbody td[data-head="${head}"]`).allInnerTexts();
+  await until("the page has counted", async () => Number((await cells("Sent"))[0].replace(/,/g, "")) === Math.max(...Object.values(reported)));
+  const [names, sent] = [await cells("Agent"), await cells("Sent")];
+  assert.ok(names.length >= 20);
+  for (const [at, name] of names.entries()) assert.equal(Number(sent[at].replace(/,/g, "")), reported[name.trim()] ?? 0, name);
+}
+
 export async function crowd({ browser, fleet, shots }) {
   const map = await fleet.api("map");
   assert.equal(map.agents.length, 200);
@@ -45,6 +68,7 @@ export async function crowd({ browser, fleet, shots }) {
   await look.check("one agent of 200");
   await look.go("#/agents");
   assert.match(await look.text(), /200 agents/);
+  await samesAreSame(look, fleet);
   await look.check("agents of 200");
   await look.close();
 }

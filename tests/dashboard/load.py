@@ -7,6 +7,7 @@ and ends when its input does.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "python"))
 
 from certificates import issue, uri
-from world import UNLIMITED, World, binary
+from world import UNLIMITED, Server, World, binary
 
 SETTINGS = "admin_listen_addr: 127.0.0.1:0\n"
 GATEWAY = f"{UNLIMITED}, audit: {{archive_dir: archive}}"
@@ -24,6 +25,8 @@ NAMES = [("a", "b"), ("c", "d")]
 
 def main() -> None:
     agents, rate, seconds = map(int, sys.argv[1:])
+    # Everything that was started ends with this process, however it ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     pairs = agents // 4
     rules, listed = ["permissions:"], ["agents:"]
     for sender, receiver in NAMES:
@@ -41,13 +44,21 @@ def main() -> None:
             words += ["--agents", str(agents // 2), "--rate", str(rate // 2), "--seconds", str(seconds), "--warm-up", "5"]
             words += ["--sender-name", sender + "{}", "--receiver-name", receiver + "{}", "--json"]
             loads.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
-        told = [{"admin": one.ready["admin_addr"], "pid": one.pid} for one in servers]
-        print(json.dumps({"servers": told, "config": str(world.config)}), flush=True)
-        sys.stdin.read()
-        for load in loads:
-            load.terminate()
-            said = load.communicate()[0]
-            print(said, flush=True)
+        try:
+            follow(world, servers, loads)
+        finally:
+            for load in loads:
+                load.terminate()
+                print(load.communicate()[0], flush=True)
+
+
+def follow(world: World, servers: list[Server], loads: list[subprocess.Popen[str]]) -> None:
+    """Until the input ends, or a load does."""
+    told = [{"admin": one.ready["admin_addr"], "pid": one.pid} for one in servers]
+    print(json.dumps({"servers": told, "config": str(world.config)}), flush=True)
+    sys.stdin.read()
+    ended = [load.args for load in loads if load.poll() is not None]
+    assert not ended, f"ended by itself: {ended}"
 
 
 main()

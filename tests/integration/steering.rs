@@ -505,3 +505,26 @@ fn whoever_reaches_loopback_reads_and_changes_nothing() {
     assert_eq!(mas(&world, &["quarantine", "beta", "--reason", "x"]).0, Some(0));
     assert_eq!(mas(&world, &["quarantine", "--all"]).0, Some(2), "without a reason");
 }
+
+#[test]
+fn the_socket_of_a_server_that_has_ended_is_taken_over_by_another() {
+    let mut world = World::new();
+    world.set_admin("127.0.0.1:0");
+    let mut servers: Vec<_> = (0..3).map(|_| world.server()).collect();
+    let who = || -> Option<String> {
+        let (_, text, _) = mas(&world, &["status", "--json"]);
+        let status: Value = serde_json::from_str(&text).ok()?;
+        Some(status["admin_addr"].as_str()?.to_owned())
+    };
+    assert_eq!(who(), servers[0].admin);
+    // A kill leaves the file, a stop does not; both find one heir among two.
+    servers.remove(0).kill();
+    until("another one has it", || {
+        who().is_some_and(|admin| servers.iter().any(|one| one.admin.as_ref() == Some(&admin)))
+    });
+    let second = who().unwrap();
+    let at = servers.iter().position(|one| one.admin.as_ref() == Some(&second)).unwrap();
+    servers.remove(at).stop();
+    until("the last one has it", || who() == servers[0].admin);
+    assert_eq!(mas(&world, &["quarantine", "beta", "--reason", "x"]).0, Some(0));
+}

@@ -30,7 +30,7 @@ impl Worker {
                         inbox.handling.add(&self.link.meter, now.mono_ms.saturating_sub(held.handed_ms));
                         let custody = &mut self.ledger.custody;
                         custody.acked(agent, &session.instance, held.message_id, held.attempt, now);
-                        self.traced.settle(&self.shared, id, ("ack", ""), now);
+                        self.traced.settle(&self.shared, (agent, id), ("ack", ""), now);
                         succeeded += 1;
                     }
                 }
@@ -69,7 +69,8 @@ impl Worker {
             };
         inbox.handling.add(&self.link.meter, now.mono_ms.saturating_sub(held.handed_ms));
         let outcome = if is_dead { "dead" } else { "nack" };
-        self.traced.settle(&self.shared, id, (outcome, &reason), now);
+        let agent = &session.identity.agent;
+        self.traced.settle(&self.shared, (agent, id), (outcome, &reason), now);
         self.ledger.push(Event::Nacked {
             identity: session.identity.clone(),
             instance: session.instance.clone(),

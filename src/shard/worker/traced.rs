@@ -12,10 +12,15 @@ use crate::shard::desk::spans::{Context, DeliverySpan, Span, Tracer};
 
 /// Most that are kept at a time; further ones are dropped, and counted.
 const MAX_TRACED: usize = 16_384;
+/// … and of one agent: a receiver that settles nothing leaves room for the others.
+const MAX_OF_AN_AGENT: usize = 2_048;
 
-/// The deliveries.
+/// The deliveries, by whose they are.
 #[derive(Debug, Default)]
-pub(super) struct Traced(HashMap<DeliveryId, DeliverySpan>);
+pub(super) struct Traced {
+    of: HashMap<AgentId, HashMap<DeliveryId, DeliverySpan>>,
+    count: usize,
+}
 
 impl Traced {
     /// A message is handed over.
@@ -31,9 +36,12 @@ impl Traced {
         if !tracer.keeps(context.as_ref(), message_id) {
             return;
         }
-        if self.0.len() >= MAX_TRACED {
+        let own = self.of.get(agent).map_or(0, HashMap::len);
+        if self.count >= MAX_TRACED || own >= MAX_OF_AN_AGENT {
             return tracer.drop_one();
         }
+        self.count += 1;
+        let of_agent = agent;
         let (agent, instance) = (agent.clone(), instance.clone());
         let (delivered_us, settled_us) = (now.unix_us, 0);
         let (outcome, reason) = ("lost", String::new());
@@ -48,21 +56,23 @@ impl Traced {
             delivered_us,
             settled_us,
         };
-        let _ = self.0.insert(id, span);
+        let _ = self.of.entry(of_agent.clone()).or_default().insert(id, span);
     }
 
     /// A delivery is settled.
     pub(super) fn settle(
         &mut self,
         shared: &Shared,
-        id: DeliveryId,
+        (agent, id): (&AgentId, DeliveryId),
         (outcome, reason): (&'static str, &str),
         now: Now,
     ) {
-        if self.0.is_empty() {
+        if self.of.is_empty() {
             return;
         }
-        if let (Some(tracer), Some(span)) = (shared.tracer(), self.0.remove(&id)) {
+        let Some(own) = self.of.get_mut(agent) else { return };
+        if let (Some(tracer), Some(span)) = (shared.tracer(), own.remove(&id)) {
+            self.count -= 1;
             let (reason, settled_us) = (reason.to_owned(), now.unix_us);
             tracer.finish(Span::Delivery(Box::new(DeliverySpan { outcome, reason, settled_us, ..span })));
         }
@@ -70,12 +80,9 @@ impl Traced {
 
     /// An instance is gone with what it was given.
     pub(super) fn lose(&mut self, shared: &Shared, agent: &AgentId, instance: &InstanceId, now: Now) {
-        if self.0.is_empty() {
-            return;
-        }
-        let Some(tracer) = shared.tracer() else { return };
-        let is_lost = |span: &DeliverySpan| span.agent == *agent && span.instance == *instance;
-        for (_, span) in self.0.extract_if(|_, span| is_lost(span)) {
+        let (Some(tracer), Some(own)) = (shared.tracer(), self.of.get_mut(agent)) else { return };
+        for (_, span) in own.extract_if(|_, span| span.instance == *instance) {
+            self.count -= 1;
             tracer.finish(Span::Delivery(Box::new(DeliverySpan { settled_us: now.unix_us, ..span })));
         }
     }

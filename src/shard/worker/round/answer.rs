@@ -181,7 +181,7 @@ impl Worker {
             if let Some(held) = inbox.committed(&job.instance, delivery) {
                 inbox.handling.add(&self.link.meter, now.mono_ms.saturating_sub(held.handed_ms));
             }
-            self.traced.settle(&self.shared, delivery, ("ack", ""), now);
+            self.traced.settle(&self.shared, (agent, delivery), ("ack", ""), now);
             self.handler_succeeded(agent, now);
             self.agenda.ready.insert(agent.clone());
         }
