@@ -234,6 +234,16 @@ fn bounded(command: &Command) -> Result<(), String> {
         {
             Err(format!("limit is {}: a server deals with at most {MAX_THINGS} at once", wanted.limit))
         }
+        Command::DeadLettersArchived { archive, .. } | Command::DeadLettersRestore { archive, .. }
+            if !archive.is_empty() =>
+        {
+            Err("a server reads the folders of its own configuration alone".to_owned())
+        }
+        Command::DeadLettersArchived { which, .. } | Command::DeadLettersRestore { which, .. }
+            if which.limit > MAX_THINGS =>
+        {
+            Err(format!("limit is {}: a server deals with at most {MAX_THINGS} at once", which.limit))
+        }
         _ => Ok(()),
     }
 }
@@ -246,9 +256,10 @@ fn carry_out(
     say: Say<'_>,
 ) -> Result<Done, Trouble> {
     match command {
-        Command::DeadLettersShow { unmasked: true, .. } => {
+        Command::DeadLettersShow { unmasked: true, .. }
+        | Command::DeadLettersArchived { unmasked: true, .. } => {
             // Who has seen what others are not shown is on record.
-            let seen = commanded(config, by, "dead_letters_show, unmasked", "")?;
+            let seen = commanded(config, by, &format!("{}, unmasked", command.name()), "")?;
             let done = operation::carry_out(config, by, command, say)?;
             Ok(Done { receipt: seen.receipt, ..done })
         }

@@ -128,15 +128,29 @@ impl Source {
         command: &Command,
         mut say: impl FnMut(Json) -> std::io::Result<()>,
     ) -> Result<Done, Trouble> {
-        let done = match self.admin.post(command, &why.reason)? {
-            Some(told) => hand_on(told, &mut say)?,
-            None => operation::carry_out(&self.config()?, &why.by(), command, &mut say)?,
-        };
-        if let Some(receipt) = &done.receipt {
-            eprintln!("mas: {receipt}");
+        match self.admin.post(command, &why.reason)? {
+            Some(told) => said(hand_on(told, &mut say)?),
+            None => self.carry_out_here(why, command, say),
         }
-        Ok(done)
     }
+
+    /// The same by this process, also where a server runs.
+    pub fn carry_out_here(
+        &self,
+        why: &Why,
+        command: &Command,
+        mut say: impl FnMut(Json) -> std::io::Result<()>,
+    ) -> Result<Done, Trouble> {
+        said(operation::carry_out(&self.config()?, &why.by(), command, &mut say)?)
+    }
+}
+
+/// Says on standard error where it is on record.
+fn said(done: Done) -> Result<Done, Trouble> {
+    if let Some(receipt) = &done.receipt {
+        eprintln!("mas: {receipt}");
+    }
+    Ok(done)
 }
 
 /// Hands on the lines of a server's answer; an error where the command was not done.

@@ -1,5 +1,7 @@
 //! What operators can ask for.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::letters::Wanted;
@@ -38,6 +40,34 @@ pub enum Command {
         /// Also what the rules of data-loss prevention would mask.
         #[serde(default)]
         unmasked: bool,
+    },
+    /// Show dead letters that were too many for Redis: they are in files.
+    DeadLettersArchived {
+        /// Which ones; without ids and filters: all.
+        which: Wanted,
+        /// Those behind this one.
+        #[serde(default)]
+        after: Option<String>,
+        /// With what they say.
+        #[serde(default)]
+        whole: bool,
+        /// Also what the rules of data-loss prevention would mask.
+        #[serde(default)]
+        unmasked: bool,
+        /// Folders of archives; none: those of the configuration. Not of a server.
+        #[serde(default)]
+        archive: Vec<PathBuf>,
+    },
+    /// Bring such letters back to Redis.
+    DeadLettersRestore {
+        /// Which ones.
+        which: Wanted,
+        /// Those behind this one.
+        #[serde(default)]
+        after: Option<String>,
+        /// As above.
+        #[serde(default)]
+        archive: Vec<PathBuf>,
     },
     /// List what was put aside because no server had written it, oldest first.
     ForeignList {
@@ -157,6 +187,8 @@ impl Command {
             Self::Agents { .. } => "agents",
             Self::DeadLettersList { .. } => "dead_letters_list",
             Self::DeadLettersShow { .. } => "dead_letters_show",
+            Self::DeadLettersArchived { .. } => "dead_letters_archived",
+            Self::DeadLettersRestore { .. } => "dead_letters_restore",
             Self::ForeignList { .. } => "foreign_list",
             Self::ForeignShow { .. } => "foreign_show",
             Self::StateGet { .. } => "state_get",
@@ -177,10 +209,12 @@ impl Command {
     }
 
     /// Every name, in the order of [`Self::name`].
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 21] = [
         "agents",
         "dead_letters_list",
         "dead_letters_show",
+        "dead_letters_archived",
+        "dead_letters_restore",
         "foreign_list",
         "foreign_show",
         "state_get",
@@ -201,12 +235,18 @@ impl Command {
 
     /// Whether a command of that name only shows what whoever may read sees elsewhere, too.
     pub fn shows(name: &str) -> bool {
-        matches!(name, "agents" | "dead_letters_list" | "dead_letters_show" | "foreign_list")
+        matches!(
+            name,
+            "agents" | "dead_letters_list" | "dead_letters_show" | "dead_letters_archived" | "foreign_list"
+        )
     }
 
     /// Whether it shows what others see masked.
     pub fn is_unmasked(&self) -> bool {
-        matches!(self, Self::DeadLettersShow { unmasked: true, .. })
+        matches!(
+            self,
+            Self::DeadLettersShow { unmasked: true, .. } | Self::DeadLettersArchived { unmasked: true, .. }
+        )
     }
 
     /// Whether somebody of that role may ask for a command of that name.
@@ -234,6 +274,8 @@ impl Command {
             Self::Agents { .. }
             | Self::DeadLettersList { .. }
             | Self::DeadLettersShow { .. }
+            | Self::DeadLettersArchived { .. }
+            | Self::DeadLettersRestore { .. }
             | Self::ForeignList { .. }
             | Self::ForeignShow { .. }
             | Self::DeadLettersRedrive(_)
@@ -251,6 +293,8 @@ impl Command {
             Self::DeadLettersRedrive(wanted)
             | Self::DeadLettersDrop(wanted)
             | Self::DeadLettersList { which: wanted, .. }
+            | Self::DeadLettersArchived { which: wanted, .. }
+            | Self::DeadLettersRestore { which: wanted, .. }
             | Self::DeadLettersShow { which: wanted, .. } => wanted.ids.len(),
             _ => 0,
         };

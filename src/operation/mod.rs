@@ -5,12 +5,14 @@
 //! * `outcome`: by whom, and what became of it.
 //! * [`acting`]: the audit lane of one command, and how it is sealed.
 //! * `letters`, `inboxes`, `states`, `foreign`, `damages`: what commands do to Redis.
+//! * `archived`: dead letters in the files of archives.
 //! * `agents`, `reading`, [`shown`]: what they show, and how payloads are masked.
 //! * `drains`: servers that are told to stop.
 //! * `quarantine`: agents that are shut out, and let in again.
 
 pub mod acting;
 mod agents;
+mod archived;
 pub mod command;
 mod damages;
 mod drains;
@@ -24,6 +26,7 @@ pub mod shown;
 mod states;
 
 use crate::config::Config;
+use shown::Shows;
 
 pub use command::Command;
 pub use letters::Wanted as WantedLetters;
@@ -35,6 +38,15 @@ pub fn carry_out(config: &Config, by: &By, command: &Command, say: Say<'_>) -> R
         Command::Agents { agents } => agents::list(config, agents, say),
         Command::DeadLettersList { which, after } => reading::letters(config, which, after.as_deref(), say),
         Command::DeadLettersShow { which, unmasked } => reading::whole_letters(config, which, *unmasked, say),
+        Command::DeadLettersArchived { which, after, whole, unmasked, archive } => {
+            let chosen = archived::Chosen { which, after: after.as_deref(), folders: archive };
+            let shows = if *whole { Shows::whole(*unmasked) } else { Shows::Short };
+            archived::list(config, &chosen, shows, say)
+        }
+        Command::DeadLettersRestore { which, after, archive } => {
+            let chosen = archived::Chosen { which, after: after.as_deref(), folders: archive };
+            archived::restore(config, by, &chosen, say)
+        }
         Command::ForeignList { after, limit } => reading::foreign(config, after.as_deref(), *limit, say),
         Command::ForeignShow { ids } => reading::whole_foreign(config, ids, say),
         Command::StateGet { agent } => states::get(config, agent, say),

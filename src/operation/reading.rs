@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::acting;
 use super::letters::{Letters, Wanted};
 use super::outcome::{Done, Say, Trouble};
-use super::shown::{letter_json, masked_json, whole_json};
+use super::shown::{Shows, letter_json, shown};
 use crate::config::Config;
 use crate::store::answers::EntryId;
 use crate::store::dead_letters;
@@ -20,13 +20,13 @@ const MAX_WHOLE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Counts what was said whole.
 #[derive(Default)]
-struct Room {
+pub(super) struct Room {
     bytes: usize,
 }
 
 impl Room {
     /// Whether there is room for so many more; it is taken.
-    fn take(&mut self, bytes: usize) -> bool {
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
         let is_room = self.bytes == 0 || self.bytes + bytes <= MAX_WHOLE_BYTES;
         self.bytes += bytes;
         is_room
@@ -77,7 +77,7 @@ pub(super) fn whole_letters(
             done.more = true;
             return Ok(done);
         }
-        say(if unmasked { whole_json(&letter) } else { masked_json(&letter, config.dlp.as_deref()) })?;
+        say(shown(&letter, Shows::whole(unmasked), config.dlp.as_deref()))?;
     }
     done.more = letters.is_cut();
     Ok(done)

@@ -5,6 +5,33 @@ use serde_json::{Value as Json, json};
 use crate::dlp::{Action, Dlp, Scratch};
 use crate::store::dead_letters::Letter;
 
+/// How much of a letter is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    /// All but what it says.
+    Short,
+    /// What it says, masked by the rules in force.
+    Masked,
+    /// All of it.
+    Whole,
+}
+
+impl Shows {
+    /// With what it says, as it was asked for.
+    pub fn whole(unmasked: bool) -> Self {
+        if unmasked { Self::Whole } else { Self::Masked }
+    }
+}
+
+/// A letter, as much of it as is shown.
+pub fn shown(letter: &Letter, shows: Shows, dlp: Option<&Dlp>) -> Json {
+    match shows {
+        Shows::Short => letter_json(letter),
+        Shows::Masked => masked_json(letter, dlp),
+        Shows::Whole => whole_json(letter),
+    }
+}
+
 /// A letter without what it says.
 pub fn letter_json(letter: &Letter) -> Json {
     json!({
@@ -16,7 +43,7 @@ pub fn letter_json(letter: &Letter) -> Json {
 }
 
 /// A letter with all that it says.
-pub fn whole_json(letter: &Letter) -> Json {
+fn whole_json(letter: &Letter) -> Json {
     let text = letter.envelope.as_deref().unwrap_or_default();
     // What is no JSON (a foreign writer's) is shown as text.
     let envelope = serde_json::from_str(text).unwrap_or_else(|_| Json::from(text));

@@ -484,7 +484,7 @@ fn whoever_reaches_loopback_reads_and_changes_nothing() {
     let server = world.server();
     let admin = server.admin.as_ref().unwrap();
     let listed = get(admin, "/api/v1/commands").unwrap().body;
-    let shows = ["agents", "dead_letters_list", "dead_letters_show", "foreign_list"];
+    let shows = ["agents", "dead_letters_list", "dead_letters_show", "dead_letters_archived", "foreign_list"];
     assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()["commands"], serde_json::json!(shows));
     let (code, said, why) = mas(&world, &["agents", "--admin", admin, "--json"]);
     assert_eq!((code, said.lines().count()), (Some(0), 4), "{why}");

@@ -1,23 +1,17 @@
 //! `mas dlq archived` and `mas dlq restore`: dead letters in the files of archives.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::letters::{Which, letter_text, letters_table, parse_entry};
-use crate::archive;
-use crate::audit::Action;
 use crate::cli::exit::Exit;
-use crate::cli::operator::{Acted, MAX_CONFLICTS, Operator, Source, Trouble, Why};
+use crate::cli::operator::{Source, Trouble, Why, exit_of};
 use crate::cli::text::plain;
-use crate::config::Config;
-use crate::operation::shown::{letter_json, whole_json};
-use crate::operation::{self, letters::fields};
+use crate::operation::{Command, Done, WantedLetters};
 use crate::store::answers::EntryId;
-use crate::store::dead_letters::{self, Letter};
-use crate::store::moved_letters::{self, RawLetter};
 
 /// Most letters that one command takes.
 const MAX_LIMIT: u64 = 100_000;
@@ -32,7 +26,7 @@ struct Chosen {
     source: Source,
     #[command(flatten)]
     which: Which,
-    /// The folder of an archive; else those of the configuration. Once for each.
+    /// The folder of an archive, once for each; else those of the server's configuration. Named folders are read here.
     #[arg(long, value_name = "DIR")]
     archive: Vec<PathBuf>,
     /// Letters behind this one: where the command before ended.
@@ -51,6 +45,12 @@ pub struct ArchivedArgs {
     /// Show them whole: payload, and how each delivery failed.
     #[arg(long)]
     whole: bool,
+    /// Show also what the rules of data-loss prevention would block or redact. Of a running server for operators alone, and on
+    /// record.
+    #[arg(long, requires = "whole")]
+    unmasked: bool,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Arguments of `restore`.
@@ -66,164 +66,92 @@ pub struct RestoreArgs {
 }
 
 impl Chosen {
-    fn folders(&self, config: &Config) -> Vec<PathBuf> {
-        if !self.archive.is_empty() {
-            return self.archive.clone();
-        }
-        config.audit.archive_folders()
+    fn wanted(&self, all: bool) -> WantedLetters {
+        let ids = self.ids.iter().map(EntryId::to_string).collect();
+        WantedLetters { ids, all, limit: self.limit, ..self.which.wanted() }
     }
 
-    /// The letters that are meant, and whether there are more than the limit.
-    fn letters(&self, config: &Config) -> Result<(Vec<RawLetter>, bool), Trouble> {
-        let filter = self.which.filter()?;
-        let folders = self.folders(config);
-        if let Some(missing) = self.archive.iter().find(|folder| !folder.is_dir()) {
-            return Err(Trouble::usage(format!("{}: there is no such folder", missing.display())));
-        }
-        let (mut found, mut is_cut) = (Vec::new(), false);
-        let mut unread = |path: &Path, bytes: u64| {
-            eprintln!("mas dlq: {}: {bytes} bytes at its end cannot be read", path.display());
-        };
-        archive::each_letter(&folders, &mut unread, &mut |raw| {
-            let is_meant = if self.ids.is_empty() {
-                self.after.is_none_or(|after| raw.id > after)
-            } else {
-                self.ids.contains(&raw.id)
-            };
-            if is_meant && filter.fits(&raw.letter()) {
-                let is_room = (found.len() as u64) < self.limit;
-                is_cut |= !is_room;
-                if is_room {
-                    found.push(raw);
-                }
+    fn after(&self) -> Option<String> {
+        self.after.map(|after| after.to_string())
+    }
+
+    /// Has it carried out: where folders are named, here. What is wrong with a letter goes to standard error.
+    fn carry_out(
+        &self,
+        why: &Why,
+        command: &Command,
+        mut say: impl FnMut(Json) -> std::io::Result<()>,
+    ) -> Result<Exit, Trouble> {
+        let mut last = None;
+        let each = |line: Json| {
+            let id = line.get("id").and_then(Json::as_str).map(plain);
+            if let Some(problem) = line.get("problem").and_then(Json::as_str) {
+                let which = id.as_ref().map(|id| format!("{id}: ")).unwrap_or_default();
+                eprintln!("mas dlq: {which}{}", plain(problem));
+                let is_outcome = line.get("outcome").is_some();
+                return if self.source.json && is_outcome { say(line) } else { Ok(()) };
             }
-            Ok(())
-        })
-        .map_err(|error| Trouble::refused(error.to_string()))?;
-        Ok((found, is_cut))
-    }
-
-    /// Says where to go on, where the limit left some out.
-    fn say_more(&self, found: &[RawLetter], is_cut: bool) {
-        if let Some(last) = found.last().filter(|_| is_cut) {
-            eprintln!("mas dlq: there are more: --after {}", last.id);
+            last = id;
+            say(line)
+        };
+        let done: Done = match self.archive.is_empty() {
+            true => self.source.carry_out(why, command, each)?,
+            false => self.source.carry_out_here(why, command, each)?,
+        };
+        if let Some(last) = last.filter(|_| done.more) {
+            eprintln!("mas dlq: there are more: --after {last}");
         }
+        Ok(exit_of(&done))
     }
 }
 
 pub(super) fn list(args: &ArchivedArgs) -> Result<Exit, Trouble> {
     let chosen = &args.chosen;
-    let (found, is_cut) = chosen.letters(&chosen.source.config()?)?;
-    let as_json = if args.whole { whole_json } else { letter_json };
-    let letters: Vec<Json> = found.iter().map(|letter| as_json(&letter.letter())).collect();
+    let command = Command::DeadLettersArchived {
+        which: chosen.wanted(false),
+        after: chosen.after(),
+        whole: args.whole,
+        unmasked: args.unmasked,
+        archive: chosen.archive.clone(),
+    };
     let mut out = std::io::stdout().lock();
-    match (chosen.source.json, args.whole) {
-        (true, _) => {
-            for letter in &letters {
-                writeln!(out, "{letter}")?;
-            }
+    let mut letters = Vec::new();
+    let exit = chosen.carry_out(&args.why, &command, |line| {
+        if chosen.source.json {
+            return writeln!(out, "{line}");
         }
-        (false, true) => {
-            for letter in &letters {
-                writeln!(out, "{}", letter_text(letter))?;
-            }
+        if args.whole {
+            return writeln!(out, "{}", letter_text(&line));
         }
-        (false, false) => write!(out, "{}", letters_table(&letters))?,
+        letters.push(line);
+        Ok(())
+    })?;
+    if !chosen.source.json && !args.whole {
+        write!(out, "{}", letters_table(&letters))?;
     }
-    chosen.say_more(&found, is_cut);
-    Ok(missing(chosen, &found, is_cut))
-}
-
-/// Says which of the named letters are in no file.
-fn missing(chosen: &Chosen, found: &[RawLetter], is_cut: bool) -> Exit {
-    let mut exit = Exit::Done;
-    if is_cut {
-        return exit;
-    }
-    for id in chosen.ids.iter().filter(|id| !found.iter().any(|letter| letter.id == **id)) {
-        eprintln!("mas dlq: there is no dead letter {id} in a file");
-        exit = Exit::Failed;
-    }
-    exit
+    Ok(exit)
 }
 
 pub(super) fn restore(args: &RestoreArgs) -> Result<Exit, Trouble> {
     let chosen = &args.chosen;
-    if chosen.ids.is_empty() && chosen.which.filter()?.is_empty() && !args.all {
-        return Err(Trouble::usage("which letters? Expected ids, filters, or --all".to_owned()));
-    }
-    let config = chosen.source.config()?;
-    let (found, is_cut) = chosen.letters(&config)?;
-    let mut exit = missing(chosen, &found, is_cut);
-    let mut operator = Operator::connect(&config, &args.why.by())?;
-    let restored = restore_all(&mut operator, chosen, &found);
-    // Also after a failure: what was restored before it is covered.
-    if let Some(receipt) = operator.close(&config) {
-        eprintln!("mas: {receipt}");
-    }
-    if restored? > 0 {
-        exit = Exit::Failed;
-    }
-    chosen.say_more(&found, is_cut);
-    Ok(exit)
-}
-
-/// Brings letters back; how many stay where they are.
-fn restore_all(operator: &mut Operator, chosen: &Chosen, found: &[RawLetter]) -> Result<u64, Trouble> {
+    let command = Command::DeadLettersRestore {
+        which: chosen.wanted(args.all),
+        after: chosen.after(),
+        archive: chosen.archive.clone(),
+    };
     let mut out = std::io::stdout().lock();
-    let (mut done, mut failed) = (0_u64, 0_u64);
-    for raw in found {
-        let letter = raw.letter();
-        let message = letter.message_id().map(|id| id.to_string());
-        match restore_one(operator, raw, &letter) {
-            Ok(restored) => {
-                done += 1;
-                if chosen.source.json {
-                    let line = json!({
-                        "id": raw.id.to_string(), "restored_as": restored, "message_id": message,
-                        "outcome": Action::LetterRestored.as_str(),
-                    });
-                    writeln!(out, "{line}")?;
-                } else {
-                    let (whose, message) = (plain(&letter.stream), message.unwrap_or_default());
-                    writeln!(out, "restored  {}  as {restored}  {whose}  {message}", raw.id)?;
-                }
-            }
-            Err(Trouble::Operation(operation::Trouble::Refused(why))) => {
-                failed += 1;
-                if chosen.source.json {
-                    let line = json!({"id": raw.id.to_string(), "outcome": "failed", "problem": why});
-                    writeln!(out, "{line}")?;
-                } else {
-                    eprintln!("mas dlq: {}: {why}", raw.id);
-                }
-            }
-            Err(other) => return Err(other),
+    let mut restored = 0;
+    let exit = chosen.carry_out(&args.why, &command, |line| {
+        if chosen.source.json {
+            return writeln!(out, "{line}");
         }
-    }
+        restored += 1;
+        let word = |name: &str| plain(line.get(name).and_then(Json::as_str).unwrap_or_default());
+        let (id, now, whose) = (word("id"), word("restored_as"), word("stream"));
+        writeln!(out, "restored  {id}  as {now}  {whose}  {}", word("message_id"))
+    })?;
     if !chosen.source.json {
-        writeln!(out, "{done} restored, {failed} left where they are")?;
+        writeln!(out, "{restored} restored")?;
     }
-    Ok(failed)
-}
-
-/// Brings one letter back; the id that it has now.
-fn restore_one(operator: &mut Operator, raw: &RawLetter, letter: &Letter) -> Result<String, Trouble> {
-    if !letter.is_ours(&operator.keys) {
-        return Err(Trouble::refused("no server has written it as it is".to_owned()));
-    }
-    // MULTI does not roll back: nothing goes on record that cannot be done.
-    if dead_letters::letter(&mut operator.connection, raw.id)?.is_some() {
-        return Err(Trouble::refused("it is in Redis still, under the same id".to_owned()));
-    }
-    for _ in 0..MAX_CONFLICTS {
-        let record = crate::audit::Fields { target: &letter.stream, ..fields(letter) };
-        let acted =
-            operator.act(Action::LetterRestored, &record, |batch, _| moved_letters::restore(batch, raw))?;
-        if let Acted::Done(answers) = acted {
-            let id = answers.first().and_then(crate::store::answers::text).unwrap_or_default();
-            return Ok(id.to_owned());
-        }
-    }
-    Err(Trouble::refused("what it depends on keeps changing; try again".to_owned()))
+    Ok(exit)
 }

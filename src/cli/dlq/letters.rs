@@ -4,12 +4,10 @@ use clap::Args;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::cli::operator::Trouble;
 use crate::cli::text::{parse_time, plain, table, time_text};
 use crate::clock::Now;
 use crate::operation::WantedLetters;
 use crate::store::answers::EntryId;
-use crate::store::dead_letters::Filter;
 
 /// Filters; all of them must fit.
 #[derive(Debug, Args)]
@@ -40,10 +38,6 @@ fn parse_when(text: &str) -> Result<u64, String> {
 }
 
 impl Which {
-    pub(super) fn filter(&self) -> Result<Filter, Trouble> {
-        Ok(self.wanted().filter()?)
-    }
-
     pub(super) fn wanted(&self) -> WantedLetters {
         WantedLetters {
             ids: Vec::new(),
