@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::audit::{Action, OperatorEvent};
 use crate::clock::Now;
+use crate::gate::Peers;
 use crate::quarantine::{Entry, Quarantine, Whom};
 use crate::shard::Shards;
 use crate::shard::desk::troubles::Code;
@@ -31,9 +32,11 @@ pub struct Orders {
 
 impl Orders {
     /// Looks once, before anybody is let in, and then again and again.
-    pub fn start(shards: Arc<Shards>) -> Result<Self, StoreError> {
+    pub fn start(shards: Arc<Shards>, peers: Arc<Peers>) -> Result<Self, StoreError> {
         let mut look = Look {
             shards,
+            peers,
+            moves_from_ms: None,
             connection: None,
             known: Quarantine::default(),
             is_foreign: false,
@@ -73,6 +76,9 @@ impl Drop for Orders {
 
 struct Look {
     shards: Arc<Shards>,
+    peers: Arc<Peers>,
+    /// From when on sessions move to other servers, where there are any, monotonic milliseconds.
+    moves_from_ms: Option<u64>,
     connection: Option<Connection>,
     known: Quarantine,
     /// Redis holds something that nobody who may has written, and that was said.
@@ -93,6 +99,12 @@ impl Look {
         self.shards.shared().troubles.set(Code::Quarantine, problem);
         // A Redis that is away has said so already.
         let _ = self.drain();
+        // Whoever is refused here must find another server.
+        let shared = self.shards.shared();
+        let is_moving = self.moves_from_ms.is_some_and(|from_ms| Now::read().mono_ms >= from_ms);
+        let is_moving = is_moving && shared.has_peers();
+        shared.move_sessions(is_moving);
+        self.peers.close_to_new(is_moving);
         if self.stop_at_ms.is_some_and(|at_ms| Now::read().mono_ms >= at_ms) {
             self.stop_at_ms = None;
             // As an operator would from the shell: the same way down.
@@ -221,8 +233,11 @@ impl Look {
             let (now_ms, after_ms) = (Now::read().mono_ms, (*after_ms).min(MAX_DRAIN_MS));
             let at_ms = now_ms.saturating_add(after_ms);
             // First whoever spreads the load notices; the last part is for handlers that still work.
-            if after_ms >= MIN_MOVE_MS && shared.has_peers() {
-                self.shards.move_sessions(now_ms + after_ms / 4, now_ms + after_ms / 2);
+            if after_ms >= MIN_MOVE_MS {
+                let from_ms = now_ms + after_ms / 4;
+                self.moves_from_ms =
+                    Some(self.moves_from_ms.map_or(from_ms, |known_ms| known_ms.min(from_ms)));
+                self.shards.move_sessions(from_ms, now_ms + after_ms / 2);
             }
             // A second one may be in more of a hurry.
             self.stop_at_ms = Some(self.stop_at_ms.map_or(at_ms, |known_ms| known_ms.min(at_ms)));

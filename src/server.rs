@@ -142,7 +142,7 @@ impl Server {
         let subscription = Subscription::start(&shared.redis, &shared.server, hear(&shards))?;
         let checkpointer = Checkpointer::start(seal, &config.audit, shards.clone())?;
         // Before anybody is let in.
-        let orders = Orders::start(shards.clone())?;
+        let orders = Orders::start(shards.clone(), door.peers().clone())?;
         let queues = threads.div_ceil(2);
         let listener = Listener::start(config, door, shards.clone(), queues)?;
         let admin = Admin::start(config, bound, &shards, (listener.peers(), &listener.addr))?;

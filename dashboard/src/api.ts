@@ -18,7 +18,7 @@ export interface Status {
   connections: number; sessions: Record<string, number>; circuits_open: string[]; inboxes: InboxRow[];
   workers_busy: number[]; certificates_end_unix_s: Record<string, number>; cut?: boolean;
   /** Who is shut out; absent in servers that cannot do it. */
-  quarantine?: Quarantined[]; quarantine_version?: number; agents_certificates_end_unix_s?: Record<string, number>;
+  quarantine?: Quarantined[]; quarantine_version?: number; quarantine_taken_unix_ms?: number; agents_certificates_end_unix_s?: Record<string, number>;
 }
 export interface Quarantined { whom: string; by: string; since_unix_ms: number }
 export interface FleetServer {

@@ -31,7 +31,9 @@ const TROUBLES: Record<string, string> = {
   server_gone: "Look whether mas-server runs on the host that is named, and into its log.",
   versions_differ: "Finish the upgrade, or go back on the servers that were upgraded.",
 };
-/** Findings of one code that are shown one by one. */
+/** So long after one server took up a quarantine the others have it, too. */
+const QUARANTINE_MS = 4_000;
+/** Findings of one kind and code that are shown one by one. */
 const MAX_OF_A_CODE = 10;
 /** A certificate that ends within so many days is worth a look. */
 const CERTIFICATE_DAYS = 14;
@@ -59,21 +61,18 @@ export function withFailing(fleet: Fleet | null, failing: Check[]): Fleet | null
   return { ...fleet, servers };
 }
 
-/** Of each code so many at the most, and one that says how many more there are: a thousand agents must not hide what else is wrong. */
+/** Of each kind and code so many at the most, and one that says how many more there are: a thousand agents must not hide what else is wrong. */
 function few(all: Finding[]): Finding[] {
   const seen = new Map<string, number>();
-  const kept = all.filter((one) => {
-    const count = (seen.get(one.code) ?? 0) + 1;
-    seen.set(one.code, count);
-    return count <= MAX_OF_A_CODE;
+  return all.flatMap((one) => {
+    const key = `${one.kind} ${one.code}`;
+    const count = (seen.get(key) ?? 0) + 1;
+    seen.set(key, count);
+    if (count <= MAX_OF_A_CODE) return [one];
+    if (count > MAX_OF_A_CODE + 1) return [];
+    const alike = all.filter((other) => other.kind === one.kind && other.code === one.code).length - MAX_OF_A_CODE;
+    return alike === 1 ? [one] : [{ ...one, where: "fleet", what: `${alike.toLocaleString("en")} more like these`, toDo: "mas doctor --json names them." }];
   });
-  for (const [code, count] of seen) {
-    const first = all.find((one) => one.code === code);
-    if (count > MAX_OF_A_CODE && first) {
-      kept.push({ ...first, where: "fleet", what: `${count - MAX_OF_A_CODE} more like these`, toDo: "mas doctor names twenty of each; /api/v1/status has all." });
-    }
-  }
-  return kept;
 }
 
 export function findings(fleet: Fleet | null): Findings {
@@ -82,7 +81,9 @@ export function findings(fleet: Fleet | null): Findings {
     // Each server tells of Redis and of agents; one is enough.
     if (!all.some((one) => one.code === code && one.where === where && one.toDo === toDo)) all.push({ kind, code, where, what, toDo });
   };
-  const newest = Math.max(0, ...(fleet?.servers ?? []).map((one) => one.status?.quarantine_version ?? 0));
+  // Of a version that somebody has for a while: all look twice a second, and tell once a second.
+  const inForce = Math.max(0, ...(fleet?.servers ?? []).map(({ status }) => (
+    status && status.time_unix_ms - (status.quarantine_taken_unix_ms ?? 0) > QUARANTINE_MS ? status.quarantine_version ?? 0 : 0)));
   for (const { server, status, problem, trusted, age_ms } of fleet?.servers ?? []) {
     const where = status?.host ? `${status.host} (${shortServer(server)})` : shortServer(server);
     if (problem) {
@@ -111,11 +112,11 @@ export function findings(fleet: Fleet | null): Findings {
     for (const [agent, end] of Object.entries(status.agents_certificates_end_unix_s ?? {})) {
       const left = end * 1_000 - status.time_unix_ms;
       // Whoever shows an ended certificate may be somebody else: that is no harm to the fleet.
-      add("warn", "certificate", agent,
+      add("warn", "agent_certificate", agent,
         left <= 0 ? `the certificate of ${agent} has ended, and it is refused` : `the certificate of ${agent} ends in ${duration(left)}`,
         `mas certs issue ${agent} makes another one; then have it connect again.`);
     }
-    if (status.quarantine_version !== undefined && status.quarantine_version < newest) {
+    if (status.quarantine_version !== undefined && status.quarantine_version < inForce) {
       add("bad", "quarantine_not_followed", where, "this server does not know the quarantine in force, and lets in who was shut out",
         "If it stays: look at its log for quarantine, or stop it (mas drain).");
     }
@@ -151,6 +152,6 @@ export function findings(fleet: Fleet | null): Findings {
   // What the fleet as a whole tells, a server's own trouble of the same name repeats.
   const told = all.filter((one) => !(one.kind === "warn" && one.where !== "fleet" && OF_THE_FLEET.has(one.code)
     && all.some((other) => other !== one && other.code === one.code && (other.where === "fleet" || other.kind === "bad"))));
-  const ordered = few(told).sort((a, b) => (a.kind === b.kind ? 0 : a.kind === "bad" ? -1 : 1));
+  const ordered = few(told.sort((a, b) => (a.kind === b.kind ? 0 : a.kind === "bad" ? -1 : 1)));
   return { bad: ordered.filter((one) => one.kind === "bad").length, warn: ordered.filter((one) => one.kind === "warn").length, all: ordered };
 }

@@ -26,6 +26,8 @@ use crate::shard::desk::control::Control;
 
 /// Commands that are carried out at once.
 const MAX_RUNNING: usize = 4;
+/// The same of those that change nothing.
+const MAX_LOOKING: usize = 2;
 /// Things that one command changes, and lines that it answers with: each is kept until it is done.
 const MAX_THINGS: u64 = 10_000;
 /// How long a reload may take until it is known whether it was taken.
@@ -44,6 +46,7 @@ const MAX_TARGET_CHARS: usize = 128;
 #[derive(Default)]
 pub(super) struct Commands {
     running: AtomicUsize,
+    looking: AtomicUsize,
     refused: Mutex<Refused>,
 }
 
@@ -100,7 +103,8 @@ impl Who {
     /// Whether it may ask for a command of that name.
     fn may(&self, command: &str) -> bool {
         match self {
-            Self::Local => Command::shows(command),
+            // As what it may read elsewhere.
+            Self::Local => command == "agents" || Command::shows_records(command),
             Self::Owner(_) => true,
             Self::Operator(operator) => Command::may(operator.role, command),
         }
@@ -168,20 +172,29 @@ impl Commands {
             };
             return failed(StatusCode::FORBIDDEN, &[], &why);
         }
-        if self.running.fetch_add(1, Ordering::Relaxed) >= MAX_RUNNING {
-            let _ = self.running.fetch_sub(1, Ordering::Relaxed);
-            let why = format!("{MAX_RUNNING} other commands are being carried out");
+        // Whoever only looks keeps nobody from changing something.
+        let (running, most) = match Command::shows(command.name()) {
+            true => (&self.looking, MAX_LOOKING),
+            false => (&self.running, MAX_RUNNING),
+        };
+        if running.fetch_add(1, Ordering::Relaxed) >= most {
+            let _ = running.fetch_sub(1, Ordering::Relaxed);
+            let why = format!("{most} other commands are being carried out");
             return failed(StatusCode::SERVICE_UNAVAILABLE, &[], &why)
                 .with(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        let _running = Running(&self.running);
+        let _running = Running(running);
         let mut lines = Vec::new();
+        // As text: a tree of a long list takes many times as much.
         let mut say = |line: Json| {
-            lines.push(line);
+            lines.push(line.to_string());
             Ok(())
         };
         match carry_out(config, &by, &command, shards, &mut say) {
-            Ok(done) => Content::json(StatusCode::OK, format!("{}\n", json!({"lines": lines, "done": done}))),
+            Ok(done) => {
+                let body = format!("{{\"lines\":[{}],\"done\":{}}}\n", lines.join(","), json!(done));
+                Content::json(StatusCode::OK, body)
+            }
             Err(trouble) => {
                 let status = match &trouble {
                     Trouble::Usage(_) => StatusCode::BAD_REQUEST,
@@ -214,7 +227,7 @@ impl Commands {
             if before > 0 { format!(", and {before} more since the last record") } else { String::new() };
         shards.record(OperatorEvent {
             action: Action::Commanded,
-            target: command.target().chars().take(MAX_TARGET_CHARS).collect(),
+            target: target(command),
             rule: format!("{}, refused by role{others}", command.name()),
             reason: by.to_text(),
             pending: Some(refused.waiting.clone()),
@@ -222,8 +235,8 @@ impl Commands {
     }
 }
 
-fn failed(status: StatusCode, lines: &[Json], why: &str) -> Content {
-    Content::json(status, format!("{}\n", json!({"lines": lines, "error": why})))
+fn failed(status: StatusCode, lines: &[String], why: &str) -> Content {
+    Content::json(status, format!("{{\"lines\":[{}],\"error\":{}}}\n", lines.join(","), json!(why)))
 }
 
 /// Whether it changes no more things than one answer can tell of.
@@ -259,7 +272,7 @@ fn carry_out(
         Command::DeadLettersShow { unmasked: true, .. }
         | Command::DeadLettersArchived { unmasked: true, .. } => {
             // Who has seen what others are not shown is on record.
-            let seen = commanded(config, by, &format!("{}, unmasked", command.name()), "")?;
+            let seen = commanded(config, by, &format!("{}, unmasked", command.name()), &target(command))?;
             let done = operation::carry_out(config, by, command, say)?;
             Ok(Done { receipt: seen.receipt, ..done })
         }
@@ -276,6 +289,11 @@ fn carry_out(
         }
         other => operation::carry_out(config, by, other, say),
     }
+}
+
+/// What a command is about, for the record.
+fn target(command: &Command) -> String {
+    command.target().chars().take(MAX_TARGET_CHARS).collect()
 }
 
 /// Puts on record what this server is told to do.
@@ -301,17 +319,13 @@ fn close_circuit(
     }
     let done = commanded(config, by, "circuit_close", name)?;
     shards.shared().tell(&agent, Control::CloseCircuit(agent.clone(), by.to_text()));
-    // Its worker does it with its next turn.
+    // Its worker does it with its next turn; one that waits for Redis does it later.
     let give_up = Instant::now() + CIRCUIT_PATIENCE;
-    while shards.shared().is_circuit_open(name) {
-        if Instant::now() >= give_up {
-            let why =
-                "its worker has not closed it in time: does Redis hang? `mas status` says how the server is";
-            return Err(Trouble::Refused(why.to_owned()));
-        }
+    while shards.shared().is_circuit_open(name) && Instant::now() < give_up {
         std::thread::sleep(LOOK);
     }
-    say(json!({"agent_id": name, "circuit": "closed"}))?;
+    let circuit = if shards.shared().is_circuit_open(name) { "to be closed" } else { "closed" };
+    say(json!({"agent_id": name, "circuit": circuit}))?;
     Ok(done)
 }
 

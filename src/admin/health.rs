@@ -51,7 +51,9 @@ fn certificates_problem(certificates: &[(&'static str, i64)], now: Now) -> Optio
     let now_s = i64::try_from(now.unix_us / 1_000_000).unwrap_or(i64::MAX);
     let (name, _) = certificates.iter().find(|(_, end_s)| *end_s < now_s)?;
     let remedy = match *name {
-        "ca" => "make another authority and issue all certificates anew (docs/certificates.md)",
+        "ca" => {
+            "make another authority, put its certificate into tls_ca_path, and issue all certificates anew"
+        }
         _ => "issue another one (`mas certs issue --server`) and send SIGHUP",
     };
     Some(format!("the certificate `{name}` has ended, and nobody can connect any more: {remedy}"))

@@ -1,10 +1,18 @@
 //! The unix socket for users of this host: whoever connects is named by the kernel.
 
-use std::fs::{File, Permissions, create_dir_all, remove_file, set_permissions, symlink_metadata};
+use std::fs::{
+    File, OpenOptions, Permissions, create_dir_all, remove_file, set_permissions, symlink_metadata,
+};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::unistd::Uid;
 
 use crate::config::{AdminSocketAt, Operator};
 
@@ -13,8 +21,9 @@ const OWN_MODE: u32 = 0o600;
 /// Where one has: who connects is looked at then.
 const OPEN_MODE: u32 = 0o666;
 
-/// The extension of the file that is locked while a socket is taken over.
+/// The extension of the file that whoever listens has locked, and its mode.
 const LOCK_EXTENSION: &str = "lock";
+const LOCK_MODE: u32 = 0o600;
 
 /// Bits of a folder's mode.
 const OTHERS_WRITE: u32 = 0o002;
@@ -27,7 +36,12 @@ pub(super) struct Local {
 }
 
 /// The file of a socket, and which one it is: device and inode.
-pub(super) struct SocketFile(PathBuf, (u64, u64));
+pub(super) struct SocketFile {
+    path: PathBuf,
+    own: (u64, u64),
+    /// Given back after the file is gone.
+    _lock: Flock<File>,
+}
 
 impl Local {
     /// Binds; `None` where that is off, or where nobody asked for it and the default cannot be had. The error names the file.
@@ -37,8 +51,8 @@ impl Local {
     ) -> Result<Option<Self>, (PathBuf, io::Error)> {
         let Some(path) = &at.path else { return Ok(None) };
         match listen(path) {
-            Ok(listener) => {
-                let file = of(path).map(|own| SocketFile(path.clone(), own));
+            Ok((listener, lock)) => {
+                let file = of(path).map(|own| SocketFile { path: path.clone(), own, _lock: lock });
                 let file = file.and_then(|file| file.admit(operators).map(|()| file));
                 Ok(Some(Self { listener, file: file.map_err(|error| (path.clone(), error))? }))
             }
@@ -56,8 +70,8 @@ impl Local {
 
     /// Binds where nobody listens there, and says nothing where somebody does.
     pub(super) fn take_over(path: &Path, operators: &[Operator]) -> Option<Self> {
-        let listener = listen(path).ok()?;
-        let file = SocketFile(path.to_path_buf(), of(path).ok()?);
+        let (listener, lock) = listen(path).ok()?;
+        let file = SocketFile { path: path.to_path_buf(), own: of(path).ok()?, _lock: lock };
         file.admit(operators).ok()?;
         Some(Self { listener, file })
     }
@@ -72,19 +86,19 @@ impl SocketFile {
     /// Lets connect whom the configuration names.
     pub(super) fn admit(&self, operators: &[Operator]) -> io::Result<()> {
         // Somebody may have put a link in its place: that is not followed.
-        if of(&self.0)? != self.1 {
+        if of(&self.path)? != self.own {
             return Err(io::Error::other("another file is in its place"));
         }
         let any_user = operators.iter().any(|operator| operator.user.is_some());
-        set_permissions(&self.0, Permissions::from_mode(if any_user { OPEN_MODE } else { OWN_MODE }))
+        set_permissions(&self.path, Permissions::from_mode(if any_user { OPEN_MODE } else { OWN_MODE }))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Another server may have taken its place already; a file that is left is taken over by the next one.
-        if of(&self.0).is_ok_and(|found| found == self.1) {
-            let _ = remove_file(&self.0);
+        if of(&self.path).is_ok_and(|found| found == self.own) {
+            let _ = remove_file(&self.path);
         }
     }
 }
@@ -94,8 +108,8 @@ fn of(path: &Path) -> io::Result<(u64, u64)> {
     symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Listens there. A file whose server is gone is removed first.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+/// Listens there, and holds the lock beside it. A file whose server is gone is removed first.
+fn listen(path: &Path) -> io::Result<(UnixListener, Flock<File>)> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         create_dir_all(folder)?;
         let metadata = folder.metadata()?;
@@ -107,21 +121,51 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
             ));
         }
     }
+    let lock = lock(&path.with_extension(LOCK_EXTENSION))?;
     match UnixListener::bind(path) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            // Of several servers that find it left one removes it, and the others find that one's.
-            let lock = File::create(path.with_extension(LOCK_EXTENSION))?;
-            lock.lock()?;
-            match UnixStream::connect(path) {
-                Err(gone) if gone.kind() == ErrorKind::ConnectionRefused => {
-                    remove_file(path)?;
-                    UnixListener::bind(path)
-                }
-                Err(gone) if gone.kind() == ErrorKind::NotFound => UnixListener::bind(path),
-                Ok(_) | Err(_) => Err(error),
-            }
+        // Whoever has it from an earlier version holds no lock.
+        Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path)? => {
+            remove_file(path)?;
+            Ok((UnixListener::bind(path)?, lock))
         }
-        bound => bound,
+        bound => Ok((bound?, lock)),
+    }
+}
+
+/// The lock of whoever listens: never waited for. Nobody else may open its file.
+fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(LOCK_MODE)
+        .custom_flags(flags)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || ![0, Uid::effective().as_raw()].contains(&metadata.uid()) {
+        return Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!("{} belongs to somebody else", path.display()),
+        ));
+    }
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+        Errno::EWOULDBLOCK => io::Error::new(ErrorKind::AddrInUse, "another server listens there"),
+        errno => errno.into(),
+    })
+}
+
+/// Whether nobody listens there any more. One whose queue is full does.
+fn is_stale(path: &Path) -> io::Result<bool> {
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
+        Err(Errno::ECONNREFUSED) => Ok(true),
+        Ok(()) | Err(_) => Ok(false),
     }
 }
 
@@ -138,10 +182,12 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, OWN_MODE);
         assert!(Local::bind(&at(false), &[]).unwrap().is_none());
         assert_eq!(Local::bind(&at(true), &[]).err().unwrap().1.kind(), ErrorKind::AddrInUse);
-        // As a kill leaves it.
+        // As a kill leaves it: the file is there, the lock is not.
         let (listener, file) = first.split();
         drop(listener);
-        std::mem::forget(file);
+        let mut file = file;
+        file.path = folder.path().join("elsewhere");
+        drop(file);
         assert!(path.exists());
         let again = Local::bind(&at(false), &[]).unwrap().unwrap();
         drop(again);

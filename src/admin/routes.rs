@@ -57,7 +57,8 @@ impl Routes {
         for trouble in shards.shared().troubles.all().iter().filter(|_| verbose) {
             text.push_str(&format!("[!] {}: {}\n", trouble.code.as_str(), trouble.why));
         }
-        for note in notes(&self.sources.gather_known()).iter().filter(|_| verbose) {
+        let notes = if verbose { notes(&self.sources.gather_known()) } else { Vec::new() };
+        for note in notes {
             text.push_str(&format!("[!] {note}\n"));
         }
         text.push_str(if is_ready { "ready\n" } else { "not ready\n" });

@@ -38,8 +38,10 @@ pub(super) struct Reloaded {
 
 impl Reloaded {
     pub(super) fn new(config: &Config) -> Self {
-        let end = |name, path| certs::ends(path).map(|end_s| (name, end_s));
-        let certificates = [end("ca", &config.tls.ca), end("server", &config.tls.cert)];
+        // Of several authorities one is enough.
+        let ca = certs::last_ends(&config.tls.ca).map(|end_s| ("ca", end_s));
+        let server = certs::ends(&config.tls.cert).map(|end_s| ("server", end_s));
+        let certificates = [ca, server];
         Self {
             config: config.clone(),
             rules_digest: hex(&readable::digest(config)),
@@ -185,6 +187,7 @@ impl Sources {
             mailboxes: self.shards.depths(),
             http: self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             quarantine: shared.quarantine(),
+            quarantine_taken_ms: shared.quarantine_taken_ms(),
             spans: shared.tracer().map(|tracer| tracer.counts().to_vec()).unwrap_or_default(),
         }
     }

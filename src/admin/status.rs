@@ -51,6 +51,8 @@ pub(super) struct Status {
     pub(super) sessions: BTreeMap<AgentId, usize>,
     pub(super) circuits: Vec<AgentId>,
     pub(super) quarantine: Arc<Quarantine>,
+    /// When it was taken up here, Unix milliseconds.
+    pub(super) quarantine_taken_ms: u64,
     pub(super) inboxes: Arc<Vec<InboxView>>,
     pub(super) sealed_ms: u64,
     pub(super) refusal: Option<&'static str>,
@@ -128,6 +130,7 @@ impl Status {
             "circuits_open": self.circuits.iter().map(AgentId::as_str).collect::<Vec<_>>(),
             "quarantine": quarantine.collect::<Vec<_>>(),
             "quarantine_version": self.quarantine.version,
+            "quarantine_taken_unix_ms": self.quarantine_taken_ms,
             "inboxes": inboxes.collect::<Vec<_>>(),
             "workers_busy": self.busy,
             "certificates_end_unix_s": certificates,

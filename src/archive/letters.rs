@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -115,15 +116,24 @@ fn each_in(
     Ok(good)
 }
 
-/// Hands out the letters in these folders, oldest first in each. `unread` hears of bytes that cannot be read.
+/// Hands out the letters in these folders, oldest first in each, until `on` has enough. `unread` hears of bytes that cannot be read.
 pub fn each_letter(
     dirs: &[PathBuf],
     unread: &mut dyn FnMut(&Path, u64),
-    on: &mut dyn FnMut(RawLetter) -> Result<(), ArchiveError>,
+    on: &mut dyn FnMut(RawLetter) -> Result<ControlFlow<()>, ArchiveError>,
 ) -> Result<(), ArchiveError> {
     for dir in dirs {
         for (_, path) in files(dir)? {
-            let good = each_in(&path, &mut |letters| letters.into_iter().try_for_each(&mut *on))?;
+            let mut enough = false;
+            let good = each_in(&path, &mut |letters| {
+                for letter in letters {
+                    enough = enough || on(letter)?.is_break();
+                }
+                Ok(())
+            })?;
+            if enough {
+                return Ok(());
+            }
             let length = std::fs::metadata(&path).map_err(ArchiveError::io("read", &path))?.len();
             if good.end < length {
                 unread(&path, length - good.end);
@@ -260,7 +270,7 @@ mod tests {
         let mut letters = Vec::new();
         each_letter(&[dir.to_path_buf()], &mut |_, _| {}, &mut |letter| {
             letters.push(letter);
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })
         .unwrap();
         letters

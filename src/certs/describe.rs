@@ -85,9 +85,20 @@ pub fn describe(pem_path: &Path) -> Result<Description, CertsError> {
 
 /// The last second of the first certificate in a PEM file, Unix time; `None` where there is none.
 pub fn ends(pem_path: &Path) -> Option<i64> {
-    let text = std::fs::read(pem_path).ok()?;
-    let der = certificate_der(pem_path, &text).ok()?;
-    Some(parse_der(pem_path, &der).ok()?.validity().not_after.timestamp())
+    all_ends(pem_path).into_iter().next()
+}
+
+/// The last second in which any certificate of a PEM file is good, as one of several authorities.
+pub fn last_ends(pem_path: &Path) -> Option<i64> {
+    all_ends(pem_path).into_iter().max()
+}
+
+fn all_ends(pem_path: &Path) -> Vec<i64> {
+    let Ok(text) = std::fs::read(pem_path) else { return Vec::new() };
+    let blocks = Pem::iter_from_buffer(&text).filter_map(Result::ok);
+    let certificates = blocks.filter(|block| block.label == "CERTIFICATE");
+    let end = |block: Pem| Some(parse_der(pem_path, &block.contents).ok()?.validity().not_after.timestamp());
+    certificates.filter_map(end).collect()
 }
 
 impl Fingerprint {

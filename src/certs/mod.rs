@@ -24,7 +24,7 @@ use files::SignedPem;
 use leaf::{CLOCK_SKEW, common_name, random_serial};
 use paths::ca_key_file;
 
-pub use describe::{Description, Fingerprint, Serial, describe, ends};
+pub use describe::{Description, Fingerprint, Serial, describe, ends, last_ends};
 pub use error::{CertsError, MAX_DAYS};
 pub use leaf::{CustomLeaf, San};
 pub use paths::{

@@ -203,7 +203,7 @@ fn text(line: &Json) -> String {
         return format!("server {} stops", word("server"));
     }
     if line.get("circuit").is_some() {
-        return format!("the circuit of {} is closed", word("agent_id"));
+        return format!("the circuit of {} is {}", word("agent_id"), word("circuit"));
     }
     "the configuration is in force".to_owned()
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::budget::{Budget, Common};
@@ -19,6 +19,9 @@ const NEVER: u64 = u64::MAX;
 
 /// A certificate that ends within so many seconds may have to be renewed: 14 days.
 const ENDS_SOON_S: i64 = 14 * 86_400;
+
+/// How long a connection stays whose session has moved.
+const PARTING_US: u64 = 250_000;
 
 /// How long a call is held back while others of its identity wait for their messages.
 const CALL_HOLD_US: u64 = 10_000;
@@ -37,6 +40,11 @@ impl Peer {
     /// When its connection ends.
     pub(super) fn cut_at_us(&self) -> u64 {
         self.cut_at_us.load(Ordering::Relaxed)
+    }
+
+    /// Its session has moved to another server: the connection ends, once its last words are out, and the client makes another one.
+    pub fn part(&self, now_us: u64) {
+        self.cut_at(now_us + PARTING_US);
     }
 
     pub(super) fn cut_at(&self, at_us: u64) {
@@ -135,6 +143,8 @@ pub struct Peers {
     report: Arc<Report>,
     common: Mutex<Common>,
     total: AtomicUsize,
+    /// Nobody new is let in: the server's sessions move to others.
+    is_closed: AtomicBool,
     bounds: Bounds,
 }
 
@@ -147,6 +157,7 @@ impl Peers {
             report,
             common: Mutex::default(),
             total: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
             bounds,
         }
     }
@@ -166,6 +177,16 @@ impl Peers {
         self.bounds.shaking
     }
 
+    /// Lets in nobody new, or again everybody: who is connected stays.
+    pub fn close_to_new(&self, is_closed: bool) {
+        self.is_closed.store(is_closed, Ordering::Relaxed);
+    }
+
+    /// Whether nobody new is let in.
+    pub(super) fn is_closed_to_new(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed)
+    }
+
     /// Connections that are open.
     pub fn connections(&self) -> usize {
         self.total.load(Ordering::Relaxed)
@@ -178,10 +199,7 @@ impl Peers {
         is_allowed: impl Fn(&str) -> bool,
         now_us: u64,
     ) -> BTreeMap<AgentId, Validity> {
-        let ended = self.report.all_ended(now_us).into_iter().filter(|(agent, _)| is_allowed(agent));
-        let ended = ended
-            .filter_map(|(agent, end_s)| Some((AgentId::parse(&agent)?, Validity { begin_s: end_s, end_s })));
-        let mut all: BTreeMap<AgentId, Validity> = ended.collect();
+        let mut all: BTreeMap<AgentId, Validity> = BTreeMap::new();
         let by_fd = self.by_fd.read().unwrap_or_else(PoisonError::into_inner);
         let known = by_fd.iter().flatten().filter(|peer| !Arc::ptr_eq(&peer.account, &self.strangers));
         for identity in known.filter_map(|peer| peer.identity.as_ref().ok()) {
@@ -191,6 +209,12 @@ impl Peers {
                 Some(first) => *first = validity,
                 None => drop(all.insert(identity.agent.clone(), validity)),
             }
+        }
+        drop(by_fd);
+        // Whoever shows an old certificate may be somebody else: what an agent is connected with counts.
+        let ended = self.report.all_ended(now_us).into_iter().filter(|(agent, _)| is_allowed(agent));
+        for (agent, end_s) in ended.filter_map(|(agent, end_s)| Some((AgentId::parse(&agent)?, end_s))) {
+            let _ = all.entry(agent).or_insert(Validity { begin_s: end_s, end_s });
         }
         all
     }

@@ -186,6 +186,10 @@ impl Shaker {
 
     /// Begins a handshake, where there is room for one; the connection is dropped otherwise.
     fn greet(&mut self, tcp: TcpStream, from: SocketAddr, now_us: u64) {
+        if self.peers.is_closed_to_new() {
+            // Whoever comes tries the next server.
+            return;
+        }
         if !self.peers.has_room() {
             return self.peers.report().refused(from, &Cause::NoRoom, now_us);
         }

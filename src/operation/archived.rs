@@ -1,6 +1,7 @@
 //! Dead letters in the files of archives: shown, and brought back to Redis, each on record in the transaction that does it.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -57,17 +58,17 @@ impl Chosen<'_> {
                     true => after.is_none_or(|after| raw.id > after),
                     false => ids.contains(&raw.id),
                 };
-                if ended.is_err() || !is_meant || !filter.fits(&raw.letter()) {
-                    return Ok(());
+                if !is_meant || !filter.fits(&raw.letter()) {
+                    return Ok(ControlFlow::Continue(()));
                 }
                 if found.count >= self.which.limit {
                     found.more = true;
-                    return Ok(());
+                    return Ok(ControlFlow::Break(()));
                 }
                 found.count += 1;
                 let _ = found.missing.remove(&raw.id);
                 ended = on(raw, &mut *say);
-                Ok(())
+                Ok(if ended.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             },
         );
         for (path, bytes) in unread {

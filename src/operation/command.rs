@@ -233,12 +233,14 @@ impl Command {
         "drain",
     ];
 
-    /// Whether a command of that name only shows what whoever may read sees elsewhere, too.
+    /// Whether a command of that name changes nothing.
     pub fn shows(name: &str) -> bool {
-        matches!(
-            name,
-            "agents" | "dead_letters_list" | "dead_letters_show" | "dead_letters_archived" | "foreign_list"
-        )
+        matches!(name, "agents" | "state_get" | "foreign_show") || Self::shows_records(name)
+    }
+
+    /// Whether a command of that name shows what whoever may see records sees elsewhere, too.
+    pub fn shows_records(name: &str) -> bool {
+        matches!(name, "dead_letters_list" | "dead_letters_show" | "dead_letters_archived" | "foreign_list")
     }
 
     /// Whether it shows what others see masked.
@@ -252,10 +254,9 @@ impl Command {
     /// Whether somebody of that role may ask for a command of that name.
     pub fn may(role: OperatorRole, name: &str) -> bool {
         match role {
-            _ if Self::shows(name) => true,
-            OperatorRole::Reader => false,
+            OperatorRole::Reader => name == "agents",
             // What is on record is an auditor's business, and so is what damage it has.
-            OperatorRole::Auditor => matches!(name, "acknowledge" | "state_get" | "foreign_show"),
+            OperatorRole::Auditor => name == "acknowledge" || Self::shows(name),
             OperatorRole::Operator => name != "acknowledge",
         }
     }
@@ -271,10 +272,9 @@ impl Command {
             | Self::CircuitClose { agent } => agent.clone(),
             Self::Quarantine { whom } | Self::Release { whom } => whom.to_string(),
             Self::Drain { server, .. } => server.clone().unwrap_or_default(),
+            Self::DeadLettersShow { which, .. } | Self::DeadLettersArchived { which, .. } => which.in_words(),
             Self::Agents { .. }
             | Self::DeadLettersList { .. }
-            | Self::DeadLettersShow { .. }
-            | Self::DeadLettersArchived { .. }
             | Self::DeadLettersRestore { .. }
             | Self::ForeignList { .. }
             | Self::ForeignShow { .. }

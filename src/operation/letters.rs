@@ -71,6 +71,17 @@ impl Wanted {
         })
     }
 
+    /// In words, for the record.
+    pub fn in_words(&self) -> String {
+        let filters = [("agent", &self.agent), ("died_of", &self.died_of), ("message", &self.message)];
+        let filters =
+            filters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
+        let times = [("from_ms", self.from_ms), ("to_ms", self.to_ms)];
+        let times = times.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+        let all: Vec<String> = self.ids.iter().cloned().chain(filters).chain(times).collect();
+        if all.is_empty() { "all".to_owned() } else { all.join(" ") }
+    }
+
     /// Ids and filters, where they say which letters are meant.
     pub fn chosen(&self) -> Result<(Vec<EntryId>, Filter), Trouble> {
         let filter = self.filter()?;

@@ -140,6 +140,9 @@ pub struct Done {
     pub failed: u64,
     /// Whether a limit left some out.
     pub more: bool,
+    /// Behind which one a list goes on.
+    #[serde(default)]
+    pub next: Option<String>,
     /// Where it is on record; nothing where nothing was changed.
     pub receipt: Option<Receipt>,
 }

@@ -10,13 +10,17 @@ use super::outcome::{Done, Say, Trouble};
 use super::shown::{Shows, letter_json, shown};
 use crate::config::Config;
 use crate::store::answers::EntryId;
-use crate::store::dead_letters;
 use crate::store::foreign::{self, PutAside};
+use crate::store::letter_pages::{self, Order};
 
 /// Lines of one list.
 const MAX_LIST: u64 = 1_000;
 /// What is shown whole at once, in bytes; one thing is, whatever its size.
-const MAX_WHOLE_BYTES: usize = 16 * 1024 * 1024;
+const MAX_WHOLE_BYTES: usize = 4 * 1024 * 1024;
+/// Letters that are read at a time, those that are looked at for them, and those that are looked at in all.
+const STEP: usize = 16;
+const LOOK_STEP: usize = 1_000;
+const MAX_LOOKED_AT: usize = 100_000;
 
 /// Counts what was said whole.
 #[derive(Default)]
@@ -43,14 +47,24 @@ pub(super) fn letters(
     if !which.ids.is_empty() || which.all {
         return Err(Trouble::Usage("a list is of all letters that fit the filters".to_owned()));
     }
-    let (filter, after) = (which.filter()?, after.map(entry).transpose()?);
-    let limit = which.limit.min(MAX_LIST);
+    let (filter, mut after) = (which.filter()?, after.map(entry).transpose()?);
     let mut connection = acting::connect(config)?;
-    let found = dead_letters::find(&mut connection, &filter, after, limit as usize)?;
-    for letter in &found.letters {
-        say(letter_json(letter))?;
+    let (mut left, mut looked_at) = (which.limit.min(MAX_LIST), 0);
+    // A part at a time: what letters say is read with them, and not kept.
+    loop {
+        let bounds = (usize::try_from(left).unwrap_or(usize::MAX).min(STEP), LOOK_STEP);
+        let found = letter_pages::look(&mut connection, &filter, Order::OldestFirst, after, bounds)?;
+        for letter in &found.letters {
+            say(letter_json(letter))?;
+        }
+        left -= found.letters.len() as u64;
+        looked_at += found.looked_at;
+        let Some(next) = found.after else { return Ok(Done::default()) };
+        if left == 0 || looked_at >= MAX_LOOKED_AT {
+            return Ok(Done { more: true, next: Some(next.to_string()), ..Done::default() });
+        }
+        after = Some(next);
     }
-    Ok(Done { more: found.after.is_some(), ..Done::default() })
 }
 
 /// Says dead letters with what they say; masked by the rules in force, unless that is to be seen, too.

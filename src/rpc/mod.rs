@@ -62,6 +62,11 @@ impl Door {
         let tls = gate::load(config, &report)?;
         Ok(Self { doorstep: Doorstep::bind(addr, &config.limits, report)?, tls })
     }
+
+    /// Who is connected, and whether anybody new is let in.
+    pub fn peers(&self) -> &Arc<Peers> {
+        self.doorstep.peers()
+    }
 }
 
 /// A listening server.

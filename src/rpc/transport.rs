@@ -15,6 +15,7 @@ use super::convert;
 use super::gateway::Gateway;
 use super::status::status;
 use crate::audit::Action;
+use crate::clock::Now;
 use crate::gate::Peer;
 use crate::ids::InstanceId;
 use crate::protocol::client_event::Event as ClientEventKind;
@@ -90,6 +91,10 @@ async fn session(
     };
     // The reader's end does not end the writer: the worker closes the queue when it has heard of it.
     let ((), ()) = futures_util::future::join(reading, writing).await;
+    if shared.is_moving() {
+        // On the same connection its client would come back here.
+        peer.part(Now::mono_us());
+    }
 }
 
 /// What this server offers beyond the base protocol.

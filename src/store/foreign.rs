@@ -79,10 +79,13 @@ pub fn remove(batch: &mut Batch, id: EntryId) {
 }
 
 fn parse(answer: Value) -> Result<Vec<PutAside>, StoreError> {
-    let shown: String = format!("{answer:?}").chars().take(200).collect();
-    let unexpected = || StoreError::Unexpected { command: "XRANGE", answer: shown.clone() };
-    let Value::Array(items) = answer else {
-        return Err(unexpected());
+    let unexpected = || StoreError::Unexpected { command: "XRANGE", answer: "no list of entries".to_owned() };
+    let items = match answer {
+        Value::Array(items) => items,
+        Value::ServerError(error) => {
+            return Err(StoreError::Unexpected { command: "XRANGE", answer: format!("{error:?}") });
+        }
+        _ => return Err(unexpected()),
     };
     let read = |item: Value| answers::entry(item).map(|(id, fields)| read(id, fields)).ok_or_else(unexpected);
     items.into_iter().map(read).collect()

@@ -37,6 +37,7 @@ mod kills;
 mod logs;
 mod message_options;
 mod messages;
+mod moving;
 mod operator;
 mod policy;
 mod redelivery;

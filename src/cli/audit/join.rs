@@ -2,6 +2,7 @@
 //! done must be there.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::ControlFlow;
 
 use uuid::Uuid;
 
@@ -157,7 +158,7 @@ fn letter_files(live: &Live, missing: &mut Missing) -> Files {
                 if let Some(message) = letter.message_id().filter(|_| is_ours) {
                     missing.found(&message);
                 }
-                Ok(())
+                Ok(ControlFlow::Continue(()))
             });
         if let Err(error) = &read {
             eprintln!("mas audit: {error}");

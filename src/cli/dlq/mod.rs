@@ -114,9 +114,8 @@ fn list(args: &ListArgs) -> Result<Exit, Trouble> {
         return Ok(Exit::Done);
     }
     write!(out, "{}", letters_table(&letters))?;
-    let last = letters.last().and_then(|letter| letter.get("id")?.as_str()).map(plain);
-    if let Some(after) = last.filter(|_| done.more) {
-        writeln!(out, "more: --after {after}")?;
+    if let Some(after) = done.next {
+        writeln!(out, "more: --after {}", plain(&after))?;
     }
     Ok(Exit::Done)
 }

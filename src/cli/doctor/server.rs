@@ -12,6 +12,8 @@ use crate::ids::hex;
 
 /// Intervals after which a checkpoint is due whatever happens, and what it may be late.
 const CHECKPOINT_INTERVALS: u64 = IDLE_INTERVALS + 10;
+/// So long after one server took up a quarantine the others have it, too, in milliseconds.
+const QUARANTINE_MS: u64 = 4_000;
 /// Share of descriptors in use that is worth a word, in percent.
 const DESCRIPTORS_PERCENT: f64 = 80.0;
 
@@ -86,14 +88,18 @@ fn quarantine(findings: &mut Findings, told: &Told) {
     }
     let Ok(fleet) = told.asker.json("/api/v1/fleet") else { return };
     let servers = fleet.get("servers").and_then(Json::as_array).into_iter().flatten();
-    let known: Vec<(&str, u64)> = servers
+    let known: Vec<(&str, u64, bool)> = servers
         .filter_map(|server| {
-            let version = server.get("status")?.get("quarantine_version")?.as_u64()?;
-            Some((server.get("server")?.as_str()?, version))
+            let status = server.get("status")?;
+            let number = |name: &str| status.get(name).and_then(Json::as_u64);
+            // All look twice a second, and tell once a second.
+            let since_ms = number("time_unix_ms")?.saturating_sub(number("quarantine_taken_unix_ms")?);
+            Some((server.get("server")?.as_str()?, number("quarantine_version")?, since_ms > QUARANTINE_MS))
         })
         .collect();
-    let newest = known.iter().map(|(_, version)| *version).max().unwrap_or(0);
-    for (server, version) in known.into_iter().filter(|(_, version)| *version < newest) {
+    let in_force = known.iter().filter(|(.., settled)| *settled).map(|(_, version, _)| *version).max();
+    let newest = in_force.unwrap_or(0);
+    for (server, version, _) in known.into_iter().filter(|(_, version, _)| *version < newest) {
         findings.add(
             Code::QuarantineNotFollowed,
             format!("server {server} has version {version} of the quarantine, the newest is {newest}"),

@@ -89,6 +89,7 @@ pub struct Shared {
     /// The server is about to stop.
     draining: AtomicBool,
     moving: AtomicBool,
+    quarantine_taken_ms: AtomicU64,
     /// Reloads that were taken, and those that were refused.
     reloads: (AtomicU64, AtomicU64),
     /// When the configuration in force was loaded, Unix milliseconds.
@@ -134,6 +135,7 @@ impl Shared {
             troubles: Troubles::default(),
             draining: AtomicBool::new(false),
             moving: AtomicBool::new(false),
+            quarantine_taken_ms: AtomicU64::new(0),
             reloads: Default::default(),
             loaded_ms: AtomicU64::new(Now::read().unix_us / 1000),
         }
@@ -278,9 +280,9 @@ impl Shared {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Sessions move to other servers: none is opened here.
-    pub(crate) fn move_sessions(&self) {
-        self.moving.store(true, Ordering::Relaxed);
+    /// Sessions move to other servers now, or do not.
+    pub fn move_sessions(&self, is_moving: bool) {
+        self.moving.store(is_moving, Ordering::Relaxed);
     }
 
     /// Whether they do.
@@ -329,6 +331,12 @@ impl Shared {
 
     pub(crate) fn set_quarantine(&self, quarantine: Quarantine) {
         *self.quarantine.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(quarantine);
+        self.quarantine_taken_ms.store(Now::read().unix_us / 1000, Ordering::Relaxed);
+    }
+
+    /// When that was taken up here, Unix milliseconds; 0: never.
+    pub fn quarantine_taken_ms(&self) -> u64 {
+        self.quarantine_taken_ms.load(Ordering::Relaxed)
     }
 
     /// The settings in force.

@@ -31,7 +31,7 @@ pub struct Consumer {
     /// Whether answers of reads for it were lost with a connection: an entry of that inbox that Redis lists for it,
     /// and nobody tracks, was never delivered.
     pub(super) reads_lost: ReadsLost,
-    /// Whether it gets nothing more: it is to move to another server.
+    /// Whether it gets no further messages: it is to move to another server. Replies to its requests still come.
     pub(super) is_retired: bool,
     pub(super) in_flight: usize,
     pub(super) bytes: usize,
@@ -54,9 +54,6 @@ impl Consumer {
 
     /// Deliveries this session may get now, where `planned` are on their way to it.
     pub(super) fn credit(&self, config: &Delivery, typical_bytes: usize, planned: usize) -> usize {
-        if self.is_retired {
-            return 0;
-        }
         let by_count = config.max_in_flight.saturating_sub(self.in_flight + planned);
         let by_bytes = match SESSION_WINDOW_BYTES.checked_sub(self.bytes) {
             Some(0) | None => 0,

@@ -113,9 +113,9 @@ impl Inbox {
             let count = self.consumers.len();
             let turns = (0..count).map(|step| (handout.turn + step) % count);
             let with_credit = |at: &usize| {
-                self.consumers
-                    .get(*at)
-                    .is_some_and(|consumer| consumer.credit(config, 1, planned.of(*at)) > 0)
+                self.consumers.get(*at).is_some_and(|consumer| {
+                    !consumer.is_retired && consumer.credit(config, 1, planned.of(*at)) > 0
+                })
             };
             let Some(at) = turns.into_iter().find(with_credit) else {
                 return;
@@ -187,6 +187,7 @@ impl Inbox {
                 let instance = consumer.instance.clone();
                 handout.reads.push(Read { instance, source: Source::Own, count: own });
             }
+            let credit = if consumer.is_retired { 0 } else { credit };
             let share = left.div_ceil(count - step).min(READ_BATCH).min(credit);
             if share > 0 {
                 left -= share;

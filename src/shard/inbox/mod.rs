@@ -217,21 +217,30 @@ impl Inbox {
         Some(instance)
     }
 
-    /// A session gets nothing more.
-    pub fn retire(&mut self, session: SessionKey) {
+    /// Sessions that get no further messages, or get them again.
+    pub fn retire(&mut self, session: SessionKey, is_retired: bool) {
         if let Some(consumer) = self.consumers.iter_mut().find(|consumer| consumer.session == session) {
-            consumer.is_retired = true;
+            consumer.is_retired = is_retired;
         }
     }
 
-    /// Whether a session gets nothing more.
-    pub fn is_retired(&self, session: SessionKey) -> bool {
-        self.consumers.iter().any(|consumer| consumer.session == session && consumer.is_retired)
+    /// Sessions that still get messages; and those that get none and hold nothing.
+    pub fn to_move(&self) -> (Vec<SessionKey>, Vec<SessionKey>) {
+        let sessions = |which: fn(&Consumer) -> bool| -> Vec<SessionKey> {
+            self.consumers
+                .iter()
+                .filter(|consumer| which(consumer))
+                .map(|consumer| consumer.session)
+                .collect()
+        };
+        let is_done = |consumer: &Consumer| consumer.is_retired && consumer.in_flight == 0;
+        (sessions(|consumer| !consumer.is_retired), sessions(is_done))
     }
 
-    /// Whether a session holds nothing.
-    pub fn is_empty_handed(&self, session: SessionKey) -> bool {
-        self.consumers.iter().any(|consumer| consumer.session == session && consumer.in_flight == 0)
+    /// Sessions that get no further messages.
+    pub fn retired(&self) -> Vec<SessionKey> {
+        let retired = self.consumers.iter().filter(|consumer| consumer.is_retired);
+        retired.map(|consumer| consumer.session).collect()
     }
 
     /// The delivery, if the instance holds it.

@@ -43,9 +43,6 @@ impl Transaction<'_> {
     }
 
     fn check_open(&self, session: &Arc<Session>) -> Result<(), Refusal> {
-        if self.shared.is_moving() {
-            return Err(Refusal::SERVER_STOPPING);
-        }
         let agent = &session.identity.agent;
         let inbox = self.inboxes.get(agent);
         let is_opening = |(a, i): &(AgentId, InstanceId)| a == agent && *i == session.instance;

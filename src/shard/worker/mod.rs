@@ -34,6 +34,7 @@ use crate::dlp::Scratch;
 use crate::ids::{AgentId, AgentMap};
 use crate::refusal::Refusal;
 use crate::shard::desk::control::Control;
+use crate::shard::desk::control::SessionName;
 use crate::shard::desk::job::Job;
 use crate::shard::desk::mailbox::{Inlet, Line};
 use crate::shard::desk::settings::Settings;
@@ -82,6 +83,8 @@ pub(crate) struct Worker {
     stopping: bool,
     /// Sessions move to other servers, and all of them are asked to by then (monotonic milliseconds).
     moves_until_ms: Option<u64>,
+    /// Sessions that move, while they are looked at.
+    retired: Vec<SessionName>,
 }
 
 impl Worker {
@@ -114,6 +117,7 @@ impl Worker {
             scratch: Scratch::new(),
             stopping: false,
             moves_until_ms: None,
+            retired: Vec::new(),
         };
         let _ = worker.enlist();
         let now = Now::read();

@@ -67,7 +67,7 @@ impl Traced {
         (outcome, reason): (&'static str, &str),
         now: Now,
     ) {
-        if self.of.is_empty() {
+        if self.count == 0 {
             return;
         }
         let Some(own) = self.of.get_mut(agent) else { return };
@@ -76,6 +76,7 @@ impl Traced {
             let (reason, settled_us) = (reason.to_owned(), now.unix_us);
             tracer.finish(Span::Delivery(Box::new(DeliverySpan { outcome, reason, settled_us, ..span })));
         }
+        self.tidy(agent);
     }
 
     /// An instance is gone with what it was given.
@@ -84,6 +85,14 @@ impl Traced {
         for (_, span) in own.extract_if(|_, span| span.instance == *instance) {
             self.count -= 1;
             tracer.finish(Span::Delivery(Box::new(DeliverySpan { settled_us: now.unix_us, ..span })));
+        }
+        self.tidy(agent);
+    }
+
+    /// Keeps no room for an agent of whom nothing is followed.
+    fn tidy(&mut self, agent: &AgentId) {
+        if self.of.get(agent).is_some_and(HashMap::is_empty) {
+            drop(self.of.remove(agent));
         }
     }
 }
