@@ -146,6 +146,7 @@ def test_a_call_that_is_repeated_has_spans_of_its_own(generated: None, collector
             )
             sent = [alpha.stub.Send(request, timeout=PATIENCE_S).message_id for _ in range(2)]
             assert sent[0] == sent[1]
+            beta.receive()
             wait_until(lambda: len(collector.named("send beta")) == 2 and collector.named("deliver beta"), "the spans")
         first, again = collector.named("send beta")
         assert first.span_id != again.span_id and first.trace_id == again.trace_id
