@@ -100,9 +100,9 @@ impl Look {
         // A Redis that is away has said so already.
         let _ = self.drain();
         // Whoever is refused here must find another server.
-        let shared = self.shards.shared();
         let is_moving = self.moves_from_ms.is_some_and(|from_ms| Now::read().mono_ms >= from_ms);
-        let is_moving = is_moving && shared.has_peers();
+        let is_moving = is_moving && self.has_others();
+        let shared = self.shards.shared();
         shared.move_sessions(is_moving);
         self.peers.close_to_new(is_moving);
         if self.stop_at_ms.is_some_and(|at_ms| Now::read().mono_ms >= at_ms) {
@@ -115,6 +115,19 @@ impl Look {
                 );
             }
         }
+    }
+
+    /// Whether there is a server that is not told to stop, too.
+    fn has_others(&mut self) -> bool {
+        let shared = self.shards.shared();
+        let (keys, others) = (shared.key_ring.keys(), shared.peers.all());
+        let asked = self.connection().and_then(|mut connection| {
+            let any = orders::any_stays(&mut connection, &keys, &others)?;
+            self.connection = Some(connection);
+            Ok(any)
+        });
+        // A Redis that is away says so itself; nobody is sent anywhere meanwhile.
+        asked.unwrap_or(false)
     }
 
     fn connection(&mut self) -> Result<Connection, StoreError> {

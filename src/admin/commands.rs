@@ -41,6 +41,8 @@ const RECORDED_REFUSALS: u32 = 10;
 /// Most of them that wait for their commit, and what each says of what was asked for, in characters.
 const MAX_WAITING: usize = 64;
 const MAX_TARGET_CHARS: usize = 128;
+/// The same of a look at what others see masked: whose letters they were.
+const MAX_SEEN_CHARS: usize = 3_000;
 
 /// Carries them out.
 #[derive(Default)]
@@ -293,7 +295,8 @@ fn carry_out(
 
 /// What a command is about, for the record.
 fn target(command: &Command) -> String {
-    command.target().chars().take(MAX_TARGET_CHARS).collect()
+    let most = if command.is_unmasked() { MAX_SEEN_CHARS } else { MAX_TARGET_CHARS };
+    command.target().chars().take(most).collect()
 }
 
 /// Puts on record what this server is told to do.

@@ -21,9 +21,10 @@ const OWN_MODE: u32 = 0o600;
 /// Where one has: who connects is looked at then.
 const OPEN_MODE: u32 = 0o666;
 
-/// The extension of the file that whoever listens has locked, and its mode.
-const LOCK_EXTENSION: &str = "lock";
+/// Behind the socket's name: the file that whoever listens has locked; its mode; and how often it is tried, where it goes meanwhile.
+const LOCK_SUFFIX: &str = ".lock";
 const LOCK_MODE: u32 = 0o600;
+const LOCK_ATTEMPTS: usize = 8;
 
 /// Bits of a folder's mode.
 const OTHERS_WRITE: u32 = 0o002;
@@ -40,7 +41,7 @@ pub(super) struct SocketFile {
     path: PathBuf,
     own: (u64, u64),
     /// Given back after the file is gone.
-    _lock: Flock<File>,
+    _lock: Lock,
 }
 
 impl Local {
@@ -109,7 +110,7 @@ fn of(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Listens there, and holds the lock beside it. A file whose server is gone is removed first.
-fn listen(path: &Path) -> io::Result<(UnixListener, Flock<File>)> {
+fn listen(path: &Path) -> io::Result<(UnixListener, Lock)> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         create_dir_all(folder)?;
         let metadata = folder.metadata()?;
@@ -121,7 +122,7 @@ fn listen(path: &Path) -> io::Result<(UnixListener, Flock<File>)> {
             ));
         }
     }
-    let lock = lock(&path.with_extension(LOCK_EXTENSION))?;
+    let lock = Lock::take(path)?;
     match UnixListener::bind(path) {
         // Whoever has it from an earlier version holds no lock.
         Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path)? => {
@@ -132,27 +133,67 @@ fn listen(path: &Path) -> io::Result<(UnixListener, Flock<File>)> {
     }
 }
 
-/// The lock of whoever listens: never waited for. Nobody else may open its file.
-fn lock(path: &Path) -> io::Result<Flock<File>> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(LOCK_MODE)
-        .custom_flags(flags)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || ![0, Uid::effective().as_raw()].contains(&metadata.uid()) {
-        return Err(io::Error::new(
-            ErrorKind::PermissionDenied,
-            format!("{} belongs to somebody else", path.display()),
-        ));
+/// The lock of whoever listens, and its file, which goes with it.
+pub(super) struct Lock {
+    path: PathBuf,
+    file: Flock<File>,
+}
+
+impl Lock {
+    /// Takes it; it is never waited for.
+    fn take(socket: &Path) -> io::Result<Self> {
+        let mut name = socket.as_os_str().to_owned();
+        name.push(LOCK_SUFFIX);
+        let path = PathBuf::from(name);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        for _ in 0..LOCK_ATTEMPTS {
+            let file = match Self::open(&path) {
+                Ok(file) => file,
+                // Of a server of another user; whoever may remove it may have the socket, too.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied && remove_file(&path).is_ok() => {
+                    continue;
+                }
+                Err(error) => return Err(named(error)),
+            };
+            let file =
+                Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+                    Errno::EWOULDBLOCK => {
+                        io::Error::new(ErrorKind::AddrInUse, "another server listens there")
+                    }
+                    errno => named(errno.into()),
+                })?;
+            // Whoever had it may have removed it just now.
+            let own = file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))?;
+            if of(&path).is_ok_and(|found| found == own) {
+                return Ok(Self { path, file });
+            }
+        }
+        Err(io::Error::new(ErrorKind::AddrInUse, "others take it at the same time"))
     }
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => io::Error::new(ErrorKind::AddrInUse, "another server listens there"),
-        errno => errno.into(),
-    })
+
+    /// Opens the file, which nobody else may.
+    fn open(path: &Path) -> io::Result<File> {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(false).mode(LOCK_MODE).custom_flags(flags);
+        let file = options.open(path)?;
+        let metadata = file.metadata()?;
+        let is_own = metadata.uid() == Uid::effective().as_raw() || metadata.uid() == 0;
+        match metadata.is_file() && is_own {
+            true => Ok(file),
+            false => Err(io::Error::new(ErrorKind::PermissionDenied, "it belongs to somebody else")),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is held: whoever comes next finds its own.
+        let own = self.file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        if own.is_ok_and(|own| of(&self.path).is_ok_and(|found| found == own)) {
+            let _ = remove_file(&self.path);
+        }
+    }
 }
 
 /// Whether nobody listens there any more. One whose queue is full does.

@@ -158,6 +158,10 @@ impl Conn {
         if now_us >= self.with.peer.cut_at_us() {
             return Fate::Over;
         }
+        let is_idle = self.frames.calls.open() == 0 && !self.with.tls.wants_write();
+        if is_idle && now_us >= self.with.peer.part_at_us() {
+            return Fate::Over;
+        }
         if self.with.peer.identity.as_ref().is_ok_and(|identity| unix_s > identity.not_after_s + 1) {
             return Fate::Over;
         }

@@ -34,6 +34,8 @@ pub struct Peer {
     account: Arc<Account>,
     /// When it is cut, whatever it does, in the gate's microseconds.
     cut_at_us: AtomicU64,
+    /// From when on it ends once nothing is under way.
+    part_at_us: AtomicU64,
 }
 
 impl Peer {
@@ -42,9 +44,15 @@ impl Peer {
         self.cut_at_us.load(Ordering::Relaxed)
     }
 
-    /// Its session has moved to another server: the connection ends, once its last words are out, and the client makes another one.
+    /// Its session has moved to another server: the connection ends, once no call is open and its last words are out, and the
+    /// client makes another one.
     pub fn part(&self, now_us: u64) {
-        self.cut_at(now_us + PARTING_US);
+        let _ = self.part_at_us.fetch_min(now_us + PARTING_US, Ordering::Relaxed);
+    }
+
+    /// From when on its connection ends as soon as nothing is under way.
+    pub(super) fn part_at_us(&self) -> u64 {
+        self.part_at_us.load(Ordering::Relaxed)
     }
 
     pub(super) fn cut_at(&self, at_us: u64) {
@@ -312,7 +320,12 @@ impl Peers {
         // Only the thread that shakes hands counts in.
         let _ = account.connections.fetch_add(1, Ordering::Relaxed);
         let _ = self.total.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Peer { identity, account, cut_at_us: AtomicU64::new(NEVER) }))
+        Ok(Arc::new(Peer {
+            identity,
+            account,
+            cut_at_us: AtomicU64::new(NEVER),
+            part_at_us: AtomicU64::new(NEVER),
+        }))
     }
 
     fn account(&self, agent: &AgentId) -> Arc<Account> {

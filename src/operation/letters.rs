@@ -15,6 +15,8 @@ use crate::store::dead_letters::{self, Filter, Held, Letter, Origin};
 
 /// Letters that are looked up in one step.
 const STEP: usize = 16;
+/// Ids that stand on record one by one.
+const MAX_NAMED: usize = 50;
 /// Letters that are dealt with where nobody says how many.
 const DEFAULT_LIMIT: u64 = 1000;
 
@@ -78,8 +80,14 @@ impl Wanted {
             filters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?)));
         let times = [("from_ms", self.from_ms), ("to_ms", self.to_ms)];
         let times = times.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
-        let all: Vec<String> = self.ids.iter().cloned().chain(filters).chain(times).collect();
-        if all.is_empty() { "all".to_owned() } else { all.join(" ") }
+        let named: Vec<String> =
+            self.ids.iter().take(MAX_NAMED).cloned().chain(filters).chain(times).collect();
+        let more = self.ids.len().saturating_sub(MAX_NAMED);
+        let mut words = if named.is_empty() { "all".to_owned() } else { named.join(" ") };
+        if more > 0 {
+            words.push_str(&format!(" and {more} more"));
+        }
+        format!("{words}, at most {}", self.limit)
     }
 
     /// Ids and filters, where they say which letters are meant.

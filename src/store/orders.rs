@@ -103,7 +103,25 @@ pub fn set_drain(batch: &mut Batch, keys: &StoreKeys, server: &ServerId, drain: 
     let json = serde_json::to_string(drain).unwrap_or_default();
     let tag = hex(&keys.tag(DRAIN, &[server.as_str().as_bytes(), json.as_bytes()]));
     let _ = batch.command("SET");
-    let _ = batch.arg(keys::drain(server)).arg(format!("{tag} {json}")).arg("PX").arg(DRAIN_MS);
+    let _ = batch
+        .arg(keys::drain(server))
+        .arg(format!("{tag} {json}"))
+        .arg("PX")
+        .arg(DRAIN_MS.saturating_add(drain.after_ms));
+}
+
+/// Whether any of these servers is not to stop.
+pub fn any_stays(
+    connection: &mut Connection,
+    keys: &StoreKeys,
+    servers: &[ServerId],
+) -> Result<bool, StoreError> {
+    for server in servers {
+        if drain(connection, keys, server)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a server is to stop.

@@ -351,7 +351,7 @@ fn operators_see_through_the_server_what_is_in_redis_and_payloads_masked() {
     };
     let seen_unmasked = shown("dead_letters_show, unmasked");
     assert!(seen_unmasked[0].reason.ends_with(": case 7"));
-    assert_eq!(seen_unmasked[0].target, "all");
+    assert_eq!(seen_unmasked[0].target, "all, at most 1000");
     until("refusals are on record", || shown("dead_letters_show, refused by role").len() == 3);
     assert_eq!(seen("ops", &["agents", "nobody"]).0, Some(2));
     assert_eq!(seen("ops", &["dlq", "show", "1-1"]).0, Some(1));

@@ -102,20 +102,26 @@ fn list(args: &ListArgs) -> Result<Exit, Trouble> {
     let which = WantedLetters { limit: args.limit, ..args.which.wanted() };
     let command = Command::DeadLettersList { which, after: args.after.map(|after| after.to_string()) };
     let mut out = std::io::stdout().lock();
-    let mut letters = Vec::new();
+    let (mut letters, mut last) = (Vec::new(), None);
     let done = args.source.carry_out(&Why::default(), &command, |line| {
+        last = line.get("id").and_then(Json::as_str).map(str::to_owned);
         if args.source.json {
             return writeln!(out, "{line}");
         }
         letters.push(line);
         Ok(())
     })?;
+    // A server of an earlier version does not say where it has come to.
+    let next = done.next.or(last).filter(|_| done.more).map(|next| plain(&next));
     if args.source.json {
+        if let Some(next) = next {
+            eprintln!("mas dlq: there may be more: --after {next}");
+        }
         return Ok(Exit::Done);
     }
     write!(out, "{}", letters_table(&letters))?;
-    if let Some(after) = done.next {
-        writeln!(out, "more: --after {}", plain(&after))?;
+    if let Some(next) = next {
+        writeln!(out, "more: --after {next}")?;
     }
     Ok(Exit::Done)
 }

@@ -93,7 +93,8 @@ fn quarantine(findings: &mut Findings, told: &Told) {
             let status = server.get("status")?;
             let number = |name: &str| status.get(name).and_then(Json::as_u64);
             // All look twice a second, and tell once a second.
-            let since_ms = number("time_unix_ms")?.saturating_sub(number("quarantine_taken_unix_ms")?);
+            let since_ms =
+                number("time_unix_ms")?.saturating_sub(number("quarantine_taken_unix_ms").unwrap_or(0));
             Some((server.get("server")?.as_str()?, number("quarantine_version")?, since_ms > QUARANTINE_MS))
         })
         .collect();

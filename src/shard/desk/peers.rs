@@ -33,6 +33,11 @@ impl Peers {
         self.count.load(Ordering::Relaxed) > 0
     }
 
+    /// Which ones.
+    pub fn all(&self) -> Vec<ServerId> {
+        self.known().keys().cloned().collect()
+    }
+
     /// There was news of a server.
     pub fn heard(&self, server: &ServerId) {
         let mut known = self.known();

@@ -155,6 +155,11 @@ impl Session {
         let _ = self.submitted.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Whether there are submissions whose results are not written out yet.
+    pub fn has_submissions(&self) -> bool {
+        self.submitted.load(Ordering::Relaxed) > 0
+    }
+
     /// Called by the stream's reader when the stream is over.
     pub fn closed(&self) {
         // Before the note: a worker that meets the note before the session's opening sees the flag then.

@@ -300,7 +300,8 @@ impl Inbox {
         let ripe = self.next_due_ms().is_some_and(|due_ms| due_ms <= now_ms);
         let for_anyone = ripe || self.has_shared();
         self.consumers.iter().any(|consumer| {
-            (for_anyone || self.has_own(consumer)) && consumer.credit(config, self.typical_bytes, 0) > 0
+            let has_work = (for_anyone && !consumer.is_retired) || self.has_own(consumer);
+            has_work && consumer.credit(config, self.typical_bytes, 0) > 0
         })
     }
 

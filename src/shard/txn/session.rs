@@ -43,6 +43,10 @@ impl Transaction<'_> {
     }
 
     fn check_open(&self, session: &Arc<Session>) -> Result<(), Refusal> {
+        // On a connection that is about to end: what it were given would be lost with it.
+        if self.shared.is_moving() {
+            return Err(Refusal::SERVER_STOPPING);
+        }
         let agent = &session.identity.agent;
         let inbox = self.inboxes.get(agent);
         let is_opening = |(a, i): &(AgentId, InstanceId)| a == agent && *i == session.instance;

@@ -81,8 +81,8 @@ pub(crate) struct Worker {
     /// Buffers of payload scans.
     scratch: Scratch,
     stopping: bool,
-    /// Sessions move to other servers, and all of them are asked to by then (monotonic milliseconds).
-    moves_until_ms: Option<u64>,
+    /// Sessions move to other servers.
+    moves: Option<moving::Moves>,
     /// Sessions that move, while they are looked at.
     retired: Vec<SessionName>,
 }
@@ -116,7 +116,7 @@ impl Worker {
             traced: Traced::default(),
             scratch: Scratch::new(),
             stopping: false,
-            moves_until_ms: None,
+            moves: None,
             retired: Vec::new(),
         };
         let _ = worker.enlist();

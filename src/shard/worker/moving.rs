@@ -1,32 +1,51 @@
 //! A server that is about to stop has its sessions move to other servers: one after the other gets no further messages, and
 //! ends with `server_stopping` once it holds nothing; its connection ends with it. What is left when the server stops ends then.
 
+use std::sync::Arc;
+
 use super::Worker;
 use super::agenda::Timer;
 use crate::clock::Now;
 use crate::refusal::Refusal;
 use crate::shard::desk::control::SessionName;
+use crate::shard::desk::session::Session;
 
 /// How often sessions are looked at while they move, in milliseconds.
 const STEP_MS: u64 = 50;
 
+/// When sessions move, monotonic milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moves {
+    /// The next step.
+    next_ms: u64,
+    /// All of them are asked by then.
+    until_ms: u64,
+}
+
 impl Worker {
     /// Sessions move from `from_ms` on, and all of them are asked to by `until_ms` (monotonic milliseconds).
     pub(super) fn begin_to_move(&mut self, from_ms: u64, until_ms: u64) {
-        // A later order may be in more of a hurry; the steps that it began go on.
-        let known_ms = self.moves_until_ms;
-        self.moves_until_ms = Some(known_ms.map_or(until_ms, |known_ms| known_ms.min(until_ms)));
-        if known_ms.is_none() {
+        // A later order may be in more of a hurry.
+        let moves = self.moves.unwrap_or(Moves { next_ms: u64::MAX, until_ms });
+        if from_ms < moves.next_ms {
             self.agenda.set_timer(from_ms, Timer::Move);
         }
+        self.moves =
+            Some(Moves { next_ms: moves.next_ms.min(from_ms), until_ms: moves.until_ms.min(until_ms) });
     }
 
     /// The next sessions get no further messages; those that hold nothing end.
     pub(super) fn move_due(&mut self, now: Now) {
-        let Some(until_ms) = self.moves_until_ms else {
+        let Some(Moves { next_ms, until_ms }) = self.moves else {
             return;
         };
-        self.agenda.set_timer(now.mono_ms + STEP_MS, Timer::Move);
+        // The timer of an earlier order.
+        if now.mono_ms < next_ms {
+            return;
+        }
+        let next_ms = now.mono_ms + STEP_MS;
+        self.moves = Some(Moves { next_ms, until_ms });
+        self.agenda.set_timer(next_ms, Timer::Move);
         if !self.shared.is_moving() {
             return self.stay();
         }
@@ -45,6 +64,12 @@ impl Worker {
                 inbox.retire(name.key, true);
             }
         }
+        // What was submitted on its stream is answered there, unless more comes without end.
+        let is_through = |name: &SessionName| {
+            let is_quiet = |session: &Arc<Session>| !session.has_submissions();
+            now.mono_ms >= until_ms || self.sessions.get(name.key).is_some_and(is_quiet)
+        };
+        idle.retain(is_through);
         for name in idle {
             self.close(&name, now, "server_stopping", Some(Refusal::SERVER_STOPPING));
         }
