@@ -51,10 +51,15 @@ impl Socket {
         let (stop, stopped) = channel();
         let (shared, routes, sources) = (listening.clone(), routes.clone(), sources.clone());
         let wait = move || {
+            let mut said = String::new();
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 let operators = &sources.reloaded().config.operators;
-                let Some(local) = Local::take_over(&path, operators) else { continue };
-                match answer(local, &routes, &sources) {
+                let taken = match Local::take_over(&path, operators) {
+                    Ok(None) => continue,
+                    Ok(Some(local)) => answer(local, &routes, &sources),
+                    Err(error) => Err(error),
+                };
+                match taken {
                     Ok(listening) => {
                         log::info!(
                             code = "admin_socket_taken_over", path:% = path.display();
@@ -64,10 +69,15 @@ impl Socket {
                         *shared.lock().unwrap_or_else(PoisonError::into_inner) = Some(listening);
                         return;
                     }
-                    Err(error) => log::warn!(
-                        code = "admin_socket_missing", path:% = path.display();
-                        "the unix socket {} cannot be answered at: {error}", path.display()
-                    ),
+                    // Once for each reason: it is tried every second.
+                    Err(error) if error.to_string() != said => {
+                        said = error.to_string();
+                        log::warn!(
+                            code = "admin_socket_missing", path:% = path.display();
+                            "the unix socket {} cannot be taken over: {said}", path.display()
+                        );
+                    }
+                    Err(_) => {}
                 }
             }
         };

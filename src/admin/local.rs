@@ -69,12 +69,16 @@ impl Local {
         }
     }
 
-    /// Binds where nobody listens there, and says nothing where somebody does.
-    pub(super) fn take_over(path: &Path, operators: &[Operator]) -> Option<Self> {
-        let (listener, lock) = listen(path).ok()?;
-        let file = SocketFile { path: path.to_path_buf(), own: of(path).ok()?, _lock: lock };
-        file.admit(operators).ok()?;
-        Some(Self { listener, file })
+    /// Binds; `None` where somebody listens there.
+    pub(super) fn take_over(path: &Path, operators: &[Operator]) -> io::Result<Option<Self>> {
+        let (listener, lock) = match listen(path) {
+            Ok(bound) => bound,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let file = SocketFile { path: path.to_path_buf(), own: of(path)?, _lock: lock };
+        file.admit(operators)?;
+        Ok(Some(Self { listener, file }))
     }
 
     /// The socket, and its file.

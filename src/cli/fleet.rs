@@ -68,8 +68,10 @@ pub struct ReleaseArgs {
 /// Arguments of `drain`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The server is not ready from then on (/readyz, gRPC health), goes on for --after, ends its sessions with `server_stopping`, so that
-clients connect elsewhere, finishes what it has accepted, and exits with 0. What restarts it must be told by its own means.
+The server is not ready from then on (/readyz, gRPC health) and goes on for --after. Where other servers are on its Redis its sessions
+move to them meanwhile: it takes no new connections, and each session ends with `server_stopping` once it has settled what it holds, so
+that its client connects elsewhere. Then it finishes what it has accepted, and exits with 0. What restarts it must be told by its own
+means. Agents that know this server's address alone are without one until it is back: drain it without --after then.
 
   mas drain                       the server that is asked
   mas drain 0199c7… --after 30s   another one on the same Redis: `mas status` says the ids")]
