@@ -76,6 +76,15 @@ pub(super) enum Wake {
     At(u64),
 }
 
+/// When sessions move, monotonic milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moves {
+    /// The next step.
+    pub next_ms: u64,
+    /// All of them are asked by then.
+    pub until_ms: u64,
+}
+
 /// What a worker has to do without being asked.
 #[derive(Debug)]
 pub(super) struct Agenda {
@@ -101,6 +110,8 @@ pub(super) struct Agenda {
     refused_until_ms: u64,
     scans: VecDeque<Scan>,
     timers: BinaryHeap<Reverse<(u64, Timer)>>,
+    /// Sessions move to other servers.
+    pub moves: Option<Moves>,
     sweep: Sweep,
     watches_expiry: bool,
 }
@@ -120,6 +131,7 @@ impl Default for Agenda {
             refused_until_ms: 0,
             scans: VecDeque::new(),
             timers: BinaryHeap::new(),
+            moves: None,
             sweep: Sweep { left: VecDeque::new(), step_ms: SWEEP_MS },
             watches_expiry: false,
         }

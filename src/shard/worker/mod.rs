@@ -81,8 +81,6 @@ pub(crate) struct Worker {
     /// Buffers of payload scans.
     scratch: Scratch,
     stopping: bool,
-    /// Sessions move to other servers.
-    moves: Option<moving::Moves>,
     /// Sessions that move, while they are looked at.
     retired: Vec<SessionName>,
 }
@@ -116,7 +114,6 @@ impl Worker {
             traced: Traced::default(),
             scratch: Scratch::new(),
             stopping: false,
-            moves: None,
             retired: Vec::new(),
         };
         let _ = worker.enlist();

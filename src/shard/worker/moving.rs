@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Worker;
-use super::agenda::Timer;
+use super::agenda::{Moves, Timer};
 use crate::clock::Now;
 use crate::refusal::Refusal;
 use crate::shard::desk::control::SessionName;
@@ -13,30 +13,21 @@ use crate::shard::desk::session::Session;
 /// How often sessions are looked at while they move, in milliseconds.
 const STEP_MS: u64 = 50;
 
-/// When sessions move, monotonic milliseconds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moves {
-    /// The next step.
-    next_ms: u64,
-    /// All of them are asked by then.
-    until_ms: u64,
-}
-
 impl Worker {
     /// Sessions move from `from_ms` on, and all of them are asked to by `until_ms` (monotonic milliseconds).
     pub(super) fn begin_to_move(&mut self, from_ms: u64, until_ms: u64) {
         // A later order may be in more of a hurry.
-        let moves = self.moves.unwrap_or(Moves { next_ms: u64::MAX, until_ms });
+        let moves = self.agenda.moves.unwrap_or(Moves { next_ms: u64::MAX, until_ms });
         if from_ms < moves.next_ms {
             self.agenda.set_timer(from_ms, Timer::Move);
         }
-        self.moves =
+        self.agenda.moves =
             Some(Moves { next_ms: moves.next_ms.min(from_ms), until_ms: moves.until_ms.min(until_ms) });
     }
 
     /// The next sessions get no further messages; those that hold nothing end.
     pub(super) fn move_due(&mut self, now: Now) {
-        let Some(Moves { next_ms, until_ms }) = self.moves else {
+        let Some(Moves { next_ms, until_ms }) = self.agenda.moves else {
             return;
         };
         // The timer of an earlier order.
@@ -44,7 +35,7 @@ impl Worker {
             return;
         }
         let next_ms = now.mono_ms + STEP_MS;
-        self.moves = Some(Moves { next_ms, until_ms });
+        self.agenda.moves = Some(Moves { next_ms, until_ms });
         self.agenda.set_timer(next_ms, Timer::Move);
         if !self.shared.is_moving() {
             return self.stay();

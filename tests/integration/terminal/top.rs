@@ -44,17 +44,24 @@ impl OnTerminal {
         String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
     }
 
-    /// Forgets what was shown, and waits for something.
+    /// Waits until something is shown, since it last forgot.
     fn shows(&self, what: &str) {
-        self.screen.lock().unwrap().clear();
         until(what, || self.seen().contains(what));
     }
 
+    /// Forgets what was shown.
+    fn forget(&self) {
+        self.screen.lock().unwrap().clear();
+    }
+
+    /// What follows is what it shows then.
     fn press(&mut self, keys: &str) {
+        self.forget();
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
     fn resize(&self, columns: u16, lines: u16) {
+        self.forget();
         let size = rustix::termios::Winsize { ws_row: lines, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&self.slave, size).unwrap();
         // It is no session leader here, so the kernel tells it nothing.
@@ -113,6 +120,7 @@ fn top_shows_a_running_server_and_gives_the_terminal_back() {
     top.press("p");
     top.shows("PAUSED");
     top.press("p");
+    top.forget();
     server.signal(Signal::SIGCONT);
     top.shows("worker 0 ");
     drop(server);
