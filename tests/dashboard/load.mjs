@@ -15,7 +15,7 @@ const [agents = 1_000, rate = 5_000] = words.filter((word) => /^\d+$/.test(word)
 if (shots) mkdirSync(shots, { recursive: true });
 
 const PAGES = ["fleet", "map", "agents", "agents/a0", "messages", "messages?mode=search&since=5m", "letters", "policy", "audit", "performance"];
-const SPAN_MS = 15_000;
+const SPAN_MS = 10_000;
 const SECONDS = 600;
 /** Ticks of CPU time in a second, as Linux counts them. */
 const TICKS = 100;
