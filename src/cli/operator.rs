@@ -1,5 +1,4 @@
-//! How commands that change something are carried out: by a running server, which decides by role, or by this process where
-//! none runs.
+//! How operators' commands are carried out: by a running server, which decides by role, or by this process where none runs.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +11,7 @@ use super::text::plain;
 use crate::config::Config;
 use crate::operation::{self, By, Command, Done, MAX_REASON_BYTES};
 
-pub use crate::operation::acting::{Acted, MAX_CONFLICTS, Operator, connect, store_keys};
+pub use crate::operation::acting::store_keys;
 
 /// Which installation a command works on, and how it answers.
 #[derive(Debug, Clone, Args)]

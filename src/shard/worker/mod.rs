@@ -34,7 +34,6 @@ use crate::dlp::Scratch;
 use crate::ids::{AgentId, AgentMap};
 use crate::refusal::Refusal;
 use crate::shard::desk::control::Control;
-use crate::shard::desk::control::SessionName;
 use crate::shard::desk::job::Job;
 use crate::shard::desk::mailbox::{Inlet, Line};
 use crate::shard::desk::settings::Settings;
@@ -81,8 +80,6 @@ pub(crate) struct Worker {
     /// Buffers of payload scans.
     scratch: Scratch,
     stopping: bool,
-    /// Sessions that move, while they are looked at.
-    retired: Vec<SessionName>,
 }
 
 impl Worker {
@@ -114,7 +111,6 @@ impl Worker {
             traced: Traced::default(),
             scratch: Scratch::new(),
             stopping: false,
-            retired: Vec::new(),
         };
         let _ = worker.enlist();
         let now = Now::read();

@@ -65,11 +65,12 @@ impl Worker {
             self.close(&name, now, "server_stopping", Some(Refusal::SERVER_STOPPING));
         }
         // Acknowledgements that nothing waits for are taken up.
+        let mut retired = Vec::new();
         for inbox in self.inboxes.values() {
-            let of_inbox = |key| SessionName { agent: inbox.agent.clone(), key };
-            self.retired.extend(inbox.retired().into_iter().map(of_inbox));
+            let name = |key| SessionName { agent: inbox.agent.clone(), key };
+            retired.extend(inbox.retired().into_iter().map(name));
         }
-        for name in std::mem::take(&mut self.retired) {
+        for name in retired {
             self.settlements(&name, now);
         }
     }
