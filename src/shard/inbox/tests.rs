@@ -259,6 +259,27 @@ fn a_reply_waits_for_its_instance_and_blocks_nobody() {
     assert_eq!(due(&mut inbox, RECLAIM_MS), [claim(1, 0, 2, 2)]);
 }
 
+#[test]
+fn a_session_that_is_to_move_gets_its_replies_and_no_further_messages() {
+    let mut inbox = inbox();
+    let session = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    inbox.retire(session, true);
+    assert!(reads(&mut inbox).iter().all(|read| read.source == Source::Own), "replies alone");
+    assert_eq!(inbox.to_move(), (Vec::new(), Vec::new()), "it holds something");
+    // Once its own inbox is read there is nothing to do, although messages wait: a worker that saw work would not sleep.
+    inbox.read_answered(&instance(0), Source::Own, 1, 0);
+    inbox.added(1, 100, 164);
+    assert!(!inbox.has_work(0, &config()) && reads(&mut inbox).is_empty());
+    let _ = inbox.nack(&instance(0), id(1), ("later", true), 0, &config());
+    assert_eq!(due(&mut inbox, u64::MAX), [], "what is due is for others");
+    assert_eq!(inbox.to_move(), (Vec::new(), vec![session]));
+    // It stays after all.
+    inbox.retire(session, false);
+    assert!(inbox.has_work(u64::MAX, &config()) && inbox.retired().is_empty());
+    assert_eq!(due(&mut inbox, u64::MAX), [claim(0, 0, 1, 2)]);
+}
+
 fn line(entry: u64, consumer: &str, idle_ms: u64) -> PendingEntry {
     PendingEntry { id: id(entry).entry, consumer: consumer.to_owned(), idle_ms, deliveries: 1 }
 }
