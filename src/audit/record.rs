@@ -13,6 +13,8 @@ use crate::ids::{CorrelationId, hex};
 /// The rule on record where a sender repeated a message with its idempotency key: the first one's decision
 /// stands, and nothing is sent.
 pub const REPETITION_RULE: &str = "idempotent_repetition";
+/// The rule of a refused delivery that is no failure and no attempt: its receiver cannot handle the message now.
+pub const LATER_RULE: &str = "later";
 /// The reason on record where dead letters were moved to a file of the archive; the rule says how many.
 pub const LETTERS_MOVED: &str = "too_many_dead_letters";
 /// Layout version of [`encode`].

@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use foldhash::fast::RandomState;
 use serde::Deserialize;
 
-use super::record::{Action, Decision, Fields};
+use super::record::{Action, Decision, Fields, LATER_RULE};
 use crate::refusal::Refusal;
 
 /// Kinds of decisions, by their codes from 0.
@@ -18,7 +18,7 @@ const DECISIONS: usize = 16;
 /// Kinds of actions, by their codes from 0.
 const ACTIONS: usize = 64;
 /// What may become of a delivery.
-pub const OUTCOMES: [&str; 5] = ["delivered", "redelivered", "ack", "nack", "dead"];
+pub const OUTCOMES: [&str; 6] = ["delivered", "redelivered", "ack", "nack", "later", "dead"];
 /// Pairs of sender and target that are counted one by one; the others are counted together.
 const MAX_EDGES: usize = 20_000;
 /// Pairs of a finding's type and action that are counted one by one; the others are counted together.
@@ -67,13 +67,15 @@ pub struct OfAgent {
     redelivered: Count,
     acked: Count,
     nacked: Count,
+    put_off: Count,
     dead: Count,
 }
 
 impl OfAgent {
     /// What became of deliveries to it, by name.
     pub fn deliveries(&self) -> [(&'static str, u64); OUTCOMES.len()] {
-        let counts = [&self.delivered, &self.redelivered, &self.acked, &self.nacked, &self.dead];
+        let counts =
+            [&self.delivered, &self.redelivered, &self.acked, &self.nacked, &self.put_off, &self.dead];
         let mut named = OUTCOMES.map(|outcome| (outcome, 0));
         for ((_, count), own) in named.iter_mut().zip(counts) {
             *count = own.get();
@@ -189,6 +191,8 @@ struct Noted {
     messages: u32,
     /// Those of them that were delivered before.
     repeated: u32,
+    /// A refused delivery that is no failure.
+    put_off: bool,
     agent: Option<u32>,
     edge: Option<u32>,
     /// Its place among all refusals.
@@ -329,6 +333,7 @@ impl Tally {
             decision,
             messages: fields.messages.len() as u32,
             repeated: repeated as u32,
+            put_off: fields.rule == LATER_RULE,
             agent,
             edge,
             refusal,
@@ -376,6 +381,7 @@ impl OfAgent {
                 self.redelivered.add(u64::from(noted.repeated));
             }
             Action::Acked => self.acked.add(messages),
+            Action::Nack if noted.put_off => self.put_off.add(messages),
             Action::Nack => self.nacked.add(messages),
             Action::DeadLetter => self.dead.add(messages),
             _ => {}
@@ -427,9 +433,14 @@ mod tests {
         tally.note(Action::Delivered, Decision::Event, &custody);
         tally.note(Action::Acked, Decision::Event, &custody);
         tally.note(Action::Nack, Decision::Event, &Fields { agent: "b", ..Fields::default() });
+        tally.note(
+            Action::Nack,
+            Decision::Event,
+            &Fields { agent: "b", rule: LATER_RULE, ..Fields::default() },
+        );
         tally.confirm();
         counters.each_agent(|name, counts| {
-            let expected = if **name == *"b" { [2, 1, 3, 1, 0] } else { [0; 5] };
+            let expected = if **name == *"b" { [2, 1, 3, 1, 1, 0] } else { [0; 6] };
             assert_eq!(counts.deliveries().map(|(_, count)| count), expected, "{name}");
             assert_eq!(counts.messages.of(Decision::Allowed), u64::from(**name == *"a"));
         });

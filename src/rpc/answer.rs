@@ -10,7 +10,7 @@ use protobuf::well_known_types::duration::Duration;
 use super::status::{code, status};
 use crate::protocol::{self, RetryInfo, Status};
 use crate::refusal::Refusal;
-use crate::shard::desk::outcome::{Declined, Receipt};
+use crate::shard::desk::outcome::{Declined, Found, Receipt};
 
 /// A receipt as the wire has it.
 pub(super) fn receipt(receipt: Option<Receipt>) -> Option<protocol::Receipt> {
@@ -23,6 +23,26 @@ pub(super) fn receipt(receipt: Option<Receipt>) -> Option<protocol::Receipt> {
         sender_sequence: place.sender_seq,
         ..protocol::Receipt::default()
     })
+}
+
+/// The receipt of a refusal, which names the refused message.
+pub(super) fn refused_receipt(declined: &Declined) -> Option<protocol::Receipt> {
+    let mut receipt = receipt(declined.receipt.clone())?;
+    if let Some(told) = &declined.told {
+        receipt.message_id = told.message_id.to_string();
+    }
+    Some(receipt)
+}
+
+/// What a sender is told of its message.
+pub(super) fn findings(found: Vec<Found>) -> Vec<protocol::Finding> {
+    let finding = |found: Found| protocol::Finding {
+        type_: found.kind.to_string(),
+        pointer: found.pointer,
+        action: found.action.to_owned(),
+        ..protocol::Finding::default()
+    };
+    found.into_iter().map(finding).collect()
 }
 
 /// `retry-after-ms`. In the response's headers: gRPC's C core wrapper sends no trailers of one's own.
@@ -46,8 +66,13 @@ pub(super) fn detailed(declined: &Declined) -> RpcStatus {
         let info = RetryInfo { retry_delay: Some(delay).into(), ..RetryInfo::default() };
         details.extend(packed("google.rpc.RetryInfo", &info));
     }
-    if let Some(receipt) = receipt(declined.receipt.clone()) {
+    if let Some(receipt) = refused_receipt(declined) {
         details.extend(packed("mas.runtime.v1.Receipt", &receipt));
+    }
+    if let Some(told) = declined.told.as_ref().filter(|told| !told.found.is_empty()) {
+        let findings = findings(told.found.clone());
+        let findings = protocol::Findings { findings, ..protocol::Findings::default() };
+        details.extend(packed("mas.runtime.v1.Findings", &findings));
     }
     let plain = status(declined.refusal);
     let rich = Status {

@@ -1,7 +1,7 @@
 //! Requests of the wire into jobs' parts, and outcomes into the wire's results: the same for unary calls
 //! and for the stream.
 
-use super::answer::receipt;
+use super::answer::{findings, receipt, refused_receipt};
 use super::status::code;
 use crate::clock::Now;
 use crate::envelope::Trace;
@@ -14,7 +14,7 @@ use crate::protocol::{
 };
 use crate::refusal::Refusal;
 use crate::shard::desk::job::{Outgoing, Post, Response};
-use crate::shard::desk::outcome::{Accepted, CommitResult, Declined, MessageKind, Outcome};
+use crate::shard::desk::outcome::{Accepted, CommitResult, MessageKind, Outcome};
 
 /// How long a request may be answered when it does not say, in seconds.
 const DEFAULT_REQUEST_TTL_S: u64 = 60;
@@ -120,6 +120,7 @@ pub(super) fn send_response(accepted: Accepted) -> SendResponse {
     SendResponse {
         message_id: text(accepted.message_id),
         receipt: receipt(accepted.receipt).into(),
+        findings: findings(accepted.found),
         ..SendResponse::default()
     }
 }
@@ -129,6 +130,7 @@ pub(super) fn request_response(accepted: Accepted) -> RequestResponse {
         message_id: text(accepted.message_id),
         correlation_id: accepted.correlation_id.map(|id| id.to_string()).unwrap_or_default(),
         receipt: receipt(accepted.receipt).into(),
+        findings: findings(accepted.found),
         ..RequestResponse::default()
     }
 }
@@ -137,6 +139,7 @@ pub(super) fn reply_response(accepted: Accepted) -> ReplyResponse {
     ReplyResponse {
         message_id: text(accepted.message_id),
         receipt: receipt(accepted.receipt).into(),
+        findings: findings(accepted.found),
         ..ReplyResponse::default()
     }
 }
@@ -164,11 +167,12 @@ pub(super) fn result(reference: u64, outcome: Outcome) -> SubmissionResult {
                 .collect();
             Wire::Commit(CommitResponse { results, version, ..CommitResponse::default() })
         }
-        Outcome::Declined(Declined { refusal, receipt: place }) => Wire::Failure(Failure {
-            code: code(refusal).into(),
-            detail: refusal.detail.to_owned(),
-            retry_after_ms: refusal.retry_after_ms.unwrap_or(0),
-            receipt: receipt(place).into(),
+        Outcome::Declined(declined) => Wire::Failure(Failure {
+            code: code(declined.refusal).into(),
+            detail: declined.refusal.detail.to_owned(),
+            retry_after_ms: declined.refusal.retry_after_ms.unwrap_or(0),
+            receipt: refused_receipt(&declined).into(),
+            findings: declined.told.map(|told| findings(told.found)).unwrap_or_default(),
             ..Failure::default()
         }),
     };

@@ -28,7 +28,7 @@ use crate::shard::desk::delivery::DeliveryId;
 use crate::shard::desk::job::Job;
 use crate::shard::desk::outbox::Outbound;
 use crate::shard::desk::outcome::Declined;
-use crate::shard::desk::session::{MAX_REASON_BYTES, MAX_SUBMISSIONS, Session, Settlement};
+use crate::shard::desk::session::{MAX_REASON_BYTES, MAX_SUBMISSIONS, Session, Settlement, Then};
 
 pub(super) fn serve(
     gateway: &Gateway,
@@ -98,7 +98,7 @@ async fn session(
 }
 
 /// What this server offers beyond the base protocol.
-const FEATURES: [&str; 4] = ["submit", "acks", BATCHED_DELIVERIES, "commit"];
+const FEATURES: [&str; 5] = ["submit", "acks", BATCHED_DELIVERIES, "commit", "later"];
 /// A client that says so gets several deliveries in one event.
 const BATCHED_DELIVERIES: &str = "deliveries";
 /// Envelope bytes in one event, unless a single one is larger: what any client's limits take.
@@ -146,7 +146,12 @@ async fn read(
                         end -= 1;
                     }
                     reason.truncate(end);
-                    session.settle([Settlement::Nack { id, reason, retryable: nack.retryable }]);
+                    let then = match (nack.retryable, nack.retry_after_ms) {
+                        (false, _) => Then::Bury,
+                        (true, 0) => Then::Retry,
+                        (true, after_ms) => Then::Later(after_ms),
+                    };
+                    session.settle([Settlement::Nack { id, reason, then }]);
                 }
             }
             ClientEventKind::Acks(acks) => {

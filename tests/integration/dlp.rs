@@ -3,6 +3,12 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use grpcio::CallOption;
+use mas::protocol::submission::Call;
+use mas::protocol::submission_result::Outcome;
+use mas::protocol::{Commit, Finding, Findings, RUNTIME_V1, Receipt, SendRequest, Status, Submission};
+use protobuf::Message;
+
 use crate::support::{Refused, World};
 
 fn blocked() -> Result<String, Refused> {
@@ -45,6 +51,70 @@ fn a_blocked_payload_goes_nowhere_and_its_text_is_on_no_record() {
         }
     }
     world.assert_intact();
+}
+
+/// What was found, as the sender is told.
+fn told(findings: &[Finding]) -> Vec<(&str, &str, &str)> {
+    findings
+        .iter()
+        .map(|found| (found.type_.as_str(), found.pointer.as_str(), found.action.as_str()))
+        .collect()
+}
+
+#[test]
+fn a_sender_is_told_what_was_found_where_and_under_which_id_it_is_on_record() {
+    const CARD: &str = "{\"pay\": {\"card\": \"4111 1111 1111 1111\"}, \"to\": \"b@example.org\"}";
+    const SSN: &str = "{\"note\": \"ssn 123-45-6789\", \"to\": \"b@example.org\"}";
+    let world = World::new();
+    let mut server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let (a, _b) = (alpha.session("a"), world.client(&server, "beta").session("b"));
+    let send = |data: &str| SendRequest {
+        target_id: "beta".to_owned(),
+        message_type: "test".to_owned(),
+        data_json: data.to_owned(),
+        instance_id: "a".to_owned(),
+        ..SendRequest::default()
+    };
+    // On the stream.
+    let Outcome::Failure(failure) = a.call(Call::Send(send(CARD))) else { panic!("it was taken") };
+    assert_eq!(failure.detail, "dlp_blocked");
+    // Alerts are the operators' business.
+    assert_eq!(told(&failure.findings), [("credit_card", "/pay/card", "block")]);
+    let Outcome::Send(sent) = a.call(Call::Send(send(SSN))) else { panic!("it was refused") };
+    assert_eq!(told(&sent.findings), [("ssn", "/note", "redact")]);
+    let Outcome::Send(clean) = a.call(Call::Send(send("{}"))) else { panic!("it was refused") };
+    assert_eq!(told(&clean.findings), []);
+    // A commit is refused for one of its messages.
+    let commit = |data: &str| {
+        let message = |data| Submission { call: Some(Call::Send(send(data))), ..Submission::default() };
+        Call::Commit(Commit { messages: vec![message("{}"), message(data)], ..Commit::default() })
+    };
+    let Outcome::Failure(refused) = a.call(commit(CARD)) else { panic!("it was taken") };
+    assert_eq!(told(&refused.findings), [("credit_card", "/pay/card", "block")]);
+    let Outcome::Commit(done) = a.call(commit(SSN)) else { panic!("it was refused") };
+    let Some(Outcome::Send(second)) = &done.results[1].outcome else { panic!("no result") };
+    assert_eq!(told(&second.findings), [("ssn", "/note", "redact")]);
+    // By a call of its own.
+    assert_eq!(told(&alpha.send_raw(&send(SSN)).unwrap().findings), [("ssn", "/note", "redact")]);
+    let Err(error) = alpha.raw.unary_call(&RUNTIME_V1.send.client, &send(CARD), CallOption::default()) else {
+        panic!("it was taken")
+    };
+    let grpcio::Error::RpcFailure(status) = error else { panic!("{error}") };
+    let details = Status::parse_from_bytes(status.details()).unwrap().details;
+    let detail = |name: &str| details.iter().find(|any| any.type_url.ends_with(name)).unwrap();
+    let findings = Findings::parse_from_bytes(&detail("/mas.runtime.v1.Findings").value).unwrap();
+    assert_eq!(told(&findings.findings), [("credit_card", "/pay/card", "block")]);
+    let receipt = Receipt::parse_from_bytes(&detail("/mas.runtime.v1.Receipt").value).unwrap();
+    server.stop();
+    let records = world.records();
+    for (named, receipt) in [("unary", &receipt), ("stream", &failure.receipt), ("commit", &refused.receipt)]
+    {
+        let record = records
+            .iter()
+            .find(|record| record.message_id.is_some_and(|id| id.to_string() == receipt.message_id));
+        assert_eq!(record.unwrap().decision.as_str(), "DLP_BLOCKED", "{named}");
+    }
 }
 
 #[test]

@@ -248,6 +248,47 @@ fn a_message_nobody_can_take_costs_nothing_while_it_waits() {
 }
 
 #[test]
+fn what_cannot_be_handled_now_comes_again_and_nothing_is_held_against_anybody() {
+    let world = World::with(World::PAIR, "delivery: {reclaim_idle_ms: 300, max_attempts: 2}\n");
+    let mut server = world.server();
+    let alpha = world.client(&server, "alpha");
+    let (a, b) = (alpha.session("a"), world.client(&server, "beta").session("b"));
+    let sent: Vec<String> = (0..8).map(|_| alpha.send("a", "beta", "{}").unwrap()).collect();
+    let put_off = |b: &crate::support::Session| {
+        let delivered = b.next();
+        assert_eq!(delivered.attempt, 1, "no attempt is counted");
+        b.put_off(&delivered.id, "rate_limited", 1);
+    };
+    for _ in 0..3 * sent.len() {
+        put_off(&b);
+    }
+    assert!(!world.redis.keys().contains(&"dlq:messages".to_owned()));
+    assert_eq!(alpha.send("a", "beta", "{\"n\": 9}").map(drop), Ok(()), "no circuit is open");
+    loop {
+        let delivered = b.next();
+        if delivered.data()["n"] == 9 {
+            break b.ack(&delivered.id);
+        }
+        b.put_off(&delivered.id, "rate_limited", 1);
+    }
+    // What Redis has counted is no more than that, either: a server that knows nothing of it goes on from there.
+    drop((a, b));
+    server.kill();
+    let again = world.server();
+    let b = world.client(&again, "beta").session("b");
+    let mut left: std::collections::BTreeSet<String> = sent.into_iter().collect();
+    while !left.is_empty() {
+        let delivered = b.take();
+        assert!(delivered.attempt <= 2, "attempt {}", delivered.attempt);
+        let _ = left.remove(delivered.message_id());
+    }
+    let records = world.records();
+    let nacks = records.iter().filter(|record| record.action.as_str() == "nack");
+    assert!(nacks.clone().count() >= 24 && nacks.clone().all(|record| record.rule == "later"));
+    world.assert_intact();
+}
+
+#[test]
 fn an_acknowledgement_that_redis_refuses_is_not_forgotten() {
     let world = World::new();
     let server = world.server();

@@ -13,6 +13,7 @@ use super::subject::{Meant, Subject};
 use super::trouble::Trouble;
 use super::verify::optional_config;
 use crate::audit::Action;
+use crate::audit::record::LATER_RULE;
 use crate::audit::verify::Plain;
 use crate::cli::exit::Exit;
 use crate::cli::text::time_text;
@@ -102,6 +103,9 @@ fn step_line(step: &Step) -> String {
         }
         Action::Delivered => format!("delivered to {who}, delivery {}", step.attempt),
         Action::Acked => format!("acknowledged by {who}, delivery {}", step.attempt),
+        Action::Nack if record.rule == LATER_RULE => {
+            format!("put off by {who}: {}", Plain(&record.reason))
+        }
         Action::Nack => {
             format!("refused by {who}, delivery {}, {}: {}", step.attempt, record.rule, Plain(&record.reason))
         }

@@ -1,5 +1,7 @@
 //! Outcomes of jobs, as callers are told them. Imports no other module of the desk.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::audit::LaneId;
@@ -14,11 +16,33 @@ pub struct Declined {
     pub refusal: Refusal,
     /// Absent where the store could not record.
     pub receipt: Option<Receipt>,
+    /// Of the message that was refused, where it was one.
+    pub told: Option<Box<Told>>,
+}
+
+/// What the sender of a refused message is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The id under which it is on record.
+    pub message_id: Uuid,
+    /// What was found in it.
+    pub found: Vec<Found>,
+}
+
+/// Something that data-loss prevention found in a message, as its sender is told. Never the text itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its type.
+    pub kind: Arc<str>,
+    /// Where in the payload.
+    pub pointer: String,
+    /// What was done about it.
+    pub action: &'static str,
 }
 
 impl From<Refusal> for Declined {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, receipt: None }
+        Self { refusal, receipt: None, told: None }
     }
 }
 
@@ -42,6 +66,8 @@ pub struct Accepted {
     pub correlation_id: Option<CorrelationId>,
     /// Where the decision is on record.
     pub receipt: Option<Receipt>,
+    /// What was found in it and redacted.
+    pub found: Vec<Found>,
 }
 
 /// One agent that Discover shows.

@@ -11,6 +11,7 @@ use super::delivery::DeliveryId;
 use super::mailbox::Line;
 use super::outbox::{Outbound, Outbox};
 use super::session_key::SessionKey;
+use crate::audit::record::LATER_RULE;
 use crate::identity::Identity;
 use crate::ids::InstanceId;
 use crate::refusal::Refusal;
@@ -35,9 +36,32 @@ pub enum Settlement {
         id: DeliveryId,
         /// Why, in the client's words.
         reason: String,
-        /// Whether another delivery may help.
-        retryable: bool,
+        /// What is to become of it.
+        then: Then,
     },
+}
+
+/// What is to become of a message whose delivery was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// No other delivery helps: to the dead letters.
+    Bury,
+    /// Deliver it again, longer and longer after each attempt, as often as the configuration has it.
+    Retry,
+    /// It could not be handled now, which is nobody's failure: deliver it again, no sooner than this many milliseconds
+    /// later, and do not count the attempt.
+    Later(u64),
+}
+
+impl Then {
+    /// As it is on record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bury => "not_retryable",
+            Self::Retry => "retryable",
+            Self::Later(_) => LATER_RULE,
+        }
+    }
 }
 
 /// The shared part of a session.

@@ -132,7 +132,7 @@ pub struct DeliverySpan {
     pub message_id: Uuid,
     /// Which delivery of it.
     pub attempt: u32,
-    /// `ack`, `nack`, `dead` or `lost`.
+    /// `ack`, `nack`, `later`, `dead` or `lost`.
     pub outcome: &'static str,
     /// What the receiver said of a failure.
     pub reason: String,

@@ -10,6 +10,14 @@ use crate::store::dead_letters::{Failure, MAX_HISTORY};
 /// Bytes of each reason that an entry remembers.
 const MAX_FAILURE_BYTES: usize = 256;
 
+/// Shortest wait of a message that cannot be handled now; it doubles each time, up to the last, and up to a fourth is added.
+const PUT_OFF_FIRST_MS: u64 = 250;
+const PUT_OFF_LAST_MS: u64 = 60_000;
+const PUT_OFF_SPREAD: u64 = 4;
+const MAX_DOUBLINGS: u8 = 8;
+/// Longest wait that a client can ask for: an hourly rate limit has room again by then.
+const MAX_AFTER_MS: u64 = 3_600_000;
+
 /// Claims of an entry whose answers were lost, and that are remembered until it is known who holds it.
 const MAX_CLAIMS_IN_DOUBT: usize = 4;
 
@@ -69,6 +77,8 @@ pub(super) struct Entry {
     pub message_id: Uuid,
     /// How its deliveries failed, as far as this worker has seen it; the last [`MAX_HISTORY`].
     pub failures: Vec<Failure>,
+    /// How often it could not be handled now, since this worker has it.
+    pub put_off: u8,
     /// The last scan of the pending entries list that showed it, or that was under way when it was delivered.
     pub seen: u32,
 }
@@ -84,6 +94,14 @@ impl Entry {
         }
         let reason = reason.get(..end).unwrap_or_default().to_owned();
         self.failures.push(Failure { attempt: self.attempts, reason });
+    }
+
+    /// It cannot be handled now: how long it waits, in milliseconds. No sooner than `after_ms`, twice as long each time, and
+    /// spread by `random`, so that what was put off at once does not come back at once.
+    pub(super) fn put_off(&mut self, after_ms: u64, random: u64) -> u64 {
+        let growing_ms = (PUT_OFF_FIRST_MS << self.put_off.min(MAX_DOUBLINGS)).min(PUT_OFF_LAST_MS);
+        self.put_off = self.put_off.saturating_add(1);
+        after_ms.clamp(growing_ms, MAX_AFTER_MS) + random % (growing_ms / PUT_OFF_SPREAD + 1)
     }
 
     /// The answer to a claim for `instance` was lost.

@@ -74,6 +74,7 @@ impl Inbox {
             bytes: 0,
             message_id: Uuid::nil(),
             failures: Vec::new(),
+            put_off: 0,
             seen: scan,
         };
         let _ = self.entries.insert(key.clone(), entry);

@@ -10,6 +10,7 @@ use super::{Backlog, Held, Inbox};
 use crate::config::Delivery;
 use crate::ids::InstanceId;
 use crate::shard::desk::delivery::{DeliveryId, Source};
+use crate::shard::desk::session::Then;
 use crate::shard::desk::stored::Stored;
 use crate::store::dead_letters::Failure;
 
@@ -97,7 +98,7 @@ impl Inbox {
         &mut self,
         instance: &InstanceId,
         id: DeliveryId,
-        (reason, retryable): (&str, bool),
+        (reason, then): (&str, Then),
         now_ms: u64,
         config: &Delivery,
     ) -> Nacked {
@@ -107,9 +108,20 @@ impl Inbox {
         let Some(entry) = self.entries.get_mut(&key) else {
             return Nacked::Unknown;
         };
-        entry.failed(reason);
-        if retryable && held.attempt < config.max_attempts {
-            let due_ms = now_ms + config.backoff_ms(held.attempt);
+        let wait_ms = match then {
+            Then::Later(after_ms) => {
+                entry.attempts = entry.attempts.saturating_sub(1);
+                self.recounts.push(key.clone());
+                Some(entry.put_off(after_ms, id.token))
+            }
+            Then::Retry if held.attempt < config.max_attempts => Some(config.backoff_ms(held.attempt)),
+            Then::Retry | Then::Bury => None,
+        };
+        if !matches!(then, Then::Later(_)) {
+            entry.failed(reason);
+        }
+        if let Some(wait_ms) = wait_ms {
+            let due_ms = now_ms + wait_ms;
             entry.state = State::Waiting { due_ms, lost: false };
             self.waiting.push(Reverse((due_ms, key)));
             return Nacked::Retried(held);
@@ -184,6 +196,7 @@ impl Inbox {
                 handed_ms: now_ms,
                 message_id,
                 failures: Vec::new(),
+                put_off: 0,
                 seen: self.scans,
             },
         );

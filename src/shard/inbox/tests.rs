@@ -2,6 +2,7 @@ use super::handout::{Claim, Expected};
 use super::settle::{Nacked, NotClaimed};
 use super::*;
 use crate::shard::desk::delivery::Source;
+use crate::shard::desk::session::Then;
 use crate::store::answers::PendingEntry;
 use crate::store::claims::Wanted;
 
@@ -174,7 +175,7 @@ fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
     let mut now_ms = 0;
     for attempt in 1..MAX_ATTEMPTS {
         let current = delivery(1, attempt.into());
-        let nacked = inbox.nack(&instance(0), current, ("later", true), now_ms, &config());
+        let nacked = inbox.nack(&instance(0), current, ("again", Then::Retry), now_ms, &config());
         assert_eq!(nacked, Nacked::Retried(Held { message_id: Uuid::nil(), attempt, handed_ms: 5 }));
         let wait_ms = config().backoff_ms(attempt);
         assert_eq!(due(&mut inbox, now_ms + wait_ms - 1), []);
@@ -184,10 +185,45 @@ fn a_retried_message_waits_longer_each_time_and_dies_in_the_end() {
         inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), attempt + 1, 5);
     }
     let last = delivery(1, MAX_ATTEMPTS.into());
-    let nacked = inbox.nack(&instance(0), last, ("never", true), now_ms, &config());
+    let nacked = inbox.nack(&instance(0), last, ("never", Then::Retry), now_ms, &config());
     assert_eq!(nacked, Nacked::Dead(Held { message_id: Uuid::nil(), attempt: MAX_ATTEMPTS, handed_ms: 5 }));
     assert_eq!(inbox.dead.len(), 1);
     assert_eq!(inbox.dead[0].reason, "never");
+}
+
+#[test]
+fn what_cannot_be_handled_now_comes_again_without_an_attempt_and_never_dies_of_it() {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut inbox = inbox();
+    let _ = open(&mut inbox, 0);
+    deliver(&mut inbox, 0, 1);
+    let (mut now_ms, mut waits) = (0, Vec::new());
+    for n in 1..=u64::from(3 * MAX_ATTEMPTS) {
+        let nacked =
+            inbox.nack(&instance(0), delivery(1, n), ("rate_limited", Then::Later(100)), now_ms, &config());
+        assert!(matches!(nacked, Nacked::Retried(Held { attempt: 1, .. })));
+        assert_eq!(inbox.count_of(&inbox.recounts[0]), Some((&instance(0), 0)));
+        inbox.recounted();
+        let due_ms = (now_ms..).find(|at_ms| !due(&mut inbox, *at_ms).is_empty()).unwrap();
+        assert_eq!(due(&mut inbox, due_ms), [claim(0, 0, 1, 1)]);
+        inbox.delivered_again(&instance(0), delivery(1, n + 1), (Uuid::nil(), 100), 1, 5);
+        waits.push(due_ms - now_ms);
+        now_ms = due_ms;
+    }
+    assert!(waits[0] >= 250 && waits[..8].windows(2).all(|pair| pair[0] < pair[1]), "{waits:?}");
+    assert!(waits.iter().all(|wait_ms| *wait_ms <= 75_000), "{waits:?}");
+    // As late as was asked for, up to an hour.
+    for (n, asked_ms, at_least_ms) in [(0, 90_000, 90_000), (1, u64::MAX, HOUR_MS)] {
+        let current = delivery(1, u64::from(3 * MAX_ATTEMPTS) + 1 + n);
+        let _ = inbox.nack(&instance(0), current, ("rate_limited", Then::Later(asked_ms)), now_ms, &config());
+        inbox.recounted();
+        assert_eq!(due(&mut inbox, now_ms + at_least_ms - 1), []);
+        now_ms += at_least_ms + 75_000;
+        assert_eq!(due(&mut inbox, now_ms).len(), 1);
+        let next = DeliveryId { token: current.token + 1, ..current };
+        inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), 1, 5);
+    }
+    assert!(inbox.dead.is_empty());
 }
 
 #[test]
@@ -216,7 +252,7 @@ fn a_plan_that_comes_to_nothing_leaves_everything_as_it_was() {
     let mut inbox = inbox();
     let _ = open(&mut inbox, 0);
     deliver(&mut inbox, 0, 1);
-    assert!(matches!(inbox.nack(&instance(0), id(1), ("", true), 0, &config()), Nacked::Retried(_)));
+    assert!(matches!(inbox.nack(&instance(0), id(1), ("", Then::Retry), 0, &config()), Nacked::Retried(_)));
     for _ in 0..3 {
         assert_eq!(due(&mut inbox, 10), [claim(0, 0, 1, 2)]);
     }
@@ -241,7 +277,7 @@ fn a_settlement_of_an_earlier_delivery_changes_nothing_of_a_later_one() {
     assert_eq!(due(&mut inbox, 1).len(), 1);
     inbox.delivered_again(&instance(0), delivery(1, 2), (Uuid::nil(), 100), 2, 5);
     assert!(inbox.ack(&instance(0), id(1)).is_none());
-    assert_eq!(inbox.nack(&instance(0), id(1), ("late", false), 1, &config()), Nacked::Unknown);
+    assert_eq!(inbox.nack(&instance(0), id(1), ("late", Then::Bury), 1, &config()), Nacked::Unknown);
     assert_eq!(inbox.held(&instance(0), id(1)), None);
     assert!(inbox.dead.is_empty());
     assert!(inbox.ack(&instance(0), delivery(1, 2)).is_some());
@@ -271,7 +307,7 @@ fn a_session_that_is_to_move_gets_its_replies_and_no_further_messages() {
     inbox.read_answered(&instance(0), Source::Own, 1, 0);
     inbox.added(1, 100, 164);
     assert!(!inbox.has_work(0, &config()) && reads(&mut inbox).is_empty());
-    let _ = inbox.nack(&instance(0), id(1), ("later", true), 0, &config());
+    let _ = inbox.nack(&instance(0), id(1), ("again", Then::Retry), 0, &config());
     assert_eq!(due(&mut inbox, u64::MAX), [], "what is due is for others");
     assert_eq!(inbox.to_move(), (Vec::new(), vec![session]));
     // It stays after all.

@@ -30,6 +30,7 @@ impl Transaction<'_> {
             ruling,
             counted: std::mem::take(&mut self.counted),
             receipt: self.receipt.take(),
+            told: self.told.take(),
             effects: first..self.multi.len(),
         }
     }

@@ -10,6 +10,7 @@ use super::transaction::Transaction;
 use crate::audit::{Action, Decision, Fields, OperatorEvent};
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
+use crate::shard::desk::session::Then;
 use crate::store::attested::Foreign;
 use crate::store::news::News;
 use crate::store::owners::owned_by;
@@ -33,7 +34,7 @@ pub(crate) enum Event {
         message_id: Uuid,
         delivery: String,
         attempt: u32,
-        retryable: bool,
+        then: Then,
         reason: String,
     },
     /// Messages are not in their inbox any more, and no server took them out.
@@ -163,8 +164,7 @@ impl Transaction<'_> {
     }
 
     fn nacked(&mut self, event: &Event) {
-        let Event::Nacked { identity, instance, message_id, delivery, attempt, retryable, reason } = event
-        else {
+        let Event::Nacked { identity, instance, message_id, delivery, attempt, then, reason } = event else {
             return;
         };
         self.note(
@@ -176,7 +176,7 @@ impl Transaction<'_> {
                 message_id: Some(*message_id),
                 target: delivery,
                 attempt: *attempt,
-                rule: if *retryable { "retryable" } else { "not_retryable" },
+                rule: then.as_str(),
                 reason,
                 ..Fields::default()
             },

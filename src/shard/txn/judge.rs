@@ -5,11 +5,18 @@ use super::facts::Remembered;
 use super::parties::{Addressee, Sender};
 use super::transaction::Transaction;
 use crate::audit::Decision;
+use crate::dlp::{Action, Scan};
 use crate::ids::AgentId;
 use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
 use crate::refusal::Refusal;
 use crate::shard::desk::job::{Post, Response};
+use crate::shard::desk::outcome::Found;
 use crate::shard::desk::stored::Stored;
+
+/// Findings of which a sender is told.
+const MAX_FOUND: usize = 16;
+/// Longest pointer that a sender is told, in characters; what is longer is cut.
+const MAX_POINTER_CHARS: usize = 128;
 
 /// What was decided on a message, ready for the record.
 pub(super) struct Judged {
@@ -17,6 +24,8 @@ pub(super) struct Judged {
     pub rule: RuleName,
     pub refusal: Option<Refusal>,
     pub findings: String,
+    /// Of them, what the sender is told.
+    pub found: Vec<Found>,
     pub redacted: Option<String>,
     /// It counts against its sender's rate, unless this is dropped.
     pub counted: Option<Counted>,
@@ -30,6 +39,7 @@ impl Judged {
             refusal: verdict.refusal(),
             counted: verdict.counted,
             findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
+            found: verdict.findings.as_ref().map(|scan| found(scan)).unwrap_or_default(),
             redacted: verdict.findings.and_then(|scan| scan.redacted),
         }
     }
@@ -47,9 +57,23 @@ impl Judged {
             refusal: None,
             counted: None,
             findings: String::new(),
+            found: Vec::new(),
             redacted: None,
         }
     }
+}
+
+/// What a sender is told of a scan: what its message was refused or changed for. That something raised an alert is the
+/// operators' business.
+fn found(scan: &Scan) -> Vec<Found> {
+    let told = scan.findings.iter().filter(|finding| finding.action >= Action::Redact);
+    told.take(MAX_FOUND)
+        .map(|finding| Found {
+            kind: finding.kind.clone(),
+            pointer: finding.pointer.chars().take(MAX_POINTER_CHARS).collect(),
+            action: finding.action.as_str(),
+        })
+        .collect()
 }
 
 impl Transaction<'_> {

@@ -27,9 +27,9 @@ impl Transaction<'_> {
             Ok(None) => {}
             Ok(Some(remembered)) => return self.repeat(sender, &job.post, &remembered),
             Err(refusal) => {
-                let judged = Judged::refused(refusal);
-                let _ = self.record_post(sender, &job.post, &judged, new_message_id(), None);
-                return Err(refusal);
+                let (judged, message_id) = (Judged::refused(refusal), new_message_id());
+                let _ = self.record_post(sender, &job.post, &judged, message_id, None);
+                return self.refuse(refusal, message_id, Vec::new());
             }
         }
         let judged = self.judge_post(sender, &job.post);
@@ -44,6 +44,7 @@ impl Transaction<'_> {
             message_id: first.message_id,
             correlation_id: first.correlation_id,
             receipt: None,
+            found: Vec::new(),
         }))
     }
 
@@ -93,7 +94,7 @@ impl Transaction<'_> {
         // What is stored is what was sent, unless it was redacted, or is nothing.
         let digest = (judged.redacted.is_none() && !post.data_json.is_empty()).then_some(digest);
         if let Some(refusal) = judged.refusal {
-            return Err(refusal);
+            return self.refuse(refusal, message_id, judged.found);
         }
         let Some(card) = self.settings.policy.agent(&post.target) else {
             return Err(Refusal::NOT_AUTHORIZED);
@@ -142,7 +143,7 @@ impl Transaction<'_> {
             let _ = self.effect("SET").arg(key_of_redis).arg(text).arg("PX").arg(window_ms);
             let _ = self.facts.remembered.insert((sender.agent().clone(), key.clone()), Some(remembered));
         }
-        let accepted = Accepted { message_id, correlation_id, receipt: None };
+        let accepted = Accepted { message_id, correlation_id, receipt: None, found: judged.found };
         Ok(Success::Queued { accepted, target })
     }
 

@@ -79,7 +79,7 @@ impl Transaction<'_> {
         let what = Traced { operation: Action::Reply.as_str(), target, message_id, correlation_id };
         self.trace(sender, what, &judged, record);
         if let Some(refusal) = judged.refusal {
-            return Err(refusal);
+            return self.refuse(refusal, message_id, judged.found);
         }
         let Some(Addressee { agent: target, instance, pending, ttl_ms }) = addressee else {
             return Err(Refusal::UNKNOWN_CORRELATION_ID);
@@ -114,7 +114,8 @@ impl Transaction<'_> {
         }
         self.adds_to(&target).replies.push((instance.clone(), bytes));
         let correlation_id = response.correlation_id;
-        let accepted = Accepted { message_id, correlation_id: Some(correlation_id), receipt: None };
+        let accepted =
+            Accepted { message_id, correlation_id: Some(correlation_id), receipt: None, found: judged.found };
         Ok(Success::Replied { accepted, target, instance, correlation_id, pending, ttl_ms })
     }
 }

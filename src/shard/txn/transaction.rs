@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::facts::{Facts, PendingRequest};
 use super::written::Written;
 use crate::audit::{Action, Decision, Fields, Lane, StoreKeys};
@@ -16,7 +18,7 @@ use crate::policy::{Breaker, Counted};
 use crate::quarantine::Quarantine;
 use crate::refusal::Refusal;
 use crate::shard::desk::delivery::DeliveryId;
-use crate::shard::desk::outcome::{Accepted, CommitResult, Discovered, Receipt};
+use crate::shard::desk::outcome::{Accepted, CommitResult, Discovered, Found, Receipt, Told};
 use crate::shard::desk::settings::Settings;
 use crate::shard::desk::shared::Shared;
 use crate::shard::desk::spans::CallSpan;
@@ -36,6 +38,8 @@ pub(crate) struct Decided {
     pub counted: Vec<Counted>,
     /// Where a decision on a message is on record.
     pub receipt: Option<Receipt>,
+    /// What the sender is told of a message that was refused.
+    pub told: Option<Box<Told>>,
     /// Which effects of the transaction carry it out.
     pub effects: Range<usize>,
 }
@@ -136,6 +140,8 @@ pub(crate) struct Transaction<'a> {
     pub(super) counted: Vec<Counted>,
     /// Where the current job's decision is on record.
     pub(super) receipt: Option<Receipt>,
+    /// What is told of the current job's message that was refused; of a commit's first.
+    pub(super) told: Option<Box<Told>>,
     pub(super) scratch: &'a mut Scratch,
     /// For tags on what is stored.
     pub keys: &'a StoreKeys,
@@ -187,6 +193,7 @@ impl<'a> Transaction<'a> {
             senders: BTreeMap::new(),
             counted: Vec::new(),
             receipt: None,
+            told: None,
             scratch,
             keys,
             written: Written::with_room(messages),
@@ -219,6 +226,15 @@ impl<'a> Transaction<'a> {
         self.receipt =
             Some(Receipt { lane: self.lane.id().clone(), place, policy_version: *policy.version() });
         place.seq
+    }
+
+    /// A message was refused, and is on record under this id.
+    pub(super) fn refuse(&mut self, refusal: Refusal, message_id: Uuid, found: Vec<Found>) -> Ruling {
+        // A commit's other messages are refused for one.
+        if self.told.is_none() && refusal != Refusal::COMMIT_REFUSED {
+            self.told = Some(Box::new(Told { message_id, found }));
+        }
+        Err(refusal)
     }
 
     /// A message counts against its sender's rate.

@@ -5,7 +5,7 @@ use crate::clock::Now;
 use crate::ids::AgentId;
 use crate::policy::Breaker;
 use crate::shard::desk::control::SessionName;
-use crate::shard::desk::session::{Session, Settlement};
+use crate::shard::desk::session::{Session, Settlement, Then};
 use crate::shard::inbox::Inbox;
 use crate::shard::inbox::settle::Nacked;
 use crate::shard::txn::event::Event;
@@ -56,19 +56,22 @@ impl Worker {
 
     /// Takes one nack; its reason, where its message is dead now.
     fn nacked(&mut self, session: &Session, nack: Settlement, now: Now) -> Option<String> {
-        let Settlement::Nack { id, reason, retryable } = nack else {
+        let Settlement::Nack { id, reason, then } = nack else {
             return None;
         };
         let inbox = self.inboxes.get_mut(&session.identity.agent)?;
         let config = &self.settings.delivery;
-        let (held, is_dead) =
-            match inbox.nack(&session.instance, id, (&reason, retryable), now.mono_ms, config) {
-                Nacked::Retried(held) => (held, false),
-                Nacked::Dead(held) => (held, true),
-                Nacked::Unknown => return None,
-            };
+        let (held, is_dead) = match inbox.nack(&session.instance, id, (&reason, then), now.mono_ms, config) {
+            Nacked::Retried(held) => (held, false),
+            Nacked::Dead(held) => (held, true),
+            Nacked::Unknown => return None,
+        };
         inbox.handling.add(&self.link.meter, now.mono_ms.saturating_sub(held.handed_ms));
-        let outcome = if is_dead { "dead" } else { "nack" };
+        let outcome = match then {
+            _ if is_dead => "dead",
+            Then::Later(_) => "later",
+            Then::Retry | Then::Bury => "nack",
+        };
         let agent = &session.identity.agent;
         self.traced.settle(&self.shared, (agent, id), (outcome, &reason), now);
         self.ledger.push(Event::Nacked {
@@ -77,7 +80,7 @@ impl Worker {
             message_id: held.message_id,
             delivery: id.to_string(),
             attempt: held.attempt,
-            retryable,
+            then,
             reason: reason.clone(),
         });
         is_dead.then_some(reason)

@@ -425,6 +425,17 @@ impl Session {
         }));
     }
 
+    /// Says that a message cannot be handled now.
+    pub fn put_off(&self, delivery_id: &str, reason: &str, retry_after_ms: u64) {
+        self.say(Event::Nack(Nack {
+            delivery_id: delivery_id.to_owned(),
+            reason: reason.to_owned(),
+            retryable: true,
+            retry_after_ms,
+            ..Nack::default()
+        }));
+    }
+
     /// Half-closes the stream: nothing more to say.
     pub fn half_close(&self) {
         let _ = self.sender.as_ref().unwrap().unbounded_send(None);

@@ -11,9 +11,13 @@ enum Step {
     Close(usize),
     Read,
     Ack(usize, u64),
-    Nack(usize, u64, bool),
+    Nack(usize, u64, Then),
     Time(u64),
     ConnectionLost,
+}
+
+fn then() -> impl Strategy<Value = Then> {
+    prop_oneof![Just(Then::Bury), Just(Then::Retry), (0u64..5000).prop_map(Then::Later)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -21,7 +25,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0usize..3).prop_map(Step::Open),
         (0usize..3).prop_map(Step::Close),
         (0usize..3, 0u64..30).prop_map(|(n, e)| Step::Ack(n, e)),
-        (0usize..3, 0u64..30, any::<bool>()).prop_map(|(n, e, r)| Step::Nack(n, e, r)),
+        (0usize..3, 0u64..30, then()).prop_map(|(n, e, then)| Step::Nack(n, e, then)),
         (1u64..2000).prop_map(Step::Time),
         Just(Step::ConnectionLost),
         Just(Step::Read),
@@ -97,10 +101,10 @@ proptest! {
                         let _ = acked.insert(entry);
                     }
                 }
-                Step::Nack(n, entry, retryable) => {
+                Step::Nack(n, entry, then) => {
                     let known = holder.get(&entry) == Some(&n);
                     let current = delivery(entry, tokens.get(&entry).copied().unwrap_or(1));
-                    let nacked = inbox.nack(&instance(n), current, ("r", retryable), now_ms, &config);
+                    let nacked = inbox.nack(&instance(n), current, ("r", then), now_ms, &config);
                     prop_assert_eq!(nacked != Nacked::Unknown, known);
                     if known {
                         let _ = holder.remove(&entry);

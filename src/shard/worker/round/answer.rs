@@ -67,7 +67,7 @@ impl Worker {
         (read, effects, assured): (&[StateSeen], &mut Effects, bool),
         now: Now,
     ) {
-        for (job, Decided { ruling, counted, receipt, effects: own }) in jobs.into_iter().zip(decided) {
+        for (job, Decided { ruling, counted, receipt, told, effects: own }) in jobs.into_iter().zip(decided) {
             counted.into_iter().for_each(crate::policy::Counted::keep);
             let success = match ruling {
                 Ok(success) => success,
@@ -75,7 +75,7 @@ impl Worker {
                     if matches!(refusal, Refusal::QUEUE_FULL | Refusal::COMMIT_REFUSED) {
                         self.weigh_targets(&job, now);
                     }
-                    job.fail(Declined { refusal, receipt });
+                    job.fail(Declined { refusal, receipt, told });
                     continue;
                 }
             };

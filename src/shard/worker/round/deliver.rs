@@ -12,6 +12,7 @@ use crate::envelope::message_id_of;
 use crate::ids::{AgentId, InstanceId};
 use crate::shard::desk::delivery::{DeliveryId, Source};
 use crate::shard::desk::outbox::Outbound;
+use crate::shard::desk::session::Then;
 use crate::shard::inbox::Inbox;
 use crate::shard::inbox::entry::EntryKey;
 use crate::shard::inbox::handout::{Claim, Read};
@@ -40,7 +41,7 @@ fn untimely(
 ) -> bool {
     let unix_ms = now.unix_us / 1000;
     if entry.expires_ms.is_some_and(|at_ms| at_ms <= unix_ms) {
-        let _ = inbox.nack(instance, id, (EXPIRED_REASON, false), now.mono_ms, config);
+        let _ = inbox.nack(instance, id, (EXPIRED_REASON, Then::Bury), now.mono_ms, config);
         return true;
     }
     match entry.not_before_ms {
@@ -192,7 +193,7 @@ impl Worker {
         let bytes = found.envelope.as_ref().map_or(0, String::len);
         inbox.delivered_again(&claim.instance, id, (message_id, bytes), attempt, now.mono_ms);
         if !ours {
-            let (reason, now_ms) = ((FOREIGN_REASON, false), now.mono_ms);
+            let (reason, now_ms) = ((FOREIGN_REASON, Then::Bury), now.mono_ms);
             let _ = inbox.nack(&claim.instance, id, reason, now_ms, &self.settings.delivery);
             return;
         }
@@ -282,7 +283,7 @@ impl Worker {
             let id = DeliveryId::fresh(read.source, found.id);
             inbox.delivered_new(&read.instance, id, (message_id, bytes), now.mono_ms);
             if !ours {
-                let (reason, now_ms) = ((FOREIGN_REASON, false), now.mono_ms);
+                let (reason, now_ms) = ((FOREIGN_REASON, Then::Bury), now.mono_ms);
                 let _ = inbox.nack(&read.instance, id, reason, now_ms, &self.settings.delivery);
                 continue;
             }
