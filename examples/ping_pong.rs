@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use mas::agent::{Agent, Credentials};
+use mas_agent::{Agent, Credentials};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]

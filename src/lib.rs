@@ -10,7 +10,6 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
-pub mod agent;
 pub mod archive;
 pub mod audit;
 pub mod certs;

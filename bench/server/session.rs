@@ -30,7 +30,7 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn open(world: &World, environment: &Arc<Environment>, agent: &str) -> Result<Self, AnyError> {
-        let credentials = world.credentials(agent)?;
+        let credentials = world.credentials(agent)?.load()?;
         let tls = ChannelCredentialsBuilder::new()
             .root_cert(credentials.ca)
             .cert(credentials.cert, credentials.key);

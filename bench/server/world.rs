@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use mas::agent::Credentials;
 use mas::certs::{Authority, agent_files, ca_file};
 use mas::ids::AgentId;
 use mas::runner::{Fsync, ManagedRedis};
+use mas_agent::Credentials;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -10,12 +10,12 @@ use serde_json::{Value as Json, json};
 
 use super::exit::Exit;
 use super::text::{parse_span_ms, plain};
-use crate::agent::{Agent, AgentError, Builder, Credentials, HandlerError, Receipt};
 use crate::audit::{LaneId, View, lane};
 use crate::certs;
 use crate::config::Config;
 use crate::ids::AgentId;
 use crate::store::{Endpoint, trail};
+use mas_agent::{Agent, AgentError, Builder, Credentials, HandlerError, Receipt};
 
 /// Longest payload that is read, in bytes: longer than any server takes.
 const MAX_PAYLOAD_BYTES: u64 = 16 * 1024 * 1024;
@@ -118,8 +118,8 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 /// `mas send`.
 pub fn send(args: &SendArgs) -> Exit {
     run("send", &args.message, &|agent, payload| {
-        let id = agent.send(&args.message.target, &args.message.message_type, payload)?;
-        Ok(Sent { message_id: Some(id), reply: None })
+        let sent = agent.send(&args.message.target, &args.message.message_type, payload)?;
+        Ok(Sent { message_id: Some(sent.message_id), reply: None })
     })
 }
 
@@ -292,7 +292,7 @@ fn refused_text(
     receipt: Option<&Receipt>,
     config: Option<&Config>,
 ) -> String {
-    let is_refusal = matches!(error, AgentError::Refused { .. });
+    let is_refusal = matches!(error, AgentError::Refused(_));
     let record =
         receipt.zip(config).filter(|_| is_refusal).and_then(|(receipt, config)| on_record(config, receipt));
     let (decision, rule) = record.unwrap_or_default();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mas::agent::{Agent, AgentError, Builder, Credentials, HandlerError, TraceParent};
+use mas_agent::{Agent, AgentError, Builder, Credentials, HandlerError, TraceParent};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceId};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -88,7 +88,7 @@ fn providers() -> &'static (Kept, SdkMeterProvider) {
 fn agent(world: &World, server: &Server, name: &str) -> Builder {
     let (cert, key) = world.certificate(name);
     let ca = std::fs::read(mas::certs::ca_file(&world.certs())).unwrap();
-    Agent::builder(&server.addr, Credentials { ca, cert, key })
+    Agent::builder(&server.addr, Credentials::from_pem(ca, cert, key).unwrap())
 }
 
 fn of(span: &SpanData, name: &str) -> String {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mas::agent::{Agent, AgentError, Builder, Credentials, HandlerError, KeyHistory, Proof, Receipt};
+use mas::audit::keys::KeyHistory;
+use mas::audit::proof::{Proof, Receipt};
+use mas_agent::{Agent, AgentError, Builder, Credentials, HandlerError};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{PATIENCE, Server, World, until};
@@ -17,7 +19,7 @@ struct Number {
 fn agent(world: &World, server: &Server, name: &str) -> Builder {
     let (cert, key) = world.certificate(name);
     let ca = std::fs::read(mas::certs::ca_file(&world.certs())).unwrap();
-    Agent::builder(&server.addr, Credentials { ca, cert, key })
+    Agent::builder(&server.addr, Credentials::from_pem(ca, cert, key).unwrap())
 }
 
 #[test]
@@ -61,9 +63,9 @@ fn a_handlers_work_is_committed_as_a_whole_or_not_at_all() {
                 .set("last", &number.n.to_string())
                 .expect_version(if number.n == 13 { 99 } else { number.n as u64 })
                 .send("alpha", "done", &number)
-                .and_then(mas::agent::Commit::apply);
+                .and_then(mas_agent::Commit::apply);
             let outcome = commit.map(|committed| {
-                assert_eq!(committed.message_ids.len(), 1);
+                assert_eq!(committed.sent.len(), 1);
                 committed.version
             });
             outcomes.lock().unwrap().push(outcome.map_err(|error| error.to_string()));
@@ -91,7 +93,7 @@ fn a_handlers_work_is_committed_as_a_whole_or_not_at_all() {
     let outcomes = versions.lock().unwrap();
     assert_eq!(outcomes[..2], [Ok(1), Ok(2)]);
     assert!(outcomes[2].as_ref().is_err_and(|error| error.contains("version_mismatch")), "{outcomes:?}");
-    assert_eq!(beta.state().unwrap()["last"], "1");
+    assert_eq!(beta.state().unwrap().fields["last"], "1");
     until("all of it is acknowledged", || world.redis.len("agent.stream:beta") == 0);
 }
 
@@ -186,9 +188,9 @@ fn state_and_discover_work_from_the_library() {
     let server = world.server();
     let alpha = agent(&world, &server, "alpha").connect().unwrap();
     alpha.update_state(&[("k", "v")]).unwrap();
-    assert_eq!(alpha.state().unwrap()["k"], "v");
+    assert_eq!(alpha.state().unwrap().fields["k"], "v");
     alpha.reset_state().unwrap();
-    assert!(alpha.state().unwrap().is_empty());
+    assert!(alpha.state().unwrap().fields.is_empty());
     let _beta = agent(&world, &server, "beta").connect().unwrap();
     let found = alpha.discover(&["work"]).unwrap();
     assert_eq!(found.len(), 1);
@@ -291,13 +293,13 @@ fn receipts_are_kept_of_what_was_accepted_and_of_what_was_refused() {
         "rate_limit: {per_minute: 10000, per_hour: 100000}, audit: {checkpoint_interval_ms: 50}",
     );
     let mut server = world.server();
-    let kept: Arc<Mutex<Vec<Receipt>>> = Arc::default();
+    let kept: Arc<Mutex<Vec<mas_agent::Receipt>>> = Arc::default();
     let store = kept.clone();
     let alpha = agent(&world, &server, "alpha")
         .keep_receipts(move |receipt| store.lock().unwrap().push(receipt.clone()))
         .connect()
         .unwrap();
-    let id = alpha.send("beta", "number", &Number { n: 1 }).unwrap();
+    let id = alpha.send("beta", "number", &Number { n: 1 }).unwrap().message_id;
     let refused = alpha.send("gamma", "number", &Number { n: 2 }).unwrap_err();
     assert_eq!(refused.detail(), Some("not_authorized"));
     alpha.shutdown();
@@ -311,6 +313,8 @@ fn receipts_are_kept_of_what_was_accepted_and_of_what_was_refused() {
     let keys = [KeyHistory::parse(&keys).unwrap()];
     let mut decisions = Vec::new();
     for receipt in &receipts {
+        // As a file of the client's, which an auditor reads.
+        let receipt: Receipt = serde_json::from_str(&serde_json::to_string(receipt).unwrap()).unwrap();
         let sequence = receipt.sequence.to_string();
         let output = world.mas(&["audit", "proof", "--lane", &receipt.lane, "--sequence", &sequence]);
         let proof: Proof = serde_json::from_slice(&output.stdout).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use mas::agent::{Agent, Builder, Credentials, HandlerError};
+use mas_agent::{Agent, Builder, Credentials, HandlerError};
 use serde_json::{Value, json};
 
 use crate::support::{Server, World, get, until};
@@ -38,7 +38,7 @@ fn balancer(servers: [&Server; 2]) -> String {
 fn agent(world: &World, addr: &str, name: &str) -> Builder {
     let (cert, key) = world.certificate(name);
     let ca = std::fs::read(mas::certs::ca_file(&world.certs())).unwrap();
-    Agent::builder(addr, Credentials { ca, cert, key }).instance(name)
+    Agent::builder(addr, Credentials::from_pem(ca, cert, key).unwrap()).instance(name)
 }
 
 fn sessions(server: &Server) -> Value {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mas::agent::{Agent, Builder, Credentials};
+use mas_agent::{Agent, Builder, Credentials};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{Server, World, until};
@@ -31,7 +31,7 @@ struct Mark {
 fn builder(world: &World, server: &Server, name: &str) -> Builder {
     let (cert, key) = world.certificate(name);
     let ca = std::fs::read(mas::certs::ca_file(&world.certs())).unwrap();
-    Agent::builder(&server.addr, Credentials { ca, cert, key })
+    Agent::builder(&server.addr, Credentials::from_pem(ca, cert, key).unwrap())
 }
 
 /// Sends on one lane at its share of the rate, until `over`; how many were accepted.

@@ -50,7 +50,7 @@ const LAYERS: Layers<'static> = &[
         "src/policy/rate_limit.rs",
     ],
     &["src/audit", "src/certs", "src/dlp", "src/envelope.rs"],
-    &["src/agent", "src/config", "src/identity.rs", "src/key_files", "src/quarantine.rs"],
+    &["src/config", "src/identity.rs", "src/key_files", "src/quarantine.rs"],
     &["src/gate", "src/policy", "src/runner", "src/store"],
     &["src/shard"],
     &[

@@ -11,9 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use grpcio::{ChannelBuilder, ChannelCredentialsBuilder, Client, EnvBuilder, Environment};
-use mas::agent::{Credentials, keep_alive};
 use mas::certs::{agent_files, ca_file};
 use mas::ids::AgentId;
+use mas_agent::{Credentials, keep_alive};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{now_us, sleep_until};
@@ -111,7 +111,7 @@ fn connect(
     let agent =
         AgentId::parse(&session.agent).ok_or_else(|| format!("{:?} is no agent id", session.agent))?;
     let files = agent_files(&plan.certs, &agent);
-    let credentials = Credentials::from_files(ca_file(&plan.certs), files.cert, files.key)?;
+    let credentials = Credentials::from_files(ca_file(&plan.certs), files.cert, files.key)?.load()?;
     let tls = ChannelCredentialsBuilder::new()
         .root_cert(credentials.ca)
         .cert(credentials.cert, credentials.key)

@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::agent::Credentials;
 use crate::certs;
 use crate::cli::exit::Exit;
 use crate::cli::scaffold::prepare;
@@ -18,6 +17,7 @@ use crate::config::Config;
 use crate::ids::AgentId;
 use crate::runner::{LineSink, RunOptions, Runner};
 use crate::store::Endpoint;
+use mas_agent::Credentials;
 
 use scenes::AnyError;
 pub use worker::run as run_worker;

@@ -10,11 +10,11 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::worker::{Add, Report, Sum, Task};
-use crate::agent::{Agent, Credentials};
 use crate::cli::audit::verify_trail;
 use crate::ids::AgentId;
 use crate::runner::Runner;
 use crate::store::{Endpoint, overview, owners};
+use mas_agent::{Agent, Credentials};
 
 /// How long any one thing may take before its scene counts as failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -100,7 +100,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), AnyError> {
 }
 
 fn allow(stage: &mut Stage<'_>) -> Result<String, AnyError> {
-    let id = stage.planner.send("worker", "task", &Task { number: 0, slow: false })?;
+    let id = stage.planner.send("worker", "task", &Task { number: 0, slow: false })?.message_id;
     let report = stage.done.recv_timeout(PATIENCE)?;
     let short = id.get(..4).unwrap_or(&id);
     let instance = report.instance;
@@ -247,7 +247,7 @@ fn share(stage: &mut Stage<'_>) -> Result<String, AnyError> {
 
 fn kill_worker(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     let number = TASKS + 1;
-    let id = stage.planner.send("worker", "task", &Task { number, slow: true })?;
+    let id = stage.planner.send("worker", "task", &Task { number, slow: true })?.message_id;
     let begun = stage.begun.recv_timeout(PATIENCE)?;
     kill(Pid::from_raw(i32::try_from(begun.pid)?), Signal::SIGKILL)?;
     let killed = Instant::now();
@@ -275,7 +275,10 @@ fn state(stage: &mut Stage<'_>) -> Result<String, AnyError> {
     kill(Pid::from_raw(i32::try_from(old)?), Signal::SIGKILL)?;
     until("a new server", || stage.runner.server_pid().is_some_and(|pid| pid != old))?;
     until("the planner's new session", || {
-        stage.planner.state().is_ok_and(|state| state.get("plan").is_some_and(|plan| plan == "\"step 7\""))
+        stage
+            .planner
+            .state()
+            .is_ok_and(|state| state.fields.get("plan").is_some_and(|plan| plan == "\"step 7\""))
     })?;
     let reply = stage.planner.request("worker", "add", &Add { a: 1, b: 1 }, PATIENCE)?;
     let sum: Sum = reply.parse_data()?;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::agent::Agent;
 use crate::cli::exit::Exit;
+use mas_agent::Agent;
 
 /// How long a slow task takes: long enough to be killed in the middle.
 const SLOW: Duration = Duration::from_secs(2);
@@ -59,8 +59,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let instance = std::env::var("MAS_INSTANCE_ID")?;
     let agent = Agent::builder_from_env()?
         .on("add", |message, add: Add| {
-            let sum =
-                add.a.checked_add(add.b).ok_or_else(|| crate::agent::HandlerError::reject("overflow"))?;
+            let sum = add.a.checked_add(add.b).ok_or_else(|| mas_agent::HandlerError::reject("overflow"))?;
             message.reply("sum", &Sum { sum })?;
             Ok(())
         })
@@ -68,7 +67,7 @@ fn serve() -> Result<(), Box<dyn std::error::Error>> {
             message.reply("echo", &data)?;
             Ok(())
         })
-        .on("fail", |_, _: serde_json::Value| Err(crate::agent::HandlerError::reject("handler_error:Demo")))
+        .on("fail", |_, _: serde_json::Value| Err(mas_agent::HandlerError::reject("handler_error:Demo")))
         .on("ignored", |_, _: serde_json::Value| Ok(()))
         .on("flood", |message, _: serde_json::Value| {
             let mut sent = 0;

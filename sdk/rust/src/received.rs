@@ -1,13 +1,15 @@
-//! What arrived in a delivery, read.
+//! What arrived in a delivery, read once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::protocol::Delivery;
+
 /// The envelope's fields, as they arrive.
 #[derive(Debug, Deserialize)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     pub sender_id: String,
     pub message_type: String,
     pub data: Box<RawValue>,
@@ -17,7 +19,7 @@ pub(super) struct Wire {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Meta {
+pub(crate) struct Meta {
     pub correlation_id: Option<String>,
     pub expects_reply: bool,
     is_reply: bool,
@@ -30,40 +32,43 @@ pub(super) struct Meta {
 
 /// The delivery by which a message is acknowledged. While its handler runs, a lost session may bring another one.
 #[derive(Debug, Clone)]
-pub(super) struct CurrentDelivery(Arc<Mutex<String>>);
+pub(crate) struct CurrentDelivery(Arc<Mutex<String>>);
 
 impl CurrentDelivery {
-    pub(super) fn new(id: String) -> Self {
+    pub(crate) fn new(id: String) -> Self {
         Self(Arc::new(Mutex::new(id)))
     }
 
-    pub(super) fn set(&self, id: String) {
+    pub(crate) fn set(&self, id: String) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = id;
     }
 
-    pub(super) fn get(&self) -> String {
+    pub(crate) fn get(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// A delivery whose envelope could be read.
 #[derive(Debug)]
-pub(super) struct Received {
+pub(crate) struct Received {
     pub wire: Wire,
     pub delivery: CurrentDelivery,
+    /// Which delivery of its message it is, from 1; 0 where the server does not count.
+    pub attempt: u32,
 }
 
 impl Received {
-    pub(super) fn parse(delivery: CurrentDelivery, envelope_json: &str) -> Result<Self, serde_json::Error> {
-        Ok(Self { wire: serde_json::from_str(envelope_json)?, delivery })
+    pub(crate) fn read(delivery: Delivery) -> Result<Self, serde_json::Error> {
+        let wire = serde_json::from_str(&delivery.envelope_json)?;
+        Ok(Self { wire, delivery: CurrentDelivery::new(delivery.delivery_id), attempt: delivery.attempt })
     }
 
     /// The id that ties request and reply together.
-    pub(super) fn correlation_id(&self) -> Option<&str> {
+    pub(crate) fn correlation_id(&self) -> Option<&str> {
         self.wire.meta.correlation_id.as_deref()
     }
 
-    pub(super) fn is_reply(&self) -> bool {
+    pub(crate) fn is_reply(&self) -> bool {
         self.wire.meta.is_reply
     }
 }

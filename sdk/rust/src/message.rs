@@ -5,16 +5,18 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::calls::Calls;
-use super::commit::Commit;
-use super::error::AgentError;
-use super::payload::to_json;
-use super::received::Received;
+use crate::agent::Handle;
+use crate::commit::Commit;
+use crate::error::AgentError;
+use crate::outgoing::{self, to_json};
+use crate::receipts::Sent;
+use crate::received::Received;
 
 /// A received message, with the means to answer it.
+#[derive(Clone)]
 pub struct Message {
-    received: Received,
-    calls: Arc<Calls>,
+    pub(crate) received: Arc<Received>,
+    agent: Handle,
 }
 
 impl std::fmt::Debug for Message {
@@ -24,12 +26,8 @@ impl std::fmt::Debug for Message {
 }
 
 impl Message {
-    pub(super) fn new(received: Received, calls: &Arc<Calls>) -> Self {
-        Self { received, calls: calls.clone() }
-    }
-
-    pub(super) fn received(&self) -> &Received {
-        &self.received
+    pub(crate) fn new(received: Arc<Received>, agent: &Handle) -> Self {
+        Self { received, agent: agent.clone() }
     }
 
     /// Who sent it; proven by the sender's certificate.
@@ -50,6 +48,12 @@ impl Message {
     /// Unique id; a redelivery carries the same.
     pub fn message_id(&self) -> &str {
         &self.received.wire.message_id
+    }
+
+    /// Which attempt to handle it this is, from 1; 0 where the server does not count. What could not be handled *now* was
+    /// no attempt.
+    pub fn attempt(&self) -> u32 {
+        self.received.attempt
     }
 
     /// When the server accepted it, Unix seconds.
@@ -77,25 +81,47 @@ impl Message {
         self.received.correlation_id()
     }
 
-    /// Begins what this handler wants to happen as a whole: its acknowledgement, changes of the state,
-    /// messages. A handler whose commit succeeded returns `Ok` as usual.
-    pub fn commit(&self) -> Commit<'_> {
-        Commit::new(&self.calls, &self.received.delivery.get(), self.correlation_id(), self.sender())
+    /// The agent that got it: everything that it can do can be done inside a handler.
+    pub fn agent(&self) -> &Handle {
+        &self.agent
     }
 
-    /// Answers a request; exactly one reply is accepted. Returns the reply's message id.
-    pub fn reply<T: Serialize>(&self, message_type: &str, data: &T) -> Result<String, AgentError> {
-        let correlation_id = self.correlation_id().unwrap_or_default();
-        self.calls.reply(self.sender(), correlation_id, message_type, &to_json(data)?)
+    /// Begins what this handler wants to happen as a whole: its acknowledgement, changes of the state,
+    /// messages. A handler whose commit succeeded returns `Ok` as usual.
+    pub fn commit(&self) -> Commit {
+        Commit::new(&self.agent, Some(self))
+    }
+
+    /// Answers a request; exactly one reply is accepted. `None`: nobody waits for it any more, which is logged and no
+    /// failure.
+    pub fn reply<T: Serialize + ?Sized>(
+        &self,
+        message_type: &str,
+        data: &T,
+    ) -> Result<Option<Sent>, AgentError> {
+        let correlation_id = self.reply_to()?;
+        outgoing::reply(&self.agent.calls, self.sender(), correlation_id, message_type, to_json(data)?)
     }
 
     /// Sends another message from within a handler.
-    pub fn send<T: Serialize>(
+    pub fn send<T: Serialize + ?Sized>(
         &self,
         target: &str,
         message_type: &str,
         data: &T,
-    ) -> Result<String, AgentError> {
-        self.calls.send(target, message_type, &to_json(data)?)
+    ) -> Result<Sent, AgentError> {
+        self.agent.send(target, message_type, data)
+    }
+
+    /// What a reply to it names.
+    pub(crate) fn reply_to(&self) -> Result<&str, AgentError> {
+        match self.correlation_id() {
+            Some(id) if self.expects_reply() => Ok(id),
+            _ => Err(AgentError::Setup(format!(
+                "{:?} from {} asked for no reply: it was sent, and is no request",
+                self.message_type(),
+                self.sender()
+            ))),
+        }
     }
 }

@@ -13,9 +13,9 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, ContextGuard, KeyValue};
 
-use super::error::{AgentError, HandlerError};
-use super::received::Received;
+use crate::error::{AgentError, HandlerError};
 use crate::protocol;
+use crate::received::Received;
 
 /// The name of the instrumentation.
 const SCOPE: &str = "mas-agent";
@@ -46,7 +46,7 @@ pub enum TraceParent {
 }
 
 /// What the calls and the handlers of one agent tell.
-pub(super) struct Tracing {
+pub(crate) struct Tracing {
     tracer: BoxedTracer,
     duration: Histogram<f64>,
     process: Histogram<f64>,
@@ -60,7 +60,7 @@ pub(super) struct Tracing {
 
 impl Tracing {
     /// Tells the providers that are set by now.
-    pub(super) fn new(addr: &str, instance: &str, parent: TraceParent) -> Self {
+    pub(crate) fn new(addr: &str, instance: &str, parent: TraceParent) -> Self {
         let meter = global::meter(SCOPE);
         let mut common = vec![KeyValue::new(SYSTEM, "mas")];
         if let Some((host, port)) = addr.rsplit_once(':')
@@ -91,7 +91,7 @@ impl Tracing {
     }
 
     /// A message is sent. `waits`: for its reply.
-    pub(super) fn sending(
+    pub(crate) fn sending(
         &self,
         name: &'static str,
         target: &str,
@@ -111,7 +111,7 @@ impl Tracing {
     }
 
     /// A handler of `agent` runs.
-    pub(super) fn processing(&self, agent: &str, received: &Received) -> Operation<'_> {
+    pub(crate) fn processing(&self, agent: &str, received: &Received) -> Operation<'_> {
         let mut shared = self.shared("process", "process");
         shared.extend(consumer(agent));
         let wire = &received.wire;
@@ -164,7 +164,7 @@ impl Tracing {
 }
 
 /// One operation, until it is dropped.
-pub(super) struct Operation<'a> {
+pub(crate) struct Operation<'a> {
     tracing: &'a Tracing,
     context: Context,
     /// Of its span and of its metrics.
@@ -177,12 +177,12 @@ pub(super) struct Operation<'a> {
 
 impl Operation<'_> {
     /// What begins while the guard lives is a child of it.
-    pub(super) fn enter(&self) -> ContextGuard {
+    pub(crate) fn enter(&self) -> ContextGuard {
         self.context.clone().attach()
     }
 
     /// `traceparent` and `tracestate` for its message; empty where nothing is traced.
-    pub(super) fn headers(&self) -> (String, String) {
+    pub(crate) fn headers(&self) -> (String, String) {
         let span = self.context.span();
         let context = span.span_context();
         if !context.is_valid() {
@@ -194,7 +194,7 @@ impl Operation<'_> {
     }
 
     /// The server has taken the message.
-    pub(super) fn accepted(
+    pub(crate) fn accepted(
         &mut self,
         message_id: &str,
         correlation_id: &str,
@@ -214,7 +214,7 @@ impl Operation<'_> {
     }
 
     /// The reply has come.
-    pub(super) fn answered(&self, agent: &str, reply: &Received) {
+    pub(crate) fn answered(&self, agent: &str, reply: &Received) {
         if let Some(created) = creation_context(reply) {
             self.context.span().add_link(created, Vec::new());
         }
@@ -225,19 +225,26 @@ impl Operation<'_> {
     }
 
     /// It failed.
-    pub(super) fn failed(&mut self, error: &AgentError) {
+    pub(crate) fn failed(&mut self, error: &AgentError) {
         // These leave nothing of it: it was not sent.
-        if !matches!(error, AgentError::NotConnected(_) | AgentError::Setup(_) | AgentError::Payload(_)) {
+        if !matches!(
+            error,
+            AgentError::NotConnected(_)
+                | AgentError::Setup(_)
+                | AgentError::Payload(_)
+                | AgentError::Unsupported(_)
+        ) {
             self.count();
         }
         let kind = match error {
-            AgentError::Refused { code, detail } => {
-                Cow::Owned(if is_word(detail) { detail } else { code }.clone())
+            AgentError::Refused(refusal) => {
+                Cow::Owned(if is_word(&refusal.detail) { &refusal.detail } else { &refusal.code }.clone())
             }
-            AgentError::Unknown(_) => Cow::Borrowed("outcome_unknown"),
+            AgentError::Unknown { .. } => Cow::Borrowed("outcome_unknown"),
             AgentError::NotConnected(_) => Cow::Borrowed("not_connected"),
             AgentError::NoReply(_) => Cow::Borrowed("no_reply"),
             AgentError::Payload(_) => Cow::Borrowed("payload"),
+            AgentError::Unsupported(_) => Cow::Borrowed("unsupported"),
             AgentError::Setup(_) => Cow::Borrowed("setup"),
         };
         let text = match error {
@@ -249,9 +256,10 @@ impl Operation<'_> {
     }
 
     /// The handler is through.
-    pub(super) fn settled(&mut self, outcome: &Result<(), HandlerError>) {
+    pub(crate) fn settled(&mut self, outcome: &Result<(), HandlerError>) {
         let (word, failure) = match outcome {
             Ok(()) => ("ack", None),
+            Err(HandlerError::Later { reason, .. }) => ("later", Some(("later", reason))),
             Err(HandlerError::Retry(reason)) => ("nack", Some(("retry", reason))),
             Err(HandlerError::Reject(reason)) => ("dead", Some(("reject", reason))),
         };

@@ -7,30 +7,31 @@ use futures_channel::mpsc::UnboundedSender;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::{Ack, ClientEvent, Nack};
 
-/// Where acknowledgements go: to the current stream, if there is one. What is lost with a stream is
-/// delivered again.
+/// To the current stream, if there is one. What is lost with a stream is delivered again. Holds at most an answer for each
+/// delivery that the server's credit allows, and the submissions that it allows.
 #[derive(Clone, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     current: Arc<Mutex<Option<UnboundedSender<ClientEvent>>>>,
 }
 
 impl Outbox {
-    pub(super) fn set(&self, sender: Option<UnboundedSender<ClientEvent>>) {
+    pub(crate) fn set(&self, sender: Option<UnboundedSender<ClientEvent>>) {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = sender;
     }
 
     /// False where there is no stream.
-    pub(super) fn send(&self, event: ClientEventKind) -> bool {
+    pub(crate) fn send(&self, event: ClientEventKind) -> bool {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let event = ClientEvent { event: Some(event), ..ClientEvent::default() };
         current.as_ref().is_some_and(|sender| sender.unbounded_send(event).is_ok())
     }
 
-    pub(super) fn ack(&self, delivery_id: String) {
+    pub(crate) fn ack(&self, delivery_id: String) {
         let _ = self.send(ClientEventKind::Ack(Ack { delivery_id, ..Ack::default() }));
     }
 
-    pub(super) fn nack(&self, delivery_id: String, reason: String, retryable: bool) {
-        let _ = self.send(ClientEventKind::Nack(Nack { delivery_id, reason, retryable, ..Nack::default() }));
+    pub(crate) fn nack(&self, delivery_id: String, reason: String, retryable: bool, retry_after_ms: u64) {
+        let nack = Nack { delivery_id, reason, retryable, retry_after_ms, ..Nack::default() };
+        let _ = self.send(ClientEventKind::Nack(nack));
     }
 }

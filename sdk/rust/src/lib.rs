@@ -1,8 +1,11 @@
-//! The client side: an agent as a Rust program, for plain threads.
+//! Agents for MAS server, for plain threads.
+//!
+//! Agents talk to one another only through the server, which reads who they are from their certificates, allows what its
+//! configuration allows, and puts every decision on record. `docs/clients.md` of the server lists what this library promises.
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use mas::agent::{Agent, Credentials};
+//! use mas_agent::{Agent, Credentials};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Add { a: i64, b: i64 }
@@ -25,34 +28,45 @@
 //! may see a message again after a crash. A lost connection is made again with backoff; handlers that
 //! run meanwhile go on, and what they finished is not handled twice by this process.
 //!
+//! A call that fails inside a handler can be handed on with `?`: what passes by itself, such as a rate limit, has the message
+//! delivered again and counts as nobody's failure; see [`HandlerError`].
+//!
 //! Where the application has set OpenTelemetry's global providers, calls and handlers are spans and metrics of theirs, by the
-//! conventions for messaging: `docs/telemetry.md`.
+//! conventions for messaging.
 
+mod agent;
 mod answers;
 mod builder;
 mod calls;
 mod commit;
-mod connected;
+mod connection;
+mod credentials;
 mod error;
 mod handlers;
 mod message;
 mod outbox;
-mod payload;
+mod outgoing;
+mod protocol;
 mod receipts;
 mod received;
-mod stream;
+mod refusal;
+mod replies;
+mod session;
+mod state;
 mod submit;
 mod tracing;
 
+pub use agent::{Agent, Handle};
 pub use answers::{Committed, Peer};
-pub use builder::{Builder, Credentials, keep_alive};
-pub use commit::Commit;
-pub use connected::Agent;
-pub use error::{AgentError, HandlerError};
+pub use builder::Builder;
+pub use commit::{Commit, PendingReply};
+pub use connection::keep_alive;
+pub use credentials::{Credentials, Pem};
+pub use error::{AgentError, HandlerError, NoReply};
 pub use message::Message;
+pub use outgoing::Outgoing;
+pub use receipts::{Finding, Receipt, Sent};
+pub use refusal::Refusal;
+pub use session::Event;
+pub use state::{State, StateUpdate};
 pub use tracing::TraceParent;
-
-/// What a server's decision can be proved with: [`Builder::keep_receipts`] hands them out, and
-/// [`Receipt::check`] holds a proof against one, offline.
-pub use crate::audit::keys::KeyHistory;
-pub use crate::audit::proof::{Proof, ProofError, Proven, Receipt};

@@ -1,0 +1,41 @@
+//! What calls return to the program.
+
+use crate::error::AgentError;
+use crate::protocol::AgentRecord;
+use crate::receipts::Sent;
+
+/// Another agent, as Discover shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Peer {
+    /// Its id.
+    pub agent_id: String,
+    /// What it offers.
+    pub capabilities: Vec<String>,
+    /// Its metadata, a JSON object.
+    pub metadata: serde_json::Value,
+    /// `ACTIVE`.
+    pub status: String,
+}
+
+impl Peer {
+    pub(crate) fn read(record: AgentRecord) -> Result<Self, AgentError> {
+        let metadata = if record.metadata_json.is_empty() { "{}" } else { &record.metadata_json };
+        Ok(Self {
+            metadata: serde_json::from_str(metadata).map_err(AgentError::Payload)?,
+            agent_id: record.agent_id,
+            capabilities: record.capabilities,
+            status: record.status,
+        })
+    }
+}
+
+/// What a commit did.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its messages, in their order.
+    pub sent: Vec<Sent>,
+    /// The replies to its requests, in their order.
+    pub replies: Vec<crate::commit::PendingReply>,
+    /// The version of the state afterwards; 0 where it was not touched.
+    pub version: u64,
+}

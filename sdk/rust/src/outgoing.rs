@@ -1,0 +1,283 @@
+//! A message on its way out: what it is, what it may carry, and the calls that send it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::agent::Handle;
+use crate::calls::{Calls, from_now};
+use crate::error::{AgentError, NoReply};
+use crate::message::Message;
+use crate::protocol::submission::Call;
+use crate::protocol::submission_result::Outcome;
+use crate::protocol::{REPLY, REQUEST, ReplyRequest, RequestRequest, SEND, SendRequest};
+use crate::receipts::{Receipt, Sent};
+use crate::session::{Offers, Open};
+
+/// What a message may carry beyond the base protocol.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    pub key: Option<String>,
+    pub ttl: Option<Duration>,
+    pub not_before: Option<SystemTime>,
+}
+
+impl Options {
+    /// A server that would ignore them must not get them.
+    pub(crate) fn check(&self, offers: &Offers) -> Result<(), AgentError> {
+        if self.key.is_some() && !offers.idempotency {
+            return Err(AgentError::Unsupported("idempotency keys"));
+        }
+        if (self.ttl.is_some() || self.not_before.is_some()) && !offers.times {
+            return Err(AgentError::Unsupported("times to live"));
+        }
+        Ok(())
+    }
+
+    /// The key under which it is sent: the caller's, or one of its own where the server knows keys.
+    fn key_at(&self, offers: &Offers, own: &str) -> String {
+        match &self.key {
+            Some(key) => key.clone(),
+            None if offers.idempotency => own.to_owned(),
+            None => String::new(),
+        }
+    }
+
+    pub(crate) fn ttl_ms(&self) -> u64 {
+        self.ttl.map_or(0, |ttl| millis(ttl).max(1))
+    }
+
+    pub(crate) fn not_before_ms(&self) -> u64 {
+        self.not_before.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, millis)
+    }
+}
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn to_json<T: Serialize + ?Sized>(data: &T) -> Result<String, AgentError> {
+    serde_json::to_string(data).map_err(AgentError::Payload)
+}
+
+/// In words, for errors.
+pub(crate) fn in_words(verb: &str, target: &str, message_type: &str) -> String {
+    format!("{verb} {message_type:?} to {target}")
+}
+
+/// A message to be sent, with what it may carry. From [`Handle::message`].
+#[derive(Clone)]
+#[must_use = "nothing is sent before `send` or `request`"]
+pub struct Outgoing {
+    agent: Handle,
+    target: String,
+    message_type: String,
+    data_json: Result<String, Arc<serde_json::Error>>,
+    options: Options,
+    timeout: Option<Duration>,
+}
+
+impl Outgoing {
+    pub(crate) fn new<T: Serialize + ?Sized>(
+        agent: &Handle,
+        target: &str,
+        message_type: &str,
+        data: &T,
+    ) -> Self {
+        Self {
+            agent: agent.clone(),
+            target: target.to_owned(),
+            message_type: message_type.to_owned(),
+            data_json: serde_json::to_string(data).map_err(Arc::new),
+            options: Options::default(),
+            timeout: None,
+        }
+    }
+
+    /// Another message under the same key within the server's window returns the first one's id and has no second effect: 1
+    /// to 64 of `A-Z a-z 0-9 _ -`.
+    pub fn key(mut self, key: &str) -> Self {
+        self.options.key = Some(key.to_owned());
+        self
+    }
+
+    /// Not delivered later than this after acceptance.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = Some(ttl);
+        self
+    }
+
+    /// Not delivered before this time.
+    pub fn not_before(mut self, at: SystemTime) -> Self {
+        self.options.not_before = Some(at);
+        self
+    }
+
+    /// How long the call may take, tries and waits included; by default the agent's `call_timeout`.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    fn data(&self) -> Result<String, AgentError> {
+        // The error cannot be cloned; its text can.
+        self.data_json.clone().map_err(|error| AgentError::Payload(serde::ser::Error::custom(error)))
+    }
+
+    /// Sends it; when this returns it is stored and on record.
+    pub fn send(self) -> Result<Sent, AgentError> {
+        let calls = &self.agent.calls;
+        let what = in_words("send", &self.target, &self.message_type);
+        let mut operation = calls.tracing.sending("send", &self.target, "", false);
+        let (traceparent, tracestate) = operation.headers();
+        let mut request = SendRequest {
+            traceparent,
+            tracestate,
+            data_json: self.data()?,
+            target_id: self.target,
+            message_type: self.message_type,
+            instance_id: calls.session.instance.clone(),
+            ttl_ms: self.options.ttl_ms(),
+            not_before_ms: self.options.not_before_ms(),
+            ..SendRequest::new()
+        };
+        let (options, own_key) = (self.options, new_key());
+        let give_up = from_now(self.timeout.unwrap_or(calls.call_timeout));
+        let response = calls.until(&what, give_up, repeatable, |open| {
+            options.check(&open.offers).map_err(crate::refusal::Failure::Final)?;
+            request.idempotency_key = options.key_at(&open.offers, &own_key);
+            calls.message(
+                (&what, open, give_up),
+                (&SEND, &request, request.data_json.len()),
+                || Call::Send(request.clone()),
+                |outcome| if let Outcome::Send(response) = outcome { Some(response) } else { None },
+                |receipts, response| receipts.keep(receipt(&response.receipt, &response.message_id).as_ref()),
+            )
+        });
+        let response = response.inspect_err(|error| operation.failed(error))?;
+        operation.accepted(&response.message_id, "", response.receipt.as_ref());
+        Ok(Sent::new(response.message_id, response.receipt.as_ref(), &response.findings))
+    }
+
+    /// Sends it as a request and waits for its reply, for `timeout` altogether.
+    pub fn request(self, timeout: Duration) -> Result<Message, AgentError> {
+        let calls = &self.agent.calls;
+        let what = in_words("request", &self.target, &self.message_type);
+        let (began, give_up) = (Instant::now(), from_now(timeout));
+        let mut operation = calls.tracing.sending("request", &self.target, "", true);
+        let (traceparent, tracestate) = operation.headers();
+        let mut request = RequestRequest {
+            traceparent,
+            tracestate,
+            data_json: self.data()?,
+            target_id: self.target.clone(),
+            message_type: self.message_type.clone(),
+            timeout_ms: timeout_ms(timeout),
+            instance_id: calls.session.instance.clone(),
+            ttl_ms: self.options.ttl_ms(),
+            not_before_ms: self.options.not_before_ms(),
+            ..RequestRequest::new()
+        };
+        let (options, own_key) = (self.options, new_key());
+        let asked = calls.until(&what, give_up, repeatable, |open| {
+            options.check(&open.offers).map_err(crate::refusal::Failure::Final)?;
+            request.idempotency_key = options.key_at(&open.offers, &own_key);
+            calls.message(
+                (&what, open, give_up),
+                (&REQUEST, &request, request.data_json.len()),
+                || Call::Request(request.clone()),
+                |outcome| if let Outcome::Request(response) = outcome { Some(response) } else { None },
+                |receipts, response| receipts.keep(receipt(&response.receipt, &response.message_id).as_ref()),
+            )
+        });
+        let asked = asked.inspect_err(|error| operation.failed(error))?;
+        operation.accepted(&asked.message_id, &asked.correlation_id, asked.receipt.as_ref());
+        let expected = calls.replies.expect(asked.correlation_id.clone());
+        let Some(reply) = expected.wait(give_up) else {
+            let error = AgentError::NoReply(Box::new(NoReply {
+                target: self.target,
+                message_type: self.message_type,
+                message_id: asked.message_id,
+                correlation_id: asked.correlation_id,
+                waited: began.elapsed(),
+            }));
+            operation.failed(&error);
+            return Err(error);
+        };
+        operation.answered(&calls.session.agent_id(), &reply);
+        Ok(Message::new(Arc::new(reply), &self.agent))
+    }
+}
+
+/// The reply to a request of `target`'s; `None`: nobody waits for it any more.
+pub(crate) fn reply(
+    calls: &Calls,
+    target: &str,
+    correlation_id: &str,
+    message_type: &str,
+    data_json: String,
+) -> Result<Option<Sent>, AgentError> {
+    let what = in_words("reply", target, message_type);
+    let mut operation = calls.tracing.sending("reply", target, correlation_id, false);
+    let (traceparent, tracestate) = operation.headers();
+    let request = ReplyRequest {
+        traceparent,
+        tracestate,
+        correlation_id: correlation_id.to_owned(),
+        message_type: message_type.to_owned(),
+        data_json,
+        instance_id: calls.session.instance.clone(),
+        ..ReplyRequest::new()
+    };
+    let give_up = from_now(calls.call_timeout);
+    let response = calls.until(
+        &what,
+        give_up,
+        |_| false,
+        |open| {
+            calls.message(
+                (&what, open, give_up),
+                (&REPLY, &request, request.data_json.len()),
+                || Call::Reply(request.clone()),
+                |outcome| if let Outcome::Reply(response) = outcome { Some(response) } else { None },
+                |receipts, response| receipts.keep(receipt(&response.receipt, &response.message_id).as_ref()),
+            )
+        },
+    );
+    match response.inspect_err(|error| operation.failed(error)) {
+        Ok(response) => {
+            operation.accepted(&response.message_id, "", response.receipt.as_ref());
+            Ok(Some(Sent::new(response.message_id, response.receipt.as_ref(), &response.findings)))
+        }
+        Err(error) if is_late(&error) => {
+            log::warn!(code = "reply_late"; "nobody waits any more for the reply {message_type:?} to {target}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a reply was refused because its request is answered, expired or given up.
+pub(crate) fn is_late(error: &AgentError) -> bool {
+    error.detail() == Some("unknown_correlation_id")
+}
+
+/// Milliseconds as the wire has them: what is more than 0 stays so.
+pub(crate) fn timeout_ms(timeout: Duration) -> i32 {
+    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1)
+}
+
+fn repeatable(open: &Open) -> bool {
+    open.offers.idempotency
+}
+
+/// A key under which a call may be repeated.
+fn new_key() -> String {
+    Uuid::now_v7().simple().to_string()
+}
+
+fn receipt(receipt: &protobuf::MessageField<crate::protocol::Receipt>, message_id: &str) -> Option<Receipt> {
+    receipt.as_ref().map(|receipt| Receipt::from_wire(receipt, message_id))
+}
