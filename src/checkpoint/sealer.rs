@@ -272,7 +272,8 @@ impl Sealer {
     }
 
     fn bring(&mut self) -> Result<(), Missed> {
-        match self.uplink.bring(self.anchor.as_mut()) {
+        let keys = self.shards.shared().key_ring.keys();
+        match self.uplink.bring(self.anchor.as_mut(), &keys) {
             Ok(()) => {
                 self.shards.shared().troubles.set(Code::CheckpointsInRedis, None);
                 if std::mem::take(&mut self.redis_failing) {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::anchor::{Anchor, AnchorError};
-use crate::audit::{Checkpoint, note};
+use crate::audit::{Checkpoint, StoreKeys, note};
+use crate::store::answers::EntryId;
+use crate::store::archived;
 use crate::store::checkpoints::{self, Newest};
 use crate::store::{Connection, Endpoint, StoreError};
 
@@ -19,6 +21,9 @@ const MAX_WAITING: usize = 4096;
 const MAX_LIVE_CHECKPOINTS: u64 = 100_000;
 /// Longest round trip: a checkpoint must not wait long for a Redis that hangs.
 const MAX_ROUND_TRIP: Duration = Duration::from_secs(1);
+
+/// Checkpoints of which it is remembered where they are: far more than are brought while one waits for the archive.
+const MAX_PLACES: usize = 4096;
 
 /// Tries, each of which another connection of this run may disturb: one that was given up, and that has
 /// something on its way yet.
@@ -54,6 +59,8 @@ pub(super) struct Uplink {
     uncertain: bool,
     /// The last one that Redis took.
     taken: Option<String>,
+    /// Where Redis has put those of this run, and how far in the anchor that is; the last [`MAX_PLACES`].
+    places: VecDeque<(EntryId, u64)>,
 }
 
 impl Uplink {
@@ -68,6 +75,7 @@ impl Uplink {
             archived,
             uncertain: false,
             taken: None,
+            places: VecDeque::new(),
         }
     }
 
@@ -95,6 +103,7 @@ impl Uplink {
     pub(super) fn continued(&mut self) {
         self.sent_to = 0;
         self.others_to = 0;
+        self.places.clear();
     }
 
     /// Without an anchor: this one is to be brought.
@@ -107,14 +116,18 @@ impl Uplink {
     }
 
     /// Brings what Redis has not.
-    pub(super) fn bring(&mut self, mut anchor: Option<&mut Anchor>) -> Result<(), UplinkError> {
+    pub(super) fn bring(
+        &mut self,
+        mut anchor: Option<&mut Anchor>,
+        keys: &StoreKeys,
+    ) -> Result<(), UplinkError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => {
                 let mut connection = self.endpoint.open()?;
                 checkpoints::take_turn(&mut connection, self.boot)?;
                 if let Some(anchor) = &mut anchor {
-                    self.look_again(&mut connection, anchor)?;
+                    self.look_again(&mut connection, anchor, keys)?;
                 }
                 connection
             }
@@ -124,7 +137,8 @@ impl Uplink {
                 while self.sent_to < anchor.end() {
                     for (note, next) in anchor.read_from(self.sent_to, STEP)? {
                         if next <= self.others_to || self.is_own(&note) {
-                            self.send(&mut connection, &note, Some(MAX_LIVE_CHECKPOINTS))?;
+                            let id = self.send(&mut connection, &note, Some(MAX_LIVE_CHECKPOINTS))?;
+                            self.placed(id, next);
                         }
                         self.sent_to = next;
                     }
@@ -145,7 +159,12 @@ impl Uplink {
     }
 
     /// Another Redis may have taken over, which lacks what the last one took: it is brought again.
-    fn look_again(&mut self, connection: &mut Connection, anchor: &mut Anchor) -> Result<(), UplinkError> {
+    fn look_again(
+        &mut self,
+        connection: &mut Connection,
+        anchor: &mut Anchor,
+        keys: &StoreKeys,
+    ) -> Result<(), UplinkError> {
         let Some(taken) = &self.taken else {
             return Ok(());
         };
@@ -157,7 +176,13 @@ impl Uplink {
                     self.sent_to = behind;
                 }
             }
-            Newest::None => self.sent_to = self.others_to,
+            Newest::None => {
+                // Those that were archived have left in order.
+                let archived = archived::newest(connection, keys)?;
+                let left =
+                    self.places.iter().rev().find(|(id, _)| archived.is_some_and(|newest| *id <= newest));
+                self.sent_to = left.map_or(self.others_to, |(_, to)| *to);
+            }
             Newest::TooFarBack => {}
         }
         Ok(())
@@ -174,19 +199,28 @@ impl Uplink {
         connection: &mut Connection,
         note: &str,
         max_len: Option<u64>,
-    ) -> Result<(), UplinkError> {
+    ) -> Result<Option<EntryId>, UplinkError> {
         for _ in 0..MAX_TURNS {
             if self.uncertain && checkpoints::recent(connection)?.contains(note) {
                 self.took(note);
-                return Ok(());
+                return Ok(None);
             }
             self.uncertain = true;
-            if checkpoints::append(connection, self.boot, note, max_len.filter(|_| !self.archived))? {
+            let id = checkpoints::append(connection, self.boot, note, max_len.filter(|_| !self.archived))?;
+            if id.is_some() {
                 self.took(note);
-                return Ok(());
+                return Ok(id);
             }
         }
         Err(UplinkError::Disturbed)
+    }
+
+    /// Redis has put one under this id; it ends here in the anchor.
+    fn placed(&mut self, id: Option<EntryId>, to: u64) {
+        if self.places.len() == MAX_PLACES {
+            let _ = self.places.pop_front();
+        }
+        self.places.extend(id.map(|id| (id, to)));
     }
 
     /// Nothing more is brought.

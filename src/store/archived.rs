@@ -193,6 +193,16 @@ pub fn read(connection: &mut Connection, store_keys: &StoreKeys) -> Result<Archi
     Ok(archived)
 }
 
+/// The id in Redis of the newest checkpoint that was archived. What has no tag is none.
+pub fn newest(connection: &mut Connection, store_keys: &StoreKeys) -> Result<Option<EntryId>, StoreError> {
+    let stored = connection.command("HGET", &[keys::ARCHIVED, NEWEST])?;
+    let Some((value, tag)) = text(&stored).and_then(|stored| stored.rsplit_once(' ')) else {
+        return Ok(None);
+    };
+    let is_ours = attested::check_archived(store_keys, NEWEST, value, tag).is_ok();
+    Ok(value.split_once(' ').filter(|_| is_ours).and_then(|(_, id)| EntryId::parse(id)))
+}
+
 /// How far these lanes were archived. What has no tag is left out.
 pub fn of(
     connection: &mut Connection,

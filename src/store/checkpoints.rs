@@ -37,14 +37,14 @@ pub fn take_turn(connection: &mut Connection, boot: Uuid) -> Result<(), StoreErr
     connection.command("WATCH", &[&turn(boot)]).map(drop)
 }
 
-/// Stores a checkpoint of a turn, and keeps at most about `max_len` of them. `false`: another connection
+/// Stores a checkpoint of a turn, and keeps at most about `max_len` of them; its id. `None`: another connection
 /// has written since the turn was taken, which begins anew.
 pub fn append(
     connection: &mut Connection,
     boot: Uuid,
     note: &str,
     max_len: Option<u64>,
-) -> Result<bool, StoreError> {
+) -> Result<Option<EntryId>, StoreError> {
     let mut batch = Batch::new();
     let _ = batch.command("MULTI");
     let _ = batch.command("XADD");
@@ -60,9 +60,9 @@ pub fn append(
     let _ = batch.arg(turn(boot));
     match connection.run(&mut batch)?.get(exec_at) {
         Some(Value::Array(done)) if done.iter().all(|answer| answers::error_code(answer).is_none()) => {
-            Ok(true)
+            Ok(done.first().and_then(answers::text).and_then(EntryId::parse))
         }
-        Some(Value::Nil) => Ok(false),
+        Some(Value::Nil) => Ok(None),
         other => {
             Err(StoreError::Unexpected { command: "storing a checkpoint", answer: format!("{other:?}") })
         }

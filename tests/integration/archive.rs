@@ -23,7 +23,16 @@ fn world() -> World {
 /// Sends messages from alpha to beta, and takes them; their ids.
 fn talk(world: &World, server: &Server, messages: usize) -> Vec<String> {
     let (alpha, beta) = (world.client(server, "alpha"), world.client(server, "beta"));
-    let (_a, b) = (alpha.session("a"), beta.session("b"));
+    // At another server they may be connected a moment longer.
+    let open = |client: &crate::support::Client, instance: &str| {
+        let mut session = None;
+        until("it is connected", || {
+            session = client.try_session(instance).ok();
+            session.is_some()
+        });
+        session.unwrap()
+    };
+    let (_a, b) = (open(&alpha, "a"), open(&beta, "b"));
     let mut ids = Vec::new();
     for _ in 0..messages {
         until("it is admitted", || match alpha.send("a", "beta", "{}") {
@@ -76,6 +85,29 @@ fn assert_whole(world: &World, messages: usize) -> Value {
     assert_eq!((code, &report["messages"]["accepted"]), (0, &Value::from(messages)), "{report}");
     assert_eq!(report["not_shown"], Value::Array(Vec::new()), "{report}");
     report
+}
+
+#[test]
+fn checkpoints_that_were_archived_are_not_brought_again_after_a_lost_connection() {
+    let world = world();
+    let (mut first, mut second) = (world.server(), world.server());
+    let notes = || -> Vec<String> {
+        let entries = world.redis.entries("audit:checkpoints");
+        entries.into_iter().flat_map(|(_, fields)| fields).map(|(_, note)| note).collect()
+    };
+    let mut messages = talk(&world, &first, 5).len();
+    until("what the first has done is sealed", || world.verify().1["unsealed"] == 0);
+    let early = notes();
+    until("its checkpoints have left Redis", || {
+        messages += talk(&world, &second, 40).len();
+        let left = notes();
+        early.iter().all(|note| !left.contains(note))
+    });
+    let _: i64 = world.redis.query(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    messages += talk(&world, &first, 5).len();
+    first.stop();
+    second.stop();
+    let _ = assert_whole(&world, messages);
 }
 
 #[test]

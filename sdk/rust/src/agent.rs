@@ -62,6 +62,11 @@ impl Handle {
         self.calls.session.open().is_some()
     }
 
+    /// Has [`Agent::wait`] and [`Agent::run`] return, from wherever it is called: a handler that ends its program.
+    pub fn stop(&self) {
+        self.calls.session.ask_to_end();
+    }
+
     /// Calls that wait in the agent because as many are under way as the server takes at a time.
     pub fn backlog(&self) -> usize {
         self.calls.submissions.backlog()

@@ -16,6 +16,7 @@ use crate::handlers::{Handler, Handlers, Pool};
 use crate::message::Message;
 use crate::receipts::{Receipt, Receipts};
 use crate::session::{Event, Session};
+use crate::submit::Submissions;
 use crate::tracing::{TraceParent, Tracing};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,6 +25,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 /// Longest of these that can be set: keeps deadlines computable.
 const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
+/// Messages under way on the stream at a time.
+const MAX_CALLS: usize = 1024;
 const HANDLER_THREADS: usize = 4;
 const MAX_HANDLER_THREADS: usize = 1024;
 /// Longest instance id, in characters.
@@ -58,6 +61,7 @@ pub struct Builder {
     handlers: Handlers,
     threads: usize,
     call_timeout: Duration,
+    max_calls: usize,
     receipts: Receipts,
     trace_parent: TraceParent,
     connect_timeout: Duration,
@@ -78,6 +82,7 @@ impl Builder {
             handlers: Handlers::default(),
             threads: HANDLER_THREADS,
             call_timeout: CALL_TIMEOUT,
+            max_calls: MAX_CALLS,
             receipts: Receipts::default(),
             trace_parent: TraceParent::default(),
             connect_timeout: CONNECT_TIMEOUT,
@@ -172,6 +177,14 @@ impl Builder {
         self
     }
 
+    /// How many messages may be under way to the server at a time (default 1,024, and never more than it takes): further calls
+    /// wait, and [`Handle::backlog`] says how many do.
+    #[must_use]
+    pub fn max_calls(mut self, calls: usize) -> Self {
+        self.max_calls = calls.clamp(1, MAX_CALLS);
+        self
+    }
+
     /// How long [`connect`](Self::connect) waits for the session (default 10 s).
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
@@ -221,7 +234,8 @@ impl Builder {
         drop(self.credentials.load()?);
         let tracing = Tracing::new(first, &self.instance, self.trace_parent);
         let session = Session::new(self.instance, self.tell);
-        let calls = Arc::new(Calls::new(session, self.call_timeout, self.receipts, tracing));
+        let submissions = Submissions::new(self.receipts.clone(), self.max_calls);
+        let calls = Arc::new(Calls::new(session, self.call_timeout, (submissions, self.receipts), tracing));
         let route = Route {
             environment: Arc::new(EnvBuilder::new().cq_count(1).name_prefix("agent-grpc").build()),
             addresses,

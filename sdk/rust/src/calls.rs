@@ -48,13 +48,13 @@ impl Calls {
     pub(crate) fn new(
         session: Session,
         call_timeout: Duration,
-        receipts: Receipts,
+        (submissions, receipts): (Submissions, Receipts),
         tracing: Tracing,
     ) -> Self {
         Self {
             session,
             call_timeout,
-            submissions: Submissions::new(receipts.clone()),
+            submissions,
             replies: Replies::default(),
             tracing,
             outbox: Outbox::default(),

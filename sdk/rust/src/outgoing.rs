@@ -281,3 +281,30 @@ fn new_key() -> String {
 fn receipt(receipt: &protobuf::MessageField<crate::protocol::Receipt>, message_id: &str) -> Option<Receipt> {
     receipt.as_ref().map(|receipt| Receipt::from_wire(receipt, message_id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Named as in docs/clients.md.
+    fn behaviours<const N: usize>(_names: [&str; N]) {}
+
+    #[test]
+    fn what_a_server_does_not_offer_is_not_sent_to_it() {
+        behaviours(["call.unsupported"]);
+        let (old, new) = (Offers::default(), Offers::read(&["submit".to_owned(), "commit".to_owned()]));
+        let options = [
+            Options { key: Some("k".to_owned()), ..Options::default() },
+            Options { ttl: Some(Duration::from_secs(1)), ..Options::default() },
+            Options { not_before: Some(UNIX_EPOCH), ..Options::default() },
+        ];
+        for option in options {
+            assert!(matches!(option.check(&old), Err(AgentError::Unsupported(_))), "{option:?}");
+            assert!(option.check(&new).is_ok(), "{option:?}");
+        }
+        assert!(Options::default().check(&old).is_ok());
+        // A key of the library's own is for servers that know keys.
+        assert_eq!(Options::default().key_at(&old, "own"), "");
+        assert_eq!(Options::default().key_at(&new, "own"), "own");
+    }
+}

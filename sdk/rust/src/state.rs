@@ -285,7 +285,7 @@ mod tests {
             text(),
             proptest::option::of(text()),
             any::<u64>(),
-            -1e9f64..1e9,
+            (any::<i32>().prop_map(|n| f64::from(n) / 4.0)),
             any::<bool>(),
             proptest::collection::vec(text(), 0..4),
             mood,

@@ -14,16 +14,14 @@ use crate::protocol::{Submission, SubmissionResult, Submit};
 use crate::receipts::Receipts;
 use crate::refusal::{Failure, of_submission};
 
-/// Calls under way at a time, whatever more the server allows.
-const MAX_SUBMISSIONS: usize = 1024;
-
 /// Calls that wait for their results on the stream.
-#[derive(Default)]
 pub(crate) struct Submissions {
     state: Mutex<State>,
     /// A result has come, or the stream is another one.
     changed: Condvar,
     receipts: Receipts,
+    /// Calls under way at a time, whatever more the server allows.
+    max_calls: usize,
 }
 
 #[derive(Default)]
@@ -46,8 +44,8 @@ pub(crate) enum NoOutcome {
 
 impl Submissions {
     /// `receipts`: who keeps what the results carry.
-    pub(crate) fn new(receipts: Receipts) -> Self {
-        Self { receipts, ..Self::default() }
+    pub(crate) fn new(receipts: Receipts, max_calls: usize) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), receipts, max_calls }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -56,7 +54,7 @@ impl Submissions {
 
     /// A session opened on which so many calls may be under way.
     pub(crate) fn opened(&self, credit: usize) {
-        self.lock().credit = credit.min(MAX_SUBMISSIONS);
+        self.lock().credit = credit.min(self.max_calls);
         self.changed.notify_all();
     }
 

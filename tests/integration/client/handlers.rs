@@ -1,4 +1,4 @@
-//! The agent library against a real server.
+//! The life of a handler.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,24 +6,15 @@ use std::time::{Duration, Instant};
 
 use mas::audit::keys::KeyHistory;
 use mas::audit::proof::{Proof, Receipt};
-use mas_agent::{Agent, AgentError, Builder, Credentials, HandlerError};
-use serde::{Deserialize, Serialize};
+use mas_agent::{AgentError, HandlerError};
+use serde_json::json;
 
-use crate::support::{PATIENCE, Server, World, until};
-
-#[derive(Debug, Serialize, Deserialize, PartialEq)]
-struct Number {
-    n: i64,
-}
-
-fn agent(world: &World, server: &Server, name: &str) -> Builder {
-    let (cert, key) = world.certificate(name);
-    let ca = std::fs::read(mas::certs::ca_file(&world.certs())).unwrap();
-    Agent::builder(&server.addr, Credentials::from_pem(ca, cert, key).unwrap())
-}
+use super::{Number, agent, behaviours};
+use crate::support::{PATIENCE, World, until};
 
 #[test]
 fn handlers_get_their_types_and_the_fallback_the_rest() {
+    behaviours(["handler.done"]);
     let world = World::new();
     let server = world.server();
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -51,6 +42,7 @@ fn handlers_get_their_types_and_the_fallback_the_rest() {
 
 #[test]
 fn a_handlers_work_is_committed_as_a_whole_or_not_at_all() {
+    behaviours(["commit.whole"]);
     let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10]}\n");
     let server = world.server();
     let versions: Arc<Mutex<Vec<Result<u64, String>>>> = Arc::default();
@@ -99,6 +91,7 @@ fn a_handlers_work_is_committed_as_a_whole_or_not_at_all() {
 
 #[test]
 fn failures_of_a_handler_are_nacks_with_their_reason() {
+    behaviours(["handler.retry", "handler.failed", "handler.none"]);
     let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10]}\n");
     let server = world.server();
     let tries = Arc::new(AtomicUsize::new(0));
@@ -124,7 +117,7 @@ fn failures_of_a_handler_are_nacks_with_their_reason() {
     until("four dead letters", || world.redis.len("dlq:messages") == 4);
     until("an empty inbox", || world.redis.len("agent.stream:beta") == 0);
     let text = format!("{:?}", world.redis.entries("dlq:messages"));
-    for reason in ["\"never\"", "handler_error:panic", "handler_error:payload:", "no_handler:unheard of"] {
+    for reason in ["\"never\"", "handler_error:panic", "handler_error:payload:n", "no_handler:unheard of"] {
         assert!(text.contains(reason), "{reason}: {text}");
     }
     beta.shutdown();
@@ -132,6 +125,7 @@ fn failures_of_a_handler_are_nacks_with_their_reason() {
 
 #[test]
 fn a_request_gets_its_reply_or_an_honest_timeout() {
+    behaviours(["handler.calls"]);
     let world = World::new();
     let server = world.server();
     let beta = agent(&world, &server, "beta")
@@ -169,6 +163,7 @@ fn a_request_gets_its_reply_or_an_honest_timeout() {
 
 #[test]
 fn refusals_reach_the_caller_with_the_contracts_word() {
+    behaviours(["call.errors"]);
     let world = World::new();
     let server = world.server();
     let alpha = agent(&world, &server, "alpha").connect().unwrap();
@@ -199,6 +194,7 @@ fn state_and_discover_work_from_the_library() {
 
 #[test]
 fn an_agent_outlives_a_killed_server_and_handles_each_message() {
+    behaviours(["connect.again"]);
     let world = World::new();
     let mut server = world.server();
     let addr = server.addr.clone();
@@ -230,6 +226,7 @@ fn an_agent_outlives_a_killed_server_and_handles_each_message() {
 
 #[test]
 fn work_finished_across_a_reconnect_is_not_done_twice() {
+    behaviours(["handler.once"]);
     let world = World::with(World::PAIR, "delivery: {reclaim_idle_ms: 60000}\n");
     let mut server = world.server();
     let addr = server.addr.clone();
@@ -258,6 +255,7 @@ fn work_finished_across_a_reconnect_is_not_done_twice() {
 
 #[test]
 fn a_shutdown_finishes_what_has_begun() {
+    behaviours(["stop.drain"]);
     let world = World::new();
     let server = world.server();
     let (begun_sender, begun) = crossbeam_channel::bounded(100);
@@ -324,4 +322,193 @@ fn receipts_are_kept_of_what_was_accepted_and_of_what_was_refused() {
         assert!(forged.check(&proof, &keys).is_err());
     }
     assert_eq!(decisions, ["ALLOWED", "AUTHZ_DENIED"]);
+}
+
+#[test]
+fn a_payload_that_does_not_fit_is_named_by_its_field_and_not_quoted() {
+    behaviours(["handler.payload"]);
+    let world = World::new();
+    let server = world.server();
+    let _beta = agent(&world, &server, "beta").on("number", |_, _: Number| Ok(())).connect().unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    alpha.send("beta", "number", &json!({"n": "a-secret"})).unwrap();
+    until("a dead letter", || world.redis.len("dlq:messages") == 1);
+    let letter = &world.redis.entries("dlq:messages")[0].1;
+    let reason = &letter.iter().find(|(name, _)| name == "reason").unwrap().1;
+    assert_eq!(reason, "handler_error:payload:n");
+}
+
+#[test]
+fn what_cannot_be_handled_now_comes_again_and_is_no_dead_letter() {
+    behaviours(["handler.later"]);
+    const CHAIN: &str = "\
+permissions:
+  - {type: allow, sender: alpha, targets: [beta]}
+  - {type: allow, sender: beta, targets: [gamma]}
+agents: [{agent_id: alpha}, {agent_id: beta}, {agent_id: gamma}]
+";
+    const MESSAGES: usize = 10;
+    let world = World::with(CHAIN, "limits: {max_queue_len: 6}\ndelivery: {max_attempts: 2}\n");
+    let server = world.server();
+    let (tries, attempts) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (tried, highest) = (tries.clone(), attempts.clone());
+    let _beta = agent(&world, &server, "beta")
+        .threads(8)
+        .on("number", move |message, number: Number| {
+            let _ = tried.fetch_add(1, Ordering::SeqCst);
+            let _ = highest.fetch_max(message.attempt() as usize, Ordering::SeqCst);
+            message.send("gamma", "number", &number)?;
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    for n in 0..MESSAGES {
+        // Its own inbox has few places, too.
+        until("it is taken", || alpha.send("beta", "number", &Number { n: n as i64 }).is_ok());
+    }
+    until("gamma's inbox is full, and more than two attempts were made", || {
+        world.redis.len("agent.stream:gamma") == 6 && tries.load(Ordering::SeqCst) > 2 * MESSAGES
+    });
+    assert!(!world.redis.keys().contains(&"dlq:messages".to_owned()));
+    let arrived: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let seen = arrived.clone();
+    let _gamma = agent(&world, &server, "gamma")
+        .on("number", move |_, number: Number| {
+            seen.lock().unwrap().push(number.n);
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    until("all have arrived", || {
+        let arrived = arrived.lock().unwrap();
+        (0..MESSAGES).all(|n| arrived.contains(&(n as i64)))
+    });
+    until("all are acknowledged", || world.redis.len("agent.stream:beta") == 0);
+    assert_eq!(attempts.load(Ordering::SeqCst), 1, "no attempt was counted");
+    assert!(!world.redis.keys().contains(&"dlq:messages".to_owned()));
+}
+
+#[test]
+fn what_is_uncertain_inside_a_handler_is_tried_again() {
+    behaviours(["handler.uncertain"]);
+    let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10]}\n");
+    let server = world.server();
+    let attempts: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let seen = attempts.clone();
+    let _beta = agent(&world, &server, "beta")
+        .on("ask", move |message, _: Number| {
+            seen.lock().unwrap().push(message.attempt());
+            message.agent().request("alpha", "silent", &json!({}), Duration::from_millis(100))?;
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let alpha =
+        agent(&world, &server, "alpha").on("silent", |_, _: serde_json::Value| Ok(())).connect().unwrap();
+    alpha.send("beta", "ask", &Number { n: 1 }).unwrap();
+    until("the third attempt", || attempts.lock().unwrap().len() >= 3);
+    assert_eq!(attempts.lock().unwrap()[..3], [1, 2, 3]);
+}
+
+#[test]
+fn all_that_an_agent_can_do_can_be_done_inside_a_handler() {
+    behaviours(["handler.calls"]);
+    let world = World::new();
+    let server = world.server();
+    let _beta = agent(&world, &server, "beta")
+        .on("all", |message, _: Number| {
+            let agent = message.agent();
+            let peers = agent.discover(&[])?.len();
+            let _ = agent.update_state(&[("k", "v")])?;
+            let state = agent.state()?;
+            let asked = agent.request("alpha", "double", &Number { n: 21 }, PATIENCE)?;
+            let number: Number = asked.parse_data()?;
+            let text = json!({"peers": peers, "k": state.fields["k"], "n": number.n});
+            let _ = message
+                .commit()
+                .set("done", "1")
+                .expect_version(state.version)
+                .reply("all", &text)?
+                .apply()?;
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha")
+        .on("double", |message, number: Number| {
+            let _ = message.reply("doubled", &Number { n: number.n * 2 })?;
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let reply = alpha.request("beta", "all", &Number { n: 0 }, PATIENCE).unwrap();
+    assert_eq!(reply.parse_data::<serde_json::Value>().unwrap(), json!({"peers": 1, "k": "v", "n": 42}));
+}
+
+#[test]
+fn one_handler_at_a_time_keeps_the_order() {
+    behaviours(["handler.order"]);
+    let world = World::new();
+    let server = world.server();
+    let seen: Arc<Mutex<Vec<i64>>> = Arc::default();
+    let list = seen.clone();
+    let _beta = agent(&world, &server, "beta")
+        .threads(1)
+        .on("number", move |_, number: Number| {
+            list.lock().unwrap().push(number.n);
+            Ok(())
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    for n in 0..200 {
+        alpha.send("beta", "number", &Number { n }).unwrap();
+    }
+    until("all are handled", || seen.lock().unwrap().len() == 200);
+    assert!(seen.lock().unwrap().iter().copied().eq(0..200));
+}
+
+#[test]
+fn a_reply_that_nobody_waits_for_fails_neither_its_handler_nor_its_commit() {
+    behaviours(["reply.late", "reply.unasked"]);
+    let world = World::new();
+    let server = world.server();
+    let replies: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (plain, commits) = (replies.clone(), replies.clone());
+    let beta = agent(&world, &server, "beta")
+        .on("slow", move |message, _: Number| {
+            std::thread::park_timeout(Duration::from_millis(1500));
+            let reply = message.reply("late", &json!({}));
+            plain.lock().unwrap().push(format!("{:?}", reply.map(|sent| sent.is_some())));
+            Ok(())
+        })
+        .on("slow commit", move |message, _: Number| {
+            std::thread::park_timeout(Duration::from_millis(1500));
+            let done = message.commit().set("done", "1").reply("late", &json!({}))?.apply()?;
+            commits.lock().unwrap().push(format!("{} sent, version {}", done.sent.len(), done.version));
+            Ok(())
+        })
+        .on("sent", |message, _: Number| {
+            let error = message.reply("unasked", &json!({})).unwrap_err();
+            Err(HandlerError::reject(error))
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    for kind in ["slow", "slow commit"] {
+        let asked = alpha.request("beta", kind, &Number { n: 1 }, Duration::from_millis(50));
+        assert!(matches!(asked, Err(AgentError::NoReply(_))), "{asked:?}");
+    }
+    until("both are handled", || replies.lock().unwrap().len() == 2);
+    until("both are acknowledged", || world.redis.len("agent.stream:beta") == 0);
+    let mut said = replies.lock().unwrap().clone();
+    said.sort();
+    assert_eq!(said, ["0 sent, version 1", "Ok(false)"]);
+    assert_eq!(beta.state().unwrap().fields["done"], "1");
+    assert!(!world.redis.keys().contains(&"dlq:messages".to_owned()));
+    alpha.send("beta", "sent", &Number { n: 1 }).unwrap();
+    until("a dead letter", || world.redis.len("dlq:messages") == 1);
+    let letter = format!("{:?}", world.redis.entries("dlq:messages"));
+    assert!(letter.contains("asked for no reply"), "{letter}");
 }
