@@ -129,7 +129,7 @@ impl Agent {
     pub fn wait(&self) -> Result<(), AgentError> {
         match self.handle.calls.session.wait_ended() {
             Ended::Stopped | Ended::Asked => Ok(()),
-            Ended::Refused(refusal) => Err(AgentError::Refused(Box::new(refusal))),
+            Ended::Refused(refusal) => Err(AgentError::Refused(refusal)),
         }
     }
 

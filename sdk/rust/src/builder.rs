@@ -15,7 +15,7 @@ use crate::error::{AgentError, HandlerError};
 use crate::handlers::{Handler, Handlers, Pool};
 use crate::message::Message;
 use crate::receipts::{Receipt, Receipts};
-use crate::session::{Event, Session};
+use crate::session::{Event, Session, Tell};
 use crate::submit::Submissions;
 use crate::tracing::{TraceParent, Tracing};
 
@@ -68,7 +68,7 @@ pub struct Builder {
     drain_timeout: Duration,
     refused_retry: Duration,
     refused_is_final: bool,
-    tell: Option<Arc<dyn Fn(&Event) + Send + Sync>>,
+    tell: Option<Arc<Tell>>,
 }
 
 impl Builder {

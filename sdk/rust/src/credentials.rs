@@ -131,12 +131,10 @@ fn check(pem: &Pem, [ca, cert, key]: &[String; 3]) -> Result<(), AgentError> {
     match PrivateKeyDer::from_pem_slice(&pem.key) {
         Err(_) => wrong.push(format!("{key}: no PEM private key")),
         Ok(private) if !chain.is_empty() => {
-            match CertifiedKey::from_der(chain, private, &default_provider()) {
-                Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-                    wrong.push(format!("{key} does not belong to {cert}"));
-                }
-                // Of what else may be unusual about them gRPC has the last word.
-                Ok(_) | Err(_) => {}
+            let both = CertifiedKey::from_der(chain, private, &default_provider());
+            // Of what else may be unusual about them gRPC has the last word.
+            if let Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) = both {
+                wrong.push(format!("{key} does not belong to {cert}"));
             }
         }
         Ok(_) => {}

@@ -34,6 +34,8 @@
 //! Where the application has set OpenTelemetry's global providers, calls and handlers are spans and metrics of theirs, by the
 //! conventions for messaging.
 
+#![forbid(unsafe_code)]
+
 mod agent;
 mod answers;
 mod builder;
@@ -70,3 +72,8 @@ pub use refusal::Refusal;
 pub use session::Event;
 pub use state::{State, StateUpdate};
 pub use tracing::TraceParent;
+
+/// The examples of the readme compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -23,7 +23,7 @@ pub enum Event {
         reason: String,
     },
     /// The server refuses this agent; it is tried again, slowly, unless that is final.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 /// What an open session's server offers.
@@ -60,7 +60,8 @@ pub(crate) struct Open {
     pub offers: Offers,
 }
 
-type Tell = dyn Fn(&Event) + Send + Sync;
+/// What the program does with it.
+pub(crate) type Tell = dyn Fn(&Event) + Send + Sync;
 
 /// The session of one agent, over all its connections.
 pub(crate) struct Session {
@@ -90,7 +91,7 @@ struct State {
 pub(crate) enum Ended {
     Stopped,
     Asked,
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 impl Session {
@@ -152,7 +153,7 @@ impl Session {
         }
         self.changed.notify_all();
         log::error!(code = "agent_refused"; "the server refuses this agent: {refusal}");
-        self.tell(&Event::Refused(refusal));
+        self.tell(&Event::Refused(Box::new(refusal)));
     }
 
     pub(crate) fn begin_stop(&self) {
@@ -220,7 +221,7 @@ impl Session {
         loop {
             if state.ended {
                 return match &state.refused {
-                    Some(refusal) if !state.stopping => Ended::Refused(refusal.clone()),
+                    Some(refusal) if !state.stopping => Ended::Refused(Box::new(refusal.clone())),
                     _ => Ended::Stopped,
                 };
             }
