@@ -1,12 +1,15 @@
 """Agents for MAS server.
 
 An :class:`Agent` connects with its certificate, handles messages with typed handlers, and sends, requests,
-replies, discovers and keeps state. It connects again by itself when the connection is lost.
+replies, discovers and keeps state. It connects again by itself when the connection is lost. :mod:`mas_agent.blocking` is the
+same for programs without an event loop, :mod:`mas_agent.testing` a server in memory for the tests of agents.
 """
 
-from ._receipt import Receipt, Sent
+from ._receipt import Finding, Receipt, Sent
+from ._state import StateOf
 from .agent import Agent, Credentials, Peer, State
 from .errors import (
+    Called,
     CircuitOpen,
     DlpBlocked,
     InvalidRequest,
@@ -29,10 +32,12 @@ from .message import Commit, Message, PendingReply
 
 __all__ = [
     "Agent",
+    "Called",
     "CircuitOpen",
     "Commit",
     "Credentials",
     "DlpBlocked",
+    "Finding",
     "InvalidRequest",
     "MasError",
     "Message",
@@ -51,6 +56,7 @@ __all__ = [
     "Sent",
     "SetupError",
     "State",
+    "StateOf",
     "Unauthenticated",
     "Unsupported",
     "VersionMismatch",
