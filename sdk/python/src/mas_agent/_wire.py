@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -44,7 +44,7 @@ R = TypeVar("R", covariant=True)
 class Method(Protocol, Generic[Q, R]):
     """A unary call."""
 
-    async def __call__(self, request: Q, *, timeout: float) -> R: ...
+    def __call__(self, request: Q, *, timeout: float) -> Awaitable[R]: ...
 
 
 class Stream(Protocol):
