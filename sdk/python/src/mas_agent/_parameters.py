@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable
@@ -140,9 +141,12 @@ def _hints(
     function: Callable[..., Any], signature: inspect.Signature, names: dict[str, Any], what: str, *, has_model: bool
 ) -> dict[str, Any]:
     """The annotations as objects. Those of names and models that are known anyhow need not be readable."""
-    target = inspect.unwrap(function)
+    target: Any = function
+    while isinstance(target, functools.partial):
+        target = target.func
+    target = inspect.unwrap(target)
     if not inspect.isroutine(target):
-        target = getattr(getattr(target, "func", target), "__call__", target)
+        target = type(target).__call__
     try:
         return typing.get_type_hints(target, localns=names, include_extras=True)
     except (NameError, AttributeError, TypeError):
