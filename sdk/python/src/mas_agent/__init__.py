@@ -5,6 +5,8 @@ replies, discovers and keeps state. It connects again by itself when the connect
 same for programs without an event loop, :mod:`mas_agent.testing` a server in memory for the tests of agents.
 """
 
+from ._handlers import CallNext
+from ._payload import Payload
 from ._receipt import Finding, Receipt, Sent
 from ._state import StateOf
 from .agent import Agent, Credentials, Peer, State
@@ -32,6 +34,7 @@ from .message import Commit, Message, PendingReply
 
 __all__ = [
     "Agent",
+    "CallNext",
     "Called",
     "CircuitOpen",
     "Commit",
@@ -45,6 +48,7 @@ __all__ = [
     "NotAuthorized",
     "NotConnected",
     "OutcomeUnknown",
+    "Payload",
     "Peer",
     "PendingReply",
     "QueueFull",
