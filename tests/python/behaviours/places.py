@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -125,3 +125,16 @@ class Fake:
 
 
 Place = Real | Fake
+
+
+@pytest.fixture(scope="session")
+def real_place() -> Iterator[Real]:
+    place = Real()
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Place:
+    """Parametrised with "real" or "fake"."""
+    return request.getfixturevalue("real_place") if request.param == "real" else Fake()

@@ -100,11 +100,13 @@ async def test_killed_servers(world: World) -> None:
 
 @behaviour("survives.pause")
 async def test_a_server_that_is_stopped_for_longer_than_its_lease(world: World) -> None:
+    """The other one takes over what it served, and it may end when it goes on: its agents have the other's address, too."""
     first = await asyncio.to_thread(world.server)
     second = await asyncio.to_thread(world.server)
     traffic = Traffic(world, first)
-    # The others go on at another server, which declares the lease void.
     traffic.gamma._address = second.addr
+    for agent in (traffic.alpha, traffic.beta):
+        agent._address = [first.addr, second.addr]
 
     async def disturb() -> None:
         os.kill(first.pid, signal.SIGSTOP)
@@ -114,6 +116,20 @@ async def test_a_server_that_is_stopped_for_longer_than_its_lease(world: World) 
             os.kill(first.pid, signal.SIGCONT)
 
     await traffic.run(disturb)
+
+
+@behaviour("survives.pause")
+async def test_a_server_that_is_stopped_for_longer_than_its_lease_alone(world: World) -> None:
+    server = await asyncio.to_thread(world.server)
+
+    async def disturb() -> None:
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(PAUSE_S)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+    await Traffic(world, server).run(disturb)
 
 
 @behaviour("survives.reload")
