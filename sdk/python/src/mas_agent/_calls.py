@@ -202,7 +202,7 @@ class Calls:
             reply.cancel()
         if reply.cancelled():
             error = NoReply(
-                f"no reply in time to message {accepted.message_id} (`mas audit show {accepted.message_id}`)",
+                "no reply in time",
                 message_id=accepted.message_id,
                 correlation_id=correlation_id,
                 receipt=accepted.receipt,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,50 +67,49 @@ def _is_async(function: Callable[..., Any]) -> bool:
 
 
 async def _run_async(function: Callable[..., Any], plan: Plan, message: Message, context: Context) -> None:
-    positional, keywords = await _arguments(plan, message, context, message, context.agent)
+    payload = _payload(plan, message)
+    states = await _states(plan, context) if plan.has_states else {}
+    positional, keywords = _arguments(plan, {MESSAGE: message, AGENT: context.agent, PAYLOAD: payload}, states)
     await function(*positional, **keywords)
 
 
 async def _run_sync(function: Callable[..., Any], plan: Plan, message: Message, context: Context) -> None:
     from . import blocking
 
-    portal, agent = context.portal, context.blocking_agent()
-    shown = blocking.Message._of(message, portal)
-    positional, keywords = await _arguments(plan, message, context, shown, agent)
-
-    def blocks(value: Any) -> Any:
-        return blocking.StateOf(value, portal) if isinstance(value, StateOf) else value
-
-    positional = [blocks(value) for value in positional]
-    keywords = {name: blocks(value) for name, value in keywords.items()}
+    payload = _payload(plan, message)
+    states = await _states(plan, context) if plan.has_states else {}
+    blocks = {name: blocking.StateOf(state, context.portal) for name, state in states.items()}
+    shown = blocking.Message._of(message, context.portal)
+    values = {MESSAGE: shown, AGENT: context.blocking_agent(), PAYLOAD: payload}
+    positional, keywords = _arguments(plan, values, blocks)
     result = await in_thread(functools.partial(function, *positional, **keywords))
     if inspect.isawaitable(result):
         await result
 
 
-async def _arguments(
-    plan: Plan, message: Message, context: Context, shown: Any, agent: Any
+def _payload(plan: Plan, message: Message) -> Any:
+    if plan.payload is None:
+        return message.data
+    try:
+        return plan.payload(message.data)
+    except ValidationError as error:
+        raise WrongPayload(error) from None
+
+
+async def _states(plan: Plan, context: Context) -> dict[str, StateOf[Any]]:
+    """The agent's state, for each parameter that is one."""
+    state = await context.store.read()
+    models = {one.name: one.model for one in plan.parameters if one.model is not None}
+    return {name: StateOf(context.store, model, state) for name, model in models.items()}
+
+
+def _arguments(
+    plan: Plan, values: Mapping[str, Any], states: Mapping[str, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    payload: Any = message.data
-    if plan.payload is not None:
-        try:
-            payload = plan.payload(message.data)
-        except ValidationError as error:
-            raise WrongPayload(error) from None
     positional: list[Any] = []
     keywords: dict[str, Any] = {}
     for parameter in plan.parameters:
-        value: Any
-        if parameter.kind == MESSAGE:
-            value = shown
-        elif parameter.kind == PAYLOAD:
-            value = payload
-        elif parameter.kind == AGENT:
-            value = agent
-        else:
-            assert parameter.kind == STATE and parameter.model is not None
-            store = context.store
-            value = StateOf(store, parameter.model, await store.read())
+        value = states[parameter.name] if parameter.kind == STATE else values[parameter.kind]
         if parameter.by_keyword:
             keywords[parameter.name] = value
         else:

@@ -223,7 +223,8 @@ class Intake:
             reason = f"handler_error:{type(error).__name__}"
             retryable = isinstance(error, (*UNCERTAIN, *handler.retry_on)) or _is_not_held(error)
         if retryable:
-            log.warning("%s failed: it is delivered again, the server decides when and how often", what, exc_info=error)
+            told = error if error.__cause__ is not None or not isinstance(error, Retry) else None
+            log.warning("%s failed (%s): it is delivered again, after the server's wait", what, reason, exc_info=told)
         else:
             log.error("%s failed: it is a dead letter", what, exc_info=error)
         self._nack(message._delivery_id, reason, retryable)

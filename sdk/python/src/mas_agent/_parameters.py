@@ -43,6 +43,11 @@ class Plan:
     payload: Callable[[dict[str, Any]], Any] | None
     """Reads the payload; ``None``: it is taken as it is."""
 
+    @property
+    def has_states(self) -> bool:
+        """Whether a parameter is the agent's state."""
+        return any(one.kind == STATE for one in self.parameters)
+
 
 def plan(
     function: Callable[..., Any],
@@ -107,11 +112,14 @@ def reader(model: Any, what: str, message_type: str | None) -> Callable[[dict[st
     """What makes the payload of a JSON object; refuses what no JSON object can be."""
     if model is None or model is Any or model is dict or model is object:
         return None
-    if isinstance(model, type) and issubclass(model, BaseModel) and not model.__pydantic_root_model__:
-        return model.model_validate
+    if is_model(model) and not model.__pydantic_root_model__:
+        validate: Callable[[dict[str, Any]], Any] = model.model_validate
+        return validate
     right = f'@agent.on("{message_type or "TYPE"}") with `async def {what}(data: Model)`'
     right = f"write {right}, where Model is a pydantic model, a dataclass, a TypedDict or dict"
     try:
+        if inspect.isroutine(model):
+            raise TypeError("a function")
         adapter: TypeAdapter[Any] = TypeAdapter(model)
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, TypeError, NameError) as error:
         reason = str(error).partition("\n")[0]
@@ -123,6 +131,11 @@ def reader(model: Any, what: str, message_type: str | None) -> Callable[[dict[st
     if schema.get("type") in _NO_OBJECTS:
         raise SetupError(f"{what}: a payload is a JSON object, and {model!r} is none; {right}")
     return adapter.validate_python
+
+
+def is_model(annotation: Any) -> bool:
+    """Whether it is a pydantic model. (To Python 3.10 ``dict[str, int]`` is a type, and no class.)"""
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)
 
 
 def _signature(function: Callable[..., Any], what: str) -> inspect.Signature:
@@ -186,7 +199,7 @@ def _kind(parameter: inspect.Parameter, hint: Any, what: str) -> tuple[str | Non
         return _BY_NAME.get(parameter.name), None
     if getattr(get_origin(hint) or hint, "_is_state", False):
         arguments = get_args(hint)
-        if not arguments or not (isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel)):
+        if not arguments or not is_model(arguments[0]):
             raise SetupError(f"{what}: write {parameter.name}: StateOf[Memory], where Memory is a pydantic model")
         return STATE, arguments[0]
     if isinstance(hint, type):

@@ -45,6 +45,14 @@ def _rebuild(kind: type[MasError], args: tuple[Any, ...], values: dict[str, Any]
     return error
 
 
+def _on_record(message_id: str, receipt: Receipt | None) -> str:
+    """Where the trail tells more."""
+    where = [f"`mas audit show {message_id}`"] if message_id else []
+    if receipt is not None:
+        where.append(f"receipt {receipt.lane}:{receipt.sequence}")
+    return f" [{', '.join(where)}]" if where else ""
+
+
 class SetupError(MasError):
     """A file, an environment variable or an argument: nothing was sent."""
 
@@ -63,7 +71,7 @@ class NoReply(MasError):
     def __init__(
         self, text: str, *, message_id: str = "", correlation_id: str = "", receipt: Receipt | None = None
     ) -> None:
-        super().__init__(text)
+        super().__init__(text + _on_record(message_id, receipt))
         self.message_id = message_id
         """Under which the request is on record (`mas audit show ID`)."""
         self.correlation_id = correlation_id
@@ -109,11 +117,7 @@ class Refused(MasError):
             text += ": " + ", ".join(f"{one.type} at {one.pointer or '/'} ({one.action})" for one in self.findings)
         if self.retry_after is not None:
             text += f", try again in {self.retry_after:.3g} s"
-        record = [f"`mas audit show {self.message_id}`"] if self.message_id else []
-        if self.receipt is not None:
-            record.append(f"receipt {self.receipt.lane}:{self.receipt.sequence}")
-        if record:
-            text += f" [{', '.join(record)}]"
+        text += _on_record(self.message_id, self.receipt)
         return f"{self.called} {text}" if self.called else text
 
     @property
