@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -378,11 +379,18 @@ async def test_a_handler_may_stop_its_agent_and_draining_leaves_it_connected() -
         async def stop(agent: Agent) -> None:
             await agent.stop()
 
+        @beta.on("stop in a thread")
+        def stop_too(agent: blocking.Agent) -> None:
+            agent.stop()
+
         async with alpha:
-            await beta.start()
-            await alpha.send("beta", "stop")
-            await asyncio.wait_for(beta.wait(), 5)
-            assert beta.closed
+            for kind in ("stop", "stop in a thread"):
+                await beta.start()
+                await alpha.send("beta", kind)
+                await asyncio.wait_for(beta.wait(), 5)
+                assert beta.closed
+                # It is acknowledged: otherwise the next start would stop at once.
+                assert server._core._inboxes["beta"] == deque()
         gamma = server.agent("gamma")
         async with gamma:
             await gamma.drain(0.1)

@@ -51,6 +51,8 @@ def make(
     """A handler of a function; refuses what cannot be one."""
     is_async = _is_async(function)
     plan = _parameters.plan(function, message_type, model, names, raw=raw, is_async=is_async)
+    if is_async and plan.payload is None and [(one.kind, one.by_keyword) for one in plan.parameters] == [(MESSAGE, False)]:
+        return Handler(functools.partial(_run_plain, function), retry_on)
     if is_async:
         return Handler(functools.partial(_run_async, function, plan), retry_on)
     return Handler(functools.partial(_run_sync, function, plan), retry_on)
@@ -64,6 +66,12 @@ def _is_async(function: Callable[..., Any]) -> bool:
         inspect.iscoroutinefunction(one) or inspect.iscoroutinefunction(getattr(one, "__call__", None))
         for one in (inner, inspect.unwrap(inner))
     )
+
+
+def _run_plain(function: Callable[..., Any], message: Message, _: Context) -> Awaitable[None]:
+    """The shortest way, for who takes the message alone."""
+    handling: Awaitable[None] = function(message)
+    return handling
 
 
 async def _run_async(function: Callable[..., Any], plan: Plan, message: Message, context: Context) -> None:

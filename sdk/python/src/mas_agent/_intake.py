@@ -40,7 +40,7 @@ LATER_LAST_S = 60.0
 CANCEL_S = 1.0
 
 
-@dataclass
+@dataclass(slots=True)
 class Running:
     """A message that this process has taken."""
 
@@ -255,7 +255,8 @@ class Intake:
             session.nack(message._delivery_id, reason, True, max(1, round(wait * 1000)) if can_be_told else 0)
 
     def _finish(self, message: Message) -> None:
-        self._put_off.pop(message.id, None)
+        if self._put_off:
+            self._put_off.pop(message.id, None)
         self._done[message.id] = None
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)

@@ -42,11 +42,8 @@ class Plan:
     parameters: tuple[Parameter, ...]
     payload: Callable[[dict[str, Any]], Any] | None
     """Reads the payload; ``None``: it is taken as it is."""
-
-    @property
-    def has_states(self) -> bool:
-        """Whether a parameter is the agent's state."""
-        return any(one.kind == STATE for one in self.parameters)
+    has_states: bool
+    """Whether a parameter is the agent's state."""
 
 
 def plan(
@@ -91,7 +88,8 @@ def plan(
         found.append(Parameter(parameter.name, False, PAYLOAD))
         if model is None and hint is not inspect.Parameter.empty:
             model = hint
-    return Plan(_in_order(found, signature), None if raw else reader(model, what, message_type))
+    payload = None if raw else reader(model, what, message_type)
+    return Plan(_in_order(found, signature), payload, any(one.kind == STATE for one in found))
 
 
 def _in_order(found: list[Parameter], signature: inspect.Signature) -> tuple[Parameter, ...]:
@@ -118,8 +116,8 @@ def reader(model: Any, what: str, message_type: str | None) -> Callable[[dict[st
     right = f'@agent.on("{message_type or "TYPE"}") with `async def {what}(data: Model)`'
     right = f"write {right}, where Model is a pydantic model, a dataclass, a TypedDict or dict"
     try:
-        if inspect.isroutine(model):
-            raise TypeError("a function")
+        if inspect.isroutine(model) or isinstance(model, BaseModel):
+            raise TypeError("it is a function or an instance")
         adapter: TypeAdapter[Any] = TypeAdapter(model)
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, TypeError, NameError) as error:
         reason = str(error).partition("\n")[0]

@@ -118,13 +118,17 @@ class Agent(Registration, Calling):
         await self._opened().intake.drain(self._drain_timeout if timeout is None else timeout)
 
     async def stop(self) -> None:
-        """Takes no further messages, lets handlers finish, sends the last acknowledgements and closes the session."""
+        """Takes no further messages, lets handlers finish, sends the last acknowledgements and closes the session. In a
+        handler it returns at once: the agent stops when the handler has returned, too."""
         context = self._open
         if context is None:
             return
+        if context.intake.is_handler(asyncio.current_task()):
+            if not context.stopping and context.ending is None:
+                context.ending = asyncio.ensure_future(self.stop())
+            return
         if context.stopping:
-            if not context.intake.is_handler(asyncio.current_task()):
-                await asyncio.wait((context.over,))
+            await asyncio.wait((context.over,))
             return
         context.stopping = True
         try:
@@ -250,7 +254,7 @@ class Agent(Registration, Calling):
 
     def _end(self, context: Context, error: BaseException) -> None:
         """Stops the agent by itself."""
-        if context.stopping:
+        if context.stopping or context.ending is not None:
             return
         context.reason = context.reason or error
         context.ending = asyncio.ensure_future(self.stop())

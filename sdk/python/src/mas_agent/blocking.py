@@ -200,14 +200,17 @@ class Agent:
             raise
 
     def stop(self) -> None:
-        """Lets handlers finish, sends the last acknowledgements and closes the session."""
+        """Lets handlers finish, sends the last acknowledgements and closes the session. In a handler it returns at once: the
+        agent stops when the handler has returned, too."""
         if self._portal is None:
+            return
+        if self._thread is None:
+            asyncio.run_coroutine_threadsafe(self._inner.stop(), self._portal.loop)
             return
         try:
             self._portal.call(self._inner.stop())
         finally:
-            if self._thread is not None:
-                self._end_loop()
+            self._end_loop()
 
     def wait(self) -> None:
         """Returns when the agent was stopped; raises what ended it otherwise."""
