@@ -204,6 +204,8 @@ async def test_a_cancelled_call_leaves_nothing_behind(place: Place) -> None:
         assert session is not None and calls.backlog == 0
         await until(lambda: not session._results and not session._submissions, "no answer is waited for")
         assert session._slots._value == 256
+        # What had not been sent yet was not sent any more.
+        assert len(asked) < 200
 
 
 @behaviour("call.errors")

@@ -1,8 +1,8 @@
 """Agents for MAS server.
 
 An :class:`Agent` connects with its certificate, handles messages with typed handlers, and sends, requests,
-replies, discovers and keeps state. It connects again by itself when the connection is lost. :mod:`mas_agent.blocking` is the
-same for programs without an event loop, :mod:`mas_agent.testing` a server in memory for the tests of agents.
+replies, discovers and keeps state. It connects again by itself when the connection is lost. :mod:`mas_agent.blocking`
+is the same for programs without an event loop, :mod:`mas_agent.testing` a server in memory for the tests of agents.
 """
 
 from ._handlers import CallNext

@@ -27,8 +27,8 @@ class Commit:
 
     ``async with message.commit() as commit:`` collects; leaving the block commits, an exception in it drops
     everything. A message that was committed needs no further acknowledgement, and its handler may go on.
-    ``Unsupported`` where the server has no atomic commit: nothing is emulated. A reply that nobody waits for any more is
-    logged and left out.
+    ``Unsupported`` where the server has no atomic commit: nothing is emulated. A reply that nobody waits for any more
+    is logged and left out.
     """
 
     def __init__(self, calls: Calls, message: Message | None, timeout: float | None = None) -> None:

@@ -51,7 +51,8 @@ def make(
     """A handler of a function; refuses what cannot be one."""
     is_async = _is_async(function)
     plan = _parameters.plan(function, message_type, model, names, raw=raw, is_async=is_async)
-    if is_async and plan.payload is None and [(one.kind, one.by_keyword) for one in plan.parameters] == [(MESSAGE, False)]:
+    taken = [(one.kind, one.by_keyword) for one in plan.parameters]
+    if is_async and plan.payload is None and taken == [(MESSAGE, False)]:
         return Handler(functools.partial(_run_plain, function), retry_on)
     if is_async:
         return Handler(functools.partial(_run_async, function, plan), retry_on)

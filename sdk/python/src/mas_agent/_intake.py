@@ -128,7 +128,8 @@ class Intake:
         if handling:
             _, late = await asyncio.wait(handling, timeout=timeout)
             if late:
-                log.warning("%d handlers did not finish within %s s: their messages stay with the server", len(late), timeout)
+                said = "%d handlers did not finish within %s s: their messages stay with the server"
+                log.warning(said, len(late), timeout)
                 self._give_up(late)
                 _, stubborn = await asyncio.wait(late, timeout=CANCEL_S)
                 if stubborn:

@@ -20,6 +20,7 @@ PAYLOAD = "payload"
 STATE = "state"
 # Names of parameters without an annotation that say what they are.
 _BY_NAME = {"message": MESSAGE, "agent": AGENT}
+NO_MODEL = (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError)
 # What a JSON object never is.
 _NO_OBJECTS = frozenset({"string", "integer", "number", "boolean", "null", "array"})
 
@@ -119,7 +120,7 @@ def reader(model: Any, what: str, message_type: str | None) -> Callable[[dict[st
         if inspect.isroutine(model) or isinstance(model, BaseModel):
             raise TypeError("it is a function or an instance")
         adapter: TypeAdapter[Any] = TypeAdapter(model)
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError, TypeError, NameError) as error:
+    except (*NO_MODEL, TypeError, NameError) as error:
         reason = str(error).partition("\n")[0]
         raise SetupError(f"{what}: {model!r} is no model of a payload ({reason}); {right}") from error
     try:
@@ -177,8 +178,8 @@ def _hints(
                 hints[name] = _Named(last.lower())
             elif not has_model:
                 raise SetupError(
-                    f"{what}: the annotation {parameter.annotation!r} of {name} cannot be read here ({error}); define it at "
-                    f"the top of the module, and import it there outside of `if TYPE_CHECKING`"
+                    f"{what}: the annotation {parameter.annotation!r} of {name} cannot be read here ({error}); define it "
+                    f"at the top of the module, and import it there outside of `if TYPE_CHECKING`"
                 ) from error
     return hints
 

@@ -35,10 +35,10 @@ class Registration:
     ) -> Callable[[F], F]:
         """Registers the handler of a type of message.
 
-        Its parameters are filled by their annotations, in any order: a pydantic model, a dataclass, a TypedDict or ``dict``
-        is the payload, ``Message`` the message, ``Agent`` the agent, ``StateOf[Memory]`` the agent's state as a model.
-        ``model`` says the payload's model where no annotation does; ``(message, data)`` needs none. A plain function
-        runs in a thread; for its calls it takes ``Message`` and ``Agent`` of :mod:`mas_agent.blocking`.
+        Its parameters are filled by their annotations, in any order: a pydantic model, a dataclass, a TypedDict or
+        ``dict`` is the payload, ``Message`` the message, ``Agent`` the agent, ``StateOf[Memory]`` the agent's state as
+        a model. ``model`` says the payload's model where no annotation does; ``(message, data)`` needs none. A plain
+        function runs in a thread; for its calls it takes ``Message`` and ``Agent`` of :mod:`mas_agent.blocking`.
         """
         if not isinstance(message_type, str):
             name = getattr(message_type, "__name__", "handler")
@@ -91,8 +91,8 @@ class Registration:
         return function
 
     def on_start(self, function: HookT) -> HookT:
-        """Registers what runs once when the agent is connected, before its first message is handled and before ``start``
-        returns; a failure of it is one of ``start``."""
+        """Registers what runs once when the agent is connected, before its first message is handled and before
+        ``start`` returns; a failure of it is one of ``start``."""
         self._hooks.start.append(function)
         return function
 
@@ -112,8 +112,8 @@ class Registration:
         return function
 
     def task(self, function: TaskT) -> TaskT:
-        """Registers a coroutine that begins when the agent has started and is cancelled when it stops. It may end before;
-        its failure ends the agent, with that reason."""
+        """Registers a coroutine that begins when the agent has started and is cancelled when it stops. It may end
+        before; its failure ends the agent, with that reason."""
         _require_async(function, "a task", "async def work()")
         self._hooks.tasks.append(function)
         return function

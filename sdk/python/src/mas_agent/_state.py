@@ -95,7 +95,8 @@ class Store:
             changed = await changed
         if changed is not None:
             if not isinstance(changed, model):
-                raise SetupError(f"change_state: the change returned a {type(changed).__name__}, and no {model.__name__}")
+                returned = type(changed).__name__
+                raise SetupError(f"change_state: the change returned a {returned}, and no {model.__name__}")
             value = changed
         after = to_fields(value)
         updates = {name: text for name, text in after.items() if before.get(name) != text}
@@ -108,7 +109,8 @@ class Store:
 class StateOf(Generic[M]):
     """The agent's state as a model: a parameter of a handler, ``memory: StateOf[Memory]``.
 
-    ``value`` is the state as it was when the handler began. Write with :meth:`change`, which begins at what the state is then.
+    ``value`` is the state as it was when the handler began. Write with :meth:`change`, which begins at what the state
+    is then.
     """
 
     _is_state: ClassVar[bool] = True

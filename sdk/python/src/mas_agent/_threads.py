@@ -14,7 +14,8 @@ T = TypeVar("T")
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """What the function returns. Whoever is cancelled here leaves the thread behind; it does not keep the process alive."""
+    """What the function returns. Whoever is cancelled here leaves the thread behind; it does not keep the process
+    alive."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
@@ -60,7 +61,7 @@ class Portal:
             running = None
         if running is self.loop:
             coroutine.close()
-            raise SetupError("a blocking call would stop the event loop that it waits for: use the awaitable one of Agent")
+            raise SetupError("a blocking call would stop the event loop that it waits for: use that of mas_agent.Agent")
         if self.loop.is_closed():
             coroutine.close()
             raise NotConnected("the agent is stopped")

@@ -44,9 +44,10 @@ class Agent(Registration, Calling):
     sends it to the dead letters.
 
     ``address``: HOST:PORT, or several (a sequence, or separated by commas), tried in turn. Times in seconds:
-    ``connect_timeout`` bounds ``start``, ``call_timeout`` a call that says nothing else, ``drain_timeout`` the handlers'
-    last work; a server that refuses this agent is asked again every ``refused_retry``, or not with ``refused_is_final``.
-    ``proxy``: whether ``https_proxy`` and its like are used; they never are for the machine itself.
+    ``connect_timeout`` bounds ``start``, ``call_timeout`` a call that says nothing else, ``drain_timeout`` the
+    handlers' last work; a server that refuses this agent is asked again every ``refused_retry``, or not with
+    ``refused_is_final``. ``proxy``: whether ``https_proxy`` and its like are used; they never are for the machine
+    itself.
 
     Where OpenTelemetry is installed, a handler runs in a span of its own. ``trace_parent``: it is in a trace of its
     own with a link to the sender's span ("link"), or that span is its parent, too ("parent").
@@ -113,8 +114,8 @@ class Agent(Registration, Calling):
             running.add_done_callback(lambda done: self._task_done(context, done))
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Takes no further messages and lets handlers finish, until ``timeout`` (``drain_timeout``). The session stays open
-        for what they do; :meth:`stop` closes it."""
+        """Takes no further messages and lets handlers finish, until ``timeout`` (``drain_timeout``). The session stays
+        open for what they do; :meth:`stop` closes it."""
         await self._opened().intake.drain(self._drain_timeout if timeout is None else timeout)
 
     async def stop(self) -> None:
@@ -148,8 +149,8 @@ class Agent(Registration, Calling):
                     context.over.exception()
 
     async def wait(self) -> None:
-        """Returns when the agent was stopped; raises what ended it otherwise: the refusal with ``refused_is_final``, the
-        failure of a task."""
+        """Returns when the agent was stopped; raises what ended it otherwise: the refusal with ``refused_is_final``,
+        the failure of a task."""
         context = self._open or self._last
         if context is None:
             raise SetupError("the agent is not started")
@@ -175,8 +176,8 @@ class Agent(Registration, Calling):
         await until_signal(life, self.stop)
 
     def run(self) -> None:
-        """:meth:`serve` in an event loop of its own: the body of a program. Ends it with one line for what is wrong with its
-        setup, or that the server refuses it."""
+        """:meth:`serve` in an event loop of its own: the body of a program. Ends it with one line for what is wrong
+        with its setup, or that the server refuses it."""
         try:
             asyncio.run(self.serve())
         except MasError as error:

@@ -1,7 +1,8 @@
 """The agent for programs without an event loop: scripts, notebooks, plain functions as handlers.
 
-An :class:`Agent` of this module runs an event loop in a thread of its own, so that it works inside of a running loop, too.
-Handlers that are plain functions take ``Message``, ``Agent`` and ``StateOf`` of this module, and their calls block.
+An :class:`Agent` of this module runs an event loop in a thread of its own, so that it works inside of a running loop,
+too. Handlers that are plain functions take ``Message``, ``Agent`` and ``StateOf`` of this module, and their calls
+block.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Message(Received):
         return cls(**values, asked=inner.asked, _inner=inner, _portal=portal)
 
     def reply(self, message_type: str, data: Payload | None = None, *, timeout: float | None = None) -> Sent:
-        """Answers a request. Where nobody waits for the answer any more this is logged, and the result says ``late``."""
+        """Answers a request. Where nobody waits for the answer any more this is logged, and the result says
+        ``late``."""
         return self._portal.call(self._inner.reply(message_type, data, timeout=timeout))
 
     def commit(self, *, timeout: float | None = None) -> Commit:
@@ -200,8 +202,8 @@ class Agent:
             raise
 
     def stop(self) -> None:
-        """Lets handlers finish, sends the last acknowledgements and closes the session. In a handler it returns at once: the
-        agent stops when the handler has returned, too."""
+        """Lets handlers finish, sends the last acknowledgements and closes the session. In a handler it returns at
+        once: the agent stops when the handler has returned, too."""
         if self._portal is None:
             return
         if self._thread is None:

@@ -83,7 +83,8 @@ class Message(Received):
     async def reply(
         self, message_type: str, data: Payload | None = None, *, timeout: float | None = None
     ) -> Sent:
-        """Answers a request. Where nobody waits for the answer any more this is logged, and the result says ``late``."""
+        """Answers a request. Where nobody waits for the answer any more this is logged, and the result says
+        ``late``."""
         request = self._calls.reply_request(self._reply_to(message_type), message_type, data)
         sent = await self._calls.reply(request, self.sender, timeout)
         self._answered = True

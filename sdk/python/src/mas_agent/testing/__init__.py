@@ -8,7 +8,8 @@
             reply = await asker.request("assistant", "question", {"text": "Why?"})
 
 What it decides, it decides as the real one does where there are no limits, no data-loss prevention and no disk. What it
-does not have can be provoked: :meth:`FakeServer.refuse`, :meth:`FakeServer.lose_answers`, :meth:`FakeServer.disconnect`.
+does not have can be provoked: :meth:`FakeServer.refuse`, :meth:`FakeServer.lose_answers`,
+:meth:`FakeServer.disconnect`.
 """
 
 from ._core import DeadLetter, Recorded

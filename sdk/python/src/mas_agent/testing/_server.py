@@ -33,8 +33,9 @@ R = TypeVar("R")
 class FakeServer:
     """A server in memory, for one event loop.
 
-    ``permissions``: who may send to whom, as (sender, target); ``None``: everybody to everybody. ``capabilities``: what agents
-    are found by. ``max_attempts`` and ``backoff`` (seconds): of messages whose handlers ask for another delivery.
+    ``permissions``: who may send to whom, as (sender, target); ``None``: everybody to everybody. ``capabilities``:
+    what agents are found by. ``max_attempts`` and ``backoff`` (seconds): of messages whose handlers ask for another
+    delivery.
     """
 
     def __init__(
@@ -111,8 +112,9 @@ class FakeServer:
         findings: Iterable[Finding] = (),
         times: int = 1,
     ) -> None:
-        """Refuses the next calls with the server's word, such as ``rate_limited``; only those of an ``operation`` (send,
-        request, reply, commit, discover, get_state, update_state, reset_state), a ``sender``, a ``target`` where given."""
+        """Refuses the next calls with the server's word, such as ``rate_limited``; only those of an ``operation``
+        (send, request, reply, commit, discover, get_state, update_state, reset_state), a ``sender``, a ``target``
+        where given."""
         self._core.faults.append(Fault(detail, operation, sender, target, retry_after, tuple(findings), times))
 
     def lose_answers(self, *operations: str) -> None:
