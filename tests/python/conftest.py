@@ -18,6 +18,8 @@ TEST_TIMEOUT_S = 60.0
 # The interpreter that has mas-framework 0.4.5; scripts/python-env makes it.
 OLD_PYTHON = "MAS_OLD_PYTHON"
 NOT_RUN: list[str] = []
+# Fixtures of behaviours/, which has no conftest of its own: `conftest` is imported by its name.
+pytest_plugins = ["places"]
 
 
 @pytest.hookimpl(tryfirst=True)

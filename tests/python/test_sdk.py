@@ -324,7 +324,7 @@ async def test_one_who_may_not_connect_is_told(world: World, server: Server) -> 
     with pytest.raises(SetupError, match="instance id"):
         agent(world, server, "alpha", instance_id="a b")
     ca, cert, key = world.files("alpha")
-    nobody = Agent("127.0.0.1:1", credentials=Credentials(ca, cert, key), call_timeout=0.3)
+    nobody = Agent("127.0.0.1:1", credentials=Credentials(ca, cert, key), connect_timeout=0.3)
     with pytest.raises(NotConnected):
         await nobody.start()
 

@@ -1,12 +1,17 @@
 """Agents for MAS server.
 
 An :class:`Agent` connects with its certificate, handles messages with typed handlers, and sends, requests,
-replies, discovers and keeps state. It connects again by itself when the connection is lost.
+replies, discovers and keeps state. It connects again by itself when the connection is lost. :mod:`mas_agent.blocking`
+is the same for programs without an event loop, :mod:`mas_agent.testing` a server in memory for the tests of agents.
 """
 
-from ._receipt import Receipt, Sent
+from ._handlers import CallNext
+from ._payload import Payload
+from ._receipt import Finding, Receipt, Sent
+from ._state import StateOf
 from .agent import Agent, Credentials, Peer, State
 from .errors import (
+    Called,
     CircuitOpen,
     DlpBlocked,
     InvalidRequest,
@@ -29,10 +34,13 @@ from .message import Commit, Message, PendingReply
 
 __all__ = [
     "Agent",
+    "CallNext",
+    "Called",
     "CircuitOpen",
     "Commit",
     "Credentials",
     "DlpBlocked",
+    "Finding",
     "InvalidRequest",
     "MasError",
     "Message",
@@ -40,6 +48,7 @@ __all__ = [
     "NotAuthorized",
     "NotConnected",
     "OutcomeUnknown",
+    "Payload",
     "Peer",
     "PendingReply",
     "QueueFull",
@@ -51,6 +60,7 @@ __all__ = [
     "Sent",
     "SetupError",
     "State",
+    "StateOf",
     "Unauthenticated",
     "Unsupported",
     "VersionMismatch",

@@ -1,16 +1,18 @@
-"""Calls of an agent: on the stream where the server offers it, unary otherwise; tried again only where that
+"""Calls of an agent: on the stream where the server offers it, unary otherwise; made again only where that
 cannot have a second effect."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import logging
 import random
+import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 
@@ -18,18 +20,25 @@ from . import _wire
 from ._link import Link
 from ._payload import Payload, to_json
 from ._proto import runtime_pb2 as pb
-from ._receipt import Receipt, Sent
+from ._receipt import Receipt, Sent, findings
+from ._replies import Replies
 from ._session import MAX_COMMIT_BYTES, Session
 from ._tracing import Tracing
-from .errors import MasError, NoReply, NotConnected, OutcomeUnknown, SetupError, Unsupported
+from .errors import Called, MasError, NoReply, NotConnected, OutcomeUnknown, Refused, SetupError, Unsupported
 
-# Waits before a call is tried again, in seconds: doubling, of each half to all.
+if TYPE_CHECKING:
+    from .message import Message
+
+log = logging.getLogger("mas_agent")
+
+# Waits before a call is made again, in seconds: doubling, of each half to all.
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 2.0
-# Replies that came before their request's own answer; the oldest is forgotten.
-MAX_EARLY_REPLIES = 1024
-# Longest time a request may be answered, in seconds.
+# How long a request may be answered when nobody says, and at most; in seconds.
+REQUEST_S = 60.0
 MAX_REQUEST_S = 86_400.0
+# The refusal of a reply that nobody waits for any more.
+NOBODY_WAITS = "unknown_correlation_id"
 
 T = TypeVar("T")
 
@@ -44,9 +53,9 @@ class Options:
 
     def require(self, session: Session) -> None:
         """A server that would ignore them must not get them."""
-        if self.idempotency_key is not None and not session.offers(*_wire.IDEMPOTENCY):
+        if self.idempotency_key is not None and not session.offers(_wire.IDEMPOTENCY):
             raise Unsupported("this server has no idempotency keys")
-        if (self.ttl is not None or self.not_before is not None) and not session.offers(*_wire.TIMES):
+        if (self.ttl is not None or self.not_before is not None) and not session.offers(_wire.TIMES):
             raise Unsupported("this server has no times to live")
 
     def fields(self) -> dict[str, Any]:
@@ -70,18 +79,21 @@ def milliseconds(seconds: float | None) -> int:
 class Calls:
     """The calls of one agent and the replies it waits for."""
 
-    def __init__(
-        self, methods: _wire.Methods, link: Link, instance_id: str, timeout: float, tracing: Tracing
-    ) -> None:
-        self._methods = methods
+    def __init__(self, link: Link, instance_id: str, timeout: float, tracing: Tracing) -> None:
         self._link = link
         self.instance_id = instance_id
         self.timeout = timeout
         self.tracing = tracing
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
-        # Requests whose correlation id is not known yet.
-        self._asking = 0
-        self._early: OrderedDict[str, Any] = OrderedDict()
+        self.replies = Replies()
+        # Idempotency keys of the library's own: a random beginning and a count.
+        self._keys = (f"{secrets.token_hex(8)}-{number:x}" for number in itertools.count())
+        self._again = 0
+
+    @property
+    def backlog(self) -> int:
+        """Calls that wait for a session, for room at the server, or to be made again."""
+        session = self._link.current
+        return self._link.waiting + self._again + (session.waiting if session is not None else 0)
 
     def send_request(self, target: str, message_type: str, data: Payload | None, options: Options) -> pb.SendRequest:
         """The message as the protocol has it."""
@@ -94,16 +106,17 @@ class Calls:
         )
 
     def request_request(
-        self, target: str, message_type: str, data: Payload | None, timeout: float, options: Options
+        self, target: str, message_type: str, data: Payload | None, timeout: float | None, options: Options
     ) -> pb.RequestRequest:
         """The request as the protocol has it."""
-        if not 0 < timeout <= MAX_REQUEST_S:
-            raise SetupError(f"timeout {timeout}: expected more than 0 and at most {MAX_REQUEST_S:.0f} seconds")
+        seconds = REQUEST_S if timeout is None else timeout
+        if not 0 < seconds <= MAX_REQUEST_S:
+            raise SetupError(f"timeout {seconds}: expected more than 0 and at most {MAX_REQUEST_S:.0f} seconds")
         return pb.RequestRequest(
             target_id=target,
             message_type=message_type,
             data_json=to_json(data),
-            timeout_ms=milliseconds(timeout),
+            timeout_ms=milliseconds(seconds),
             instance_id=self.instance_id,
             **options.fields(),
         )
@@ -117,163 +130,229 @@ class Calls:
             instance_id=self.instance_id,
         )
 
-    async def send(self, request: pb.SendRequest, options: Options) -> Sent:
+    async def send(self, request: pb.SendRequest, options: Options, timeout: float | None) -> Sent:
         """Sends a message."""
+        keyed = self._keyed(request, options)
 
-        async def once(session: Session, timeout: float) -> pb.SendResponse:
-            options.require(session)
+        async def once(session: Session, give_up: float) -> pb.SendResponse:
+            keyed(session)
             if session.takes(request):
-                return (await session.submit(pb.Submission(send=request))).send
-            return await self._methods.send(request, timeout=timeout)
+                return (await session.submit(pb.Submission(send=request), give_up)).send
+            return await session.methods.send(request, timeout=_left(give_up))
 
         with self.tracing.sending("send", request.target_id, request) as operation:
-            done = sent(await self.call(once, again=options.idempotency_key is not None))
+            called = Called("send", request.target_id, request.message_type)
+            done = sent(await self.call(once, called, timeout, again=_knows_keys))
             operation.accepted(done)
             return done
 
-    async def reply(self, request: pb.ReplyRequest, target: str) -> Sent:
-        """Replies to a request of ``target``'s."""
+    async def reply(self, request: pb.ReplyRequest, target: str, timeout: float | None) -> Sent:
+        """Replies to a request of ``target``'s. A reply that nobody waits for any more is logged."""
 
-        async def once(session: Session, timeout: float) -> pb.ReplyResponse:
+        async def once(session: Session, give_up: float) -> pb.ReplyResponse:
             if session.takes(request):
-                return (await session.submit(pb.Submission(reply=request))).reply
-            return await self._methods.reply(request, timeout=timeout)
+                return (await session.submit(pb.Submission(reply=request), give_up)).reply
+            return await session.methods.reply(request, timeout=_left(give_up))
 
         correlation_id = request.correlation_id
+        called = Called("reply", target, request.message_type)
         with self.tracing.sending("reply", target, request, correlation_id=correlation_id) as operation:
-            done = sent(await self.call(once, again=False))
+            try:
+                done = sent(await self.call(once, called, timeout))
+            except Refused as error:
+                if error.detail != NOBODY_WAITS:
+                    raise
+                return too_late(called, error)
             operation.accepted(done)
             return done
 
-    async def request(self, request: pb.RequestRequest, options: Options) -> Any:
+    async def request(self, request: pb.RequestRequest, options: Options, timeout: float | None) -> Message:
         """Sends a request and waits for its reply."""
+        keyed = self._keyed(request, options)
 
-        async def once(session: Session, timeout: float) -> pb.RequestResponse:
-            options.require(session)
+        async def once(session: Session, give_up: float) -> pb.RequestResponse:
+            keyed(session)
             if session.takes(request):
-                return (await session.submit(pb.Submission(request=request))).request
-            return await self._methods.request(request, timeout=timeout)
+                return (await session.submit(pb.Submission(request=request), give_up)).request
+            return await session.methods.request(request, timeout=_left(give_up))
 
+        called = Called("request", request.target_id, request.message_type)
         give_up = time.monotonic() + request.timeout_ms / 1000
+        until_accepted = timeout if timeout is not None else min(self.timeout, REQUEST_S)
         with self.tracing.sending("request", request.target_id, request) as operation:
-            self.asking(1)
+            self.replies.asking(1)
             try:
-                accepted = await self.call(once, again=options.idempotency_key is not None)
-                reply = self.expect_reply(accepted.correlation_id)
+                accepted = await self.call(once, called, until_accepted, again=_knows_keys)
+                reply = self.replies.expect(accepted.correlation_id, give_up - time.monotonic())
             finally:
-                self.asking(-1)
-            operation.accepted(sent(accepted), accepted.correlation_id)
-            message = await self.await_reply(accepted.correlation_id, reply, give_up)
+                self.replies.asking(-1)
+            acceptance = sent(accepted)
+            operation.accepted(acceptance, accepted.correlation_id)
+            message = await self.await_reply(called, acceptance, accepted.correlation_id, reply)
             operation.answered(message)
             return message
 
-    def expect_reply(self, correlation_id: str) -> asyncio.Future[Any]:
-        """From now on the reply of this id has somebody who waits for it."""
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        early = self._early.pop(correlation_id, None)
-        if early is not None:
-            reply.set_result(early)
-        else:
-            self._waiting[correlation_id] = reply
-        return reply
-
-    async def await_reply(self, correlation_id: str, reply: asyncio.Future[Any], give_up: float) -> Any:
-        """The reply, until ``give_up`` (of the monotonic clock)."""
+    async def await_reply(
+        self, called: Called, accepted: Sent, correlation_id: str, reply: asyncio.Future[Message]
+    ) -> Message:
+        """The reply, until the time of its request is over."""
         try:
-            return await asyncio.wait_for(reply, max(0.0, give_up - time.monotonic()))
-        except asyncio.TimeoutError:
-            raise NoReply(f"no reply to {correlation_id} in time") from None
+            await asyncio.wait((reply,))
         finally:
-            self._waiting.pop(correlation_id, None)
+            reply.cancel()
+        if reply.cancelled():
+            error = NoReply(
+                "no reply in time",
+                message_id=accepted.message_id,
+                correlation_id=correlation_id,
+                receipt=accepted.receipt,
+            )
+            error.called = called
+            raise error
+        message = reply.result()
+        message.asked = accepted
+        return message
 
-    def asking(self, count: int) -> None:
-        """Counts requests whose correlation id is not known yet."""
-        self._asking += count
-        if self._asking == 0:
-            self._early.clear()
-
-    def replied(self, correlation_id: str, message: Any) -> None:
-        """Hands a reply to whoever waits for it; nobody does when it is late."""
-        reply = self._waiting.pop(correlation_id, None)
-        if reply is not None and not reply.done():
-            reply.set_result(message)
-        elif reply is None and self._asking > 0:
-            self._early[correlation_id] = message
-            if len(self._early) > MAX_EARLY_REPLIES:
-                self._early.popitem(last=False)
-
-    async def discover(self, capabilities: list[str]) -> pb.DiscoverResponse:
+    async def discover(self, capabilities: list[str], timeout: float | None) -> pb.DiscoverResponse:
         """Agents that may be messaged."""
         request = pb.DiscoverRequest(capabilities=capabilities)
-        return await self.call(lambda _, timeout: self._methods.discover(request, timeout=timeout), again=True)
 
-    async def get_state(self) -> pb.GetStateResponse:
+        async def once(session: Session, give_up: float) -> pb.DiscoverResponse:
+            return await session.methods.discover(request, timeout=_left(give_up))
+
+        return await self.call(once, Called("discover"), timeout, again=_always)
+
+    async def get_state(self, timeout: float | None) -> pb.GetStateResponse:
         """The agent's state."""
-        request = pb.GetStateRequest()
-        return await self.call(lambda _, timeout: self._methods.get_state(request, timeout=timeout), again=True)
 
-    async def update_state(self, request: pb.UpdateStateRequest) -> pb.UpdateStateResponse:
+        async def once(session: Session, give_up: float) -> pb.GetStateResponse:
+            return await session.methods.get_state(pb.GetStateRequest(), timeout=_left(give_up))
+
+        return await self.call(once, Called("get_state"), timeout, again=_always)
+
+    async def update_state(self, request: pb.UpdateStateRequest, timeout: float | None) -> pb.UpdateStateResponse:
         """Sets fields of the state."""
 
-        async def once(session: Session, timeout: float) -> pb.UpdateStateResponse:
+        async def once(session: Session, give_up: float) -> pb.UpdateStateResponse:
             if request.HasField("expected_version"):
                 require_versions(session)
-            if request.ttl_ms and not session.offers(*_wire.TIMES):
+            if request.ttl_ms and not session.offers(_wire.TIMES):
                 raise Unsupported("this server has no times to live")
-            return await self._methods.update_state(request, timeout=timeout)
+            return await session.methods.update_state(request, timeout=_left(give_up))
 
-        return await self.call(once, again=False)
+        return await self.call(once, Called("update_state"), timeout)
 
-    async def reset_state(self) -> None:
+    async def reset_state(self, timeout: float | None) -> None:
         """Removes the state."""
-        request = pb.ResetStateRequest()
-        await self.call(lambda _, timeout: self._methods.reset_state(request, timeout=timeout), again=False)
 
-    async def commit(self, commit: pb.Commit) -> pb.CommitResponse:
+        async def once(session: Session, give_up: float) -> pb.ResetStateResponse:
+            return await session.methods.reset_state(pb.ResetStateRequest(), timeout=_left(give_up))
+
+        await self.call(once, Called("reset_state"), timeout)
+
+    async def commit(self, commit: pb.Commit, called: Called, timeout: float | None) -> pb.CommitResponse:
         """All of it or nothing. ``Unsupported`` where the server does not offer it."""
 
-        async def once(session: Session, _timeout: float) -> pb.CommitResponse:
-            if not (session.offers(_wire.SUBMIT) and session.offers(_wire.COMMIT)):
+        async def once(session: Session, give_up: float) -> pb.CommitResponse:
+            if not (session.features >= {_wire.SUBMIT, _wire.COMMIT}):
                 raise Unsupported("this server has no atomic commit")
             if (size := commit.ByteSize()) > MAX_COMMIT_BYTES:
                 raise SetupError(f"a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}")
-            return (await session.submit(pb.Submission(commit=commit))).commit
+            return (await session.submit(pb.Submission(commit=commit), give_up)).commit
 
-        return await self.call(once, again=False)
+        return await self.call(once, called, timeout)
 
-    async def call(self, once: Callable[[Session, float], Awaitable[T]], *, again: bool) -> T:
-        """Makes a call within the timeout; ``again``: also after an unknown outcome."""
-        give_up = time.monotonic() + self.timeout
+    async def call(
+        self,
+        once: Callable[[Session, float], Awaitable[T]],
+        called: Called,
+        timeout: float | None,
+        *,
+        again: Callable[[Session], bool] | None = None,
+    ) -> T:
+        """Makes a call within its time. ``again``: whether it may be made again after a lost answer."""
+        if timeout is not None and timeout <= 0:
+            raise SetupError(f"timeout {timeout}: expected more than 0 seconds")
+        give_up = time.monotonic() + (self.timeout if timeout is None else timeout)
         pause = RETRY_FIRST_S
+        unknown: OutcomeUnknown | None = None
         while True:
-            session = await self._link.session(max(0.0, give_up - time.monotonic()))
-            left = give_up - time.monotonic()
             failed: MasError
             try:
-                return await asyncio.wait_for(once(session, left), left)
+                session = self._link.current or await self._link.session(give_up)
+                if unknown is not None and not (again is not None and again(session)):
+                    raise unknown
+                return await once(session, give_up)
             except grpc.aio.AioRpcError as error:
                 failed = _wire.failure_of_call(error)
-            except (_wire.Passing, OutcomeUnknown) as error:
+            except MasError as error:
                 failed = error
-            except asyncio.TimeoutError:
-                failed = OutcomeUnknown(f"no answer within {self.timeout} s")
-            may_retry = isinstance(failed, _wire.Passing) or (again and isinstance(failed, OutcomeUnknown))
+            passes = nothing_happened = isinstance(failed, _wire.Passing)
+            if isinstance(failed, _wire.Passing):
+                failed = failed.error
             wait = pause * random.uniform(0.5, 1.0)
-            if not may_retry or time.monotonic() + wait >= give_up:
-                raise failed.error if isinstance(failed, _wire.Passing) else failed
-            await asyncio.sleep(wait)
+            if isinstance(failed, OutcomeUnknown):
+                passes = failed is not unknown and again is not None and again(session)
+                unknown = failed
+            elif isinstance(failed, Refused) and failed.retry_after is not None:
+                wait = max(wait, failed.retry_after)
+            if not passes or time.monotonic() + wait >= give_up:
+                # What a first try may have done, no later one has undone.
+                said_nothing = nothing_happened or isinstance(failed, NotConnected)
+                final = unknown if unknown is not None and said_nothing else failed
+                final.called = called
+                raise final
+            self._again += 1
+            try:
+                await asyncio.sleep(wait)
+            finally:
+                self._again -= 1
             pause = min(pause * 2, RETRY_LAST_S)
+
+    def _keyed(self, request: pb.SendRequest | pb.RequestRequest, options: Options) -> Callable[[Session], None]:
+        """Before each try: what the server must not get, and a key of the library's own where it knows keys."""
+        own = options.idempotency_key is None
+        key = ""
+
+        def prepare(session: Session) -> None:
+            nonlocal key
+            options.require(session)
+            if own:
+                key = key or next(self._keys)
+                request.idempotency_key = key if session.offers(_wire.IDEMPOTENCY) else ""
+
+        return prepare
+
+
+def _knows_keys(session: Session) -> bool:
+    return session.offers(_wire.IDEMPOTENCY)
+
+
+def _always(_: Session) -> bool:
+    return True
+
+
+def _left(give_up: float) -> float:
+    """Seconds of a unary call; gRPC takes none that is not more than 0."""
+    return max(0.001, give_up - time.monotonic())
 
 
 def sent(response: pb.SendResponse | pb.RequestResponse | pb.ReplyResponse) -> Sent:
     """An acceptance, with its receipt where there is one."""
     receipt = Receipt.read(response.receipt) if response.HasField("receipt") else None
-    return Sent(response.message_id, receipt)
+    found = findings(response.findings) if response.findings else ()
+    return Sent(response.message_id, receipt, found)
+
+
+def too_late(called: Called, error: Refused) -> Sent:
+    """A reply that nobody waits for any more: worth a line, and nobody's failure."""
+    log.warning("%s: nobody waits for it any more, or it was answered before", called)
+    return Sent("", error.receipt, late=True)
 
 
 def require_versions(session: Session) -> None:
     """A server without versions would apply the update in any case."""
-    if not session.offers(*_wire.VERSIONS):
+    if not session.offers(_wire.VERSIONS):
         raise Unsupported("this server has no versions of the state")
 
 
@@ -283,5 +362,3 @@ def parse_envelope(text: str) -> dict[str, Any]:
     if not isinstance(envelope, dict) or not isinstance(envelope.get("meta"), dict):
         raise ValueError("an envelope is an object with `meta`")
     return envelope
-
-

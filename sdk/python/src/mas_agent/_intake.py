@@ -3,66 +3,90 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
-from ._calls import Calls
+from . import _wire
+from ._handlers import CallNext, Handler, Middleware, WrongPayload
 from ._link import Link
+from ._payload import named_fields
 from ._proto import runtime_pb2 as pb
-from ._tracing import Operation, Tracing
-from .errors import NoReply, NotConnected, OutcomeUnknown, Reject, Retry, VersionMismatch
+from ._tracing import Operation
+from .errors import NoReply, NotConnected, OutcomeUnknown, Refused, Reject, Retry, VersionMismatch
 from .message import Message
+
+if TYPE_CHECKING:
+    from ._context import Context
 
 log = logging.getLogger("mas_agent")
 
 # Deliveries whose end is remembered, so that a redelivery after a lost acknowledgement is not handled again
-# by this process.
+# by this process; and as many that are to come later.
 REMEMBERED = 4096
 # Longest reason of a refusal, in characters.
 MAX_REASON = 200
 # Failures that another delivery may not meet again.
-PASSING = (NotConnected, OutcomeUnknown, NoReply, VersionMismatch)
+UNCERTAIN = (OutcomeUnknown, NoReply, VersionMismatch)
+# The delivery that was committed is with another session by now: it comes again.
+NOT_HELD = "delivery_not_held"
+# How long a message waits that cannot be handled now, in seconds: doubling.
+LATER_FIRST_S = 0.2
+LATER_LAST_S = 60.0
+# How long handlers that were cancelled may take to end, in seconds.
+CANCEL_S = 1.0
 
 
-@dataclass(frozen=True)
-class Handler:
-    """What handles a type of message."""
+@dataclass(slots=True)
+class Running:
+    """A message that this process has taken."""
 
-    function: Callable[..., Awaitable[None]]
-    model: type[BaseModel] | None
-    retry_on: tuple[type[Exception], ...]
+    message: Message
+    task: asyncio.Task[None] | None = None
+    handling: bool = False
+    """Its handler has begun and has not ended."""
 
 
 class Intake:
     """Runs handlers, at most ``concurrency`` at a time; the server's credit bounds what waits."""
 
-    def __init__(self, handlers: dict[str, Handler], fallback: Handler | None, concurrency: int) -> None:
+    def __init__(
+        self,
+        handlers: dict[str, Handler],
+        fallback: list[Handler],
+        middleware: Sequence[Middleware],
+        concurrency: int,
+    ) -> None:
         self._handlers = handlers
         self._fallback = fallback
+        self._middleware = middleware
         self._slots = asyncio.Semaphore(concurrency)
-        self._running: dict[str, tuple[Message, asyncio.Task[None]]] = {}
+        self._running: dict[str, Running] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
+        # How often a message was put off.
+        self._put_off: OrderedDict[str, int] = OrderedDict()
+        self._ready = asyncio.Event()
         self._stopping = False
         self._link: Link
-        self._calls: Calls
-        self._tracing: Tracing
+        self._context: Context
 
-    def connect(self, link: Link, calls: Calls) -> None:
+    def connect(self, context: Context) -> None:
         """Where answers go."""
-        self._link = link
-        self._calls = calls
-        self._tracing = calls.tracing
+        self._link = context.link
+        self._context = context
+
+    def begin(self) -> None:
+        """Handlers may run: what has arrived before waits for this."""
+        self._ready.set()
 
     def take(self, delivery: pb.Delivery) -> None:
         """A delivery has arrived."""
         delivery_id = delivery.delivery_id
         try:
-            message = Message._read(delivery, self._calls)
+            message = Message._read(delivery, self._context.calls)
         except (ValueError, KeyError) as error:
             log.error("an envelope that cannot be read: %s", error)
             self._nack(delivery_id, f"invalid_envelope:{type(error).__name__}", False)
@@ -73,81 +97,172 @@ class Intake:
             return
         if message.id in self._running:
             # Its handler acknowledges by the newest delivery: no other counts any more.
-            self._running[message.id][0]._delivery_id = delivery_id
+            self._running[message.id].message._delivery_id = delivery_id
             return
         if message.is_reply:
             # Replies go to their request, not through the handlers.
-            self._calls.replied(message.correlation_id or "", message)
+            self._context.calls.replies.arrived(message.correlation_id or "", message)
             self._ack(delivery_id)
         elif not self._stopping:
             # While stopping the server keeps it for the next session.
-            task = asyncio.create_task(self._handle(message), name=f"mas-agent {message.type}")
-            self._running[message.id] = (message, task)
+            running = Running(message)
+            self._running[message.id] = running
+            running.task = asyncio.create_task(self._handle(running), name=f"mas-agent {message.type}")
+
+    def is_handler(self, task: asyncio.Task[object] | None) -> bool:
+        """Whether the task runs a handler: it cannot wait for its own end."""
+        return any(one.task is task for one in self._running.values())
 
     async def drain(self, timeout: float) -> None:
-        """Lets handlers finish, until ``timeout``; then they are cancelled and their messages stay with the
-        server."""
+        """Takes no further messages and lets handlers finish, until ``timeout``; then they are cancelled. What is not
+        finished stays with the server as it is."""
         self._stopping = True
-        tasks = {task for _, task in self._running.values()} - {asyncio.current_task()}
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=timeout)
-        for task in late:
-            task.cancel()
-        if late:
-            log.warning("%d handlers did not finish within %s s", len(late), timeout)
-            await asyncio.gather(*late, return_exceptions=True)
+        current = asyncio.current_task()
+        handling: set[asyncio.Task[None]] = set()
+        waiting: set[asyncio.Task[None]] = set()
+        for one in list(self._running.values()):
+            if one.task is not None and one.task is not current:
+                (handling if one.handling else waiting).add(one.task)
+        # These have not begun.
+        self._give_up(waiting)
+        if handling:
+            _, late = await asyncio.wait(handling, timeout=timeout)
+            if late:
+                said = "%d handlers did not finish within %s s: their messages stay with the server"
+                log.warning(said, len(late), timeout)
+                self._give_up(late)
+                _, stubborn = await asyncio.wait(late, timeout=CANCEL_S)
+                if stubborn:
+                    log.warning("%d handlers go on although they were cancelled", len(stubborn))
 
-    async def _handle(self, message: Message) -> None:
+    def _give_up(self, tasks: set[asyncio.Task[None]]) -> None:
+        for one in self._running.values():
+            if one.task in tasks:
+                one.message._given_up = True
+        for task in tasks:
+            task.cancel()
+
+    async def _handle(self, running: Running) -> None:
+        message = running.message
+        wait: float | None = None
         try:
+            if not self._ready.is_set():
+                await self._ready.wait()
             async with self._slots:
-                await self._run(message)
+                if self._stopping:
+                    return
+                running.handling = True
+                try:
+                    wait = await self._run(message)
+                finally:
+                    running.handling = False
+            if wait is not None and not self._stopping:
+                # This server cannot be told when: the message waits here, where it keeps nobody else waiting.
+                await asyncio.sleep(wait)
+                self._put_back(message, "later", 0.0)
         finally:
             self._running.pop(message.id, None)
 
-    async def _run(self, message: Message) -> None:
-        handler = self._handlers.get(message.type, self._fallback)
+    async def _run(self, message: Message) -> float | None:
+        """Handles it; for how long it has to wait here, where it does."""
+        handler = self._handlers.get(message.type) or (self._fallback[0] if self._fallback else None)
         if handler is None:
-            log.warning("no handler for %r from %s", message.type, message.sender)
+            log.warning("no handler for %r from %s: %s is a dead letter", message.type, message.sender, message.id)
             self._nack(message._delivery_id, f"no_handler:{message.type}", False)
-            return
-        with self._tracing.processing(message) as operation:
+            return None
+        with self._context.calls.tracing.processing(message) as operation:
             try:
-                if handler.model is None:
-                    await handler.function(message)
+                if self._middleware:
+                    await self._through_middleware(handler)(message)
                 else:
-                    await handler.function(message, message.parse(handler.model))
-            except asyncio.CancelledError:
-                operation.settled("ack" if message._settled else "lost")
+                    await handler.run(message, self._context)
+            except asyncio.CancelledError as error:
+                operation.settled("ack" if message._settled else "lost" if message._given_up else "nack")
+                if not message._given_up and not message._settled:
+                    # Not ours: something that it waited for was cancelled, or the whole loop ends.
+                    self._nack(message._delivery_id, f"handler_error:{type(error).__name__}", True)
                 raise
             except Exception as error:
-                self._failed(message, error, handler, operation)
-                return
-            self._finish(message.id)
-            if not message._settled:
-                self._ack(message._delivery_id)
+                return self._failed(message, error, handler, operation)
+            if message._given_up:
+                operation.settled("ack" if message._settled else "lost")
+                return None
+            self._finish(message)
             operation.settled("ack")
+            return None
 
-    def _failed(self, message: Message, error: Exception, handler: Handler, operation: Operation) -> None:
+    def _through_middleware(self, handler: Handler) -> CallNext:
+        async def innermost(message: Message) -> None:
+            await handler.run(message, self._context)
+
+        call: CallNext = innermost
+        for one in reversed(self._middleware):
+            call = functools.partial(_with_next, one, call)
+        return call
+
+    def _failed(self, message: Message, error: Exception, handler: Handler, operation: Operation) -> float | None:
+        what = f"{message.type} {message.id} from {message.sender}"
+        cause = error.cause if isinstance(error, WrongPayload) else error
         if message._settled:
             # It was committed: it is handled, whatever came after.
-            self._finish(message.id)
-            operation.settled("ack", error)
-            log.error("%s %s: failed after its commit", message.type, message.id, exc_info=error)
-            return
-        retryable = isinstance(error, (Retry, *PASSING, *handler.retry_on)) and not isinstance(error, Reject)
-        if isinstance(error, (Retry, Reject)):
-            reason = str(error)
+            self._finish(message)
+            operation.settled("ack", cause)
+            log.error("%s: failed after its commit, which stands", what, exc_info=error)
+            return None
+        if message._given_up:
+            operation.settled("lost", cause)
+            log.warning("%s: failed when it was given up: it stays with the server", what, exc_info=error)
+            return None
+        if _is_later(error):
+            operation.settled("nack", error)
+            return self._later(message, error, what)
+        if isinstance(error, WrongPayload):
+            reason, retryable = f"invalid_payload:{named_fields(error.cause)}", False
+        elif isinstance(error, (Retry, Reject)):
+            reason, retryable = str(error), isinstance(error, Retry)
         else:
             reason = f"handler_error:{type(error).__name__}"
-            log.error("%s %s from %s failed", message.type, message.id, message.sender, exc_info=error)
+            retryable = isinstance(error, (*UNCERTAIN, *handler.retry_on)) or _is_not_held(error)
+        if retryable:
+            told = error if error.__cause__ is not None or not isinstance(error, Retry) else None
+            log.warning("%s failed (%s): it is delivered again, after the server's wait", what, reason, exc_info=told)
+        else:
+            log.error("%s failed: it is a dead letter", what, exc_info=error)
         self._nack(message._delivery_id, reason, retryable)
-        operation.settled("nack" if retryable else "dead", error)
+        operation.settled("nack" if retryable else "dead", cause)
+        return None
 
-    def _finish(self, message_id: str) -> None:
-        self._done[message_id] = None
+    def _later(self, message: Message, error: Exception, what: str) -> float | None:
+        """Puts a message off; for how long it has to wait here, where the server cannot be told."""
+        times = self._put_off.pop(message.id, 0)
+        self._put_off[message.id] = times + 1
+        if len(self._put_off) > REMEMBERED:
+            self._put_off.popitem(last=False)
+        wait: float = min(LATER_FIRST_S * 2 ** min(times, 16), LATER_LAST_S)
+        if isinstance(error, Refused) and error.retry_after is not None:
+            wait = max(wait, min(error.retry_after, LATER_LAST_S))
+        log.warning("%s cannot be handled now, it comes again in %.3g s: %s", what, wait, error)
+        session = self._link.current
+        if session is None or _wire.LATER not in session.features:
+            return wait
+        self._put_back(message, error.detail if isinstance(error, Refused) else "not_connected", wait)
+        return None
+
+    def _put_back(self, message: Message, reason: str, wait: float) -> None:
+        """To the server, which delivers it again; no attempt of it where the server can be told so."""
+        session = self._link.current
+        if session is not None:
+            can_be_told = _wire.LATER in session.features
+            session.nack(message._delivery_id, reason, True, max(1, round(wait * 1000)) if can_be_told else 0)
+
+    def _finish(self, message: Message) -> None:
+        if self._put_off:
+            self._put_off.pop(message.id, None)
+        self._done[message.id] = None
         if len(self._done) > REMEMBERED:
             self._done.popitem(last=False)
+        if not message._settled:
+            self._ack(message._delivery_id)
 
     def _ack(self, delivery_id: str) -> None:
         # Without a session it is lost, and the delivery comes again.
@@ -161,3 +276,13 @@ class Intake:
             session.nack(delivery_id, reason[:MAX_REASON], retryable)
 
 
+async def _with_next(middleware: Middleware, call_next: CallNext, message: Message) -> None:
+    await middleware(message, call_next)
+
+
+def _is_later(error: Exception) -> bool:
+    return isinstance(error, NotConnected) or (isinstance(error, Refused) and error.is_later)
+
+
+def _is_not_held(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.detail == NOT_HELD

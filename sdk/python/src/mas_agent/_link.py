@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import random
+import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 import grpc.aio
 
 from . import _wire
+from ._dial import RETIRE_S, Connection, Dialer
 from ._proto import runtime_pb2 as pb
 from ._session import FEATURES, Session
-from .errors import MasError, NotConnected, OutcomeUnknown, Refused
+from .errors import MasError, NotConnected, Refused, SetupError, refused
 
 log = logging.getLogger("mas_agent")
 
@@ -26,47 +30,83 @@ WELCOME_TIMEOUT_S = 10.0
 # How long the server may take to end a stream that was half-closed.
 CLOSE_TIMEOUT_S = 2.0
 # Statuses that no further attempt changes until somebody does something.
-FATAL = frozenset({"UNAUTHENTICATED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "FAILED_PRECONDITION"})
+REFUSALS = frozenset({"UNAUTHENTICATED", "INVALID_ARGUMENT", "UNIMPLEMENTED", "FAILED_PRECONDITION"})
+QUARANTINED = "quarantined"
 # This process's own lost session: the server will notice.
 STILL_CONNECTED = "instance_already_connected"
+
+
+class Events(Protocol):
+    """What the program can be told."""
+
+    def connected(self) -> None: ...
+
+    def lost(self, reason: str) -> None: ...
+
+    def refused(self, refusal: Refused) -> None: ...
+
+    def ended(self, error: MasError) -> None:
+        """No further connection will be made."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What a program may say about refusals of the agent itself."""
+
+    refused_retry: float
+    refused_is_final: bool
 
 
 class Link:
     """The agent's connection."""
 
-    def __init__(self, methods: _wire.Methods, instance_id: str, deliver: Callable[[pb.Delivery], None]) -> None:
-        self._methods = methods
+    def __init__(
+        self, dialer: Dialer, instance_id: str, deliver: Callable[[pb.Delivery], None], events: Events, waits: Waits
+    ) -> None:
+        self._dialer = dialer
         self._instance_id = instance_id
         self._deliver = deliver
-        self._session: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
-        self._call: Any = None
+        self._events = events
+        self._waits = waits
+        self.current: Session | None = None
+        """The session, while there is one."""
+        self.waiting = 0
+        """Calls that wait for a session."""
+        self._over: MasError | None = None
+        self._why = "not connected yet"
+        self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The first session, or the refusal that came before it.
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._call: _wire.Stream | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
-        self._why = "not connected yet"
+        self._retiring: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begins connecting."""
         self._task = asyncio.create_task(self._run(), name="mas-agent-link")
 
-    @property
-    def current(self) -> Session | None:
-        """The session, while there is one."""
-        ready = self._session.done() and not self._session.cancelled() and self._session.exception() is None
-        return self._session.result() if ready else None
+    async def first(self, timeout: float) -> None:
+        """Returns when the first session is open; raises a refusal that comes before it."""
+        await asyncio.wait((self._first,), timeout=timeout)
+        if not self._first.done():
+            raise NotConnected(f"no session with {self._dialer.address} within {timeout:.3g} s: {self._why}")
+        self._first.result()
 
-    async def session(self, timeout: float) -> Session:
-        """The session, waited for. Raises the server's refusal where waiting cannot help."""
-        try:
-            return await asyncio.wait_for(asyncio.shield(self._session), timeout)
-        except asyncio.TimeoutError:
-            raise NotConnected(f"no session within {timeout:.3g} s: {self._why}") from None
-
-    async def ended(self) -> None:
-        """Returns when no further connection will be made; raises why, unless it was closed."""
-        if self._task is not None:
-            await asyncio.shield(self._task)
-        if self._session.done() and self._session.exception() is not None and not self._closing:
-            self._session.result()
+    async def session(self, give_up: float) -> Session:
+        """The session, waited for until ``give_up`` (of the monotonic clock)."""
+        while self.current is None:
+            if self._over is not None:
+                raise copy.copy(self._over)
+            left = give_up - time.monotonic()
+            if left <= 0:
+                raise NotConnected(f"no session with {self._dialer.address} in time: {self._why}")
+            self.waiting += 1
+            try:
+                await asyncio.wait((self._news,), timeout=left)
+            finally:
+                self.waiting -= 1
+        return self.current
 
     async def close(self) -> None:
         """Sends what waits, half-closes the stream and waits for the server to end it."""
@@ -83,54 +123,105 @@ class Link:
         finally:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            self._fail(NotConnected("the agent is closed"))
+            for task in self._retiring:
+                task.cancel()
+            await asyncio.gather(*self._retiring, return_exceptions=True)
+            self._end(self._over or NotConnected("the agent is stopped"))
 
     async def _half_close(self, session: Session) -> None:
         await session.flushed()
         try:
-            await self._call.done_writing()
+            if self._call is not None:
+                await self._call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             log.debug("the stream was gone before it was closed: %s", error)
 
     async def _run(self) -> None:
         pause = RECONNECT_FIRST_S
+        told = ""
         while not self._closing:
+            refusal: Refused | None = None
+            had_session = False
             try:
-                await self._one_session()
+                had_session = await self._one_session()
                 self._why = "the server ended the stream"
-            except grpc.aio.AioRpcError as error:
-                code, detail = error.code().name, error.details() or ""
-                self._why = f"{detail} ({code})"
-                if code in FATAL and detail != STILL_CONNECTED:
-                    log.error("the server refuses this agent: %s", self._why)
-                    refusal = _wire.failure(code, detail, None, None)
-                    self._fail(refusal if isinstance(refusal, Refused) else OutcomeUnknown(self._why))
-                    return
-            except asyncio.TimeoutError:
-                self._why = f"no welcome within {WELCOME_TIMEOUT_S} s"
-            if self.current is not None:
-                pause = RECONNECT_FIRST_S
-                self._session = asyncio.get_running_loop().create_future()
+            except _Lost as lost:
+                had_session, refusal, self._why = lost.had_session, lost.refusal, lost.why
             if self._closing:
                 return
-            log.info("not connected: %s", self._why)
+            if had_session:
+                pause, told = RECONNECT_FIRST_S, ""
+                if refusal is None:
+                    log.warning("the connection was lost: %s", self._why)
+                self._events.lost(self._why)
+            if refusal is not None:
+                log.error("the server refuses this agent: %s", self._why)
+                self._events.refused(refusal)
+                if not self._first.done():
+                    self._first.set_exception(refusal)
+                    self._first.exception()
+                if self._waits.refused_is_final:
+                    self._end(refusal)
+                    self._events.ended(refusal)
+                    return
+                self._dialer.next()
+                await asyncio.sleep(self._waits.refused_retry)
+                continue
+            if not had_session:
+                # The same once, however often it is tried.
+                log.log(logging.DEBUG if told == self._why else logging.WARNING, "not connected: %s", self._why)
+                told = self._why
+                self._dialer.next()
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, RECONNECT_LAST_S)
 
-    async def _one_session(self) -> None:
-        self._call = call = self._methods.transport()
+    async def _one_session(self) -> bool:
+        """From dialling to the end of the stream; whether there was a session."""
+        had_session = False
+        try:
+            connection = self._dialer.open()
+        except SetupError as error:
+            # A file that is being replaced, for example.
+            raise _Lost(False, str(error)) from error
+        call = self._call = connection.methods.transport()
         try:
             welcome = await asyncio.wait_for(self._open(call), WELCOME_TIMEOUT_S)
             if welcome is None:
-                return
-            session = Session(call, welcome, self._deliver)
-            self._session.set_result(session)
-            log.info("connected as %s/%s", session.agent_id, self._instance_id)
+                return False
+            had_session = True
+            session = Session(connection.methods, call, welcome, self._deliver)
+            self._welcomed(session)
             await session.run()
+            return True
+        except grpc.aio.AioRpcError as error:
+            raise _lost(had_session, error) from error
+        except asyncio.TimeoutError as error:
+            raise _Lost(False, f"no welcome within {WELCOME_TIMEOUT_S} s") from error
         finally:
+            self.current = None
             call.cancel()
+            await self._retire(connection, had_session)
 
-    async def _open(self, call: Any) -> pb.Welcome | None:
+    def _welcomed(self, session: Session) -> None:
+        again = self._first.done()
+        self.current = session
+        if not again:
+            self._first.set_result(None)
+        where = f"{self._dialer.address} as {session.agent_id}/{self._instance_id}"
+        log.log(logging.WARNING if again else logging.INFO, "connected %sto %s", "again " if again else "", where)
+        self._tell()
+        self._events.connected()
+
+    async def _retire(self, connection: Connection, had_session: bool) -> None:
+        """Closes a connection, after the calls that are under way on it."""
+        if self._closing or not had_session:
+            await connection.close()
+            return
+        task = asyncio.create_task(connection.close(RETIRE_S))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _open(self, call: _wire.Stream) -> pb.Welcome | None:
         hello = pb.Hello(instance_id=self._instance_id, features=FEATURES)
         try:
             await call.write(pb.ClientEvent(hello=hello))
@@ -140,9 +231,26 @@ class Link:
         # Welcome is the first event of a stream that the server takes.
         return event.welcome if event is not grpc.aio.EOF else None
 
-    def _fail(self, error: MasError) -> None:
-        if self._session.done():
-            self._session = asyncio.get_running_loop().create_future()
-        self._session.set_exception(error)
-        # It may be that nobody waits for it.
-        self._session.exception()
+    def _tell(self) -> None:
+        news, self._news = self._news, asyncio.get_running_loop().create_future()
+        news.set_result(None)
+
+    def _end(self, error: MasError) -> None:
+        self._over = error
+        self._tell()
+
+
+class _Lost(Exception):
+    """A connection that was lost, or never made."""
+
+    def __init__(self, had_session: bool, why: str, refusal: Refused | None = None) -> None:
+        super().__init__(why)
+        self.had_session = had_session
+        self.why = why
+        self.refusal = refusal
+
+
+def _lost(had_session: bool, error: grpc.aio.AioRpcError) -> _Lost:
+    code, detail = error.code().name, error.details() or ""
+    is_refusal = (code in REFUSALS and detail != STILL_CONNECTED) or detail == QUARANTINED
+    return _Lost(had_session, f"{detail} ({code})", refused(code, detail) if is_refusal else None)

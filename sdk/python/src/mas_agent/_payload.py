@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
+import pydantic_core
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import SetupError
 
 M = TypeVar("M", bound=BaseModel)
 
-Payload = BaseModel | Mapping[str, Any]
-"""What can be sent: a model, or a mapping of what JSON can hold."""
+# Fields of a payload that the failure to read it names.
+MAX_NAMED_FIELDS = 8
+
+
+class IsDataclass(Protocol):
+    """An instance of a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Payload = BaseModel | Mapping[str, Any] | IsDataclass
+"""What can be sent: a model, a dataclass, or a mapping of what JSON can hold."""
 
 
 def to_json(data: Payload | None) -> str:
@@ -23,14 +35,23 @@ def to_json(data: Payload | None) -> str:
     if isinstance(data, BaseModel):
         return data.model_dump_json()
     try:
-        return json.dumps(dict(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        if isinstance(data, Mapping):
+            return json.dumps(dict(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        if dataclasses.is_dataclass(data) and not isinstance(data, type):
+            return pydantic_core.to_json(data).decode()
     except (TypeError, ValueError) as error:
         raise SetupError(f"the payload is no JSON object: {error}") from error
+    raise SetupError(f"the payload is no JSON object: a {type(data).__name__} is no model, dataclass or mapping")
 
 
 def to_fields(updates: Payload) -> dict[str, str]:
     """State fields: a text stays as it is, everything else becomes JSON text."""
-    values = updates.model_dump(mode="json") if isinstance(updates, BaseModel) else dict(updates)
+    if isinstance(updates, BaseModel):
+        values = updates.model_dump(mode="json")
+    elif isinstance(updates, Mapping):
+        values = dict(updates)
+    else:
+        values = cast(dict[str, Any], pydantic_core.to_jsonable_python(updates))
     return {name: value if isinstance(value, str) else to_value(value) for name, value in values.items()}
 
 
@@ -67,3 +88,9 @@ def _value(adapter: TypeAdapter[Any], text: str) -> Any:
     except ValidationError:
         # Not a plain text: JSON, or an error that names the field.
         return adapter.validate_json(text)
+
+
+def named_fields(error: ValidationError) -> str:
+    """The fields that a payload has wrong, and how; never what is in them."""
+    named = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_NAMED_FIELDS]
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in named)

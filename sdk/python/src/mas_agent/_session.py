@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import grpc.aio
 
@@ -31,9 +31,14 @@ class Session:
     """A stream from its Welcome to its end. What it sends is bounded by the server's credit for deliveries and
     by ``MAX_SUBMISSIONS``."""
 
-    def __init__(self, call: Any, welcome: pb.Welcome, deliver: Callable[[pb.Delivery], None]) -> None:
+    def __init__(
+        self, methods: _wire.Methods, call: _wire.Stream, welcome: pb.Welcome, deliver: Callable[[pb.Delivery], None]
+    ) -> None:
+        self.methods = methods
         self.agent_id: str = welcome.agent_id
         self.features = frozenset(welcome.features)
+        self.waiting = 0
+        """Submissions that wait for room."""
         self._call = call
         self._deliver = deliver
         self._acks: deque[str] = deque()
@@ -49,7 +54,7 @@ class Session:
         allowed = welcome.max_submissions or MAX_SUBMISSIONS
         self._slots = asyncio.Semaphore(min(allowed, MAX_SUBMISSIONS))
 
-    def offers(self, *any_of: str) -> bool:
+    def offers(self, any_of: frozenset[str]) -> bool:
         """Whether the server lists one of these."""
         return not self.features.isdisjoint(any_of)
 
@@ -58,18 +63,20 @@ class Session:
         self._acks.append(delivery_id)
         self._wake_writer()
 
-    def nack(self, delivery_id: str, reason: str, retryable: bool) -> None:
+    def nack(self, delivery_id: str, reason: str, retryable: bool, retry_after_ms: int = 0) -> None:
         """Tells the server that a delivery was not handled."""
-        self._nacks.append(pb.Nack(delivery_id=delivery_id, reason=reason, retryable=retryable))
+        self._nacks.append(
+            pb.Nack(delivery_id=delivery_id, reason=reason, retryable=retryable, retry_after_ms=retry_after_ms)
+        )
         self._wake_writer()
 
     def takes(self, request: pb.SendRequest | pb.RequestRequest | pb.ReplyRequest) -> bool:
         """Whether the call can be made on the stream."""
-        return self.offers(_wire.SUBMIT) and request.ByteSize() <= MAX_BATCH_BYTES
+        return _wire.SUBMIT in self.features and request.ByteSize() <= MAX_BATCH_BYTES
 
-    async def submit(self, submission: pb.Submission) -> pb.SubmissionResult:
-        """Makes a call on the stream. Raises what the failure means."""
-        await self._slots.acquire()
+    async def submit(self, submission: pb.Submission, give_up: float) -> pb.SubmissionResult:
+        """Makes a call on the stream, until ``give_up`` (of the monotonic clock). Raises what the failure means."""
+        await self._room(give_up)
         if self._ended:
             self._slots.release()
             raise _wire.Passing(NotConnected("the session has ended"))
@@ -81,7 +88,17 @@ class Session:
         self._results[reference] = result
         self._submissions.append(submission)
         self._wake_writer()
-        answer = await asyncio.shield(result)
+        try:
+            await asyncio.wait((result,), timeout=max(0.0, give_up - time.monotonic()))
+        finally:
+            if not result.done() and self._withdrawn(submission):
+                del self._results[reference]
+                result.cancel()
+        if result.cancelled():
+            raise NotConnected("it was not sent in time")
+        if not result.done():
+            raise OutcomeUnknown("no answer in time")
+        answer = result.result()
         if answer.WhichOneof("outcome") == "failure":
             raise _wire.failure_of_submission(answer.failure)
         return answer
@@ -99,6 +116,10 @@ class Session:
             self._ended = True
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
+            for submission in self._submissions:
+                unsent = self._results.pop(submission.reference)
+                unsent.set_exception(_wire.Passing(NotConnected("the session ended before it was sent")))
+            self._submissions.clear()
             for result in self._results.values():
                 result.set_exception(OutcomeUnknown("the session ended before the answer"))
             self._results.clear()
@@ -108,14 +129,35 @@ class Session:
         if not self._ended:
             await self._idle.wait()
 
+    async def _room(self, give_up: float) -> None:
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        self.waiting += 1
+        try:
+            await asyncio.wait_for(self._slots.acquire(), max(0.0, give_up - time.monotonic()))
+        except asyncio.TimeoutError:
+            raise NotConnected("the server has no room for another call") from None
+        finally:
+            self.waiting -= 1
+
+    def _withdrawn(self, submission: pb.Submission) -> bool:
+        """Takes back what has not been sent yet."""
+        for index, one in enumerate(self._submissions):
+            if one is submission:
+                del self._submissions[index]
+                return True
+        return False
+
     def _wake_writer(self) -> None:
         self._idle.clear()
         self._wake.set()
 
     def _answered(self, result: asyncio.Future[pb.SubmissionResult]) -> None:
         self._slots.release()
-        # Nobody may wait for it any more.
-        result.exception()
+        if not result.cancelled():
+            # Nobody may wait for it any more.
+            result.exception()
 
     def _event(self, event: pb.ServerEvent) -> None:
         kind = event.WhichOneof("event")

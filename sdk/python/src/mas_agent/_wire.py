@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Awaitable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
@@ -10,7 +11,7 @@ import grpc.aio
 
 from ._proto import runtime_pb2 as pb
 from ._proto import status_pb2
-from ._receipt import Receipt
+from ._receipt import Finding, Receipt, findings
 from .errors import MasError, OutcomeUnknown, refused
 
 SERVICE = "/mas.runtime.v1.RuntimeService/"
@@ -19,16 +20,22 @@ SERVICE = "/mas.runtime.v1.RuntimeService/"
 PASSING = frozenset({"overloaded", "storage_unavailable", "server_stopping", "session_not_connected"})
 # Statuses under which an answer may have been lost.
 UNCERTAIN = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"})
+# The one word of the server's that is no refusal.
+COMMIT_UNKNOWN = "commit_unknown"
 
 # What the server may list in Welcome.features.
 SUBMIT = "submit"
 ACKS = "acks"
 DELIVERIES = "deliveries"
 COMMIT = "commit"
+LATER = "later"
 # A server that commits has versions, keys and times, too.
 IDEMPOTENCY = frozenset({"idempotency", COMMIT})
 TIMES = frozenset({"ttl", COMMIT})
 VERSIONS = frozenset({"versions", COMMIT})
+
+# A server's word; gRPC's own texts are sentences.
+_WORD = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+|overloaded|quarantined")
 
 Q = TypeVar("Q", contravariant=True)
 R = TypeVar("R", covariant=True)
@@ -37,42 +44,39 @@ R = TypeVar("R", covariant=True)
 class Method(Protocol, Generic[Q, R]):
     """A unary call."""
 
-    async def __call__(self, request: Q, *, timeout: float) -> R: ...
+    def __call__(self, request: Q, *, timeout: float) -> Awaitable[R]: ...
 
 
-class Methods:
-    """The calls of one channel."""
+class Stream(Protocol):
+    """A Transport call."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        def unary(name: str, request: Any, response: Any) -> Any:
-            return channel.unary_unary(
-                SERVICE + name,
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
-            )
+    async def write(self, event: pb.ClientEvent) -> None: ...
 
-        self.send: Method[pb.SendRequest, pb.SendResponse] = unary("Send", pb.SendRequest, pb.SendResponse)
-        self.request: Method[pb.RequestRequest, pb.RequestResponse] = unary(
-            "Request", pb.RequestRequest, pb.RequestResponse
-        )
-        self.reply: Method[pb.ReplyRequest, pb.ReplyResponse] = unary("Reply", pb.ReplyRequest, pb.ReplyResponse)
-        self.discover: Method[pb.DiscoverRequest, pb.DiscoverResponse] = unary(
-            "Discover", pb.DiscoverRequest, pb.DiscoverResponse
-        )
-        self.get_state: Method[pb.GetStateRequest, pb.GetStateResponse] = unary(
-            "GetState", pb.GetStateRequest, pb.GetStateResponse
-        )
-        self.update_state: Method[pb.UpdateStateRequest, pb.UpdateStateResponse] = unary(
-            "UpdateState", pb.UpdateStateRequest, pb.UpdateStateResponse
-        )
-        self.reset_state: Method[pb.ResetStateRequest, pb.ResetStateResponse] = unary(
-            "ResetState", pb.ResetStateRequest, pb.ResetStateResponse
-        )
-        self.transport: Any = channel.stream_stream(
-            SERVICE + "Transport",
-            request_serializer=pb.ClientEvent.SerializeToString,
-            response_deserializer=pb.ServerEvent.FromString,
-        )
+    async def read(self) -> Any:
+        """The next ServerEvent, or ``grpc.aio.EOF``."""
+
+    async def done_writing(self) -> None: ...
+
+    def cancel(self) -> bool: ...
+
+
+class Transport(Protocol):
+    """Opens a Transport call."""
+
+    def __call__(self) -> Stream: ...
+
+
+class Methods(Protocol):
+    """The calls of one connection."""
+
+    send: Method[pb.SendRequest, pb.SendResponse]
+    request: Method[pb.RequestRequest, pb.RequestResponse]
+    reply: Method[pb.ReplyRequest, pb.ReplyResponse]
+    discover: Method[pb.DiscoverRequest, pb.DiscoverResponse]
+    get_state: Method[pb.GetStateRequest, pb.GetStateResponse]
+    update_state: Method[pb.UpdateStateRequest, pb.UpdateStateResponse]
+    reset_state: Method[pb.ResetStateRequest, pb.ResetStateResponse]
+    transport: Transport
 
 
 class Passing(MasError):
@@ -89,25 +93,39 @@ def failure_of_call(error: grpc.aio.AioRpcError) -> MasError:
     for name, value in error.initial_metadata() or ():
         if name == "retry-after-ms":
             retry_after = _seconds(str(value))
-    receipt = _receipt(error.trailing_metadata() or ())
-    return failure(error.code().name, error.details() or "", retry_after, receipt)
+    receipt, found = pb.Receipt(), pb.Findings()
+    has_receipt = _details(error.trailing_metadata() or (), receipt, found)
+    return failure(
+        error.code().name,
+        error.details() or "",
+        retry_after,
+        receipt if has_receipt else None,
+        findings(found.findings),
+    )
 
 
 def failure_of_submission(failed: pb.Failure) -> MasError:
     """What the failure of a submission on the stream means."""
     code = _CODES.get(failed.code, "UNKNOWN")
     retry_after = failed.retry_after_ms / 1000 if failed.retry_after_ms else None
-    receipt = Receipt.read(failed.receipt) if failed.HasField("receipt") else None
-    return failure(code, failed.detail, retry_after, receipt)
+    receipt = failed.receipt if failed.HasField("receipt") else None
+    return failure(code, failed.detail, retry_after, receipt, findings(failed.findings))
 
 
-def failure(code: str, detail: str, retry_after: float | None, receipt: Receipt | None) -> MasError:
+def failure(
+    code: str,
+    detail: str,
+    retry_after: float | None = None,
+    receipt: pb.Receipt | None = None,
+    found: tuple[Finding, ...] = (),
+) -> MasError:
     """The exception for a status."""
-    if detail in PASSING:
-        return Passing(refused(code, detail, retry_after, receipt))
-    if code in UNCERTAIN:
-        return OutcomeUnknown(f"{detail} ({code})")
-    return refused(code, detail, retry_after, receipt)
+    is_word = _WORD.fullmatch(detail) is not None and detail != COMMIT_UNKNOWN
+    if code in UNCERTAIN and not is_word:
+        return OutcomeUnknown(f"the answer was lost: {detail} ({code})")
+    read = Receipt.read(receipt) if receipt is not None else None
+    refusal = refused(code, detail, retry_after, read, receipt.message_id if receipt is not None else "", found)
+    return Passing(refusal) if detail in PASSING else refusal
 
 
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -117,11 +135,12 @@ def _seconds(milliseconds: str) -> float | None:
     return int(milliseconds) / 1000 if milliseconds.isdecimal() else None
 
 
-def _receipt(trailers: Iterable[tuple[str, str | bytes]]) -> Receipt | None:
+def _details(trailers: Iterable[tuple[str, str | bytes]], receipt: pb.Receipt, found: pb.Findings) -> bool:
+    """Reads what stands beside the status; whether there is a receipt."""
+    has_receipt = False
     for name, value in trailers:
         if name == "grpc-status-details-bin" and isinstance(value, bytes):
-            receipt = pb.Receipt()
             for detail in status_pb2.Status.FromString(value).details:
-                if detail.Unpack(receipt):
-                    return Receipt.read(receipt)
-    return None
+                has_receipt = detail.Unpack(receipt) or has_receipt
+                detail.Unpack(found)
+    return has_receipt

@@ -1,120 +1,76 @@
-"""The agent: handlers, calls, lifecycle."""
+"""The agent: its parts, and its life from start to stop."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import os
 import re
-import signal
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, TypeVar, get_args
+from typing import ClassVar, get_args
 
-import grpc
-import grpc.aio
-from pydantic import BaseModel
+from . import _credentials, _dial, _tracing
+from ._calling import Calling, Peer
+from ._calls import Calls
+from ._context import Context
+from ._credentials import Credentials
+from ._hooks import Told
+from ._intake import Intake
+from ._link import Link, Waits
+from ._registration import Registration
+from ._signals import until_signal
+from ._state import State, Store
+from ._threads import Portal
+from .errors import MasError, NotConnected, SetupError
 
-from . import _tracing, _wire
-from ._calls import Calls, Options, milliseconds
-from ._intake import Handler, Intake
-from ._link import Link
-from ._payload import Payload, from_fields, to_fields
-from ._proto import runtime_pb2 as pb
-from ._receipt import Sent
-from .errors import SetupError
-from .message import Commit, Message
+__all__ = ["Agent", "Credentials", "Peer", "State"]
 
-M = TypeVar("M", bound=BaseModel)
-Plain = Callable[[Message], Awaitable[None]]
-Typed = Callable[[Message, M], Awaitable[None]]
-PlainT = TypeVar("PlainT", bound=Plain)
+log = logging.getLogger("mas_agent")
 
-# A silent connection is pinged after this, and is given up when no answer comes in time; milliseconds. Sooner than the
-# server would (20 s), for which answering a ping is cheaper than sending one.
-KEEPALIVE_TIME_MS = 19_000
-KEEPALIVE_TIMEOUT_MS = 10_000
-# gRPC's own waits before it connects again, milliseconds; its default of two minutes is too long here.
-CONNECT_FIRST_MS = 50
-CONNECT_LAST_MS = 2_000
-# Longest message that is received: the server's are shorter than gRPC's usual 4 MiB.
-MAX_RECEIVE_BYTES = 4 * 1024 * 1024
+# How long the agent's tasks may take to end after they were cancelled, in seconds.
+CANCEL_S = 1.0
 
 _INSTANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
-@dataclass(frozen=True)
-class Credentials:
-    """The PEM files of mutual TLS. The agent's id is in its certificate."""
-
-    ca: Path
-    cert: Path
-    key: Path
-
-    @classmethod
-    def from_env(cls) -> Credentials:
-        """From ``MAS_TLS_CA``, ``MAS_TLS_CERT`` and ``MAS_TLS_KEY``, as ``mas run`` sets them."""
-        return cls(Path(_variable("MAS_TLS_CA")), Path(_variable("MAS_TLS_CERT")), Path(_variable("MAS_TLS_KEY")))
-
-    def _load(self) -> grpc.ChannelCredentials:
-        try:
-            return grpc.ssl_channel_credentials(
-                root_certificates=self.ca.read_bytes(),
-                private_key=self.key.read_bytes(),
-                certificate_chain=self.cert.read_bytes(),
-            )
-        except OSError as error:
-            raise SetupError(f"{error.filename}: {error.strerror}") from error
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Another agent, as the server shows it."""
-
-    agent_id: str
-    capabilities: tuple[str, ...]
-    metadata: dict[str, Any]
-    status: str
-
-
-@dataclass(frozen=True)
-class State:
-    """The agent's state: fields of text."""
-
-    fields: dict[str, str]
-    version: int
-    """Grows with every change; 0: there is none, or the server does not count."""
-
-    def parse(self, model: type[M]) -> M:
-        """The state as a model; missing fields take their defaults."""
-        return from_fields(model, self.fields)
-
-
-class Agent:
+class Agent(Registration, Calling):
     """One instance of an agent. What is not given comes from the environment that ``mas run`` sets.
 
     Handlers run concurrently, at most ``concurrency`` at a time; 1 keeps the order of each sender. A message
     is acknowledged when its handler returns. A handler that raises ``Retry``, or what its ``retry_on`` names,
-    gets the message again after a growing wait; any other exception sends it to the dead letters.
+    gets the message again after a growing wait; one that was refused a call for now gets it later; any other exception
+    sends it to the dead letters.
+
+    ``address``: HOST:PORT, or several (a sequence, or separated by commas), tried in turn. Times in seconds:
+    ``connect_timeout`` bounds ``start``, ``call_timeout`` a call that says nothing else, ``drain_timeout`` the
+    handlers' last work; a server that refuses this agent is asked again every ``refused_retry``, or not with
+    ``refused_is_final``. ``proxy``: whether ``https_proxy`` and its like are used; they never are for the machine
+    itself.
 
     Where OpenTelemetry is installed, a handler runs in a span of its own. ``trace_parent``: it is in a trace of its
     own with a link to the sender's span ("link"), or that span is its parent, too ("parent").
     """
 
+    _is_agent: ClassVar[bool] = True
+
     def __init__(
         self,
-        address: str | None = None,
+        address: str | Sequence[str] | None = None,
         *,
         credentials: Credentials | None = None,
         instance_id: str | None = None,
         concurrency: int = 64,
+        connect_timeout: float = 10.0,
         call_timeout: float = 30.0,
         drain_timeout: float = 8.0,
+        refused_retry: float = 10.0,
+        refused_is_final: bool = False,
+        proxy: bool = True,
         trace_parent: _tracing.TraceParent = "link",
     ) -> None:
+        super().__init__()
         if concurrency < 1:
             raise SetupError("concurrency: expected 1 or more")
         if trace_parent not in get_args(_tracing.TraceParent):
@@ -125,78 +81,80 @@ class Agent:
         if not _INSTANCE_ID.fullmatch(self._instance_id):
             raise SetupError(f"instance id {self._instance_id!r}: expected 1 to 32 of A-Z a-z 0-9 _ -")
         self._concurrency = concurrency
+        self._connect_timeout = connect_timeout
         self._call_timeout = call_timeout
         self._drain_timeout = drain_timeout
+        self._waits = Waits(refused_retry, refused_is_final)
+        self._proxy = proxy
         self._trace_parent = trace_parent
-        self._handlers: dict[str, Handler] = {}
-        self._fallback: Handler | None = None
-        self._open: _Open | None = None
-
-    # Handlers
-
-    def on(
-        self, message_type: str, model: type[M], *, retry_on: Iterable[type[Exception]] = ()
-    ) -> Callable[[Typed[M]], Typed[M]]:
-        """Registers ``async def handler(message, data)``, where ``data`` is the payload as ``model``."""
-
-        def register(function: Typed[M]) -> Typed[M]:
-            self._register(message_type, Handler(function, model, tuple(retry_on)))
-            return function
-
-        return register
-
-    def on_raw(
-        self, message_type: str, *, retry_on: Iterable[type[Exception]] = ()
-    ) -> Callable[[PlainT], PlainT]:
-        """Registers ``async def handler(message)``; ``message.data`` is the payload."""
-
-        def register(function: PlainT) -> PlainT:
-            self._register(message_type, Handler(function, None, tuple(retry_on)))
-            return function
-
-        return register
-
-    def on_other(self, function: PlainT) -> PlainT:
-        """Registers the handler of all types that have none; without it they go to the dead letters."""
-        if self._fallback is not None:
-            raise SetupError("there is a handler of other types already")
-        self._fallback = Handler(function, None, ())
-        return function
-
-    def _register(self, message_type: str, handler: Handler) -> None:
-        if message_type in self._handlers:
-            raise SetupError(f"there is a handler of {message_type!r} already")
-        self._handlers[message_type] = handler
-
-    # Lifecycle
+        self._dialer: _dial.Dialer | None = None
+        self._open: Context | None = None
+        self._last: Context | None = None
 
     async def start(self) -> None:
-        """Connects; returns when the session is open. Raises the server's refusal."""
+        """Connects; returns when the session is open. Raises the server's refusal, or ``NotConnected`` after
+        ``connect_timeout``."""
         if self._open is not None:
             raise SetupError("the agent is started already")
-        intake = Intake(self._handlers, self._fallback, self._concurrency)
-        address = self._address or _variable("MAS_SERVER_ADDR")
-        channel = _channel(address, self._credentials or Credentials.from_env())
-        methods = _wire.Methods(channel)
-        link = Link(methods, self._instance_id, intake.take)
-        tracing = _tracing.find(self._trace_parent, address, self._instance_id)
-        calls = Calls(methods, link, self._instance_id, self._call_timeout, tracing)
-        intake.connect(link, calls)
-        self._open = _Open(channel, link, calls, intake)
-        link.start()
+        dialer = self._dialer or self._real_dialer()
+        dialer.check()
+        context = self._open = self._last = self._context(dialer)
+        context.link.start()
         try:
-            await link.session(self._call_timeout)
-        except BaseException:
+            await context.link.first(self._connect_timeout)
+            await self._hooks.started()
+        except BaseException as error:
+            context.reason = None if isinstance(error, asyncio.CancelledError) else error
             await self.stop()
             raise
+        context.intake.begin()
+        for task in self._hooks.tasks:
+            running = asyncio.ensure_future(task())
+            context.background.add(running)
+            running.add_done_callback(lambda done: self._task_done(context, done))
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Takes no further messages and lets handlers finish, until ``timeout`` (``drain_timeout``). The session stays
+        open for what they do; :meth:`stop` closes it."""
+        await self._opened().intake.drain(self._drain_timeout if timeout is None else timeout)
 
     async def stop(self) -> None:
-        """Lets handlers finish, sends the last acknowledgements and closes the session."""
-        opened, self._open = self._open, None
-        if opened is not None:
-            await opened.intake.drain(self._drain_timeout)
-            await opened.link.close()
-            await opened.channel.close()
+        """Takes no further messages, lets handlers finish, sends the last acknowledgements and closes the session. In a
+        handler it returns at once: the agent stops when the handler has returned, too."""
+        context = self._open
+        if context is None:
+            return
+        if context.intake.is_handler(asyncio.current_task()):
+            if not context.stopping and context.ending is None:
+                context.ending = asyncio.ensure_future(self.stop())
+            return
+        if context.stopping:
+            await asyncio.wait((context.over,))
+            return
+        context.stopping = True
+        try:
+            await _cancelled(context.background)
+            await context.intake.drain(self._drain_timeout)
+        finally:
+            try:
+                await context.link.close()
+            finally:
+                context.told.cancel()
+                self._open = None
+                if context.reason is None:
+                    context.over.set_result(None)
+                else:
+                    context.over.set_exception(context.reason)
+                    # It may be that nobody waits for it.
+                    context.over.exception()
+
+    async def wait(self) -> None:
+        """Returns when the agent was stopped; raises what ended it otherwise: the refusal with ``refused_is_final``,
+        the failure of a task."""
+        context = self._open or self._last
+        if context is None:
+            raise SetupError("the agent is not started")
+        await asyncio.shield(context.over)
 
     async def __aenter__(self) -> Agent:
         await self.start()
@@ -208,29 +166,23 @@ class Agent:
         await self.stop()
 
     async def serve(self) -> None:
-        """Starts, handles messages until SIGINT or SIGTERM, and stops. Raises when the server refuses the
-        agent for good."""
-        asked = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, asked.set)
-        try:
-            async with self:
-                stop = asyncio.create_task(asked.wait())
-                ended = asyncio.create_task(self._opened().link.ended())
-                done, _ = await asyncio.wait({stop, ended}, return_when=asyncio.FIRST_COMPLETED)
-                stop.cancel()
-                if ended in done:
-                    ended.result()
-                ended.cancel()
-                await asyncio.gather(stop, ended, return_exceptions=True)
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
+        """Starts, handles messages until SIGINT or SIGTERM, and stops; a second signal ends the process at once. Raises
+        what else ends the agent."""
+
+        async def life() -> None:
+            await self.start()
+            await self.wait()
+
+        await until_signal(life, self.stop)
 
     def run(self) -> None:
-        """:meth:`serve` in an event loop of its own: the body of a program."""
-        asyncio.run(self.serve())
+        """:meth:`serve` in an event loop of its own: the body of a program. Ends it with one line for what is wrong
+        with its setup, or that the server refuses it."""
+        try:
+            asyncio.run(self.serve())
+        except MasError as error:
+            log.debug("the agent ended", exc_info=error)
+            raise SystemExit(f"mas_agent: {error}") from None
 
     @property
     def instance_id(self) -> str:
@@ -254,117 +206,68 @@ class Agent:
         """Whether there is a session just now."""
         return self._open is not None and self._open.link.current is not None
 
-    # Calls
+    @property
+    def closed(self) -> bool:
+        """Whether the agent has stopped, or was never started."""
+        return self._open is None
 
-    async def send(
-        self,
-        target: str,
-        message_type: str,
-        data: Payload | None = None,
-        *,
-        idempotency_key: str | None = None,
-        ttl: float | None = None,
-        not_before: float | None = None,
-    ) -> Sent:
-        """Sends a message: when this returns it is stored and on record.
+    def _real_dialer(self) -> _dial.Dialer:
+        """By what was given, and by the environment; everything that is missing is named at once."""
+        needed: tuple[str, ...] = () if self._address else (_credentials.ADDRESS,)
+        if self._credentials is None:
+            needed += (_credentials.CA, _credentials.CERT, _credentials.KEY)
+        given = _credentials.variables(*needed)
+        addresses = _dial.addresses(self._address or given[_credentials.ADDRESS])
+        return _dial.TlsDialer(addresses, self._credentials or Credentials.from_env(), self._proxy)
 
-        With an ``idempotency_key`` a lost answer is asked for again, without a second effect. ``ttl``: not
-        delivered later than this many seconds after acceptance. ``not_before``: Unix time.
-        """
-        calls = self._opened().calls
-        options = Options(idempotency_key, ttl, not_before)
-        return await calls.send(calls.send_request(target, message_type, data, options), options)
+    def _context(self, dialer: _dial.Dialer) -> Context:
+        loop = asyncio.get_running_loop()
+        intake = Intake(self._handlers, self._fallback, self._middleware, self._concurrency)
+        told = Told(self._hooks, lambda error: self._end(context, error))
+        link = Link(dialer, self._instance_id, intake.take, told, self._waits)
+        tracing = _tracing.find(self._trace_parent, dialer.address, self._instance_id)
+        calls = Calls(link, self._instance_id, self._call_timeout, tracing)
+        context = Context(
+            agent=self,
+            link=link,
+            calls=calls,
+            store=Store(calls),
+            intake=intake,
+            told=told,
+            portal=Portal(loop),
+            over=loop.create_future(),
+        )
+        intake.connect(context)
+        return context
 
-    async def request(
-        self,
-        target: str,
-        message_type: str,
-        data: Payload | None = None,
-        *,
-        timeout: float = 60.0,
-        idempotency_key: str | None = None,
-    ) -> Message:
-        """Sends a request and waits for its reply; ``NoReply`` after ``timeout`` seconds."""
-        calls = self._opened().calls
-        options = Options(idempotency_key)
-        request = calls.request_request(target, message_type, data, timeout, options)
-        reply: Message = await calls.request(request, options)
-        return reply
+    def _opened(self) -> Context:
+        if self._open is not None:
+            return self._open
+        if self._last is not None:
+            raise NotConnected("the agent is stopped")
+        raise SetupError("the agent is not started")
 
-    async def discover(self, *capabilities: str) -> list[Peer]:
-        """Connected agents that this one may message and that offer any of these (none: all)."""
-        response = await self._opened().calls.discover(list(capabilities))
-        return [
-            Peer(
-                agent.agent_id,
-                tuple(agent.capabilities),
-                json.loads(agent.metadata_json) if agent.metadata_json else {},
-                agent.status,
-            )
-            for agent in response.agents
-        ]
+    def _task_done(self, context: Context, task: asyncio.Future[None]) -> None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("a task of the agent failed, which ends the agent", exc_info=error)
+        self._end(context, error)
 
-    async def get_state(self) -> State:
-        """The agent's state, shared by its instances."""
-        response = await self._opened().calls.get_state()
-        return State(dict(response.state), response.version)
-
-    async def update_state(
-        self,
-        updates: Mapping[str, Any] | BaseModel,
-        *,
-        expected_version: int | None = None,
-        ttl: float | None = None,
-    ) -> int:
-        """Sets fields: texts as they are, everything else as JSON. Returns the new version.
-
-        ``expected_version``: ``VersionMismatch`` unless the state has it. ``ttl``: the whole state is gone
-        this many seconds later.
-        """
-        request = pb.UpdateStateRequest(updates=to_fields(updates), ttl_ms=milliseconds(ttl))
-        if expected_version is not None:
-            request.expected_version = expected_version
-        return (await self._opened().calls.update_state(request)).version
-
-    async def reset_state(self) -> None:
-        """Removes the state."""
-        await self._opened().calls.reset_state()
-
-    def commit(self) -> Commit:
-        """State and messages as one step, without a message that was handled: see :class:`Commit`."""
-        return Commit(self._opened().calls, None)
-
-    def _opened(self) -> _Open:
-        if self._open is None:
-            raise SetupError("the agent is not started")
-        return self._open
+    def _end(self, context: Context, error: BaseException) -> None:
+        """Stops the agent by itself."""
+        if context.stopping or context.ending is not None:
+            return
+        context.reason = context.reason or error
+        context.ending = asyncio.ensure_future(self.stop())
 
 
-@dataclass(frozen=True)
-class _Open:
-    """What there is between start and stop."""
-
-    channel: grpc.aio.Channel
-    link: Link
-    calls: Calls
-    intake: Intake
-
-
-def _channel(address: str, credentials: Credentials) -> grpc.aio.Channel:
-    options: list[tuple[str, Any]] = [
-        ("grpc.keepalive_time_ms", KEEPALIVE_TIME_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", CONNECT_FIRST_MS),
-        ("grpc.min_reconnect_backoff_ms", CONNECT_FIRST_MS),
-        ("grpc.max_reconnect_backoff_ms", CONNECT_LAST_MS),
-        ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
-    ]
-    return grpc.aio.secure_channel(address, credentials._load(), options=options)
-
-
-def _variable(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise SetupError(f"{name} is not set; `mas run` sets it, or give the value to Agent")
-    return value
+async def _cancelled(tasks: set[asyncio.Future[None]]) -> None:
+    """Cancels the agent's tasks and waits for their end, within a bound."""
+    current = asyncio.current_task()
+    others = {task for task in tasks if task is not current and not task.done()}
+    for task in others:
+        task.cancel()
+    if others:
+        _, stubborn = await asyncio.wait(others, timeout=CANCEL_S)
+        if stubborn:
+            log.warning("%d tasks go on although they were cancelled", len(stubborn))

@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
-from ._receipt import Receipt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ._receipt import Finding, Receipt
+
+
+@dataclass(frozen=True)
+class Called:
+    """Which call failed."""
+
+    operation: str
+    """As the agent's method is called: "send", "request", "get_state", …"""
+    target: str = ""
+    message_type: str = ""
+
+    def __str__(self) -> str:
+        kind = f' "{self.message_type}"' if self.message_type else ""
+        return f"{self.operation}{kind}" + (f" to {self.target}" if self.target else "")
 
 
 class MasError(Exception):
     """The root of what this package raises."""
+
+    called: Called | None = None
+    """The call that failed, where it was one."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{self.called}: {text}" if self.called else text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The usual way calls the class with its text alone.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[MasError], args: tuple[Any, ...], values: dict[str, Any]) -> MasError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(values)
+    return error
+
+
+def _on_record(message_id: str, receipt: Receipt | None) -> str:
+    """Where the trail tells more."""
+    where = [f"`mas audit show {message_id}`"] if message_id else []
+    if receipt is not None:
+        where.append(f"receipt {receipt.lane}:{receipt.sequence}")
+    return f" [{', '.join(where)}]" if where else ""
 
 
 class SetupError(MasError):
@@ -24,6 +68,16 @@ class OutcomeUnknown(MasError):
 class NoReply(MasError):
     """The request was accepted, and no reply came in time."""
 
+    def __init__(
+        self, text: str, *, message_id: str = "", correlation_id: str = "", receipt: Receipt | None = None
+    ) -> None:
+        super().__init__(text + _on_record(message_id, receipt))
+        self.message_id = message_id
+        """Under which the request is on record (`mas audit show ID`)."""
+        self.correlation_id = correlation_id
+        self.receipt = receipt
+        """Where the request's acceptance is on record."""
+
 
 class Unsupported(MasError):
     """The server does not offer this; nothing was sent."""
@@ -32,8 +86,9 @@ class Unsupported(MasError):
 class Refused(MasError):
     """The server refused; nothing happened.
 
-    ``code`` is gRPC's name of the status, ``detail`` the contract's word for the case, ``retry_after``
-    the seconds after which another try may help, ``receipt`` where the refusal is on record.
+    ``code`` is gRPC's name of the status, ``detail`` the server's word for the case, ``retry_after`` the seconds after
+    which another try may help, ``receipt`` and ``message_id`` where the refusal is on record, ``findings`` what
+    data-loss prevention found in the payload.
     """
 
     def __init__(
@@ -43,12 +98,32 @@ class Refused(MasError):
         *,
         retry_after: float | None = None,
         receipt: Receipt | None = None,
+        message_id: str = "",
+        findings: Iterable[Finding] = (),
+        words: str = "",
     ) -> None:
-        super().__init__(f"{detail} ({code})")
+        super().__init__(detail)
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
         self.receipt = receipt
+        self.message_id = message_id
+        self.findings = tuple(findings)
+        self._words = words
+
+    def __str__(self) -> str:
+        text = f"{self._words} ({self.detail})" if self._words else f"refused: {self.detail}"
+        if self.findings:
+            text += ": " + ", ".join(f"{one.type} at {one.pointer or '/'} ({one.action})" for one in self.findings)
+        if self.retry_after is not None:
+            text += f", try again in {self.retry_after:.3g} s"
+        text += _on_record(self.message_id, self.receipt)
+        return f"{self.called} {text}" if self.called else text
+
+    @property
+    def is_later(self) -> bool:
+        """Whether the same call may succeed later, without anything wrong with it."""
+        return self.detail in LATER
 
 
 class Unauthenticated(Refused):
@@ -64,7 +139,7 @@ class NotAuthorized(Refused):
 
 
 class DlpBlocked(Refused):
-    """The payload holds what must not be sent."""
+    """The payload holds what must not be sent; ``findings`` says what and where."""
 
 
 class RateLimited(Refused):
@@ -83,6 +158,22 @@ class VersionMismatch(Refused):
     """The state has another version than the one that was expected."""
 
 
+# Refusals that say "not now": nobody's failure.
+LATER = frozenset(
+    {
+        "rate_limited",
+        "queue_full",
+        "circuit_open",
+        "storage_full",
+        "overloaded",
+        "storage_unavailable",
+        "audit_unavailable",
+        "audit_full",
+        "server_stopping",
+        "target_offline",
+    }
+)
+
 _BY_DETAIL: dict[str, type[Refused]] = {
     "not_authorized": NotAuthorized,
     "reply_sender_mismatch": NotAuthorized,
@@ -98,10 +189,19 @@ _BY_CODE: dict[str, type[Refused]] = {
 }
 
 
-def refused(code: str, detail: str, retry_after: float | None, receipt: Receipt | None) -> Refused:
+def refused(
+    code: str,
+    detail: str,
+    retry_after: float | None = None,
+    receipt: Receipt | None = None,
+    message_id: str = "",
+    findings: Iterable[Finding] = (),
+) -> Refused:
     """The refusal in its own class, where it has one."""
     kind = _BY_DETAIL.get(detail) or _BY_CODE.get(code) or Refused
-    return kind(code, detail, retry_after=retry_after, receipt=receipt)
+    return kind(
+        code, detail, retry_after=retry_after, receipt=receipt, message_id=message_id, findings=findings
+    )
 
 
 class Retry(Exception):

@@ -84,14 +84,16 @@ class Acks(_message.Message):
     def __init__(self, delivery_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Nack(_message.Message):
-    __slots__ = ("delivery_id", "reason", "retryable")
+    __slots__ = ("delivery_id", "reason", "retryable", "retry_after_ms")
     DELIVERY_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     delivery_id: str
     reason: str
     retryable: bool
-    def __init__(self, delivery_id: _Optional[str] = ..., reason: _Optional[str] = ..., retryable: bool = ...) -> None: ...
+    retry_after_ms: int
+    def __init__(self, delivery_id: _Optional[str] = ..., reason: _Optional[str] = ..., retryable: bool = ..., retry_after_ms: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ()
@@ -106,18 +108,36 @@ class ServerError(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("lane", "sequence", "record_hash", "policy_version", "sender_sequence")
+    __slots__ = ("lane", "sequence", "record_hash", "policy_version", "sender_sequence", "message_id")
     LANE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RECORD_HASH_FIELD_NUMBER: _ClassVar[int]
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     SENDER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     lane: str
     sequence: int
     record_hash: bytes
     policy_version: bytes
     sender_sequence: int
-    def __init__(self, lane: _Optional[str] = ..., sequence: _Optional[int] = ..., record_hash: _Optional[bytes] = ..., policy_version: _Optional[bytes] = ..., sender_sequence: _Optional[int] = ...) -> None: ...
+    message_id: str
+    def __init__(self, lane: _Optional[str] = ..., sequence: _Optional[int] = ..., record_hash: _Optional[bytes] = ..., policy_version: _Optional[bytes] = ..., sender_sequence: _Optional[int] = ..., message_id: _Optional[str] = ...) -> None: ...
+
+class Finding(_message.Message):
+    __slots__ = ("type", "pointer", "action")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    POINTER_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    pointer: str
+    action: str
+    def __init__(self, type: _Optional[str] = ..., pointer: _Optional[str] = ..., action: _Optional[str] = ...) -> None: ...
+
+class Findings(_message.Message):
+    __slots__ = ("findings",)
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    def __init__(self, findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
 
 class SendRequest(_message.Message):
     __slots__ = ("target_id", "message_type", "data_json", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "traceparent", "tracestate")
@@ -142,12 +162,14 @@ class SendRequest(_message.Message):
     def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class SendResponse(_message.Message):
-    __slots__ = ("message_id", "receipt")
+    __slots__ = ("message_id", "receipt", "findings")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     receipt: Receipt
-    def __init__(self, message_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    def __init__(self, message_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
 
 class RequestRequest(_message.Message):
     __slots__ = ("target_id", "message_type", "data_json", "timeout_ms", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "traceparent", "tracestate")
@@ -174,14 +196,16 @@ class RequestRequest(_message.Message):
     def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class RequestResponse(_message.Message):
-    __slots__ = ("message_id", "correlation_id", "receipt")
+    __slots__ = ("message_id", "correlation_id", "receipt", "findings")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     CORRELATION_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     correlation_id: str
     receipt: Receipt
-    def __init__(self, message_id: _Optional[str] = ..., correlation_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    def __init__(self, message_id: _Optional[str] = ..., correlation_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
 
 class ReplyRequest(_message.Message):
     __slots__ = ("correlation_id", "message_type", "data_json", "instance_id", "traceparent", "tracestate")
@@ -200,12 +224,14 @@ class ReplyRequest(_message.Message):
     def __init__(self, correlation_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class ReplyResponse(_message.Message):
-    __slots__ = ("message_id", "receipt")
+    __slots__ = ("message_id", "receipt", "findings")
     MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
     message_id: str
     receipt: Receipt
-    def __init__(self, message_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    def __init__(self, message_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
 
 class Submit(_message.Message):
     __slots__ = ("submissions",)
@@ -277,16 +303,18 @@ class SubmissionResult(_message.Message):
     def __init__(self, reference: _Optional[int] = ..., send: _Optional[_Union[SendResponse, _Mapping]] = ..., request: _Optional[_Union[RequestResponse, _Mapping]] = ..., reply: _Optional[_Union[ReplyResponse, _Mapping]] = ..., commit: _Optional[_Union[CommitResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("code", "detail", "retry_after_ms", "receipt")
+    __slots__ = ("code", "detail", "retry_after_ms", "receipt", "findings")
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
     code: int
     detail: str
     retry_after_ms: int
     receipt: Receipt
-    def __init__(self, code: _Optional[int] = ..., detail: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+    findings: _containers.RepeatedCompositeFieldContainer[Finding]
+    def __init__(self, code: _Optional[int] = ..., detail: _Optional[str] = ..., retry_after_ms: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
 
 class DiscoverRequest(_message.Message):
     __slots__ = ("capabilities",)
