@@ -251,7 +251,7 @@ impl Builder {
         let pool = Pool::start(self.threads, &self.handlers, &handle).map_err(setup)?;
         let connection = Connection::start(&handle.calls, route, pool.intake()).map_err(setup)?;
         let agent = Agent { handle, connection, pool, drain_timeout: self.drain_timeout };
-        drop(agent.calls.session.wait_open(Instant::now() + self.connect_timeout)?);
+        drop(agent.calls.session.wait_started(Instant::now() + self.connect_timeout)?);
         Ok(agent)
     }
 }

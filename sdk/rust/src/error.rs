@@ -124,7 +124,10 @@ impl From<AgentError> for HandlerError {
             AgentError::Refused(refusal) if refusal.is_later() => {
                 Self::later(&refusal.detail, refusal.retry_after.unwrap_or(LATER_DEFAULT))
             }
-            AgentError::Refused(refusal) if refusal.detail == "version_mismatch" => {
+            // Another one was faster, or the message was delivered anew meanwhile.
+            AgentError::Refused(refusal)
+                if matches!(refusal.detail.as_str(), "version_mismatch" | "delivery_not_held") =>
+            {
                 Self::retry(&refusal.detail)
             }
             AgentError::Refused(refusal) => Self::reject(format!("handler_error:{}", refusal.detail)),

@@ -193,14 +193,23 @@ impl Session {
         drop(self.changed.wait_timeout_while(state, pause, |state| !state.stopping));
     }
 
-    /// Waits until the session is open.
+    /// Waits until the session is open. While the server refuses this agent calls wait, too: it may change its mind.
     pub(crate) fn wait_open(&self, give_up: Instant) -> Result<Open, AgentError> {
+        self.wait(give_up, false)
+    }
+
+    /// Waits for the first session, or for what keeps it from opening.
+    pub(crate) fn wait_started(&self, give_up: Instant) -> Result<Open, AgentError> {
+        self.wait(give_up, true)
+    }
+
+    fn wait(&self, give_up: Instant, refusal_ends_it: bool) -> Result<Open, AgentError> {
         let mut state = self.lock();
         loop {
             if let Some(open) = &state.open {
                 return Ok(open.clone());
             }
-            if let Some(refusal) = &state.refused {
+            if let Some(refusal) = state.refused.as_ref().filter(|_| refusal_ends_it || state.ended) {
                 return Err(AgentError::Refused(Box::new(refusal.clone())));
             }
             if state.stopping || state.ended {
@@ -208,8 +217,11 @@ impl Session {
             }
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let problem = if state.problem.is_empty() { "no answer yet" } else { &state.problem };
-                return Err(AgentError::NotConnected(problem.to_owned()));
+                return Err(AgentError::NotConnected(match &state.refused {
+                    Some(refusal) => refusal.to_string(),
+                    None if state.problem.is_empty() => "no answer yet".to_owned(),
+                    None => state.problem.clone(),
+                }));
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }

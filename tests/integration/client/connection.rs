@@ -111,6 +111,12 @@ fn an_agent_that_is_refused_comes_back_by_itself_once_that_has_changed() {
         ended.send("beta", "number", &Number { n: 1 }).unwrap_err().detail(),
         Some("agent_not_allowlisted")
     );
+    let meanwhile =
+        alpha.message("beta", "number", &Number { n: 1 }).timeout(Duration::from_millis(200)).send();
+    assert!(
+        matches!(&meanwhile, Err(AgentError::NotConnected(why)) if why.contains("agent_not_allowlisted")),
+        "{meanwhile:?}"
+    );
     world.set_agents(World::PAIR);
     server.signal(Signal::SIGHUP);
     until("it is back", || alpha.is_connected());
