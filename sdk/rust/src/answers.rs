@@ -2,7 +2,6 @@
 
 use crate::error::AgentError;
 use crate::protocol::AgentRecord;
-use crate::receipts::Sent;
 
 /// Another agent, as Discover shows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,15 +26,4 @@ impl Peer {
             status: record.status,
         })
     }
-}
-
-/// What a commit did.
-#[derive(Debug)]
-pub struct Committed {
-    /// Its messages, in their order.
-    pub sent: Vec<Sent>,
-    /// The replies to its requests, in their order.
-    pub replies: Vec<crate::commit::PendingReply>,
-    /// The version of the state afterwards; 0 where it was not touched.
-    pub version: u64,
 }

@@ -7,11 +7,12 @@ use grpcio::EnvBuilder;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::agent::{Agent, Handle};
+use crate::agent::Agent;
 use crate::calls::Calls;
 use crate::connection::{Connection, Route};
 use crate::credentials::{Credentials, variables};
 use crate::error::{AgentError, HandlerError};
+use crate::handle::Handle;
 use crate::handlers::{Handler, Handlers, Pool};
 use crate::message::Message;
 use crate::receipts::{Receipt, Receipts};

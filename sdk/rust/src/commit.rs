@@ -4,12 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::agent::Handle;
-use crate::answers::Committed;
 use crate::calls::from_now;
 use crate::error::{AgentError, NoReply};
+use crate::handle::Handle;
 use crate::message::Message;
-use crate::outgoing::{in_words, is_late, timeout_ms, to_json};
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::protocol::{
@@ -17,8 +15,10 @@ use crate::protocol::{
 };
 use crate::receipts::Sent;
 use crate::refusal::{Failure, Refusal};
+use crate::reply::is_late;
 use crate::submit::NoOutcome;
 use crate::tracing::Operation;
+use crate::wire::{in_words, timeout_ms, to_json};
 
 /// Longest commit, which has no other way than the stream, in bytes.
 const MAX_COMMIT_BYTES: usize = 1024 * 1024;
@@ -33,8 +33,23 @@ pub struct Commit {
     waits: Vec<Duration>,
 }
 
+impl Handle {
+    /// Begins state and messages as one step, without a message that was handled.
+    pub fn commit(&self) -> Commit {
+        Commit::new(self, None)
+    }
+}
+
+impl Message {
+    /// Begins what this handler wants to happen as a whole: its acknowledgement, changes of the state,
+    /// messages. A handler whose commit succeeded returns `Ok` as usual.
+    pub fn commit(&self) -> Commit {
+        Commit::new(self.agent(), Some(self))
+    }
+}
+
 impl Commit {
-    pub(crate) fn new(agent: &Handle, message: Option<&Message>) -> Self {
+    fn new(agent: &Handle, message: Option<&Message>) -> Self {
         let delivery_id = message.map(|message| message.received.delivery.get()).unwrap_or_default();
         let wire = Wire { delivery_id, ..Wire::default() };
         Self { agent: agent.clone(), message: message.cloned(), wire, waits: Vec::new() }
@@ -216,6 +231,17 @@ impl Commit {
     fn push(&mut self, call: Call) {
         self.wire.messages.push(Submission { call: Some(call), ..Submission::default() });
     }
+}
+
+/// What a commit did.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its messages, in their order.
+    pub sent: Vec<Sent>,
+    /// The replies to its requests, in their order.
+    pub replies: Vec<PendingReply>,
+    /// The version of the state afterwards; 0 where it was not touched.
+    pub version: u64,
 }
 
 /// The reply to a request that was part of a commit.

@@ -6,11 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::agent::Handle;
 use crate::error::HandlerError;
+use crate::handle::Handle;
 use crate::message::Message;
-use crate::outgoing::millis;
 use crate::received::{CurrentDelivery, Received};
+use crate::wire::millis;
 
 /// Deliveries whose end is remembered, so that a redelivery after a lost acknowledgement is not handled
 /// again by this process.

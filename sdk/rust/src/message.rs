@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::agent::Handle;
-use crate::commit::Commit;
 use crate::error::AgentError;
-use crate::outgoing::{self, to_json};
+use crate::handle::Handle;
 use crate::receipts::Sent;
 use crate::received::Received;
+use crate::reply::reply;
+use crate::wire::to_json;
 
 /// A received message, with the means to answer it.
 #[derive(Clone)]
@@ -86,12 +86,6 @@ impl Message {
         &self.agent
     }
 
-    /// Begins what this handler wants to happen as a whole: its acknowledgement, changes of the state,
-    /// messages. A handler whose commit succeeded returns `Ok` as usual.
-    pub fn commit(&self) -> Commit {
-        Commit::new(&self.agent, Some(self))
-    }
-
     /// Answers a request; exactly one reply is accepted. `None`: nobody waits for it any more, which is logged and no
     /// failure.
     pub fn reply<T: Serialize + ?Sized>(
@@ -100,17 +94,7 @@ impl Message {
         data: &T,
     ) -> Result<Option<Sent>, AgentError> {
         let correlation_id = self.reply_to()?;
-        outgoing::reply(&self.agent.calls, self.sender(), correlation_id, message_type, to_json(data)?)
-    }
-
-    /// Sends another message from within a handler.
-    pub fn send<T: Serialize + ?Sized>(
-        &self,
-        target: &str,
-        message_type: &str,
-        data: &T,
-    ) -> Result<Sent, AgentError> {
-        self.agent.send(target, message_type, data)
+        reply(&self.agent.calls, self.sender(), correlation_id, message_type, to_json(data)?)
     }
 
     /// What a reply to it names.

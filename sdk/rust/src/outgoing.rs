@@ -6,15 +6,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::agent::Handle;
-use crate::calls::{Calls, from_now};
+use crate::calls::from_now;
 use crate::error::{AgentError, NoReply};
+use crate::handle::Handle;
 use crate::message::Message;
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
-use crate::protocol::{REPLY, REQUEST, ReplyRequest, RequestRequest, SEND, SendRequest};
-use crate::receipts::{Receipt, Sent};
+use crate::protocol::{REQUEST, RequestRequest, SEND, SendRequest};
+use crate::receipts::Sent;
 use crate::session::{Offers, Open};
+use crate::wire::{in_words, millis, receipt, timeout_ms};
 
 /// What a message may carry beyond the base protocol.
 #[derive(Debug, Clone, Default)]
@@ -54,19 +55,6 @@ impl Options {
     }
 }
 
-pub(crate) fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn to_json<T: Serialize + ?Sized>(data: &T) -> Result<String, AgentError> {
-    serde_json::to_string(data).map_err(AgentError::Payload)
-}
-
-/// In words, for errors.
-pub(crate) fn in_words(verb: &str, target: &str, message_type: &str) -> String {
-    format!("{verb} {message_type:?} to {target}")
-}
-
 /// A message to be sent, with what it may carry. From [`Handle::message`].
 #[derive(Clone)]
 #[must_use = "nothing is sent before `send` or `request`"]
@@ -77,6 +65,56 @@ pub struct Outgoing {
     data_json: Result<String, Arc<serde_json::Error>>,
     options: Options,
     timeout: Option<Duration>,
+}
+
+impl Handle {
+    /// Sends one message: when this returns it is stored and on record. Made again under one key where its answer was
+    /// lost, so that it is sent once.
+    pub fn send<T: Serialize + ?Sized>(
+        &self,
+        target: &str,
+        message_type: &str,
+        data: &T,
+    ) -> Result<Sent, AgentError> {
+        self.message(target, message_type, data).send()
+    }
+
+    /// Sends a request and waits for its reply.
+    pub fn request<T: Serialize + ?Sized>(
+        &self,
+        target: &str,
+        message_type: &str,
+        data: &T,
+        timeout: Duration,
+    ) -> Result<Message, AgentError> {
+        self.message(target, message_type, data).request(timeout)
+    }
+
+    /// Begins a message that carries more than a payload.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # fn example(agent: &mas_agent::Agent) -> Result<(), mas_agent::AgentError> {
+    /// let order = serde_json::json!({"item": "tea"});
+    /// agent.message("warehouse", "order", &order).key("order-17").ttl(Duration::from_secs(60)).send()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn message<T: Serialize + ?Sized>(&self, target: &str, message_type: &str, data: &T) -> Outgoing {
+        Outgoing::new(self, target, message_type, data)
+    }
+}
+
+impl Message {
+    /// Sends another message from within a handler.
+    pub fn send<T: Serialize + ?Sized>(
+        &self,
+        target: &str,
+        message_type: &str,
+        data: &T,
+    ) -> Result<Sent, AgentError> {
+        self.agent().send(target, message_type, data)
+    }
 }
 
 impl Outgoing {
@@ -211,75 +249,13 @@ impl Outgoing {
     }
 }
 
-/// The reply to a request of `target`'s; `None`: nobody waits for it any more.
-pub(crate) fn reply(
-    calls: &Calls,
-    target: &str,
-    correlation_id: &str,
-    message_type: &str,
-    data_json: String,
-) -> Result<Option<Sent>, AgentError> {
-    let what = in_words("reply", target, message_type);
-    let mut operation = calls.tracing.sending("reply", target, correlation_id, false);
-    let (traceparent, tracestate) = operation.headers();
-    let request = ReplyRequest {
-        traceparent,
-        tracestate,
-        correlation_id: correlation_id.to_owned(),
-        message_type: message_type.to_owned(),
-        data_json,
-        instance_id: calls.session.instance.clone(),
-        ..ReplyRequest::new()
-    };
-    let give_up = from_now(calls.call_timeout);
-    let response = calls.until(
-        &what,
-        give_up,
-        |_| false,
-        |open| {
-            calls.message(
-                (&what, open, give_up),
-                (&REPLY, &request, request.data_json.len()),
-                || Call::Reply(request.clone()),
-                |outcome| if let Outcome::Reply(response) = outcome { Some(response) } else { None },
-                |receipts, response| receipts.keep(receipt(&response.receipt, &response.message_id).as_ref()),
-            )
-        },
-    );
-    match response.inspect_err(|error| operation.failed(error)) {
-        Ok(response) => {
-            operation.accepted(&response.message_id, "", response.receipt.as_ref());
-            Ok(Some(Sent::new(response.message_id, response.receipt.as_ref(), &response.findings)))
-        }
-        Err(error) if is_late(&error) => {
-            log::warn!(code = "reply_late"; "nobody waits any more for the reply {message_type:?} to {target}");
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether a reply was refused because its request is answered, expired or given up.
-pub(crate) fn is_late(error: &AgentError) -> bool {
-    error.detail() == Some("unknown_correlation_id")
-}
-
-/// Milliseconds as the wire has them: what is more than 0 stays so.
-pub(crate) fn timeout_ms(timeout: Duration) -> i32 {
-    i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1)
-}
-
 fn repeatable(open: &Open) -> bool {
     open.offers.idempotency
 }
 
-/// A key under which a call may be repeated.
+//// A key under which a call may be repeated.
 fn new_key() -> String {
     Uuid::now_v7().simple().to_string()
-}
-
-fn receipt(receipt: &protobuf::MessageField<crate::protocol::Receipt>, message_id: &str) -> Option<Receipt> {
-    receipt.as_ref().map(|receipt| Receipt::from_wire(receipt, message_id))
 }
 
 #[cfg(test)]

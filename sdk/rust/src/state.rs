@@ -9,14 +9,14 @@ use serde::de::{DeserializeOwned, IntoDeserializer, Visitor};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::agent::Handle;
 use crate::calls::from_now;
 use crate::error::AgentError;
-use crate::outgoing::millis;
+use crate::handle::Handle;
 use crate::protocol::{
     GET_STATE, GetStateRequest, RESET_STATE, ResetStateRequest, UPDATE_STATE, UpdateStateRequest,
 };
 use crate::refusal::Failure;
+use crate::wire::millis;
 
 /// Wait before a change is tried again that somebody else was faster than; doubles up to the last, each of half to all.
 const CHANGE_FIRST: Duration = Duration::from_millis(2);
