@@ -1,5 +1,7 @@
 // One gRPC connection, of one agent to one address, with the certificates of this moment.
 
+import { isIP } from "node:net";
+import { checkServerIdentity, type PeerCertificate } from "node:tls";
 import {
   Client,
   credentials as grpcCredentials,
@@ -7,11 +9,12 @@ import {
   type ChannelOptions,
   type ClientDuplexStream,
   type ServiceError,
+  type VerifyOptions,
 } from "@grpc/grpc-js";
 
 import type { Loaded } from "./credentials.js";
 import * as wire from "./proto/mas/runtime/v1/runtime.js";
-import { isLoopback } from "./settings.js";
+import { hostOf, isLoopback } from "./settings.js";
 import type { Limit } from "./time.js";
 
 /** A silent connection is pinged after this, and is given up when no answer comes in time. Sooner than the server would
@@ -20,6 +23,10 @@ const KEEPALIVE_TIME_MS = 19_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
 /** Longest message that is received. */
 const MAX_RECEIVE_BYTES = 4 * 1024 * 1024;
+
+/** The name that TLS is told of a server that has none: an address may not stand there. Its certificate is held against the
+ * address all the same. */
+const NO_NAME = "address.invalid";
 
 const SERVICE = "/mas.runtime.v1.RuntimeService/";
 
@@ -61,7 +68,13 @@ export class Connection {
       "grpc.enable_retries": 0,
       "grpc.service_config_disable_resolution": 1,
     };
-    this.#client = new Client(address, grpcCredentials.createSsl(ca, key, cert), options);
+    const host = hostOf(address);
+    const verify: VerifyOptions = {};
+    if (isIP(host) !== 0) {
+      options["grpc.ssl_target_name_override"] = NO_NAME;
+      verify.checkServerIdentity = (_name: string, shown: PeerCertificate) => checkServerIdentity(host, shown);
+    }
+    this.#client = new Client(address, grpcCredentials.createSsl(ca, key, cert, verify), options);
   }
 
   /** Opens the Transport stream. */

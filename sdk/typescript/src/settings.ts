@@ -123,8 +123,13 @@ export function endpointOf(settings: Settings): Endpoint {
   return { addresses, credentials };
 }
 
+/** The host of an address, without the brackets of IPv6. */
+export function hostOf(address: string): string {
+  return (ADDRESS.exec(address)?.[1] ?? "").replace(/^\[|\]$/g, "");
+}
+
 /** Whether the address is of this machine. */
 export function isLoopback(address: string): boolean {
-  const host = ADDRESS.exec(address)?.[1]?.toLowerCase() ?? "";
-  return host === "localhost" || host === "[::1]" || /^127(\.\d{1,3}){3}$/.test(host);
+  const host = hostOf(address).toLowerCase();
+  return host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host);
 }
