@@ -14,7 +14,7 @@ import { Heard, World } from "./world.js";
 /** An address where nobody listens. */
 const NOBODY = "127.0.0.1:9";
 
-const world = await World.make({ without: ["a39"] });
+const world = await World.make({ without: ["a59"] });
 
 behaviour("connect.start", "returns when the session is open", async () => {
   const [name] = world.names(1);
@@ -25,7 +25,7 @@ behaviour("connect.start", "returns when the session is open", async () => {
 });
 
 behaviour("connect.start", "throws the server's refusal of this agent at once", async () => {
-  const agent = world.agent("a39", { connectTimeout: 20_000 });
+  const agent = world.agent("a59", { connectTimeout: 20_000 });
   const refused = await failure(Unauthenticated, agent.start());
   assert.equal(refused.detail, "agent_not_allowlisted");
   assert.equal(agent.isConnected, false);
@@ -115,14 +115,14 @@ behaviour("connect.refused", "a refusal is logged, and tried again until an oper
   const refusals: Refused[] = [];
   agent.events.on("refused", ({ refusal }) => refusals.push(refusal));
   await agent.start();
-  world.configure({ without: ["a39", name] });
+  world.configure({ without: ["a59", name] });
   world.server.process.signal("SIGHUP");
   await until("it is refused twice", () => refusals.length > 1);
   assert.equal(refusals[0]?.detail, "agent_not_allowlisted");
   assert.ok(heard.has("error", "the server refuses this agent: agent_not_allowlisted"));
   const { message } = await failure(NotConnected, agent.send(peer, "note", {}, { timeout: 50 }));
   assert.match(message, /agent_not_allowlisted/);
-  world.configure({ without: ["a39"] });
+  world.configure({ without: ["a59"] });
   world.server.process.signal("SIGHUP");
   await until("it is back", () => agent.isConnected);
 });
@@ -131,11 +131,11 @@ behaviour("connect.refused", "with refusedIsFinal the first one ends the agent",
   const [name, peer] = world.names(2);
   const agent = await world.started(name, { refusedIsFinal: true });
   const ended = failure(Unauthenticated, agent.wait());
-  world.configure({ without: ["a39", name] });
+  world.configure({ without: ["a59", name] });
   world.server.process.signal("SIGHUP");
   assert.equal((await ended).detail, "agent_not_allowlisted");
   await failure(Unauthenticated, agent.send(peer, "note"));
-  world.configure({ without: ["a39"] });
+  world.configure({ without: ["a59"] });
   world.server.process.signal("SIGHUP");
 });
 

@@ -15,7 +15,7 @@ const run = promisify(execFile);
 /** Limits that no test meets by chance. */
 const UNLIMITED = "rate_limit: {per_minute: 1000000, per_hour: 10000000}";
 /** Agents that a world has; each test takes fresh ones. */
-const AGENTS = Array.from({ length: 40 }, (_, index) => `a${index}`);
+const AGENTS = Array.from({ length: 60 }, (_, index) => `a${index}`);
 
 /** A program of this project, as cargo has built it. */
 export function binary(name: string): string {
@@ -57,9 +57,8 @@ export class Heard implements Logger {
 /** A message among the dead letters. */
 export interface DeadLetter {
   readonly message_id: string;
-  readonly message_type: string;
   readonly reason: string;
-  readonly attempt: number;
+  readonly attempts: number;
 }
 
 /** A server that accepts connections. */
@@ -118,9 +117,19 @@ export class World {
     writeFileSync(this.config, `${lines.join("\n")}\n`);
   }
 
+  /** Starts a second server beside the first. */
+  async serveBeside(): Promise<Server> {
+    const config = join(this.folder, "beside.yaml");
+    writeFileSync(config, readFileSync(this.config, "utf8").replace("admin.sock", "beside.sock"));
+    const { server } = this;
+    const beside = await this.serve("127.0.0.1:0", config);
+    this.#server = server;
+    return beside;
+  }
+
   /** Starts a server; on `listen`, or on a port of the system's choice. */
-  async serve(listen = "127.0.0.1:0"): Promise<Server> {
-    const words = ["--config", this.config, "--threads", "1", "--listen", listen];
+  async serve(listen = "127.0.0.1:0", config = this.config): Promise<Server> {
+    const words = ["--config", config, "--threads", "1", "--listen", listen];
     const started = this.start(binary("mas-server"), words);
     const line = await started.line("mas.server.ready");
     const { listen_addr } = JSON.parse(line) as { listen_addr: string };
