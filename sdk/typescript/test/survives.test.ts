@@ -17,7 +17,7 @@ const settings = `delivery: {reclaim_idle_ms: ${LEASE_MS}, retry_backoff_ms: [20
 const world = await World.make({ settings });
 
 /** How often the server has said that it was reloaded. */
-const reloads = (): number => world.log().split(" reloaded ").length;
+const reloads = (): number => world.log().split(" reload_taken").length;
 
 /** A sender, a forwarder and a receiver; what was accepted must arrive, through all that `trouble` does. */
 async function trial(trouble: (progress: () => number, by: string, to: string) => Promise<void>): Promise<void> {
