@@ -28,9 +28,9 @@ export interface Peer {
 /** What a change of the state may say. */
 export interface UpdateOptions extends CallOptions {
   /** Only if the state has this version; else `VersionMismatch`, and nothing changes. */
-  readonly expectedVersion?: number;
+  readonly expectedVersion?: number | undefined;
   /** The whole state is gone this many milliseconds later. */
-  readonly ttl?: number;
+  readonly ttl?: number | undefined;
 }
 
 /**

@@ -26,19 +26,19 @@ const VERSIONS = ["versions", "commit"];
 /** What every call takes. Times are in milliseconds. */
 export interface CallOptions {
   /** Bounds all of the call: waiting for a connection, all tries and, of a request, the reply. */
-  readonly timeout?: number;
+  readonly timeout?: number | undefined;
   /** Gives the call up. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** What a message may carry. */
 export interface SendOptions extends CallOptions {
   /** The server takes a message with the same key once: 1 to 64 of A-Z a-z 0-9 _ -. Without one the library makes one. */
-  readonly idempotencyKey?: string;
+  readonly idempotencyKey?: string | undefined;
   /** Not delivered later than this many milliseconds after it was accepted. */
-  readonly ttl?: number;
+  readonly ttl?: number | undefined;
   /** Not delivered before this time. */
-  readonly notBefore?: Date;
+  readonly notBefore?: Date | undefined;
 }
 
 type Outcome = NonNullable<wire.SubmissionResult["outcome"]>;

@@ -58,7 +58,7 @@ export class Commit {
     target: string,
     type: string,
     data?: object,
-    options: MessageOptions & { readonly timeout?: number } = {},
+    options: MessageOptions & { readonly timeout?: number | undefined } = {},
   ): PendingReply {
     const timeout = options.timeout ?? REQUEST_TIMEOUT_MS;
     const value = requestRequest(this.#instanceId, target, type, data, timeout, options);
@@ -73,7 +73,7 @@ export class Commit {
   }
 
   /** Sets fields of the agent's state, if it has the version that is expected. */
-  updateState(updates: object, options: { readonly expectedVersion?: number } = {}): void {
+  updateState(updates: object, options: { readonly expectedVersion?: number | undefined } = {}): void {
     this.#open();
     for (const [name, value] of toFields(updates)) this.#updates.set(name, value);
     if (options.expectedVersion !== undefined) this.#expectedVersion = options.expectedVersion;

@@ -13,7 +13,7 @@ export interface AgentEvents {
   refused: { readonly refusal: Refused };
 }
 
-type Listener<E> = (event: E) => void;
+type Listener<E> = (event: E) => unknown;
 
 /** Listeners by event. */
 export class Events<M extends object = AgentEvents> {
@@ -50,11 +50,15 @@ export class Events<M extends object = AgentEvents> {
   /** Tells the listeners. One that throws harms nobody else. */
   emit<K extends keyof M>(name: K, event: M[K]): void {
     for (const listener of [...(this.#listeners.get(name) ?? [])]) {
-      try {
-        (listener as Listener<M[K]>)(event);
-      } catch (error) {
-        this.#log.error(`a listener of ${String(name)} failed`, error);
-      }
+      void this.#tell(name, listener as Listener<M[K]>, event);
+    }
+  }
+
+  async #tell<K extends keyof M>(name: K, listener: Listener<M[K]>, event: M[K]): Promise<void> {
+    try {
+      await listener(event);
+    } catch (error) {
+      this.#log.error(`a listener of ${String(name)} failed`, error);
     }
   }
 }

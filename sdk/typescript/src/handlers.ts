@@ -12,7 +12,7 @@ export type TypedHandler<S extends StandardSchema> = (message: Message, data: Ou
 /** What can be said of a handler. */
 export interface HandlerOptions {
   /** Kinds of errors on which the message comes again, as with `Retry`. */
-  readonly retryOn?: readonly (abstract new (...args: never[]) => Error)[];
+  readonly retryOn?: readonly (abstract new (...args: never[]) => Error)[] | undefined;
 }
 
 /** One handler. */

@@ -1,6 +1,6 @@
 // What becomes of deliveries: find the handler, run it, acknowledge or refuse.
 
-import { MasError, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, VersionMismatch } from "./errors.js";
+import { MasError, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, SetupError, VersionMismatch } from "./errors.js";
 import { isLater } from "./failures.js";
 import type { Handler, Handlers } from "./handlers.js";
 import type { Logger } from "./log.js";
@@ -88,11 +88,12 @@ export class Intake {
     this.#letGo((state) => state === "waiting" || state === "held");
   }
 
-  /** The newest delivery of a message that a handler is at; throws where it was given up. */
+  /** The newest delivery of a message that a handler is at. */
   deliveryOf(message: Message): string {
+    if (message.gaveUp !== undefined) throw message.gaveUp;
     const taken = this.#taken.get(message.id);
-    if (taken?.message !== message || taken.state === "given up") {
-      throw new NotConnected(`the message ${message.id} is not this handler's any more`);
+    if (taken?.message !== message || taken.state === "committed") {
+      throw new SetupError(`the message ${message.title} is acknowledged already`);
     }
     return taken.deliveryId;
   }

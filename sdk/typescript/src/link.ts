@@ -192,7 +192,8 @@ export class Link {
       const session = await open(connection, instanceId, limit, this.#deliver, log);
       if ("connection" in session) {
         limit.close();
-        this.#opened(session, address, lostAt);
+        if (this.#isStopping) session.cancel();
+        else this.#opened(session, address, lostAt);
         const ended = await session.ended;
         this.#current = undefined;
         this.#lost();
@@ -201,7 +202,7 @@ export class Link {
       return this.#over(session.ended, address, false);
     } catch (error) {
       // A file that is half written, or no welcome in time.
-      const why = error instanceof Expired ? `no welcome from ${address} within ${limit.ms} ms` : String(error);
+      const why = error instanceof Expired ? `no welcome from ${address} within ${limit.ms} ms` : error instanceof Error ? error.message : String(error);
       this.#say(why, false);
       return { opened: false, why, refused: undefined, retryAfter: 0 };
     } finally {

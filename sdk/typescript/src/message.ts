@@ -2,7 +2,7 @@
 
 import type { CallOptions } from "./calls.js";
 import type { Commit, Committed } from "./commit.js";
-import { describe, SetupError } from "./errors.js";
+import { describe, SetupError, type NotConnected } from "./errors.js";
 import type { Sent } from "./receipt.js";
 import { validate, type OutputOf, type StandardSchema } from "./schema.js";
 
@@ -52,7 +52,7 @@ export class Message {
   readonly meta: Meta;
   readonly #doings: Doings;
   #cancel: AbortController | undefined;
-  #gaveUp: Error | undefined;
+  #gaveUp: NotConnected | undefined;
 
   /** @internal */
   constructor(envelope: Envelope, attempt: number, doings: Doings) {
@@ -83,8 +83,13 @@ export class Message {
     return `${JSON.stringify(this.type)} ${this.id} from ${this.sender}`;
   }
 
+  /** Why its handler is to end: nothing may be done about the message any more. @internal */
+  get gaveUp(): NotConnected | undefined {
+    return this.#gaveUp;
+  }
+
   /** @internal */
-  giveUp(why: Error): void {
+  giveUp(why: NotConnected): void {
     this.#gaveUp = why;
     this.#cancel?.abort(why);
   }

@@ -134,7 +134,7 @@ export class Running {
     options: CallOptions,
   ): Promise<Sent | undefined> {
     const request = replyRequest(this.#settings.instanceId, correlationId, type, data);
-    if (!to.isReply) this.#intake.deliveryOf(to);
+    if (to.gaveUp !== undefined) throw to.gaveUp;
     try {
       return sentOf(await this.calls.reply(request, to.sender, options));
     } catch (error) {

@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 
 import type { Credentials } from "./credentials.js";
 import { SetupError } from "./errors.js";
-import { STDERR, type Logger } from "./log.js";
+import { safe, STDERR, type Logger } from "./log.js";
 import { MAX_MS } from "./time.js";
 
 /** Handlers that run at a time. */
@@ -22,27 +22,27 @@ const ADDRESS = /^(\[[0-9A-Fa-f:.%]+\]|[^\s:[\]/]+):(\d{1,5})$/;
 /** What can be set of an agent. Times are in milliseconds. */
 export interface AgentOptions {
   /** `host:port`, or several, which are tried in their order; else `MAS_SERVER_ADDR`, where commas separate them. */
-  readonly address?: string | readonly string[];
+  readonly address?: string | readonly string[] | undefined;
   /** Paths of the PEM files; else `MAS_TLS_CA`, `MAS_TLS_CERT` and `MAS_TLS_KEY`. */
-  readonly credentials?: Credentials;
+  readonly credentials?: Credentials | undefined;
   /** Names this process among those of the agent; else `MAS_INSTANCE_ID`, else random. */
-  readonly instanceId?: string;
+  readonly instanceId?: string | undefined;
   /** Handlers that run at a time (64); 1 keeps the order of each sender. */
-  readonly concurrency?: number;
+  readonly concurrency?: number | undefined;
   /** How long `start` may take (10 s). */
-  readonly connectTimeout?: number;
+  readonly connectTimeout?: number | undefined;
   /** How long a call may take that says no time of its own (30 s). */
-  readonly callTimeout?: number;
+  readonly callTimeout?: number | undefined;
   /** How long handlers may go on when the agent stops (8 s). */
-  readonly drainTimeout?: number;
+  readonly drainTimeout?: number | undefined;
   /** When a refused agent tries again (10 s). */
-  readonly refusedRetry?: number;
+  readonly refusedRetry?: number | undefined;
   /** Whether the first refusal of the agent ends it. */
-  readonly refusedIsFinal?: boolean;
+  readonly refusedIsFinal?: boolean | undefined;
   /** `false`: no proxy, whatever `https_proxy` and its like say. Loopback addresses never use one. */
-  readonly proxy?: boolean;
+  readonly proxy?: boolean | undefined;
   /** Takes what the library has to say; by default warnings and errors go to stderr. */
-  readonly logger?: Logger;
+  readonly logger?: Logger | undefined;
 }
 
 /** All that is settled when the agent is made. */
@@ -90,7 +90,7 @@ export function settingsOf(options: AgentOptions): Settings {
     refusedRetry: time("refusedRetry", options.refusedRetry ?? REFUSED_RETRY_MS, 1),
     refusedIsFinal: options.refusedIsFinal ?? false,
     proxy: options.proxy ?? true,
-    log: options.logger ?? STDERR,
+    log: safe(options.logger ?? STDERR),
   };
   if (wrong.length > 0) throw new SetupError(wrong.join("; "));
   return settings;

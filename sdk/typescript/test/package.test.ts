@@ -3,15 +3,15 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
-import { test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { check } from "./behaviour.js";
 import { World } from "./world.js";
 
 // From build/sdk/typescript/test.
 const PACKAGE = fileURLToPath(new URL("../../../../", import.meta.url));
 const BUILD = `${PACKAGE}build/`;
 
-void test("each behaviour of docs/clients.md has a test, and each test a behaviour", () => {
+check("each behaviour of docs/clients.md has a test, and each test a behaviour", async () => {
   const page = readFileSync(`${PACKAGE}../../docs/clients.md`, "utf8");
   const promised = new Set([...page.matchAll(/^- \*\*([a-z.]+)\*\*/gm)].map(([, name]) => name));
   const folder = `${PACKAGE}test/`;
@@ -25,7 +25,7 @@ void test("each behaviour of docs/clients.md has a test, and each test a behavio
   assert.deepEqual([...tested].filter((name) => !promised.has(name ?? "")), [], "promised nowhere");
 });
 
-void test("what is packed is the library, its types, its readme and its licence", () => {
+check("what is packed is the library, its types, its readme and its licence", async () => {
   const out = execFileSync("npm", ["pack", "--dry-run", "--json", "--ignore-scripts"], { cwd: PACKAGE, encoding: "utf8" });
   const [{ files }] = JSON.parse(out) as [{ files: { path: string }[] }];
   const paths = files.map(({ path }) => path);
@@ -34,21 +34,21 @@ void test("what is packed is the library, its types, its readme and its licence"
   for (const path of ["dist/index.js", "dist/index.d.ts", "dist/proto/mas/runtime/v1/runtime.js"]) assert.ok(paths.includes(path));
 });
 
-void test("the lock file names no host, and there are two dependencies", () => {
+check("the lock file names no host, and there are two dependencies", async () => {
   const lock = readFileSync(`${PACKAGE}package-lock.json`, "utf8");
   assert.ok(!lock.includes('"resolved"'), "omit-lockfile-registry-resolved");
   const { dependencies } = JSON.parse(readFileSync(`${PACKAGE}package.json`, "utf8")) as { dependencies: object };
   assert.deepEqual(Object.keys(dependencies).sort(), ["@bufbuild/protobuf", "@grpc/grpc-js"]);
 });
 
-void test("no public type is any", () => {
+check("no public type is any", async () => {
   for (const file of readdirSync(`${PACKAGE}dist`).filter((name) => name.endsWith(".d.ts"))) {
     const types = readFileSync(`${PACKAGE}dist/${file}`, "utf8").replace(/\/\*\*.*?\*\/|\/\/.*/gs, "");
     assert.ok(!/[:<|,=(] ?any\b/.test(types), file);
   }
 });
 
-void test("the first example of the readme runs", async () => {
+check("the first example of the readme runs", async () => {
   const world = await World.make();
   const [name, asker] = world.names(2);
   const running = world.start(process.execPath, [`${BUILD}sdk/typescript/test/snippets/readme-1.js`], world.env(name));
@@ -61,7 +61,7 @@ void test("the first example of the readme runs", async () => {
   assert.deepEqual(await world.dead(name), []);
 });
 
-void test("the example of a tool loop runs", async () => {
+check("the example of a tool loop runs", async () => {
   const tool = (description: string): string => `capabilities: [tool], metadata: {description: ${description}}`;
   const world = await World.make({ agents: { a1: tool("counts characters"), a2: tool("never answers with anything but an error") } });
   const [name, counter, broken] = world.names(3);

@@ -13,6 +13,9 @@ export interface ProcessOptions {
   readonly log: string;
 }
 
+// One listener for each process of a file.
+process.setMaxListeners(100);
+
 /** A process that a test has started. */
 export class Process {
   readonly child: ChildProcess;
@@ -34,6 +37,8 @@ export class Process {
     if (this.child.stdout === null) throw new Error("no stdout");
     createInterface({ input: this.child.stdout }).on("line", (line) => this.lines.push(line));
     this.child.on("close", (code, signal) => (this.#ended = { code, signal }));
+    // Also where a test file fails before its first test.
+    process.once("exit", () => this.child.kill("SIGKILL"));
     this.child.on("error", () => (this.#ended = { code: -1, signal: null }));
   }
 

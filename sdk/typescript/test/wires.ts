@@ -2,7 +2,6 @@
 
 import { readFileSync } from "node:fs";
 import { createServer, connect, type AddressInfo, type Server as NetServer, type Socket } from "node:net";
-import { after } from "node:test";
 import {
   Client,
   credentials,
@@ -16,6 +15,7 @@ import {
   type StatusObject,
 } from "@grpc/grpc-js";
 import { ClientEvent, ServerEvent } from "../src/proto/mas/runtime/v1/runtime.js";
+import { atEnd } from "./behaviour.js";
 import type { World } from "./world.js";
 
 /** A TCP wire to a server. */
@@ -37,7 +37,7 @@ export class Wire {
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const wire = new Wire(server);
     server.on("connection", (near) => wire.#join(near, connect(Number(port), host)));
-    after(() => wire.#close());
+    atEnd(async () => wire.#close());
     return wire;
   }
 
@@ -135,7 +135,7 @@ export async function plainServer(world: World, agent: string, offers: (feature:
       error === null ? resolve(bound) : reject(error),
     );
   });
-  after(() => {
+  atEnd(async () => {
     server.forceShutdown();
     upstream.close();
   });

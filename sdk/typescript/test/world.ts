@@ -4,9 +4,9 @@ import { execFile } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { after } from "node:test";
 import { promisify } from "node:util";
 import { Agent, type AgentOptions, type Credentials, type Logger } from "mas-agent";
+import { atEnd } from "./behaviour.js";
 import { Process } from "./process.js";
 import { until } from "./wait.js";
 
@@ -85,7 +85,7 @@ export class World {
   /** One for a test file; ends with it. */
   static async make(configuration: Configuration = {}): Promise<World> {
     const world = new World();
-    after(() => world.#close());
+    atEnd(() => world.#close());
     await world.mas("certs", "init", "--dir", join(world.folder, "certs"));
     await world.mas("certs", "issue", "--dir", join(world.folder, "certs"), ...AGENTS);
     const words = ["--port", "0", "--unixsocket", world.#socket, "--dir", world.folder, "--save", "", "--appendonly", "yes"];
