@@ -84,7 +84,7 @@ export class Agent {
 
   /** Connects; returns when the session is open. Throws the server's refusal, and `NotConnected` after the time. */
   async start(options: CallOptions = {}): Promise<void> {
-    if (this.#running !== undefined) throw new SetupError("the agent is started already");
+    if (this.#running?.isOver === false) throw new SetupError("the agent is started already");
     const endpoint = endpointOf(this.#settings);
     const running = new Running(this.#settings, endpoint, this.events, this.#handlers);
     this.#running = running;
@@ -98,14 +98,14 @@ export class Agent {
   }
 
   /**
-   * Takes no further messages, lets handlers finish, sends the last acknowledgements and closes the session. A handler
-   * must not wait for it: it is what this waits for.
+   * Takes no further messages, lets handlers finish, sends the last acknowledgements and closes the session. In a handler it
+   * returns when that has begun, as it waits for the handler.
    */
   async stop(): Promise<void> {
     const running = this.#running;
     if (running === undefined) return;
     await running.stop();
-    if (this.#running === running) this.#running = undefined;
+    if (running.isOver && this.#running === running) this.#running = undefined;
   }
 
   /** Returns when the agent was stopped; throws the refusal that ended it. */

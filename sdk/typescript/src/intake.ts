@@ -1,5 +1,7 @@
 // What becomes of deliveries: find the handler, run it, acknowledge or refuse.
 
+import { AsyncLocalStorage } from "node:async_hooks";
+
 import { MasError, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, SetupError, VersionMismatch } from "./errors.js";
 import { isLater } from "./failures.js";
 import type { Handler, Handlers } from "./handlers.js";
@@ -17,6 +19,9 @@ const MAX_REASON = 200;
 /** How long a message waits that could not be handled now, in milliseconds: from the first, doubling to the last. */
 const LATER_FIRST_MS = 250;
 const LATER_LAST_MS = 60_000;
+
+/** Whose handler the running code is part of. */
+const within = new AsyncLocalStorage<Intake>();
 
 /** A message that was taken and is not settled yet. */
 interface Taken {
@@ -105,6 +110,11 @@ export class Intake {
     this.#finish(message.id);
   }
 
+  /** Whether the caller is part of a handler of this intake. */
+  get isWithin(): boolean {
+    return within.getStore() === this;
+  }
+
   /** Takes no further messages and lets handlers finish, so many milliseconds; then they are given up, and their
    * messages stay with the server. */
   async drain(timeout: number): Promise<void> {
@@ -158,7 +168,7 @@ export class Intake {
       return;
     }
     try {
-      await handler.run(message);
+      await within.run(this, () => handler.run(message));
     } catch (error) {
       this.#failed(taken, handler, error);
       return;

@@ -27,6 +27,7 @@ export class Running {
   readonly #intake: Intake;
   readonly #replies: Replies<Message>;
   #stopped: Promise<void> | undefined;
+  #isOver = false;
 
   constructor(settings: Settings, endpoint: Endpoint, events: Events, handlers: Handlers) {
     this.#settings = settings;
@@ -49,9 +50,16 @@ export class Running {
     this.calls = new Calls(this.link, settings.instanceId, settings.callTimeout);
   }
 
-  /** Drains and closes. The first call does it, each waits for it. */
-  stop(): Promise<void> {
-    return (this.#stopped ??= this.#stop());
+  /** Drains and closes. The first call does it, each waits for it; but not a handler, for which this waits. */
+  async stop(): Promise<void> {
+    this.#stopped ??= this.#stop();
+    if (!this.#intake.isWithin) await this.#stopped;
+    else this.#stopped.catch((error: unknown) => this.#settings.log.error("stopping failed", error));
+  }
+
+  /** Whether stopping is through. */
+  get isOver(): boolean {
+    return this.#isOver;
   }
 
   /** Settles when the agent is stopped, or its refusal was final; throws that. */
@@ -121,9 +129,13 @@ export class Running {
   }
 
   async #stop(): Promise<void> {
-    await this.#intake.drain(this.#settings.drainTimeout);
-    await this.link.close();
-    this.#replies.end(new NotConnected("the agent is stopped"));
+    try {
+      await this.#intake.drain(this.#settings.drainTimeout);
+      await this.link.close();
+    } finally {
+      this.#replies.end(new NotConnected("the agent is stopped"));
+      this.#isOver = true;
+    }
   }
 
   async #reply(

@@ -42,6 +42,23 @@ behaviour("stop.drain", "takes no further messages and lets handlers finish, wit
   assert.deepEqual(await world.dead(name), []);
 });
 
+behaviour("handler.calls", "a handler can stop its agent, and its message is acknowledged", async () => {
+  const [name, asker] = world.names(2);
+  const agent = world.agent(name, { drainTimeout: 20_000 });
+  agent.on("stop", async (message) => {
+    await agent.stop();
+    await message.reply("stopping");
+  });
+  await agent.start();
+  const reply = await (await world.started(asker)).request(name, "stop");
+  assert.equal(reply.type, "stopping");
+  await agent.wait();
+  assert.equal(agent.isConnected, false);
+  await world.nothingLeft(name);
+  await failure(NotConnected, agent.discover());
+  await agent.start();
+});
+
 behaviour("stop.drain", "can be started again", async () => {
   const [name] = world.names(1);
   const agent = await world.started(name);

@@ -27,8 +27,15 @@ async function trial(trouble: (progress: () => number, by: string, to: string) =
   receiver.on("n", (message) => arrived.add(message.data["n"]));
   const forwarder = world.agent(by);
   forwarder.on("n", async (message) => {
-    await forwarder.updateState({ last: message.data["n"] });
-    await forwarder.send(to, "n", message.data);
+    if (Number(message.data["n"]) % 2 === 0) {
+      await message.commit((commit) => {
+        commit.updateState({ last: message.data["n"] });
+        commit.send(to, "n", message.data);
+      });
+    } else {
+      await forwarder.updateState({ last: message.data["n"] });
+      await forwarder.send(to, "n", message.data);
+    }
   });
   const sender = await world.started(from, { callTimeout: 20_000 });
   await receiver.start();
