@@ -5,8 +5,8 @@ import { randomBytes } from "node:crypto";
 import type { ServiceError } from "@grpc/grpc-js";
 
 import { METHODS, type Method } from "./connection.js";
-import { describe, MasError, NotConnected, OutcomeUnknown, SetupError, Unsupported, type Called } from "./errors.js";
-import { Lost, ofStatus, ofSubmission, Passing } from "./failures.js";
+import { describe, MasError, NotConnected, OutcomeUnknown, Refused, SetupError, Unsupported, type Called } from "./errors.js";
+import { Lost, NOT_HELD, ofStatus, ofSubmission, Passing } from "./failures.js";
 import type { Link } from "./link.js";
 import type * as wire from "./proto/mas/runtime/v1/runtime.js";
 import type { Session } from "./session.js";
@@ -15,6 +15,9 @@ import { Backoff, Expired, Limit, MAX_MS } from "./time.js";
 /** Waits before a call is made again, in milliseconds: from the first, doubling to the last. */
 const RETRY_FIRST_MS = 50;
 const RETRY_LAST_MS = 2_000;
+/** Tries of a commit whose delivery the session does not hold. Few: what the server is to deliver again may wait for a
+ * place that this handler takes. */
+const NOT_HELD_TRIES = 4;
 /** Longest commit, which has no other way than the stream. */
 const MAX_COMMIT_BYTES = 1024 * 1024;
 
@@ -139,6 +142,7 @@ export class Calls {
 
   /** All of it or nothing. `commit` is asked before each try, as the delivery may have come anew. */
   async commit(commit: () => wire.Commit, needs: readonly SendOptions[], options: CallOptions): Promise<wire.CommitResponse> {
+    let tries = 0;
     return this.#call({ call: "commit" }, options, {
       require: (session) => {
         if (!session.features.has("submit") || !session.features.has("commit")) {
@@ -150,8 +154,13 @@ export class Calls {
         const value = commit();
         const bytes = commitBytes(value);
         if (bytes > MAX_COMMIT_BYTES) throw new SetupError(`a commit of ${bytes} bytes: expected at most ${MAX_COMMIT_BYTES}`);
-        const outcome = await this.#submit(session, attempt, { $case: "commit", value }, bytes);
-        return expect(outcome, "commit");
+        try {
+          return expect(await this.#submit(session, attempt, { $case: "commit", value }, bytes), "commit");
+        } catch (error) {
+          const unheld = error instanceof Refused && error.detail === NOT_HELD;
+          if (unheld && (tries += 1) < NOT_HELD_TRIES) throw new Passing(error);
+          throw error;
+        }
       },
       again: never,
     });

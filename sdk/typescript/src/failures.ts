@@ -7,15 +7,15 @@ import { RetryInfo, Status } from "./proto/google/rpc/errors.js";
 import * as wire from "./proto/mas/runtime/v1/runtime.js";
 import { receiptOf } from "./receipt.js";
 
-/** Refusals under which nothing happened and another try may succeed. `delivery_not_held` is answered to a commit on a
- * new session until the server has delivered its message there again. */
+/** Refusals under which nothing happened and another try may succeed. */
 const PASSING: ReadonlySet<string> = new Set([
   "overloaded",
   "storage_unavailable",
   "server_stopping",
   "session_not_connected",
-  "delivery_not_held",
 ]);
+/** To a commit on a new session, until the server has delivered its message there again. */
+export const NOT_HELD = "delivery_not_held";
 /** Refusals that a handler is not to blame for: its message is handled later. */
 const LATER: ReadonlySet<string> = new Set([
   "rate_limited",
@@ -28,9 +28,9 @@ const LATER: ReadonlySet<string> = new Set([
   "audit_full",
   "server_stopping",
   "target_offline",
-  // The rest of PASSING: a session that was lost on the way.
+  // A session that was lost on the way.
   "session_not_connected",
-  "delivery_not_held",
+  NOT_HELD,
 ]);
 /** Statuses under which an answer may have been lost, unless the server says a word of its own. */
 const UNCERTAIN: ReadonlySet<string> = new Set(["UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL"]);

@@ -9,7 +9,7 @@ import { World } from "./world.js";
 /** A lease: how long a lost session's deliveries wait for its return. */
 const LEASE_MS = 500;
 /** Messages of one trial. */
-const COUNT = 300;
+const COUNT = 1000;
 /** Of them under way at a time. */
 const UNDER_WAY = 20;
 
@@ -60,7 +60,7 @@ async function trial(trouble: (progress: () => number, by: string, to: string) =
 
 behaviour("survives.kill", "servers that are killed", async () => {
   await trial(async (progress) => {
-    for (const part of [0.2, 0.6]) {
+    for (const part of [0.2, 0.4, 0.6, 0.8]) {
       await until("some are accepted", () => progress() >= COUNT * part);
       const { address, process } = world.server;
       await process.kill();
