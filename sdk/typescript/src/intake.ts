@@ -1,0 +1,284 @@
+// What becomes of deliveries: find the handler, run it, acknowledge or refuse.
+
+import { AsyncLocalStorage } from "node:async_hooks";
+
+import { MasError, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, SetupError, VersionMismatch } from "./errors.js";
+import { isLater } from "./failures.js";
+import type { Handler, Handlers } from "./handlers.js";
+import type { Logger } from "./log.js";
+import { Message, readEnvelope, type Doings } from "./message.js";
+import type * as wire from "./proto/mas/runtime/v1/runtime.js";
+import type { Session } from "./session.js";
+import { jittered } from "./time.js";
+
+/** Messages whose end is remembered, so that a redelivery after a lost acknowledgement is not handled again; and messages
+ * whose postponements are counted. */
+const REMEMBERED = 4096;
+/** Longest reason, in characters. */
+const MAX_REASON = 200;
+/** How long a message waits that could not be handled now, in milliseconds: from the first, doubling to the last. */
+const LATER_FIRST_MS = 250;
+const LATER_LAST_MS = 60_000;
+
+/** Whose handler the running code is part of. */
+const within = new AsyncLocalStorage<Intake>();
+
+/** A message that was taken and is not settled yet. */
+interface Taken {
+  readonly message: Message;
+  /** The newest delivery: what is said of an earlier one changes nothing. */
+  deliveryId: string;
+  state: "waiting" | "running" | "held" | "committed" | "given up";
+  /** Until a held one is given back. */
+  timer?: NodeJS.Timeout;
+}
+
+/** What the intake needs of the agent. */
+export interface Surroundings extends Doings {
+  session(): Session | undefined;
+  /** A reply has arrived. */
+  replied(correlationId: string, reply: Message): void;
+}
+
+/** Runs handlers, at most so many at a time. What waits is bounded by the server's credit for one session. */
+export class Intake {
+  readonly #handlers: Handlers;
+  readonly #concurrency: number;
+  readonly #around: Surroundings;
+  readonly #log: Logger;
+  readonly #taken = new Map<string, Taken>();
+  readonly #done = new Set<string>();
+  readonly #postponed = new Map<string, number>();
+  #waiting: Taken[] = [];
+  #running = 0;
+  #stopping = false;
+  #drained: (() => void) | undefined;
+
+  constructor(handlers: Handlers, concurrency: number, around: Surroundings, log: Logger) {
+    this.#handlers = handlers;
+    this.#concurrency = concurrency;
+    this.#around = around;
+    this.#log = log;
+  }
+
+  /** A delivery has arrived. */
+  take({ deliveryId, envelopeJson, attempt }: wire.Delivery): void {
+    let message: Message;
+    try {
+      message = new Message(readEnvelope(envelopeJson), attempt, this.#around);
+    } catch (error) {
+      this.#log.error("an envelope that cannot be read; it becomes a dead letter", error);
+      this.#nack(deliveryId, `invalid_envelope:${kindOf(error)}`, false);
+      return;
+    }
+    const known = this.#taken.get(message.id);
+    if (this.#done.has(message.id)) {
+      // Only the acknowledgement was lost.
+      this.#around.session()?.ack(deliveryId);
+    } else if (known !== undefined) {
+      known.deliveryId = deliveryId;
+    } else if (message.isReply) {
+      this.#reply(message, deliveryId);
+    } else if (!this.#stopping) {
+      // While stopping the server keeps it for the next session.
+      const taken: Taken = { message, deliveryId, state: "waiting" };
+      this.#taken.set(message.id, taken);
+      this.#waiting.push(taken);
+      this.#next();
+    }
+  }
+
+  /** The session has ended: the server delivers again what no handler has begun. */
+  lost(): void {
+    this.#letGo((state) => state === "waiting" || state === "held");
+  }
+
+  /** The newest delivery of a message that a handler is at. */
+  deliveryOf(message: Message): string {
+    if (message.gaveUp !== undefined) throw message.gaveUp;
+    const taken = this.#taken.get(message.id);
+    if (taken?.message !== message || taken.state === "committed") {
+      throw new SetupError(`the message ${message.title} is acknowledged already`);
+    }
+    return taken.deliveryId;
+  }
+
+  /** A commit has acknowledged the message. */
+  committed(message: Message): void {
+    const taken = this.#taken.get(message.id);
+    if (taken?.message === message) taken.state = "committed";
+    this.#finish(message.id);
+  }
+
+  /** Whether the caller is part of a handler of this intake. */
+  get isWithin(): boolean {
+    return within.getStore() === this;
+  }
+
+  /** Takes no further messages and lets handlers finish, so many milliseconds; then they are given up, and their
+   * messages stay with the server. */
+  async drain(timeout: number): Promise<void> {
+    this.#stopping = true;
+    this.lost();
+    if (this.#running > 0) {
+      let timer: NodeJS.Timeout | undefined;
+      await new Promise<void>((resolve) => {
+        this.#drained = resolve;
+        timer = setTimeout(resolve, timeout);
+      });
+      clearTimeout(timer);
+    }
+    if (this.#running > 0) {
+      this.#log.warn(`${this.#running} handlers did not finish within ${timeout / 1000} s; their messages stay with the server`);
+    }
+    for (const taken of this.#taken.values()) {
+      if (taken.state === "running") taken.state = "given up";
+      taken.message.giveUp(new NotConnected("the agent stops"));
+    }
+  }
+
+  #reply(message: Message, deliveryId: string): void {
+    this.#around.replied(message.correlationId ?? "", message);
+    this.#finish(message.id);
+    this.#around.session()?.ack(deliveryId);
+  }
+
+  #next(): void {
+    while (this.#running < this.#concurrency) {
+      const taken = this.#waiting.shift();
+      if (taken === undefined) return;
+      taken.state = "running";
+      this.#running += 1;
+      void this.#run(taken).then(() => {
+        this.#running -= 1;
+        if (this.#running === 0) this.#drained?.();
+        this.#next();
+      });
+    }
+  }
+
+  /** Runs a handler and settles its message. Never throws. */
+  async #run(taken: Taken): Promise<void> {
+    const { message } = taken;
+    const handler = this.#handlers.find(message.type);
+    if (handler === undefined) {
+      this.#taken.delete(message.id);
+      this.#log.warn(`no handler for ${message.title}; it becomes a dead letter`);
+      this.#nack(taken.deliveryId, `no_handler:${message.type}`, false);
+      return;
+    }
+    try {
+      await within.run(this, () => handler.run(message));
+    } catch (error) {
+      this.#failed(taken, handler, error);
+      return;
+    }
+    this.#taken.delete(message.id);
+    if (taken.state === "running") {
+      this.#finish(message.id);
+      this.#around.session()?.ack(taken.deliveryId);
+    }
+  }
+
+  #failed(taken: Taken, handler: Handler, error: unknown): void {
+    const { message, deliveryId } = taken;
+    const title = message.title;
+    if (taken.state === "given up") {
+      this.#taken.delete(message.id);
+      return;
+    }
+    if (taken.state === "committed") {
+      this.#taken.delete(message.id);
+      this.#log.error(`the handler of ${title} failed after its commit; the message is handled`, error);
+      return;
+    }
+    const asked = !(error instanceof Reject) && (error instanceof Retry || handler.retries(error));
+    if (!asked && isPostponed(error)) {
+      this.#postpone(taken, error);
+      return;
+    }
+    this.#taken.delete(message.id);
+    if (error instanceof Retry || error instanceof Reject) {
+      const next = asked ? "it comes again" : "it becomes a dead letter";
+      this.#log.info(`the handler of ${title} says: ${error.message}; ${next}`);
+      this.#nack(deliveryId, error.message || error.name, asked);
+    } else if (asked || isUncertain(error)) {
+      this.#log.warn(`the handler of ${title} failed; it comes again`, error);
+      this.#nack(deliveryId, `handler_error:${kindOf(error)}`, true);
+    } else {
+      this.#log.error(`the handler of ${title} failed; it becomes a dead letter`, error);
+      const unfit = error instanceof PayloadError && error.messageId === message.id;
+      this.#nack(deliveryId, unfit ? `invalid_payload:${error.fields.join(",")}` : `handler_error:${kindOf(error)}`, false);
+    }
+  }
+
+  /** Nobody's failure: the message comes again after a while. */
+  #postpone(taken: Taken, error: Refused | NotConnected): void {
+    const { message, deliveryId } = taken;
+    const before = this.#postponed.get(message.id) ?? 0;
+    this.#postponed.delete(message.id);
+    this.#postponed.set(message.id, before + 1);
+    forgetOldest(this.#postponed);
+    const asked = error instanceof Refused ? (error.retryAfter ?? 0) : 0;
+    const grown = jittered(Math.min(LATER_FIRST_MS * 2 ** before, LATER_LAST_MS));
+    const wait = Math.ceil(Math.min(Math.max(asked, grown), LATER_LAST_MS));
+    const word = error instanceof Refused ? error.detail : "not_connected";
+    this.#log.warn(`the handler of ${message.title} could not go on (${word}); it comes again in ${wait / 1000} s`);
+    const session = this.#around.session();
+    const knowsLater = session?.features.has("later") ?? false;
+    if (session === undefined || knowsLater || this.#stopping) {
+      this.#taken.delete(message.id);
+      // Where this says nothing the server delivers it to the next session.
+      if (knowsLater) this.#nack(deliveryId, `later:${word}`, true, wait);
+      return;
+    }
+    // This server would count it at once: kept here for the time, beside the handlers that go on.
+    taken.state = "held";
+    taken.timer = setTimeout(() => {
+      this.#taken.delete(message.id);
+      this.#nack(taken.deliveryId, `later:${word}`, true);
+    }, wait);
+  }
+
+  #letGo(which: (state: Taken["state"]) => boolean): void {
+    this.#waiting = [];
+    for (const taken of this.#taken.values()) {
+      if (!which(taken.state)) continue;
+      clearTimeout(taken.timer);
+      this.#taken.delete(taken.message.id);
+    }
+  }
+
+  #finish(messageId: string): void {
+    this.#postponed.delete(messageId);
+    this.#done.add(messageId);
+    forgetOldest(this.#done);
+  }
+
+  /** Without a session it is lost, and the delivery comes again. */
+  #nack(deliveryId: string, reason: string, retryable: boolean, retryAfterMs = 0): void {
+    this.#around.session()?.nack({ deliveryId, reason: reason.slice(0, MAX_REASON), retryable, retryAfterMs });
+  }
+}
+
+function isPostponed(error: unknown): error is Refused | NotConnected {
+  return error instanceof NotConnected || (error instanceof Refused && isLater(error));
+}
+
+function isUncertain(error: unknown): boolean {
+  return error instanceof OutcomeUnknown || error instanceof NoReply || error instanceof VersionMismatch;
+}
+
+/** The kind of an error, never its text. */
+function kindOf(error: unknown): string {
+  if (!(error instanceof Error)) return error === null ? "null" : typeof error;
+  const name = error instanceof MasError ? error.name : error.constructor.name || error.name;
+  return /^[\w$.]{1,64}$/.test(name) ? name : "Error";
+}
+
+function forgetOldest(kept: { readonly size: number; keys(): IterableIterator<string>; delete(key: string): boolean }): void {
+  for (const oldest of kept.keys()) {
+    if (kept.size <= REMEMBERED) return;
+    kept.delete(oldest);
+  }
+}

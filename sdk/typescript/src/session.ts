@@ -1,0 +1,305 @@
+// One Transport stream: events go out in batches, submissions get their results.
+
+import { Metadata, status, type StatusObject } from "@grpc/grpc-js";
+
+import type { Connection, Stream } from "./connection.js";
+import { NotConnected } from "./errors.js";
+import { Lost, Passing } from "./failures.js";
+import type { Logger } from "./log.js";
+import type * as wire from "./proto/mas/runtime/v1/runtime.js";
+import { Slots } from "./slots.js";
+import type { Limit } from "./time.js";
+
+/** Submissions without an answer, whatever more the server allows. */
+const MAX_SUBMISSIONS = 256;
+/** Unary calls under way; the server takes 100 calls on a connection, one of which is the stream. */
+const MAX_UNARY = 64;
+/** Calls that wait in this agent for one of these places; one more fails at once. */
+const MAX_WAITING = 100_000;
+/** Submissions or acknowledgements in one event. */
+const MAX_BATCH = 64;
+/** Bytes of submissions in one event. An event that is longer than the server takes ends the stream; what it takes is
+ * configured there, and more than this in any case. What is longer goes the unary way. */
+const MAX_BATCH_BYTES = 64 * 1024;
+/** What a submission takes beside its texts. */
+const OVERHEAD_BYTES = 64;
+
+/** What this library understands beyond the base protocol. */
+const HELLO_FEATURES = ["submit", "deliveries"];
+
+/** A call on the stream. */
+type Call = NonNullable<wire.Submission["call"]>;
+
+interface Entry {
+  readonly call: Call;
+  readonly bytes: number;
+  state: "queued" | "sent" | "given up";
+  readonly resolve: (result: wire.SubmissionResult) => void;
+  readonly reject: (why: unknown) => void;
+}
+
+/** How a stream ended. */
+export type Ended = StatusObject | undefined;
+
+/** Opens a stream: its session, or how it ended instead. `limit` bounds that. */
+export async function open(
+  connection: Connection,
+  instanceId: string,
+  limit: Limit,
+  deliver: (delivery: wire.Delivery) => void,
+  log: Logger,
+): Promise<Session | { readonly ended: Ended }> {
+  const stream = connection.transport();
+  const opened = limit.wait<Session | { readonly ended: Ended }>((resolve) => {
+    stream.once("data", (event: wire.ServerEvent) => {
+      // Welcome is the first event of a stream that the server takes.
+      if (event.event?.$case === "welcome") {
+        resolve(new Session(connection, stream, event.event.value, deliver, log));
+      } else {
+        stream.cancel();
+        const details = "the server's first word was no Welcome";
+        resolve({ ended: { code: status.INTERNAL, details, metadata: new Metadata() } });
+      }
+    });
+    // "status" says more; this one would end the program if nobody heard it.
+    stream.on("error", () => undefined);
+    stream.once("status", (ended: StatusObject) => resolve({ ended }));
+    return () => stream.cancel();
+  });
+  stream.write({ event: { $case: "hello", value: { instanceId, features: HELLO_FEATURES } } });
+  return opened;
+}
+
+/** A stream from its Welcome to its end. */
+export class Session {
+  readonly connection: Connection;
+  readonly agentId: string;
+  /** What the server offers beyond the base protocol. */
+  readonly features: ReadonlySet<string>;
+  /** Settles with how the stream ended. */
+  readonly ended: Promise<Ended>;
+
+  readonly #stream: Stream;
+  readonly #deliver: (delivery: wire.Delivery) => void;
+  readonly #log: Logger;
+  readonly #slots: Slots;
+  readonly #unary = new Slots(MAX_UNARY);
+  readonly #results = new Map<number, Entry>();
+  readonly #acks: string[] = [];
+  readonly #nacks: wire.Nack[] = [];
+  #queue: Entry[] = [];
+  #reference = 0;
+  /** Whether a look at what is to be sent is due. */
+  #due = false;
+  /** Whether the stream has asked to wait. */
+  #full = false;
+  #isEnded = false;
+  #flushed: (() => void) | undefined;
+
+  constructor(
+    connection: Connection,
+    stream: Stream,
+    welcome: wire.Welcome,
+    deliver: (delivery: wire.Delivery) => void,
+    log: Logger,
+  ) {
+    this.connection = connection;
+    this.agentId = welcome.agentId;
+    this.features = new Set(welcome.features);
+    this.#stream = stream;
+    this.#deliver = deliver;
+    this.#log = log;
+    this.#slots = new Slots(Math.min(welcome.maxSubmissions || MAX_SUBMISSIONS, MAX_SUBMISSIONS));
+    stream.on("data", (event: wire.ServerEvent) => this.#event(event));
+    stream.on("drain", () => {
+      this.#full = false;
+      this.#flush();
+    });
+    this.ended = new Promise((resolve) => {
+      stream.once("status", (ended: StatusObject) => {
+        this.#end();
+        resolve(ended.code === status.OK ? undefined : ended);
+      });
+    });
+  }
+
+  /** Calls that wait for a place. */
+  get waiting(): number {
+    return this.#slots.waiting + this.#unary.waiting;
+  }
+
+  /** Whether the server lists one of these. */
+  offers(...anyOf: readonly string[]): boolean {
+    return anyOf.some((feature) => this.features.has(feature));
+  }
+
+  /** Whether a call with so many bytes of text can be made on the stream. */
+  takes(bytes: number): boolean {
+    return bytes + OVERHEAD_BYTES <= MAX_BATCH_BYTES && this.features.has("submit");
+  }
+
+  ack(deliveryId: string): void {
+    this.#acks.push(deliveryId);
+    this.#wake();
+  }
+
+  nack(nack: wire.Nack): void {
+    this.#nacks.push(nack);
+    this.#wake();
+  }
+
+  /** Makes a call on the stream, of so many bytes of text; `sent` hears when it may have happened. */
+  async submit(call: Call, bytes: number, limit: Limit, sent: () => void): Promise<wire.SubmissionResult> {
+    const place = this.#place(this.#slots, limit);
+    if (place !== undefined) await place;
+    if (this.#isEnded) throw sessionOver();
+    return limit.wait<wire.SubmissionResult>((resolve, reject) => {
+      const entry: Entry = { call, bytes: bytes + OVERHEAD_BYTES, state: "queued", resolve, reject };
+      this.#queue.push(entry);
+      this.#wake();
+      return () => {
+        if (entry.state === "queued") {
+          this.#queue.splice(this.#queue.indexOf(entry), 1);
+          this.#slots.give();
+        } else {
+          // The server counts it until it has answered.
+          sent();
+          entry.state = "given up";
+        }
+      };
+    });
+  }
+
+  /** Makes a unary call, when there is a place. */
+  async unary<R>(limit: Limit, call: (connection: Connection) => Promise<R>): Promise<R> {
+    const place = this.#place(this.#unary, limit);
+    if (place !== undefined) await place;
+    try {
+      return await call(this.connection);
+    } finally {
+      this.#unary.give();
+    }
+  }
+
+  /** Hands everything to the stream and half-closes it. */
+  async finish(limit: Limit): Promise<void> {
+    if (!this.#isEmpty() && !this.#isEnded) {
+      await limit.wait<void>((resolve) => {
+        this.#flushed = resolve;
+        this.#wake();
+        return () => (this.#flushed = undefined);
+      });
+    }
+    if (!this.#isEnded) this.#stream.end();
+  }
+
+  /** Ends the stream without a word. */
+  cancel(): void {
+    if (!this.#isEnded) this.#stream.cancel();
+  }
+
+  #place(slots: Slots, limit: Limit): Promise<void> | undefined {
+    if (slots.waiting >= MAX_WAITING) throw new NotConnected(`${MAX_WAITING} calls wait already`);
+    return slots.take(limit);
+  }
+
+  #event({ event }: wire.ServerEvent): void {
+    switch (event?.$case) {
+      case "delivery":
+        this.#deliver(event.value);
+        break;
+      case "deliveries":
+        for (const delivery of event.value.deliveries) this.#deliver(delivery);
+        break;
+      case "results":
+        for (const result of event.value.results) this.#answered(result);
+        break;
+      case "error":
+        this.#log.warn(`the server says: ${event.value.code} ${event.value.message}`);
+        break;
+      default:
+      // A second Welcome, or an event of a later protocol.
+    }
+  }
+
+  #answered(result: wire.SubmissionResult): void {
+    const entry = this.#results.get(result.reference);
+    if (entry === undefined) return;
+    this.#results.delete(result.reference);
+    this.#slots.give();
+    if (entry.state === "sent") entry.resolve(result);
+  }
+
+  /** What is added until the running callbacks are through goes out together. */
+  #wake(): void {
+    if (this.#due || this.#full || this.#isEnded) return;
+    this.#due = true;
+    process.nextTick(() => {
+      this.#due = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    while (!this.#full && !this.#isEnded) {
+      const event = this.#next();
+      if (event === undefined) {
+        this.#flushed?.();
+        this.#flushed = undefined;
+        return;
+      }
+      this.#full = !this.#stream.write({ event });
+    }
+  }
+
+  #isEmpty(): boolean {
+    return this.#acks.length === 0 && this.#nacks.length === 0 && this.#queue.length === 0;
+  }
+
+  #next(): wire.ClientEvent["event"] {
+    const nack = this.#nacks.shift();
+    if (nack !== undefined) return { $case: "nack", value: nack };
+    if (this.#acks.length > 0) {
+      if (this.features.has("acks")) {
+        return { $case: "acks", value: { deliveryIds: this.#acks.splice(0, MAX_BATCH) } };
+      }
+      return { $case: "ack", value: { deliveryId: this.#acks.shift() ?? "" } };
+    }
+    if (this.#queue.length > 0) return { $case: "submit", value: { submissions: this.#nextSubmissions() } };
+    return undefined;
+  }
+
+  #nextSubmissions(): wire.Submission[] {
+    let count = 0;
+    let room = MAX_BATCH_BYTES;
+    for (const { bytes } of this.#queue) {
+      room -= bytes;
+      if (count === MAX_BATCH || (room < 0 && count > 0)) break;
+      count += 1;
+    }
+    return this.#queue.splice(0, count).map((entry) => {
+      const reference = (this.#reference += 1);
+      entry.state = "sent";
+      this.#results.set(reference, entry);
+      return { reference, call: entry.call };
+    });
+  }
+
+  #end(): void {
+    this.#isEnded = true;
+    const [queued, sent] = [this.#queue, [...this.#results.values()]];
+    this.#queue = [];
+    this.#results.clear();
+    this.#slots.end(sessionOver());
+    this.#unary.end(sessionOver());
+    for (const entry of queued) entry.reject(sessionOver());
+    for (const entry of sent) {
+      if (entry.state === "sent") entry.reject(new Lost("the session ended before the answer"));
+    }
+    this.#flushed?.();
+  }
+}
+
+function sessionOver(): Passing {
+  return new Passing(new NotConnected("the session has ended"));
+}

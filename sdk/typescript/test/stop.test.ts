@@ -1,0 +1,149 @@
+// The end of an agent.
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { NotConnected, Retry } from "mas-agent";
+import { behaviour } from "./behaviour.js";
+import { failure, gate, until } from "./wait.js";
+import { Heard, World } from "./world.js";
+
+const world = await World.make({ settings: "delivery: {reclaim_idle_ms: 1000}" });
+const program = (name: string): string => fileURLToPath(new URL(`./programs/${name}.js`, import.meta.url));
+
+behaviour("stop.drain", "takes no further messages and lets handlers finish, with all that they can do", async () => {
+  const [name, asker, target] = world.names(3);
+  const agent = world.agent(name, { concurrency: 1, drainTimeout: 20_000 });
+  const [began, release] = [gate(), gate()];
+  let begun = 0;
+  agent.on("job", async (message) => {
+    begun += 1;
+    began.open();
+    await release.promise;
+    await agent.changeState(({ fields }) => ({ n: Number(fields["n"] ?? 0) + 1 }));
+    await agent.send(target, "note");
+    assert.ok((await agent.discover()).length > 0);
+    await message.reply("done");
+  });
+  await agent.start();
+  const asks = await world.started(asker);
+  const reply = asks.request(name, "job");
+  await began.promise;
+  await asks.send(name, "job");
+  const stopped = agent.stop();
+  await asks.send(name, "job");
+  release.open();
+  assert.equal((await reply).type, "done");
+  await stopped;
+  assert.equal(begun, 1);
+  assert.equal(agent.isConnected, false);
+  await failure(NotConnected, agent.send(target, "note"));
+  assert.equal(await world.redis("xlen", `agent.stream:${name}`), "2");
+  assert.equal(await world.redis("xlen", `agent.stream:${target}`), "1");
+  assert.deepEqual(await world.dead(name), []);
+});
+
+behaviour("handler.calls", "a handler can stop its agent, and its message is acknowledged", async () => {
+  const [name, asker] = world.names(2);
+  const agent = world.agent(name, { drainTimeout: 20_000 });
+  agent.on("stop", async (message) => {
+    await agent.stop();
+    await message.reply("stopping");
+  });
+  await agent.start();
+  const reply = await (await world.started(asker)).request(name, "stop");
+  assert.equal(reply.type, "stopping");
+  await agent.wait();
+  assert.equal(agent.isConnected, false);
+  await world.nothingLeft(name);
+  await failure(NotConnected, agent.discover());
+  await agent.start();
+});
+
+behaviour("stop.drain", "can be started again", async () => {
+  const [name] = world.names(1);
+  const agent = await world.started(name);
+  await Promise.all([agent.stop(), agent.stop()]);
+  await agent.start();
+  assert.equal(agent.isConnected, true);
+});
+
+behaviour("stop.untouched", "what is not finished stays as it was, whatever the handler does", async () => {
+  const [name, peer, target] = world.names(3);
+  const heard = new Heard();
+  const agent = world.agent(name, { drainTimeout: 50, logger: heard });
+  const kinds = ["returns", "throws", "retries", "commits", "sends", "hangs"];
+  let working = 0;
+  const ends: Promise<unknown>[] = [];
+  agent.onOther((message) => {
+    const end = (async () => {
+      working += 1;
+      await new Promise((resolve) => message.signal.addEventListener("abort", resolve));
+      switch (message.type) {
+        case "throws":
+          throw new Error("cancelled");
+        case "retries":
+          throw new Retry("cancelled");
+        case "commits":
+          return failure(NotConnected, message.commit((commit) => commit.send(target, "note")));
+        case "sends":
+          return failure(NotConnected, message.reply("answer").then(() => agent.send(target, "note")));
+        case "hangs":
+          return new Promise(() => undefined);
+        default:
+          return undefined;
+      }
+    })();
+    if (message.type !== "hangs") ends.push(end.catch(() => undefined));
+    return end;
+  });
+  await agent.start();
+  const sender = await world.started(peer);
+  for (const kind of kinds) {
+    if (kind === "sends") sender.request(name, kind).catch(() => undefined);
+    else await sender.send(name, kind);
+  }
+  await until("all are at work", () => working === kinds.length);
+  await agent.stop();
+  await Promise.all(ends);
+  assert.ok(heard.has("warn", "6 handlers did not finish within 0.05 s"));
+  assert.deepEqual(await world.dead(name), []);
+  assert.equal(await world.redis("xlen", `agent.stream:${target}`), "0");
+  const again: string[] = [];
+  const next = world.agent(name, { instanceId: "i1" });
+  next.onOther((message) => again.push(message.type));
+  await next.start();
+  await until("all are delivered again", () => again.length === kinds.length);
+  assert.deepEqual(again.sort(), [...kinds].sort());
+});
+
+behaviour("stop.signals", "run drains on SIGTERM", async () => {
+  const [name, asker] = world.names(2);
+  const asks = await world.started(asker);
+  const running = world.start(process.execPath, [program("holding")], world.env(name));
+  const reply = asks.request(name, "job");
+  await running.line("working");
+  assert.equal(await running.stop(), 0);
+  await running.line("stopped");
+  assert.equal((await reply).type, "done");
+  assert.deepEqual(await world.dead(name), []);
+});
+
+behaviour("stop.signals", "a second one ends it at once", async () => {
+  const [name, peer] = world.names(2);
+  const running = world.start(process.execPath, [program("holding")], world.env(name));
+  await (await world.started(peer)).send(name, "never");
+  await running.line("working");
+  running.signal("SIGTERM");
+  await running.line("asked");
+  running.signal("SIGINT");
+  assert.equal(await running.end(), 130);
+  assert.ok(!running.lines.includes("stopped"));
+});
+
+behaviour("stop.signals", "a program that is through ends, and nothing is said on stderr", async () => {
+  const [name, peer] = world.names(2);
+  const before = world.log().length;
+  const running = world.start(process.execPath, [program("ending")], { ...world.env(name), PEER: peer });
+  assert.equal(await running.end(), 0);
+  assert.ok(!world.log().slice(before).includes("Warning"), world.log().slice(before));
+});
