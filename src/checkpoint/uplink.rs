@@ -177,7 +177,8 @@ impl Uplink {
                 }
             }
             Newest::None => {
-                // Those that were archived have left in order.
+                // Those that were archived have left in order. One that a failover lost counts as archived, too, where a later one
+                // of another server is by now.
                 let archived = archived::newest(connection, keys)?;
                 let left =
                     self.places.iter().rev().find(|(id, _)| archived.is_some_and(|newest| *id <= newest));
@@ -201,9 +202,11 @@ impl Uplink {
         max_len: Option<u64>,
     ) -> Result<Option<EntryId>, UplinkError> {
         for _ in 0..MAX_TURNS {
-            if self.uncertain && checkpoints::recent(connection)?.contains(note) {
+            if self.uncertain
+                && let Some(id) = checkpoints::id_of(connection, note)?
+            {
                 self.took(note);
-                return Ok(None);
+                return Ok(Some(id));
             }
             self.uncertain = true;
             let id = checkpoints::append(connection, self.boot, note, max_len.filter(|_| !self.archived))?;

@@ -25,12 +25,13 @@ pub(super) fn receipt(receipt: Option<Receipt>) -> Option<protocol::Receipt> {
     })
 }
 
-/// The receipt of a refusal, which names the refused message.
+/// The receipt of a refusal: of the message that was refused, where it was one. A commit is refused for one of its messages.
 pub(super) fn refused_receipt(declined: &Declined) -> Option<protocol::Receipt> {
-    let mut receipt = receipt(declined.receipt.clone())?;
-    if let Some(told) = &declined.told {
-        receipt.message_id = told.message_id.to_string();
-    }
+    let Some(told) = &declined.told else {
+        return receipt(declined.receipt.clone());
+    };
+    let mut receipt = receipt(told.receipt.clone().or_else(|| declined.receipt.clone()))?;
+    receipt.message_id = told.message_id.to_string();
     Some(receipt)
 }
 

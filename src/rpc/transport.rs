@@ -21,7 +21,8 @@ use crate::ids::InstanceId;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::server_event::Event as ServerEventKind;
 use crate::protocol::{
-    ClientEvent, Deliveries, Delivery, Hello, Results, ServerEvent, SubmissionResult, Untrusted, Welcome,
+    ClientEvent, Deliveries, Delivery, Hello, RequestFailed, Results, ServerEvent, SubmissionResult,
+    Untrusted, Welcome,
 };
 use crate::refusal::Refusal;
 use crate::shard::desk::delivery::DeliveryId;
@@ -29,6 +30,7 @@ use crate::shard::desk::job::Job;
 use crate::shard::desk::outbox::Outbound;
 use crate::shard::desk::outcome::Declined;
 use crate::shard::desk::session::{MAX_REASON_BYTES, MAX_SUBMISSIONS, Session, Settlement, Then};
+use crate::store::news::Unanswered;
 
 pub(super) fn serve(
     gateway: &Gateway,
@@ -56,10 +58,11 @@ async fn session(
     if !gateway.callers.may_open(&peer) {
         return end(sink, Some(TOO_OFTEN)).await;
     }
-    let mut batches = false;
+    let mut takes = Takes::default();
     let (instance, refusal) = match hello(&mut stream).await {
         Ok(hello) => {
-            batches = hello.features.iter().any(|feature| feature == BATCHED_DELIVERIES);
+            let knows = |name: &str| hello.features.iter().any(|feature| feature == name);
+            takes = Takes { batches: knows(BATCHED_DELIVERIES), failures: knows(REQUEST_FAILED) };
             match InstanceId::parse(&hello.instance_id) {
                 Some(instance) => (Ok(instance), Refusal::INVALID_INSTANCE_ID),
                 None => (Err(hello.instance_id), Refusal::INVALID_INSTANCE_ID),
@@ -85,7 +88,7 @@ async fn session(
     gateway.shards.submit(hash, Job::Open(session.clone()));
     let reading = read(&gateway, &peer, &session, stream);
     let writing = async {
-        let written = write(&session, sink, batches);
+        let written = write(&session, sink, takes);
         // Dropping the writer halfway drops its sink, which cancels the call.
         drop(select(std::pin::pin!(written), cut).await);
     };
@@ -98,7 +101,9 @@ async fn session(
 }
 
 /// What this server offers beyond the base protocol.
-const FEATURES: [&str; 5] = ["submit", "acks", BATCHED_DELIVERIES, "commit", "later"];
+const FEATURES: [&str; 6] = ["submit", "acks", BATCHED_DELIVERIES, "commit", "later", REQUEST_FAILED];
+/// A client that says so is told when no reply will come.
+const REQUEST_FAILED: &str = "request_failed";
 /// A client that says so gets several deliveries in one event.
 const BATCHED_DELIVERIES: &str = "deliveries";
 /// Envelope bytes in one event, unless a single one is larger: what any client's limits take.
@@ -183,7 +188,7 @@ async fn read(
 
 /// Sends what the worker queued until it ends the stream: what waits goes out in one write, results in
 /// one event, and so do deliveries for a client that takes them so.
-async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batches: bool) {
+async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, takes: Takes) {
     sink.enhance_batch(true);
     let mut waiting = Vec::new();
     while poll_fn(|context| session.outbox.poll_take(&mut waiting, context)).await {
@@ -201,7 +206,7 @@ async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batche
                         attempt,
                         ..Delivery::default()
                     };
-                    if batches {
+                    if takes.batches {
                         // What does not fit goes into the next event, so that only a single delivery can be larger.
                         let full =
                             (bytes + size > MAX_BATCH_BYTES).then(|| batch_of(&mut deliveries)).flatten();
@@ -216,6 +221,10 @@ async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batche
                     session.answered();
                     results.push(convert::result(reference, outcome));
                     (results.len() >= MAX_BATCH_RESULTS).then(|| self::results(std::mem::take(&mut results)))
+                }
+                Outbound::RequestFailed(request) => {
+                    session.noticed();
+                    takes.failures.then(|| request_failed(&request))
                 }
                 Outbound::End(refusal) => {
                     // What was decided before is told before.
@@ -247,6 +256,22 @@ async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, batche
         waiting.shrink_to(KEPT_ITEMS);
     }
     end(sink, None).await;
+}
+
+/// What a client understands beyond the base protocol.
+#[derive(Debug, Clone, Copy, Default)]
+struct Takes {
+    batches: bool,
+    failures: bool,
+}
+
+fn request_failed(request: &Unanswered) -> ServerEventKind {
+    ServerEventKind::RequestFailed(RequestFailed {
+        correlation_id: request.correlation_id.to_string(),
+        message_id: request.message_id.to_string(),
+        reason: request.reason.to_owned(),
+        ..RequestFailed::default()
+    })
 }
 
 fn welcome(session: &Session) -> Welcome {

@@ -26,6 +26,7 @@ use crate::ids::{AgentId, ServerId};
 use crate::quarantine::Quarantine;
 use crate::refusal::Refusal;
 use crate::store::StoreError;
+use crate::store::attested;
 use crate::store::news::News;
 use desk::control::Control;
 use desk::job::Job;
@@ -180,6 +181,14 @@ impl Shards {
             }
             News::Failed(agent, server) if foreign(&server) => {
                 shared.tell_news(&agent.clone(), Control::Failed(agent));
+            }
+            // Also of this server: it is told once what was done is on record. Nobody else can say it.
+            News::Unanswered(request, tag) => {
+                if shared.directory.has(&request.agent, &request.instance)
+                    && attested::check_unanswered(&shared.key_ring.keys(), &request.says(), &tag).is_ok()
+                {
+                    shared.tell_news(&request.agent.clone(), Control::Unanswered(request));
+                }
             }
             // This server's own.
             News::Joined(_) | News::Opened(..) | News::Closed(..) | News::Circuit(..) | News::Failed(..) => {}

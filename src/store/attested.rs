@@ -21,6 +21,7 @@ const REQUEST: &str = "request";
 const MEMORY: &str = "memory";
 const ARCHIVED: &str = "archived";
 const REPORT: &str = "report";
+const UNANSWERED: &str = "unanswered";
 
 /// The record that allowed something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,16 @@ pub fn report_tag(keys: &StoreKeys, key: &str, report: &str) -> String {
 /// Whether a server has put it there.
 pub fn check_report(keys: &StoreKeys, key: &str, report: &str, tag: &str) -> Result<(), NotOurs> {
     keys.check(REPORT, &[key.as_bytes(), report.as_bytes()], &tag_bytes(tag))
+}
+
+/// The tag of the news that no reply will come to a request, in hexadecimal.
+pub fn unanswered_tag(keys: &StoreKeys, says: &str) -> String {
+    hex(&keys.tag(UNANSWERED, &[says.as_bytes()]))
+}
+
+/// Whether a server tells it.
+pub fn check_unanswered(keys: &StoreKeys, says: &str, tag: &str) -> Result<(), NotOurs> {
+    keys.check(UNANSWERED, &[says.as_bytes()], &tag_bytes(tag))
 }
 
 /// A message as it stands in an inbox.

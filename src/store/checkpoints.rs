@@ -90,6 +90,12 @@ pub fn recent(connection: &mut Connection) -> Result<HashSet<String>, StoreError
     Ok(parse(answer)?.into_iter().map(|(_, note)| note).collect())
 }
 
+/// The id of a checkpoint among the newest.
+pub fn id_of(connection: &mut Connection, note: &str) -> Result<Option<EntryId>, StoreError> {
+    let answer = connection.command("XREVRANGE", &[keys::CHECKPOINTS, "+", "-", "COUNT", RECENT])?;
+    Ok(parse(answer)?.into_iter().find(|(_, found)| found == note).map(|(id, _)| id))
+}
+
 /// The newest checkpoints, newest first.
 pub fn newest_page(connection: &mut Connection, count: usize) -> Result<Vec<String>, StoreError> {
     let args = [keys::CHECKPOINTS, "+", "-", "COUNT", &count.to_string()];

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::connection::StoreError;
 use super::endpoint::Endpoint;
 use super::keys;
-use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::ids::{AgentId, CorrelationId, InstanceId, ServerId};
 
 /// How long the subscriber waits for news before it looks whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -35,6 +37,8 @@ pub enum News {
     Circuit(AgentId, bool, ServerId),
     /// A handler of the agent failed, as that server saw.
     Failed(AgentId, ServerId),
+    /// No reply will come to a request; and a server's tag.
+    Unanswered(Unanswered, String),
     /// A look at the registry of servers. Never published.
     Servers {
         /// The other servers that are alive.
@@ -57,6 +61,38 @@ pub enum News {
     Missed,
 }
 
+/// A request to which no reply will come, for its message is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Who asked.
+    pub agent: AgentId,
+    /// Which of its processes.
+    pub instance: InstanceId,
+    /// The request.
+    pub correlation_id: CorrelationId,
+    /// Its message.
+    pub message_id: Uuid,
+    /// Why, in one of a few words.
+    pub reason: &'static str,
+}
+
+impl Unanswered {
+    /// The reasons: what the receiver says of its failure is not for the sender.
+    const REASONS: [&str; 4] = ["handler_failed", "no_handler", "max_attempts", "expired"];
+
+    /// The reason for a dead letter's.
+    pub fn reason_of(letter: &str) -> &'static str {
+        let kind = letter.split(':').next().unwrap_or_default();
+        Self::REASONS.into_iter().find(|reason| *reason == kind).unwrap_or("handler_failed")
+    }
+
+    /// What its tag is over.
+    pub fn says(&self) -> String {
+        let Self { agent, instance, correlation_id, message_id, reason } = self;
+        format!("{agent} {instance} {correlation_id} {message_id} {reason}")
+    }
+}
+
 impl News {
     /// The text that is published.
     pub fn to_text(&self) -> String {
@@ -76,6 +112,7 @@ impl News {
             Self::Circuit(agent, true, server) => format!("circuit-open {agent} {server}"),
             Self::Circuit(agent, false, server) => format!("circuit-closed {agent} {server}"),
             Self::Failed(agent, server) => format!("failed {agent} {server}"),
+            Self::Unanswered(request, tag) => format!("unanswered {} {tag}", request.says()),
             Self::Servers { .. } | Self::Storage { .. } | Self::Lease(_) | Self::Missed => String::new(),
         }
     }
@@ -106,6 +143,18 @@ impl News {
             "circuit-closed" => Self::Circuit(agent, false, ServerId::parse(words.next()?)?),
             "taken" => Self::Taken(agent, words.next()?.parse().ok()?),
             "failed" => Self::Failed(agent, ServerId::parse(words.next()?)?),
+            "unanswered" => {
+                let request = Unanswered {
+                    agent,
+                    instance: InstanceId::parse(words.next()?)?,
+                    correlation_id: CorrelationId::parse(words.next()?)?,
+                    message_id: Uuid::parse_str(words.next()?).ok()?,
+                    reason: words
+                        .next()
+                        .and_then(|word| Unanswered::REASONS.into_iter().find(|r| *r == word))?,
+                };
+                Self::Unanswered(request, words.next()?.to_owned())
+            }
             _ => return None,
         };
         words.next().is_none().then_some(news)

@@ -1,6 +1,8 @@
 //! A connected agent: its calls, its handlers, its connection.
 
 use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -44,6 +46,10 @@ impl Agent {
     pub fn run(self) -> Result<(), AgentError> {
         let setup = |error: std::io::Error| AgentError::Setup(format!("signals cannot be handled: {error}"));
         let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(setup)?;
+        let over = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            let _ = signal_hook::flag::register_conditional_default(signal, over.clone()).map_err(setup)?;
+        }
         let (handle, close) = (self.handle.clone(), signals.handle());
         let watch = std::thread::Builder::new().name("agent-signals".to_owned()).spawn(move || {
             let mut forever = signals.forever();
@@ -58,6 +64,8 @@ impl Agent {
         let ended = self.wait();
         drop(self);
         close.close();
+        // Whatever the program does afterwards, signals end it again.
+        over.store(true, Ordering::SeqCst);
         ended
     }
 

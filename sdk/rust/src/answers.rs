@@ -5,6 +5,7 @@ use crate::protocol::AgentRecord;
 
 /// Another agent, as Discover shows it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Peer {
     /// Its id.
     pub agent_id: String,

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use grpcio::EnvBuilder;
 use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
 use uuid::Uuid;
 
 use crate::agent::Agent;
 use crate::calls::Calls;
-use crate::connection::{Connection, Route};
+use crate::connection::{Connection, Route, WELCOME_TIMEOUT};
 use crate::credentials::{Credentials, variables};
 use crate::error::{AgentError, HandlerError};
 use crate::handle::Handle;
@@ -23,6 +24,8 @@ use crate::tracing::{TraceParent, Tracing};
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An address is given this long, whatever the timeouts.
+const LEAST_WELCOME: Duration = Duration::from_millis(500);
 const REFUSED_RETRY: Duration = Duration::from_secs(10);
 /// Longest of these that can be set: keeps deadlines computable.
 const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
@@ -30,6 +33,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 const MAX_CALLS: usize = 1024;
 const HANDLER_THREADS: usize = 4;
 const MAX_HANDLER_THREADS: usize = 1024;
+/// Longest name of a field that is quoted, in characters.
+const MAX_NAME: usize = 64;
 /// Longest instance id, in characters.
 const MAX_INSTANCE_CHARS: usize = 32;
 
@@ -228,6 +233,9 @@ impl Builder {
         }
         let addresses: Vec<String> =
             self.addr.split(',').map(str::trim).filter(|addr| !addr.is_empty()).map(str::to_owned).collect();
+        // Each of them must have its turn before a start is given up.
+        let welcome_timeout =
+            (self.connect_timeout / (addresses.len() as u32 + 1)).clamp(LEAST_WELCOME, WELCOME_TIMEOUT);
         let Some(first) = addresses.first() else {
             return Err(AgentError::Setup("no address: expected host:port".to_owned()));
         };
@@ -243,6 +251,7 @@ impl Builder {
             server_name: self.server_name,
             credentials: self.credentials,
             proxy: self.proxy,
+            welcome_timeout,
             refused_retry: self.refused_retry,
             refused_is_final: self.refused_is_final,
         };
@@ -262,13 +271,31 @@ fn parse<T: DeserializeOwned>(data: &str) -> Result<T, String> {
     const MISSING: &str = "missing field";
     let mut reader = serde_json::Deserializer::from_str(data);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let (path, text) = (error.path().to_string(), error.inner().to_string());
+        let (path, text) = (path_of(error.path()), error.inner().to_string());
         // The name of a field that is missing is the type's, not the payload's.
         match text.strip_prefix(MISSING) {
             Some(_) => format!("handler_error:payload:{}", text.split(" at line").next().unwrap_or(MISSING)),
             None => format!("handler_error:payload:{path}"),
         }
     })
+}
+
+/// The way to a field. Names that are no identifiers may be the payload's own, and are not quoted.
+fn path_of(path: &Path) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                let fits =
+                    key.len() <= MAX_NAME && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+                text.push_str(if text.is_empty() { "" } else { "." });
+                text.push_str(if fits { key } else { "*" });
+            }
+            Segment::Unknown => text.push('?'),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -294,5 +321,8 @@ mod tests {
         let secret = r#"{"item": "tea", "lines": [{"count": 1}, {"count": "4111-1111"}]}"#;
         assert_eq!(reason(secret), "handler_error:payload:lines[1].count");
         assert_eq!(reason(r#"{"item": "tea"}"#), "handler_error:payload:missing field `lines`");
+        type Owners = std::collections::HashMap<String, u32>;
+        let owners = parse::<Owners>(r#"{"jane@example.org": "x"}"#).unwrap_err();
+        assert_eq!(owners, "handler_error:payload:*");
     }
 }

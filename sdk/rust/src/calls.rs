@@ -1,6 +1,6 @@
 //! The calls of one agent, each bounded in time, made again where that cannot have a second effect.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use grpcio::{CallOption, Method};
@@ -10,7 +10,7 @@ use crate::outbox::Outbox;
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::receipts::Receipts;
-use crate::refusal::{Failure, of_call};
+use crate::refusal::{Failure, Refusal, of_call};
 use crate::replies::Replies;
 use crate::session::{Open, Session};
 use crate::submit::{NoOutcome, Submissions};
@@ -37,11 +37,22 @@ pub(crate) struct Calls {
     pub session: Session,
     pub call_timeout: Duration,
     pub submissions: Submissions,
-    pub replies: Replies,
+    pub replies: Arc<Replies>,
     pub tracing: Tracing,
     pub outbox: Outbox,
     receipts: Receipts,
-    state_turn: Mutex<()>,
+    state_turn: (Mutex<bool>, Condvar),
+}
+
+/// The turn to change the state, until it is dropped.
+pub(crate) struct StateTurn<'a>(&'a Calls);
+
+impl Drop for StateTurn<'_> {
+    fn drop(&mut self) {
+        let (taken, changed) = &self.0.state_turn;
+        *taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        changed.notify_one();
+    }
 }
 
 impl Calls {
@@ -55,17 +66,22 @@ impl Calls {
             session,
             call_timeout,
             submissions,
-            replies: Replies::default(),
+            replies: Arc::default(),
             tracing,
             outbox: Outbox::default(),
             receipts,
-            state_turn: Mutex::default(),
+            state_turn: Default::default(),
         }
     }
 
-    /// Whose turn it is to change the state, among this process's threads.
-    pub(crate) fn state_turn(&self) -> MutexGuard<'_, ()> {
-        self.state_turn.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the turn to change the state, among this process's threads, until `give_up`.
+    pub(crate) fn state_turn(&self, give_up: Instant) -> Option<StateTurn<'_>> {
+        let (taken, changed) = &self.state_turn;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = give_up.saturating_duration_since(Instant::now());
+        let waited = changed.wait_timeout_while(taken, left, |taken| *taken);
+        let (mut taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        (!std::mem::replace(&mut *taken, true)).then_some(StateTurn(self))
     }
 
     /// Makes a call that has no second effect, or none that matters: a read.
@@ -74,8 +90,8 @@ impl Calls {
         what: &str,
         method: &Method<Q, R>,
         request: &Q,
+        give_up: Instant,
     ) -> Result<R, AgentError> {
-        let give_up = from_now(self.call_timeout);
         self.until(what, give_up, |_| true, |open| self.unary(what, open, method, request, give_up))
     }
 
@@ -114,7 +130,8 @@ impl Calls {
             match self.submissions.call(what, &self.outbox, submit, give_up) {
                 Ok(outcome) => return answer(outcome).ok_or_else(|| Failure::Unknown(FOREIGN.to_owned())),
                 Err(NoOutcome::Failed(failure)) => return Err(failure),
-                Err(NoOutcome::NotTaken) => {}
+                // Nothing was sent.
+                Err(NoOutcome::NotTaken) => return Err(Failure::Passing(Box::new(Refusal::not_taken(what)))),
             }
         }
         let response = self.unary(what, open, method, request, give_up)?;
@@ -139,9 +156,14 @@ impl Calls {
                 None => error,
             };
             let open = self.session.wait_open(give_up).map_err(|error| lost(error, unknown.clone()))?;
+            if unknown.is_some() && !repeatable(&open) {
+                // Another server, which would do it once more.
+                return Err(lost(AgentError::NotConnected(String::new()), unknown));
+            }
             let (error, wait) = match attempt(&open) {
                 Ok(response) => return Ok(response),
-                Err(Failure::Final(error)) => return Err(error),
+                // Of an attempt before it nothing is known, whatever is said of this one.
+                Err(Failure::Final(error)) => return Err(lost(error, unknown)),
                 Err(Failure::Passing(refusal)) => {
                     let wait = pause.max(refusal.retry_after.unwrap_or_default());
                     (AgentError::Refused(refusal), wait)

@@ -15,6 +15,7 @@ use crate::protocol::{
 };
 use crate::receipts::Sent;
 use crate::refusal::{Failure, Refusal};
+use crate::replies::{Answer, Expected, Replies};
 use crate::reply::is_late;
 use crate::submit::NoOutcome;
 use crate::tracing::Operation;
@@ -120,20 +121,17 @@ impl Commit {
     /// Has it done. When this returns an error, nothing of it was done, except where the outcome is
     /// unknown; the message is then still to be handled.
     pub fn apply(mut self) -> Result<Committed, AgentError> {
-        // The message may have been delivered anew since this was begun.
-        if let Some(message) = &self.message {
-            self.wire.delivery_id = message.received.delivery.get();
-        }
         let size = protobuf::Message::compute_size(&self.wire);
         if size > MAX_COMMIT_BYTES as u64 {
             return Err(AgentError::Setup(format!(
                 "a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}"
             )));
         }
-        let done = match self.attempt() {
+        let give_up = from_now(self.agent.calls.call_timeout);
+        let done = match self.attempt(give_up) {
             Err(error) if is_late(&error) && self.drop_reply() => {
                 log::warn!(code = "reply_late"; "nobody waits any more for the reply of a commit: it is committed without it");
-                self.attempt()?
+                self.attempt(give_up)?
             }
             done => done?,
         };
@@ -147,7 +145,7 @@ impl Commit {
         self.wire.messages.len() < before
     }
 
-    fn attempt(&mut self) -> Result<CommitResponse, AgentError> {
+    fn attempt(&mut self, give_up: Instant) -> Result<CommitResponse, AgentError> {
         let calls = self.agent.calls.clone();
         let sender = self.message.as_ref().map(Message::sender).unwrap_or_default();
         let mut operations: Vec<Operation<'_>> = self
@@ -160,7 +158,7 @@ impl Commit {
             Some(message) => in_words("commit of", message.sender(), message.message_type()),
             None => "commit".to_owned(),
         };
-        let (wire, give_up) = (&self.wire, from_now(calls.call_timeout));
+        let (wire, handled) = (&self.wire, self.message.as_ref());
         let done = calls.until(
             &what,
             give_up,
@@ -169,11 +167,14 @@ impl Commit {
                 if !(open.offers.submit && open.offers.commit) {
                     return Err(Failure::Final(AgentError::Unsupported("atomic commit")));
                 }
-                match calls.submissions.call(&what, &calls.outbox, || Call::Commit(wire.clone()), give_up) {
+                // The message may have been delivered anew since this was begun.
+                let delivery_id = handled.map(|message| message.received.delivery.get()).unwrap_or_default();
+                let submit = || Call::Commit(Wire { delivery_id, ..wire.clone() });
+                match calls.submissions.call(&what, &calls.outbox, submit, give_up) {
                     Ok(Outcome::Commit(done)) => Ok(done),
                     Ok(_) => Err(Failure::Unknown("the server answered something else".to_owned())),
                     Err(NoOutcome::Failed(failure)) => Err(failure),
-                    Err(NoOutcome::NotTaken) => Err(Failure::Passing(Box::new(not_taken(&what)))),
+                    Err(NoOutcome::NotTaken) => Err(Failure::Passing(Box::new(Refusal::not_taken(&what)))),
                 }
             },
         );
@@ -210,6 +211,7 @@ impl Commit {
                     };
                     let timeout = waits.next().unwrap_or_default();
                     replies.push(PendingReply {
+                        expected: Replies::expect(&self.agent.calls.replies, one.correlation_id.clone()),
                         agent: self.agent.clone(),
                         about: NoReply {
                             target,
@@ -217,6 +219,7 @@ impl Commit {
                             message_id: one.message_id.clone(),
                             correlation_id: one.correlation_id,
                             waited: timeout,
+                            reason: None,
                         },
                         give_up: from_now(timeout),
                     });
@@ -235,6 +238,7 @@ impl Commit {
 
 /// What a commit did.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Committed {
     /// Its messages, in their order.
     pub sent: Vec<Sent>,
@@ -249,6 +253,7 @@ pub struct Committed {
 pub struct PendingReply {
     agent: Handle,
     about: NoReply,
+    expected: Expected,
     give_up: Instant,
 }
 
@@ -261,24 +266,13 @@ impl std::fmt::Debug for PendingReply {
 impl PendingReply {
     /// Waits for it, until the request's time is over.
     pub fn wait(self) -> Result<Message, AgentError> {
-        let expected = self.agent.calls.replies.expect(self.about.correlation_id.clone());
-        match expected.wait(self.give_up) {
-            Some(reply) => Ok(Message::new(std::sync::Arc::new(reply), &self.agent)),
-            None => Err(AgentError::NoReply(Box::new(self.about))),
+        match self.expected.wait(self.give_up) {
+            Answer::Reply(reply) => Ok(Message::new(std::sync::Arc::new(*reply), &self.agent)),
+            Answer::Failed(reason) => {
+                Err(AgentError::NoReply(Box::new(NoReply { reason: Some(reason), ..self.about })))
+            }
+            Answer::Nothing => Err(AgentError::NoReply(Box::new(self.about))),
         }
-    }
-}
-
-/// The stream is between two sessions, or full.
-fn not_taken(what: &str) -> Refusal {
-    Refusal {
-        call: what.to_owned(),
-        code: "UNAVAILABLE".to_owned(),
-        detail: "overloaded".to_owned(),
-        retry_after: None,
-        message_id: None,
-        receipt: None,
-        findings: Vec::new(),
     }
 }
 

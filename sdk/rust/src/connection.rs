@@ -25,13 +25,14 @@ use crate::protocol::{ClientEvent, Delivery, Hello, ServerEvent, TRANSPORT, Welc
 use crate::received::Received;
 use crate::refusal::{Refusal, code_name};
 use crate::session::{Offers, Open};
+use crate::wire::timeout_ms;
 
 /// Wait before connecting again, of which half to all is waited; doubles up to the last, starts anew after a session
 /// that opened.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_LAST: Duration = Duration::from_secs(2);
-/// How long the server may take to open a session, from the first packet to its Welcome.
-const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the server may take to open a session, at most.
+pub(crate) const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 /// A silent connection is pinged after this, and given up when no answer comes in time. Sooner than the server would
 /// (20 s): what it reads puts its own timer off, and answering a ping costs it half of what sending one does.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(19);
@@ -56,6 +57,8 @@ pub(crate) struct Route {
     pub credentials: Credentials,
     /// Whether proxies of the environment are used, where the address is not this machine's own.
     pub proxy: bool,
+    /// How long an address may take to open a session, from the first packet to its Welcome.
+    pub welcome_timeout: Duration,
     pub refused_retry: Duration,
     pub refused_is_final: bool,
 }
@@ -68,7 +71,7 @@ impl Route {
         let mut channel = keep_alive(ChannelBuilder::new(self.environment.clone()))
             .initial_reconnect_backoff(RECONNECT_FIRST)
             // How long gRPC gives a connection attempt.
-            .raw_cfg_int(c"grpc.min_reconnect_backoff_ms".to_owned(), WELCOME_TIMEOUT.as_millis() as i32)
+            .raw_cfg_int(c"grpc.min_reconnect_backoff_ms".to_owned(), timeout_ms(self.welcome_timeout))
             .max_reconnect_backoff(RECONNECT_LAST)
             // Two agents in one process must not share a connection: it carries the identity.
             .use_local_subchannel_pool(true)
@@ -163,7 +166,7 @@ impl Reader {
             }
             match why {
                 Why::Ended(code, detail) if is_refusal(code, &detail) => {
-                    let is_final = self.route.refused_is_final || cannot_change(code);
+                    let is_final = self.route.refused_is_final || cannot_change(&detail);
                     session.refused(refusal(&address, code, detail), is_final);
                     if is_final {
                         return;
@@ -192,7 +195,7 @@ impl Reader {
         let (sender, receiver) = unbounded();
         let hello = Hello {
             instance_id: self.calls.session.instance.clone(),
-            features: vec!["deliveries".to_owned()],
+            features: vec!["deliveries".to_owned(), "request_failed".to_owned()],
             ..Hello::default()
         };
         let hello = ClientEventKind::Hello(hello);
@@ -224,14 +227,15 @@ impl Reader {
     /// The first event of a stream that the server takes.
     async fn welcome(&self, stream: &mut ClientDuplexReceiver<ServerEvent>) -> Result<Welcome, Why> {
         let (in_time, late) = oneshot::channel::<()>();
+        let (calls, timeout) = (self.calls.clone(), self.route.welcome_timeout);
         // Holds the time: it ends with this call, or lets it know that it took too long.
-        let watch = std::thread::Builder::new().name("agent-connect".to_owned()).spawn(move || {
-            let give_up = Instant::now() + WELCOME_TIMEOUT;
-            while !in_time.is_canceled() && Instant::now() < give_up {
-                std::thread::park_timeout(give_up.saturating_duration_since(Instant::now()));
+        let watching = std::thread::Builder::new().name("agent-connect".to_owned()).spawn(move || {
+            let give_up = Instant::now() + timeout;
+            while !in_time.is_canceled() && !calls.session.is_stopping() && Instant::now() < give_up {
+                calls.session.pause_until(give_up);
             }
         });
-        let watch = watch.map_err(|error| Why::Other(format!("a thread could not be started: {error}")))?;
+        let _ = watching.map_err(|error| Why::Other(format!("a thread could not be started: {error}")))?;
         let outcome = match select(stream.try_next(), late).await {
             Either::Left((
                 Ok(Some(ServerEvent { event: Some(ServerEventKind::Welcome(welcome)), .. })),
@@ -240,9 +244,10 @@ impl Reader {
             Either::Left((Ok(Some(_)), _)) => Err(Why::Other("the first event was no welcome".to_owned())),
             Either::Left((Ok(None), _)) => Err(Why::Other("the server ended the stream".to_owned())),
             Either::Left((Err(error), _)) => Err(why(&error)),
-            Either::Right(_) => Err(Why::Other(format!("no welcome within {WELCOME_TIMEOUT:?}"))),
+            Either::Right(_) => Err(Why::Other(format!("no welcome within {timeout:?}"))),
         };
-        watch.thread().unpark();
+        // Or it would watch until the time is over.
+        self.calls.session.wake();
         if outcome.is_err() {
             stream.cancel();
         }
@@ -260,6 +265,9 @@ impl Reader {
             Some(ServerEventKind::Results(results)) => self.calls.submissions.answered(results.results),
             Some(ServerEventKind::Error(error)) => {
                 log::warn!(code = "server_error"; "server error {}: {}", error.code, error.message);
+            }
+            Some(ServerEventKind::RequestFailed(failed)) => {
+                self.calls.replies.failed(failed.correlation_id, failed.reason);
             }
             Some(ServerEventKind::Welcome(_)) | None => {}
         }
@@ -332,8 +340,8 @@ fn is_refusal(code: RpcStatusCode, detail: &str) -> bool {
 }
 
 /// Whether a refusal is this program's own doing, which nobody else can change.
-fn cannot_change(code: RpcStatusCode) -> bool {
-    matches!(code, RpcStatusCode::INVALID_ARGUMENT | RpcStatusCode::UNIMPLEMENTED)
+fn cannot_change(detail: &str) -> bool {
+    matches!(detail, "invalid_instance_id" | "missing_hello" | "expected_hello")
 }
 
 fn refusal(address: &str, code: RpcStatusCode, detail: String) -> Refusal {

@@ -42,6 +42,7 @@ pub enum AgentError {
 
 /// A request to which no reply came in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NoReply {
     /// Whom was asked.
     pub target: String,
@@ -53,11 +54,19 @@ pub struct NoReply {
     pub correlation_id: String,
     /// How long the reply was waited for.
     pub waited: Duration,
+    /// Why none will come, where the server knows: `handler_failed`, `no_handler`, `max_attempts` or `expired`.
+    pub reason: Option<String>,
 }
 
 impl fmt::Display for NoReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { target, message_type, message_id, waited, .. } = self;
+        let Self { target, message_type, message_id, waited, reason, .. } = self;
+        if let Some(reason) = reason {
+            return write!(
+                f,
+                "no reply will come from {target} to {message_type:?}: {reason} (message {message_id}; `mas audit show {message_id}` says what became of it)"
+            );
+        }
         write!(
             f,
             "no reply from {target} to {message_type:?} within {waited:.3?} (message {message_id}; `mas audit show {message_id}` says what became of it)"
@@ -124,15 +133,12 @@ impl From<AgentError> for HandlerError {
             AgentError::Refused(refusal) if refusal.is_later() => {
                 Self::later(&refusal.detail, refusal.retry_after.unwrap_or(LATER_DEFAULT))
             }
-            // Another one was faster, or the message was delivered anew meanwhile.
-            AgentError::Refused(refusal)
-                if matches!(refusal.detail.as_str(), "version_mismatch" | "delivery_not_held") =>
-            {
+            AgentError::Refused(refusal) if refusal.detail == "version_mismatch" => {
                 Self::retry(&refusal.detail)
             }
             AgentError::Refused(refusal) => Self::reject(format!("handler_error:{}", refusal.detail)),
             AgentError::NotConnected(_) => Self::later("not_connected", LATER_DEFAULT),
-            AgentError::Unknown { .. } => Self::retry("outcome_unknown"),
+            AgentError::Unknown { .. } => Self::later("outcome_unknown", LATER_DEFAULT),
             AgentError::NoReply(_) => Self::retry("no_reply"),
             // Their texts may quote the payload.
             AgentError::Payload(_) => Self::reject("handler_error:payload"),

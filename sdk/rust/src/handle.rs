@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::answers::Peer;
-use crate::calls::Calls;
+use crate::calls::{Calls, from_now};
 use crate::error::AgentError;
 use crate::protocol::{DISCOVER, DiscoverRequest};
 
@@ -46,7 +46,7 @@ impl Handle {
             capabilities: capabilities.iter().map(|&c| c.to_owned()).collect(),
             ..DiscoverRequest::new()
         };
-        let response = self.calls.read("discover", &DISCOVER, &request)?;
+        let response = self.calls.read("discover", &DISCOVER, &request, from_now(self.calls.call_timeout))?;
         response.agents.into_iter().map(Peer::read).collect()
     }
 }

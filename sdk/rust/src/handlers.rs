@@ -135,6 +135,14 @@ impl Pool {
     }
 }
 
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Threads that wait would wait for ever.
+        self.board.lock().closed = true;
+        self.board.changed.notify_all();
+    }
+}
+
 struct Worker {
     board: Arc<Board>,
     handlers: Handlers,

@@ -14,6 +14,7 @@ use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::protocol::{REQUEST, RequestRequest, SEND, SendRequest};
 use crate::receipts::Sent;
+use crate::replies::{Answer, Replies};
 use crate::session::{Offers, Open};
 use crate::wire::{in_words, millis, receipt, timeout_ms};
 
@@ -153,7 +154,8 @@ impl Outgoing {
         self
     }
 
-    /// How long the call may take, tries and waits included; by default the agent's `call_timeout`.
+    /// How long [`send`](Self::send) may take, tries and waits included; by default the agent's `call_timeout`. A request has
+    /// a time of its own.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -232,20 +234,25 @@ impl Outgoing {
         });
         let asked = asked.inspect_err(|error| operation.failed(error))?;
         operation.accepted(&asked.message_id, &asked.correlation_id, asked.receipt.as_ref());
-        let expected = calls.replies.expect(asked.correlation_id.clone());
-        let Some(reply) = expected.wait(give_up) else {
-            let error = AgentError::NoReply(Box::new(NoReply {
-                target: self.target,
-                message_type: self.message_type,
-                message_id: asked.message_id,
-                correlation_id: asked.correlation_id,
-                waited: began.elapsed(),
-            }));
-            operation.failed(&error);
-            return Err(error);
+        let expected = Replies::expect(&calls.replies, asked.correlation_id.clone());
+        let reason = match expected.wait(give_up) {
+            Answer::Reply(reply) => {
+                operation.answered(&calls.session.agent_id(), &reply);
+                return Ok(Message::new(Arc::new(*reply), &self.agent));
+            }
+            Answer::Failed(reason) => Some(reason),
+            Answer::Nothing => None,
         };
-        operation.answered(&calls.session.agent_id(), &reply);
-        Ok(Message::new(Arc::new(reply), &self.agent))
+        let error = AgentError::NoReply(Box::new(NoReply {
+            target: self.target,
+            message_type: self.message_type,
+            message_id: asked.message_id,
+            correlation_id: asked.correlation_id,
+            waited: began.elapsed(),
+            reason,
+        }));
+        operation.failed(&error);
+        Err(error)
     }
 }
 

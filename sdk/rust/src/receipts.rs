@@ -10,6 +10,7 @@ use crate::protocol::submission_result::Outcome;
 
 /// Where the server says that a decision is on record. As JSON, hashes are hexadecimal: `mas audit proof --check` takes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Receipt {
     /// The lane that holds the record.
     pub lane: String,
@@ -47,6 +48,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What data-loss prevention found in a message of this agent. Never the text itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Finding {
     /// Such as `credit_card`.
     pub kind: String,

@@ -17,7 +17,7 @@ const RETRY_TYPE: &str = "/google.rpc.RetryInfo";
 /// Nothing happened, and the same call may succeed in a moment.
 const PASSING: [&str; 4] = ["overloaded", "storage_unavailable", "server_stopping", "session_not_connected"];
 /// Not now, and for no fault of the message: words that end a call, and leave a message that is being handled for later.
-const LATER: [&str; 10] = [
+const LATER: [&str; 13] = [
     "rate_limited",
     "queue_full",
     "circuit_open",
@@ -28,10 +28,15 @@ const LATER: [&str; 10] = [
     "audit_full",
     "server_stopping",
     "target_offline",
+    // The agent itself is refused just now, or its message was delivered anew meanwhile.
+    "session_not_connected",
+    "quarantined",
+    "delivery_not_held",
 ];
 
 /// The server's refusal of a call: nothing happened, and it is on record.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Refusal {
     /// What was called, to whom, of which type.
     pub call: String,
@@ -52,7 +57,20 @@ pub struct Refusal {
 impl Refusal {
     /// Whether it passes by itself: a handler that fails with it gets its message again, and no attempt is counted.
     pub fn is_later(&self) -> bool {
-        LATER.contains(&self.detail.as_str())
+        LATER.contains(&self.detail.as_str()) || self.code == "UNAUTHENTICATED"
+    }
+
+    /// The stream is between two sessions, or full: nothing was sent.
+    pub(crate) fn not_taken(call: &str) -> Self {
+        Self {
+            call: call.to_owned(),
+            code: "UNAVAILABLE".to_owned(),
+            detail: "overloaded".to_owned(),
+            retry_after: None,
+            message_id: None,
+            receipt: None,
+            findings: Vec::new(),
+        }
     }
 }
 

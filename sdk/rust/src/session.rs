@@ -1,5 +1,6 @@
 //! The session as callers see it: open, lost, refused, at its end.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -104,8 +105,9 @@ impl Session {
     }
 
     fn tell(&self, event: &Event) {
-        if let Some(tell) = &self.tell {
-            tell(event);
+        let Some(tell) = &self.tell else { return };
+        if catch_unwind(AssertUnwindSafe(|| tell(event))).is_err() {
+            log::error!(code = "listener_panicked"; "what listens to the connection's events panicked");
         }
     }
 
@@ -132,6 +134,7 @@ impl Session {
         let was_open = {
             let mut state = self.lock();
             state.problem.clone_from(&problem);
+            state.refused = None;
             state.open.take().is_some()
         };
         self.changed.notify_all();
@@ -191,6 +194,19 @@ impl Session {
     pub(crate) fn pause(&self, pause: Duration) {
         let state = self.lock();
         drop(self.changed.wait_timeout_while(state, pause, |state| !state.stopping));
+    }
+
+    /// Waits until something about the session has changed, or until then.
+    pub(crate) fn pause_until(&self, give_up: Instant) {
+        let left = give_up.saturating_duration_since(Instant::now());
+        drop(self.changed.wait_timeout(self.lock(), left));
+    }
+
+    /// Wakes whoever waits for a change.
+    pub(crate) fn wake(&self) {
+        // Nobody is between looking and waiting.
+        drop(self.lock());
+        self.changed.notify_all();
     }
 
     /// Waits until the session is open. While the server refuses this agent calls wait, too: it may change its mind.

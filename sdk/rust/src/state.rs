@@ -24,6 +24,7 @@ const CHANGE_LAST: Duration = Duration::from_millis(200);
 
 /// The agent's state, shared by its instances.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct State {
     /// Its fields: a text is itself, everything else is JSON.
     pub fields: HashMap<String, String>,
@@ -53,7 +54,8 @@ fn fields_of<T: Serialize + ?Sized>(value: &T) -> Result<HashMap<String, String>
     }
 }
 
-/// A stored field: a text where a text is wanted, JSON otherwise.
+/// A stored field: a text where a text is wanted, JSON otherwise. What does not say what it wants (`#[serde(flatten)]`, untagged and
+/// internally tagged types, `serde_json::Value`) gets JSON where the text is some.
 struct Field<'a>(&'a str);
 
 impl<'de> IntoDeserializer<'de, serde_json::Error> for Field<'_> {
@@ -108,8 +110,12 @@ impl<'de> serde::Deserializer<'de> for Field<'_> {
         }
     }
 
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_str(self.0)
+    }
+
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 bytes byte_buf unit unit_struct seq tuple
         tuple_struct map struct identifier ignored_any
     }
 }
@@ -117,7 +123,11 @@ impl<'de> serde::Deserializer<'de> for Field<'_> {
 impl Handle {
     /// The agent's state.
     pub fn state(&self) -> Result<State, AgentError> {
-        let response = self.calls.read("get state", &GET_STATE, &GetStateRequest::new())?;
+        self.state_until(from_now(self.calls.call_timeout))
+    }
+
+    fn state_until(&self, give_up: Instant) -> Result<State, AgentError> {
+        let response = self.calls.read("get state", &GET_STATE, &GetStateRequest::new(), give_up)?;
         Ok(State { fields: response.state, version: response.version })
     }
 
@@ -141,7 +151,8 @@ impl Handle {
     }
 
     /// Changes the state by what it was, so that no other change is lost: reads it as `T`, lets `change` change it, and writes
-    /// what has changed, if nobody else has written meanwhile; else again, within the call's time. Returns what was written.
+    /// what has changed, if nobody else has written meanwhile; else again, within the call's time. Returns what was written. It
+    /// removes no field, and `change` must not change the state itself.
     ///
     /// ```no_run
     /// # #[derive(Default, serde::Serialize, serde::Deserialize)]
@@ -159,9 +170,11 @@ impl Handle {
         let give_up = from_now(self.calls.call_timeout);
         let mut pause = CHANGE_FIRST;
         // One at a time in this process: they would only be in each other's way.
-        let _turn = self.calls.state_turn();
+        let Some(_turn) = self.calls.state_turn(give_up) else {
+            return Err(AgentError::NotConnected("other changes of the state take too long".to_owned()));
+        };
         loop {
-            let state = self.state()?;
+            let state = self.state_until(give_up)?;
             let mut value: T = state.parse()?;
             change(&mut value);
             let mut update = self.state_update().expect_version(state.version);
@@ -173,7 +186,7 @@ impl Handle {
             if update.request.updates.is_empty() {
                 return Ok(value);
             }
-            match update.apply() {
+            match update.apply_until(give_up) {
                 Err(error)
                     if error.detail() == Some("version_mismatch") && Instant::now() + pause < give_up =>
                 {
@@ -230,8 +243,13 @@ impl StateUpdate {
 
     /// Has it done; the new version.
     pub fn apply(self) -> Result<u64, AgentError> {
+        let give_up = from_now(self.agent.calls.call_timeout);
+        self.apply_until(give_up)
+    }
+
+    fn apply_until(self, give_up: Instant) -> Result<u64, AgentError> {
         let Self { agent, request } = self;
-        let (what, give_up) = ("update state", from_now(agent.calls.call_timeout));
+        let what = "update state";
         let done = agent.calls.until(
             what,
             give_up,

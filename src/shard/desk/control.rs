@@ -6,6 +6,7 @@ use super::session_key::SessionKey;
 use super::settings::Settings;
 use crate::audit::OperatorEvent;
 use crate::ids::{AgentId, InstanceId, ServerId};
+use crate::store::news::Unanswered;
 
 /// Which session of which agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub enum Control {
     CloseCircuit(AgentId, String),
     /// A handler of the agent failed on another server.
     Failed(AgentId),
+    /// No reply will come to a request of this agent's.
+    Unanswered(Unanswered),
     /// News of other servers may have been missed: read from Redis again what they tell.
     Resync,
     /// Another deny-list is in force: look at the sessions' certificates now.

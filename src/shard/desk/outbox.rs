@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use super::delivery::DeliveryId;
 use super::outcome::Outcome;
 use crate::refusal::Refusal;
+use crate::store::news::Unanswered;
 
 /// What goes out on a session's stream.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub enum Outbound {
         /// What came of it.
         outcome: Outcome,
     },
+    /// No reply will come to a request of this instance's.
+    RequestFailed(Unanswered),
     /// The stream ends: in order, or with a refusal.
     End(Option<Refusal>),
 }

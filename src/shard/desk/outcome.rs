@@ -25,6 +25,8 @@ pub struct Declined {
 pub struct Told {
     /// The id under which it is on record.
     pub message_id: Uuid,
+    /// Where that is.
+    pub receipt: Option<Receipt>,
     /// What was found in it.
     pub found: Vec<Found>,
 }

@@ -22,6 +22,9 @@ pub const MAX_REASON_BYTES: usize = 512;
 /// Submissions of one session whose results are not written out yet: what a client may have under way.
 pub const MAX_SUBMISSIONS: usize = 1024;
 
+/// Failed requests that a client may be told of and has not read; of further ones it hears nothing.
+const MAX_NOTICES: usize = 1024;
+
 /// How long an acknowledgement that nothing waits for may take to reach the worker, in milliseconds.
 const MAX_ACK_WAIT_MS: u64 = 20;
 
@@ -73,7 +76,7 @@ pub struct Session {
     /// Which of the agent's processes.
     pub instance: InstanceId,
     /// What its stream's writer has to write, in this order. Holds at most the session's credit of deliveries and
-    /// [`MAX_SUBMISSIONS`] results: workers never send beyond that.
+    /// [`MAX_SUBMISSIONS`] results and [`MAX_NOTICES`] failed requests: workers never send beyond that.
     pub outbox: Outbox,
     cut: Mutex<Option<oneshot::Sender<()>>>,
     notes: Mutex<Settlements>,
@@ -87,6 +90,8 @@ pub struct Session {
     hungry: AtomicBool,
     /// Submissions whose results are not written out yet.
     submitted: AtomicUsize,
+    /// Failed requests that its client is not told of yet.
+    notices: AtomicUsize,
     home: Line<Control>,
 }
 
@@ -135,9 +140,21 @@ impl Session {
             ended: AtomicBool::new(false),
             hungry: AtomicBool::new(false),
             submitted: AtomicUsize::new(0),
+            notices: AtomicUsize::new(0),
             home,
         };
         (Arc::new(session), cut)
+    }
+
+    /// Whether its client can be told of one more failed request.
+    pub fn notice(&self) -> bool {
+        let more = |notices: usize| (notices < MAX_NOTICES).then_some(notices + 1);
+        self.notices.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// It was told of one.
+    pub fn noticed(&self) {
+        let _ = self.notices.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Called by the stream's reader with what the client says in one event.

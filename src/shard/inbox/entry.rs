@@ -101,7 +101,8 @@ impl Entry {
     pub(super) fn put_off(&mut self, after_ms: u64, random: u64) -> u64 {
         let growing_ms = (PUT_OFF_FIRST_MS << self.put_off.min(MAX_DOUBLINGS)).min(PUT_OFF_LAST_MS);
         self.put_off = self.put_off.saturating_add(1);
-        after_ms.clamp(growing_ms, MAX_AFTER_MS) + random % (growing_ms / PUT_OFF_SPREAD + 1)
+        let wait_ms = after_ms.clamp(growing_ms, MAX_AFTER_MS);
+        wait_ms + random % (wait_ms / PUT_OFF_SPREAD + 1)
     }
 
     /// The answer to a claim for `instance` was lost.

@@ -218,7 +218,7 @@ fn what_cannot_be_handled_now_comes_again_without_an_attempt_and_never_dies_of_i
         let _ = inbox.nack(&instance(0), current, ("rate_limited", Then::Later(asked_ms)), now_ms, &config());
         inbox.recounted();
         assert_eq!(due(&mut inbox, now_ms + at_least_ms - 1), []);
-        now_ms += at_least_ms + 75_000;
+        now_ms += at_least_ms + at_least_ms / 4;
         assert_eq!(due(&mut inbox, now_ms).len(), 1);
         let next = DeliveryId { token: current.token + 1, ..current };
         inbox.delivered_again(&instance(0), next, (Uuid::nil(), 100), 1, 5);

@@ -53,6 +53,10 @@ impl Transaction<'_> {
             Ok(_) => verdicts.iter().find_map(Verdict::refusal),
         };
         let (results, parts) = self.carry_out(sender, job, verdicts, refusal.is_some());
+        if handled.is_err() {
+            // It is not refused for one of its messages.
+            self.told = None;
+        }
         self.record_commit(sender, job, handled.ok().flatten(), refusal, &results);
         if let Some(refusal) = refusal {
             return Err(refusal);

@@ -14,9 +14,9 @@ use crate::shard::desk::outcome::Found;
 use crate::shard::desk::stored::Stored;
 
 /// Findings of which a sender is told.
-const MAX_FOUND: usize = 16;
-/// Longest pointer that a sender is told, in characters; what is longer is cut.
-const MAX_POINTER_CHARS: usize = 128;
+const MAX_FOUND: usize = 8;
+/// Longest pointer that a sender is told, in characters; of what is longer the middle is left out. All of them fit into a status.
+const MAX_POINTER_CHARS: usize = 96;
 
 /// What was decided on a message, ready for the record.
 pub(super) struct Judged {
@@ -70,10 +70,21 @@ fn found(scan: &Scan) -> Vec<Found> {
     told.take(MAX_FOUND)
         .map(|finding| Found {
             kind: finding.kind.clone(),
-            pointer: finding.pointer.chars().take(MAX_POINTER_CHARS).collect(),
+            pointer: shortened(&finding.pointer),
             action: finding.action.as_str(),
         })
         .collect()
+}
+
+/// A long pointer, without its middle: its end says where the finding is.
+fn shortened(pointer: &str) -> String {
+    let length = pointer.chars().count();
+    if length <= MAX_POINTER_CHARS {
+        return pointer.to_owned();
+    }
+    let end = MAX_POINTER_CHARS / 2;
+    let head = pointer.chars().take(MAX_POINTER_CHARS - end - 1);
+    head.chain(['…']).chain(pointer.chars().skip(length - end)).collect()
 }
 
 impl Transaction<'_> {
@@ -117,6 +128,8 @@ impl Transaction<'_> {
         }
         if let Err(refusal) = self.check_room(&post.target, post.data_json.len()) {
             (judged.decision, judged.refusal) = (Decision::Refused, Some(refusal));
+            // It is not refused for what was found.
+            judged.found = Vec::new();
             return judged;
         }
         // In half-open the next message of this round has to wait for this trial.

@@ -4,12 +4,38 @@ use super::facts::ForeignFact;
 use super::transaction::{Transaction, cut};
 use crate::audit::{Action, Decision, Fields};
 use crate::envelope::message_id_of;
-use crate::ids::{AgentId, InstanceId};
+use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::shard::inbox::entry::DeadLetter;
-use crate::store::attested::{Foreign, OnRecord};
+use crate::store::attested::{self, Foreign, OnRecord};
 use crate::store::dead_letters::{self, Burial};
 use crate::store::foreign;
 use crate::store::keys;
+use crate::store::news::{News, Unanswered};
+
+/// Who waits for a reply to this message, if anybody does.
+fn asked_by(envelope: &str, reason: &str) -> Option<Unanswered> {
+    #[derive(serde::Deserialize)]
+    struct Asked<'a> {
+        sender_id: &'a str,
+        #[serde(borrow)]
+        meta: Meta<'a>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Meta<'a> {
+        expects_reply: bool,
+        correlation_id: Option<&'a str>,
+        sender_instance_id: &'a str,
+    }
+    let asked: Asked<'_> = serde_json::from_str(envelope).ok()?;
+    let correlation_id = asked.meta.correlation_id.filter(|_| asked.meta.expects_reply)?;
+    Some(Unanswered {
+        agent: AgentId::parse(asked.sender_id)?,
+        instance: InstanceId::parse(asked.meta.sender_instance_id)?,
+        correlation_id: CorrelationId::parse(correlation_id)?,
+        message_id: message_id_of(envelope)?,
+        reason: Unanswered::reason_of(reason),
+    })
+}
 
 impl Transaction<'_> {
     /// Copies an entry to the dead letters, payload and all. It leaves its inbox when this is committed.
@@ -49,6 +75,10 @@ impl Transaction<'_> {
         };
         let on = OnRecord { lane: self.lane.id().as_str(), seq };
         dead_letters::arguments(self.multi.effect("XADD"), self.keys, &burial, on);
+        if let Some(request) = asked_by(envelope, &letter.reason) {
+            let tag = attested::unanswered_tag(self.keys, &request.says());
+            self.publish(&News::Unanswered(request, tag));
+        }
     }
 
     /// Puts aside what somebody else has put into an agent's inbox. It leaves the inbox when this is committed.

@@ -232,7 +232,7 @@ impl<'a> Transaction<'a> {
     pub(super) fn refuse(&mut self, refusal: Refusal, message_id: Uuid, found: Vec<Found>) -> Ruling {
         // A commit's other messages are refused for one.
         if self.told.is_none() && refusal != Refusal::COMMIT_REFUSED {
-            self.told = Some(Box::new(Told { message_id, found }));
+            self.told = Some(Box::new(Told { message_id, receipt: self.receipt.clone(), found }));
         }
         Err(refusal)
     }

@@ -16,6 +16,7 @@ use crate::shard::desk::session_key::SessionKey;
 use crate::shard::desk::settings::Settings;
 use crate::shard::inbox::Gone;
 use crate::shard::txn::event::Event;
+use crate::store::news::Unanswered;
 
 /// How often the certificates of open sessions are looked at, in milliseconds.
 const EXPIRY_CHECK_MS: u64 = 1_000;
@@ -87,6 +88,7 @@ impl Worker {
                         let _ = inbox.breaker.failed(config, now.mono_ms);
                     }
                 }
+                Control::Unanswered(request) => self.unanswered(request),
                 Control::Resync => self.agenda.resync = true,
                 Control::CheckCertificates => self.check_certificates(now),
                 Control::Reload(settings) => self.reload(settings, now),
@@ -97,6 +99,15 @@ impl Worker {
                     self.stopping = true;
                 }
             }
+        }
+    }
+
+    /// Tells the instance that asked, if it is still here.
+    fn unanswered(&mut self, request: Unanswered) {
+        let inbox = self.inboxes.get(&request.agent);
+        let key = inbox.and_then(|inbox| inbox.consumer(&request.instance)).map(|consumer| consumer.session);
+        if let Some(session) = key.and_then(|key| self.sessions.get(key)).filter(|session| session.notice()) {
+            session.send(Outbound::RequestFailed(request));
         }
     }
 

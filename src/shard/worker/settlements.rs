@@ -39,7 +39,10 @@ impl Worker {
         }
         self.note_dying(agent);
         // There may be credit for what waits; else acknowledgements are in no hurry.
-        let has_work = |inbox: &Inbox| inbox.has_work(now.mono_ms, &self.settings.delivery);
+        // What Redis has counted too much is corrected now: another server may go on from it.
+        let has_work = |inbox: &Inbox| {
+            inbox.has_work(now.mono_ms, &self.settings.delivery) || !inbox.recounts.is_empty()
+        };
         if self.inboxes.get(agent).is_some_and(has_work) {
             self.agenda.ready.insert(agent.clone());
         } else if succeeded > 0 {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use mas_agent::AgentError;
+use mas_agent::{AgentError, HandlerError};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -255,4 +255,36 @@ fn a_message_carries_a_key_and_times() {
     let b = world.client(&server, "beta").session("b");
     assert_eq!(b.take().data()["n"], 1);
     assert!(b.next_within(Duration::from_millis(300)).is_none(), "one is to come later, one is too late");
+}
+
+#[test]
+fn a_request_whose_message_is_dead_fails_at_once_wherever_the_two_are() {
+    behaviours(["call.unanswered"]);
+    let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10], max_attempts: 2}\n");
+    let (server, other) = (world.server(), world.server());
+    let _beta = agent(&world, &server, "beta")
+        .on("wrong", |_, _: Number| Err(HandlerError::reject("the receiver's own words")))
+        .on("again", |_, _: Number| Err(HandlerError::retry("not yet")))
+        .connect()
+        .unwrap();
+    for server in [&server, &other] {
+        let alpha = agent(&world, server, "alpha").connect().unwrap();
+        for (kind, expected) in
+            [("wrong", "handler_failed"), ("again", "handler_failed"), ("unheard of", "no_handler")]
+        {
+            let began = Instant::now();
+            let failed = alpha.request("beta", kind, &Number { n: 1 }, PATIENCE).unwrap_err();
+            let AgentError::NoReply(no_reply) = &failed else { panic!("{failed}") };
+            assert_eq!(no_reply.reason.as_deref(), Some(expected), "{failed}");
+            assert!(
+                failed.to_string().contains(&no_reply.message_id)
+                    && !failed.to_string().contains("own words")
+            );
+            assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        }
+        // Of a commit, too.
+        let commit = alpha.commit().request("beta", "wrong", &Number { n: 1 }, PATIENCE).unwrap();
+        let failed = commit.apply().unwrap().replies.remove(0).wait().unwrap_err();
+        assert!(failed.to_string().contains("handler_failed"), "{failed}");
+    }
 }

@@ -15,6 +15,8 @@ use crate::store::claims::{self, Claimed, Parties, Wanted};
 use crate::store::pipeline::Effect;
 use crate::store::{Value, keys};
 
+/// Counts that one command corrects.
+const MAX_RECOUNTS: usize = 64;
 /// Entries that leave a stream with one command: a script has no room for many more arguments.
 const MAX_LEAVING: usize = 1000;
 
@@ -176,14 +178,23 @@ fn recount(transaction: &mut Transaction<'_>, inbox: &Inbox, steps: &mut Vec<Ste
         return;
     }
     let agent = &inbox.agent;
-    for key in &inbox.recounts {
-        let Some((holder, deliveries)) = inbox.count_of(key) else {
+    let counted = |key| {
+        let (holder, deliveries) = inbox.count_of(key)?;
+        let wanted = Wanted { entry: key.entry, delivery: deliveries, stored: deliveries };
+        Some((key.owner.as_ref(), holder, wanted))
+    };
+    let mut counts: Vec<_> = inbox.recounts.iter().filter_map(counted).collect();
+    counts.sort_by_key(|(owner, holder, _)| (*owner, *holder));
+    // One command for all that one holder has in a stream.
+    let of_one = counts.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1));
+    for group in of_one.flat_map(|group| group.chunks(MAX_RECOUNTS)) {
+        let Some((owner, holder, _)) = group.first() else {
             continue;
         };
         let consumer = keys::consumer(agent, holder);
         let parties = Parties { agent, holder, consumer: &consumer, server: &transaction.shared.server };
-        let wanted = Wanted { entry: key.entry, delivery: deliveries, stored: deliveries };
-        claims::recount(&mut transaction.multi, &inbox.stream_of(key.owner.as_ref()), parties, &[wanted]);
+        let wanted: Vec<Wanted> = group.iter().map(|(_, _, wanted)| *wanted).collect();
+        claims::recount(&mut transaction.multi, &inbox.stream_of(*owner), parties, &wanted);
     }
     steps.push(Step::Recounted { agent: agent.clone() });
 }
