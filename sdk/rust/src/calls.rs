@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use grpcio::{CallOption, Method};
 
 use crate::error::AgentError;
+use crate::failure::{Failure, of_call};
 use crate::outbox::Outbox;
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::receipts::Receipts;
-use crate::refusal::{Failure, Refusal, of_call};
+use crate::refusal::Refusal;
 use crate::replies::Replies;
 use crate::session::{Open, Session};
 use crate::submit::{NoOutcome, Submissions};

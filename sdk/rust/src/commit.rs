@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::calls::from_now;
 use crate::error::{AgentError, NoReply};
+use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::message::Message;
 use crate::protocol::submission::Call;
@@ -14,7 +15,7 @@ use crate::protocol::{
     Commit as Wire, CommitResponse, ReplyRequest, RequestRequest, SendRequest, Submission,
 };
 use crate::receipts::Sent;
-use crate::refusal::{Failure, Refusal};
+use crate::refusal::Refusal;
 use crate::replies::{Answer, Expected, Replies};
 use crate::reply::is_late;
 use crate::submit::NoOutcome;

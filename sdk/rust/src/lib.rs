@@ -44,6 +44,7 @@ mod commit;
 mod connection;
 mod credentials;
 mod error;
+mod failure;
 mod handle;
 mod handlers;
 mod message;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::calls::from_now;
 use crate::error::{AgentError, NoReply};
+use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::message::Message;
 use crate::protocol::submission::Call;
@@ -186,7 +187,7 @@ impl Outgoing {
         let (options, own_key) = (self.options, new_key());
         let give_up = from_now(self.timeout.unwrap_or(calls.call_timeout));
         let response = calls.until(&what, give_up, repeatable, |open| {
-            options.check(&open.offers).map_err(crate::refusal::Failure::Final)?;
+            options.check(&open.offers).map_err(Failure::Final)?;
             request.idempotency_key = options.key_at(&open.offers, &own_key);
             calls.message(
                 (&what, open, give_up),
@@ -222,7 +223,7 @@ impl Outgoing {
         };
         let (options, own_key) = (self.options, new_key());
         let asked = calls.until(&what, give_up, repeatable, |open| {
-            options.check(&open.offers).map_err(crate::refusal::Failure::Final)?;
+            options.check(&open.offers).map_err(Failure::Final)?;
             request.idempotency_key = options.key_at(&open.offers, &own_key);
             calls.message(
                 (&what, open, give_up),
@@ -260,7 +261,7 @@ fn repeatable(open: &Open) -> bool {
     open.offers.idempotency
 }
 
-//// A key under which a call may be repeated.
+/// A key under which a call may be repeated.
 fn new_key() -> String {
     Uuid::now_v7().simple().to_string()
 }

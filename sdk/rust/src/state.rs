@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::calls::from_now;
 use crate::error::AgentError;
+use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::protocol::{
     GET_STATE, GetStateRequest, RESET_STATE, ResetStateRequest, UPDATE_STATE, UpdateStateRequest,
 };
-use crate::refusal::Failure;
 use crate::wire::millis;
 
 /// Wait before a change is tried again that somebody else was faster than; doubles up to the last, each of half to all.

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::failure::{Failure, of_submission};
 use crate::outbox::Outbox;
 use crate::protocol::client_event::Event as ClientEventKind;
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome;
 use crate::protocol::{Submission, SubmissionResult, Submit};
 use crate::receipts::Receipts;
-use crate::refusal::{Failure, of_submission};
 
 /// Calls that wait for their results on the stream.
 pub(crate) struct Submissions {

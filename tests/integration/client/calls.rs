@@ -260,7 +260,9 @@ fn a_message_carries_a_key_and_times() {
 #[test]
 fn a_request_whose_message_is_dead_fails_at_once_wherever_the_two_are() {
     behaviours(["call.unanswered"]);
-    let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10], max_attempts: 2}\n");
+    let mut world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10], max_attempts: 2}\n");
+    world
+        .set_gateway("rate_limit: {per_minute: 10000, per_hour: 100000}, features: {circuit_breaker: false}");
     let (server, other) = (world.server(), world.server());
     let _beta = agent(&world, &server, "beta")
         .on("wrong", |_, _: Number| Err(HandlerError::reject("the receiver's own words")))

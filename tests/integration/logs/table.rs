@@ -18,7 +18,8 @@ fn root() -> &'static Path {
 }
 
 fn sources() -> Vec<PathBuf> {
-    let (mut folders, mut found) = (vec![root().join("src")], Vec::new());
+    let folders = ["src", "sdk/rust/src"].map(|folder| root().join(folder));
+    let (mut folders, mut found) = (Vec::from(folders), Vec::new());
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
