@@ -161,7 +161,7 @@ export class Agent {
     return sentOf(await calls.send(sendRequest(this.instanceId, target, type, data, options), options));
   }
 
-  /** Sends a request and waits for its reply: `NoReply` after `timeout` (60 s). */
+  /** Sends a request and waits for its reply: `NoReply` after `timeout` (60 s), and at once where none will come. */
   async request(target: string, type: string, data?: object, options: SendOptions = {}): Promise<Message> {
     return this.#started().request(target, type, data, options);
   }

@@ -22,7 +22,7 @@ export interface Committed {
 
 /** The reply to a request of a commit. */
 export interface PendingReply {
-  /** The reply, after the commit; throws `NoReply` when the request's time is over. */
+  /** The reply, after the commit; throws `NoReply` when none comes in time or none will come. */
   message(): Promise<Message>;
 }
 

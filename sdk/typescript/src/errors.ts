@@ -66,7 +66,7 @@ export interface Called {
   readonly messageType?: string | undefined;
 }
 
-/** The request was accepted, and no reply came in time. */
+/** The request was accepted, and no reply came in time, or none will come. */
 export class NoReply extends MasError {
   static {
     this.prototype.name = "NoReply";
@@ -77,14 +77,17 @@ export class NoReply extends MasError {
   /** Under which the request is on record: `mas audit show ID`. */
   readonly messageId: string;
   readonly receipt: Receipt | undefined;
+  /** Why none will come, where the server knows: `handler_failed`, `no_handler`, `max_attempts` or `expired`. */
+  readonly reason: string | undefined;
 
-  constructor(called: Called, why: string, messageId: string, receipt: Receipt | undefined) {
-    super(`${describe(called)}: ${why}; on record as ${messageId} (mas audit show ${messageId})`);
+  constructor(called: Called, why: string | { readonly reason: string }, messageId: string, receipt: Receipt | undefined) {
+    super(noReplyText(called, why, messageId));
     this.call = called.call;
     this.target = called.target;
     this.messageType = called.messageType;
     this.messageId = messageId;
     this.receipt = receipt;
+    this.reason = typeof why === "string" ? undefined : why.reason;
   }
 }
 
@@ -231,6 +234,14 @@ export function refusal(called: Called, facts: RefusalFacts): Refused {
 export function describe({ call, target, messageType }: Called): string {
   const type = messageType === undefined ? "" : ` ${JSON.stringify(messageType)}`;
   return `${call}${type}${target === undefined ? "" : ` to ${target}`}`;
+}
+
+function noReplyText(called: Called, why: string | { readonly reason: string }, messageId: string): string {
+  const record = `mas audit show ${messageId}`;
+  if (typeof why === "string") return `${describe(called)}: ${why}; on record as ${messageId} (${record})`;
+  const { target = "", messageType = "" } = called;
+  const what = `no reply will come from ${target} to ${JSON.stringify(messageType)}`;
+  return `${what}: ${why.reason} (message ${messageId}; ${record} says what became of it)`;
 }
 
 function refusalText(called: Called, { code, detail, retryAfter, messageId, findings = [] }: RefusalFacts): string {

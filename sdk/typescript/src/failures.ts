@@ -30,6 +30,7 @@ const LATER: ReadonlySet<string> = new Set([
   "target_offline",
   // A session that was lost on the way.
   "session_not_connected",
+  "quarantined",
   NOT_HELD,
 ]);
 /** Statuses under which an answer may have been lost, unless the server says a word of its own. */
@@ -78,7 +79,8 @@ export function factsOf({ code, details, metadata }: StatusObject): RefusalFacts
 
 /** Whether a handler that was refused so is given its message again, without blame. */
 export function isLater(refused: Refused): boolean {
-  return LATER.has(refused.detail);
+  // Whatever is wrong with the agent's own identity, the message is not to blame.
+  return LATER.has(refused.detail) || refused.code === "UNAUTHENTICATED";
 }
 
 function failure(called: Called, facts: RefusalFacts): Passing | Lost | Refused {

@@ -16,7 +16,8 @@ import { jittered } from "./time.js";
 const REMEMBERED = 4096;
 /** Longest reason, in characters. */
 const MAX_REASON = 200;
-/** How long a message waits that could not be handled now, in milliseconds: from the first, doubling to the last. */
+/** How long a message waits that could not be handled now, in milliseconds: from the first, doubling to the last. A refusal's
+ * own retry time may be longer; the server bounds it. What is kept here is kept no longer than the last. */
 const LATER_FIRST_MS = 250;
 const LATER_LAST_MS = 60_000;
 
@@ -213,7 +214,7 @@ export class Intake {
   }
 
   /** Nobody's failure: the message comes again after a while. */
-  #postpone(taken: Taken, error: Refused | NotConnected): void {
+  #postpone(taken: Taken, error: Postponing): void {
     const { message, deliveryId } = taken;
     const before = this.#postponed.get(message.id) ?? 0;
     this.#postponed.delete(message.id);
@@ -221,11 +222,11 @@ export class Intake {
     forgetOldest(this.#postponed);
     const asked = error instanceof Refused ? (error.retryAfter ?? 0) : 0;
     const grown = jittered(Math.min(LATER_FIRST_MS * 2 ** before, LATER_LAST_MS));
-    const wait = Math.ceil(Math.min(Math.max(asked, grown), LATER_LAST_MS));
-    const word = error instanceof Refused ? error.detail : "not_connected";
-    this.#log.warn(`the handler of ${message.title} could not go on (${word}); it comes again in ${wait / 1000} s`);
+    const word = laterWord(error);
     const session = this.#around.session();
     const knowsLater = session?.features.has("later") ?? false;
+    const wait = Math.ceil(Math.min(Math.max(asked, grown), knowsLater ? Infinity : LATER_LAST_MS));
+    this.#log.warn(`the handler of ${message.title} could not go on (${word}); it comes again in ${wait / 1000} s`);
     if (session === undefined || knowsLater || this.#stopping) {
       this.#taken.delete(message.id);
       // Where this says nothing the server delivers it to the next session.
@@ -261,12 +262,21 @@ export class Intake {
   }
 }
 
-function isPostponed(error: unknown): error is Refused | NotConnected {
-  return error instanceof NotConnected || (error instanceof Refused && isLater(error));
+/** What a handler may fail with that is nobody's failure. */
+type Postponing = Refused | NotConnected | OutcomeUnknown;
+
+function isPostponed(error: unknown): error is Postponing {
+  if (error instanceof Refused) return isLater(error);
+  return error instanceof NotConnected || error instanceof OutcomeUnknown;
+}
+
+function laterWord(error: Postponing): string {
+  if (error instanceof Refused) return error.detail;
+  return error instanceof NotConnected ? "not_connected" : "outcome_unknown";
 }
 
 function isUncertain(error: unknown): boolean {
-  return error instanceof OutcomeUnknown || error instanceof NoReply || error instanceof VersionMismatch;
+  return error instanceof NoReply || error instanceof VersionMismatch;
 }
 
 /** The kind of an error, never its text. */

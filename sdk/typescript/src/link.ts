@@ -5,8 +5,7 @@ import { load } from "./credentials.js";
 import { NotConnected, refusal, type Refused } from "./errors.js";
 import type { Events } from "./events.js";
 import { factsOf } from "./failures.js";
-import type * as wire from "./proto/mas/runtime/v1/runtime.js";
-import { open, type Ended, type Session } from "./session.js";
+import { open, type Arrivals, type Ended, type Session } from "./session.js";
 import type { Endpoint, Settings } from "./settings.js";
 import { Backoff, Expired, Limit } from "./time.js";
 
@@ -41,7 +40,7 @@ export class Link {
   readonly #settings: Settings;
   readonly #endpoint: Endpoint;
   readonly #events: Events;
-  readonly #deliver: (delivery: wire.Delivery) => void;
+  readonly #arrivals: Arrivals;
   readonly #lost: () => void;
   readonly #waiters = new Set<Waiter>();
   readonly #stop = new AbortController();
@@ -55,18 +54,18 @@ export class Link {
   #hadSession = false;
   #running: Promise<void> | undefined;
 
-  /** `deliver` takes what arrives; `lost` hears that a session has ended. */
+  /** `arrivals` takes what arrives; `lost` hears that a session has ended. */
   constructor(
     settings: Settings,
     endpoint: Endpoint,
     events: Events,
-    deliver: (delivery: wire.Delivery) => void,
+    arrivals: Arrivals,
     lost: () => void,
   ) {
     this.#settings = settings;
     this.#endpoint = endpoint;
     this.#events = events;
-    this.#deliver = deliver;
+    this.#arrivals = arrivals;
     this.#lost = lost;
   }
 
@@ -189,7 +188,7 @@ export class Link {
       const files = await load(this.#endpoint.credentials);
       connection = new Connection(address, files, this.#settings.proxy);
       const { instanceId, log } = this.#settings;
-      const session = await open(connection, instanceId, limit, this.#deliver, log);
+      const session = await open(connection, instanceId, limit, this.#arrivals, log);
       if ("connection" in session) {
         limit.close();
         if (this.#isStopping) session.cancel();

@@ -22,7 +22,7 @@ export interface Finding {
   readonly type: string;
   /** Where in the payload, as a JSON pointer; `message_type` for the message's type. */
   readonly pointer: string;
-  /** `block`, `redact` or `alert`. */
+  /** `block` or `redact`. */
   readonly action: string;
 }
 

@@ -2,15 +2,25 @@
 
 import type { Limit } from "./time.js";
 
-/** Replies that came before their request's own answer: how many are kept, and for how long, in milliseconds. What is
- * forgotten answers a request that was given up. */
+/** Replies, and news that none will come, that came before their request's own answer: how many are kept, and for how long,
+ * in milliseconds. What is forgotten is of a request that was given up. */
 const MAX_EARLY = 1024;
 const MAX_EARLY_MS = 10_000;
+
+/** No reply will come, and why. Does not leave the package. */
+export class Unanswered extends Error {
+  readonly reason: string;
+
+  constructor(reason: string) {
+    super(reason);
+    this.reason = reason;
+  }
+}
 
 /** Who waits for which reply. */
 export class Replies<M> {
   readonly #waiting = new Map<string, { resolve: (reply: M) => void; reject: (why: unknown) => void }>();
-  readonly #early = new Map<string, { readonly reply: M; readonly at: number }>();
+  readonly #early = new Map<string, { readonly came: M | Unanswered; readonly at: number }>();
   readonly #late: (reply: M) => void;
   /** Requests whose correlation id is not known yet. */
   #asking = 0;
@@ -38,24 +48,26 @@ export class Replies<M> {
     return limit.wait<M>((resolve, reject) => {
       const early = this.#early.get(correlationId);
       this.#early.delete(correlationId);
-      if (early !== undefined) resolve(early.reply);
+      if (early?.came instanceof Unanswered) reject(early.came);
+      else if (early !== undefined) resolve(early.came);
       else if (this.#over !== undefined) reject(this.#over);
       else this.#waiting.set(correlationId, { resolve, reject });
       return () => this.#waiting.delete(correlationId);
     });
   }
 
-  /** Hands a reply to who waits for it. */
-  arrived(correlationId: string, reply: M): void {
+  /** Hands a reply, or the news that none will come, to who waits for it. */
+  arrived(correlationId: string, came: M | Unanswered): void {
     const waiting = this.#waiting.get(correlationId);
     if (waiting !== undefined) {
       this.#waiting.delete(correlationId);
-      waiting.resolve(reply);
-    } else if (this.#asking > 0) {
-      this.#early.set(correlationId, { reply, at: performance.now() });
+      if (came instanceof Unanswered) waiting.reject(came);
+      else waiting.resolve(came);
+    } else if (this.#asking > 0 && !this.#early.has(correlationId)) {
+      this.#early.set(correlationId, { came, at: performance.now() });
       this.#forget(MAX_EARLY, MAX_EARLY_MS);
     } else {
-      this.#late(reply);
+      this.#tooLate(came);
     }
   }
 
@@ -70,10 +82,15 @@ export class Replies<M> {
   /** Keeps so many, of such an age. */
   #forget(count: number, age: number): void {
     const oldest = performance.now() - age;
-    for (const [id, { reply, at }] of this.#early) {
+    for (const [id, { came, at }] of this.#early) {
       if (this.#early.size <= count && at >= oldest) break;
       this.#early.delete(id);
-      this.#late(reply);
+      this.#tooLate(came);
     }
+  }
+
+  /** Who gave its request up needs no news that no reply will come. */
+  #tooLate(came: M | Unanswered): void {
+    if (!(came instanceof Unanswered)) this.#late(came);
   }
 }

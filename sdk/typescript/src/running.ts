@@ -11,7 +11,7 @@ import { Link } from "./link.js";
 import type { Message } from "./message.js";
 import type * as wire from "./proto/mas/runtime/v1/runtime.js";
 import { receiptOf, sentOf, type Sent } from "./receipt.js";
-import { Replies } from "./replies.js";
+import { Replies, Unanswered } from "./replies.js";
 import { replyRequest, requestRequest } from "./requests.js";
 import { REQUEST_TIMEOUT_MS, type Endpoint, type Settings } from "./settings.js";
 import { Expired, Limit } from "./time.js";
@@ -44,7 +44,10 @@ export class Running {
       settings,
       endpoint,
       events,
-      (delivery) => this.#intake.take(delivery),
+      {
+        delivery: (delivery) => this.#intake.take(delivery),
+        requestFailed: ({ correlationId, reason }) => this.#replies.arrived(correlationId, new Unanswered(reason)),
+      },
       () => this.#intake.lost(),
     );
     this.calls = new Calls(this.link, settings.instanceId, settings.callTimeout);
@@ -171,7 +174,9 @@ export class Running {
           ? `accepted, and no reply within ${timeout / 1000} s`
           : error instanceof NotConnected
             ? `accepted, and ${error.message} before the reply`
-            : undefined;
+            : error instanceof Unanswered
+              ? { reason: error.reason }
+              : undefined;
       throw why === undefined ? error : new NoReply(called, why, accepted.messageId, receiptOf(accepted.receipt));
     } finally {
       limit.close();

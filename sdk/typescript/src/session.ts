@@ -25,7 +25,14 @@ const MAX_BATCH_BYTES = 64 * 1024;
 const OVERHEAD_BYTES = 64;
 
 /** What this library understands beyond the base protocol. */
-const HELLO_FEATURES = ["submit", "deliveries"];
+const HELLO_FEATURES = ["submit", "deliveries", "request_failed"];
+
+/** Who takes what the server sends without being asked. */
+export interface Arrivals {
+  delivery(delivery: wire.Delivery): void;
+  /** No reply will come to a request of this instance. */
+  requestFailed(failed: wire.RequestFailed): void;
+}
 
 /** A call on the stream. */
 type Call = NonNullable<wire.Submission["call"]>;
@@ -46,7 +53,7 @@ export async function open(
   connection: Connection,
   instanceId: string,
   limit: Limit,
-  deliver: (delivery: wire.Delivery) => void,
+  arrivals: Arrivals,
   log: Logger,
 ): Promise<Session | { readonly ended: Ended }> {
   const stream = connection.transport();
@@ -54,7 +61,7 @@ export async function open(
     stream.once("data", (event: wire.ServerEvent) => {
       // Welcome is the first event of a stream that the server takes.
       if (event.event?.$case === "welcome") {
-        resolve(new Session(connection, stream, event.event.value, deliver, log));
+        resolve(new Session(connection, stream, event.event.value, arrivals, log));
       } else {
         stream.cancel();
         const details = "the server's first word was no Welcome";
@@ -80,7 +87,7 @@ export class Session {
   readonly ended: Promise<Ended>;
 
   readonly #stream: Stream;
-  readonly #deliver: (delivery: wire.Delivery) => void;
+  readonly #arrivals: Arrivals;
   readonly #log: Logger;
   readonly #slots: Slots;
   readonly #unary = new Slots(MAX_UNARY);
@@ -100,14 +107,14 @@ export class Session {
     connection: Connection,
     stream: Stream,
     welcome: wire.Welcome,
-    deliver: (delivery: wire.Delivery) => void,
+    arrivals: Arrivals,
     log: Logger,
   ) {
     this.connection = connection;
     this.agentId = welcome.agentId;
     this.features = new Set(welcome.features);
     this.#stream = stream;
-    this.#deliver = deliver;
+    this.#arrivals = arrivals;
     this.#log = log;
     this.#slots = new Slots(Math.min(welcome.maxSubmissions || MAX_SUBMISSIONS, MAX_SUBMISSIONS));
     stream.on("data", (event: wire.ServerEvent) => this.#event(event));
@@ -206,10 +213,13 @@ export class Session {
   #event({ event }: wire.ServerEvent): void {
     switch (event?.$case) {
       case "delivery":
-        this.#deliver(event.value);
+        this.#arrivals.delivery(event.value);
         break;
       case "deliveries":
-        for (const delivery of event.value.deliveries) this.#deliver(delivery);
+        for (const delivery of event.value.deliveries) this.#arrivals.delivery(delivery);
+        break;
+      case "requestFailed":
+        this.#arrivals.requestFailed(event.value);
         break;
       case "results":
         for (const result of event.value.results) this.#answered(result);

@@ -1,7 +1,9 @@
 // The life of a call.
 
 import assert from "node:assert/strict";
-import { DlpBlocked, InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, SetupError, Unsupported } from "mas-agent";
+import { DlpBlocked, InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Reject, SetupError, Unsupported, type PendingReply } from "mas-agent";
+import { Replies, Unanswered } from "../src/replies.js";
+import { Limit } from "../src/time.js";
 import { behaviour } from "./behaviour.js";
 import { failure, gate, until } from "./wait.js";
 import { plainServer, Wire } from "./wires.js";
@@ -169,11 +171,55 @@ behaviour("call.errors", "a limit says when to try again, and no reply says whic
   assert.equal(none.target, peer);
   assert.equal(none.messageType, "question");
   assert.ok(none.receipt);
+  assert.equal(none.reason, undefined);
   assert.ok(none.message.includes(`mas audit show ${none.messageId}`));
   await agent.send(peer, "note");
   const refused = await failure(RateLimited, agent.send(peer, "note"));
   assert.ok((refused.retryAfter ?? 0) > 0);
   assert.match(refused.message, /try again in \d+/);
+});
+
+behaviour("call.unanswered", "a request whose message is a dead letter fails at once and says why", async () => {
+  const [name, peer] = world.names(2);
+  const answers = world.agent(peer);
+  answers.on("refused", () => {
+    throw new Reject("not today");
+  });
+  await answers.start();
+  const agent = await world.started(name);
+  const pending: PendingReply[] = [];
+  await agent.commit((commit) => {
+    for (const type of ["refused", "unheard"]) pending.push(commit.request(peer, type));
+  });
+  const asked = ["refused", "unheard"].map((type) => agent.request(peer, type));
+  const all = [...pending.map((one) => one.message()), ...asked];
+  const failed = await Promise.all(all.map((one) => failure(NoReply, one)));
+  assert.deepEqual(failed.map(({ reason }) => reason), ["handler_failed", "no_handler", "handler_failed", "no_handler"]);
+  for (const { message, messageId, messageType, target, reason, receipt } of failed) {
+    assert.equal(target, peer);
+    assert.ok(receipt);
+    const words = `no reply will come from ${peer} to "${messageType}": ${reason} (message ${messageId}; `;
+    assert.ok(message.startsWith(words), message);
+    assert.ok(message.includes(`mas audit show ${messageId}`));
+  }
+});
+
+behaviour("call.unanswered", "also where that is told before the request's own answer, and a reply keeps its place", async () => {
+  const late: string[] = [];
+  const replies = new Replies<string>((reply) => late.push(reply));
+  const limit = new Limit(1_000);
+  await replies.asking(async () => {
+    replies.arrived("a", new Unanswered("no_handler"));
+    replies.arrived("b", "answer");
+    replies.arrived("b", new Unanswered("handler_failed"));
+  });
+  assert.equal((await failure(Unanswered, replies.wait("a", limit))).reason, "no_handler");
+  assert.equal(await replies.wait("b", limit), "answer");
+  // Nobody waits: nothing is kept, and only a reply is told of.
+  replies.arrived("c", new Unanswered("expired"));
+  replies.arrived("d", "too late");
+  assert.deepEqual(late, ["too late"]);
+  limit.close();
 });
 
 behaviour("call.findings", "the sender is told what was found, of a refusal and of a redaction", async () => {

@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { type } from "arktype";
-import { InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, Reject, Retry, SetupError, VersionMismatch, type Message } from "mas-agent";
+import { InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Refused, Reject, Retry, SetupError, Unauthenticated, VersionMismatch, type Message } from "mas-agent";
 import * as v from "valibot";
 import { z } from "zod";
+import type { ClientEvent } from "../src/proto/mas/runtime/v1/runtime.js";
 import { behaviour } from "./behaviour.js";
 import { failure, gate, until } from "./wait.js";
 import { plainServer, Wire } from "./wires.js";
@@ -158,24 +159,61 @@ for (const [kind, name, offers] of [
   });
 }
 
-behaviour("handler.later", "without a connection it comes again when there is one, and counts as no attempt", async () => {
+behaviour("handler.later", "what is nobody's failure comes again and counts as no attempt", async () => {
   const [name, peer] = world.names(2);
-  const wire = await Wire.to(world.address);
-  const agent = world.agent(name, { address: wire.address });
-  const attempts: number[] = [];
-  agent.on("job", async (message) => {
-    attempts.push(message.attempt);
-    if (attempts.length < 4) throw new NotConnected("a peer of its own");
+  const called = { call: "send" };
+  const errors: Readonly<Record<string, Error>> = {
+    not_connected: new NotConnected("a peer of its own"),
+    outcome_unknown: new OutcomeUnknown("its answer was lost"),
+    quarantined: new Refused(called, { code: "PERMISSION_DENIED", detail: "quarantined" }),
+    revoked: new Unauthenticated(called, { code: "UNAUTHENTICATED", detail: "revoked" }),
+  };
+  const heard = new Heard();
+  const agent = world.agent(name, { logger: heard });
+  const attempts = new Map<string, number[]>();
+  agent.onOther((message) => {
+    const before = attempts.get(message.type) ?? [];
+    attempts.set(message.type, [...before, message.attempt]);
+    if (before.length < 3) throw errors[message.type];
   });
   await agent.start();
-  await (await world.started(peer)).send(name, "job");
-  await until("it is done", () => attempts.length === 4);
+  const sender = await world.started(peer);
+  for (const type of Object.keys(errors)) await sender.send(name, type);
   await world.nothingLeft(name);
-  assert.deepEqual(attempts, [1, 1, 1, 1]);
+  // As many as delivery.max_attempts, and one more.
+  for (const type of Object.keys(errors)) {
+    assert.deepEqual(attempts.get(type), [1, 1, 1, 1], type);
+    assert.ok(heard.has("warn", `could not go on (${type})`));
+  }
   assert.deepEqual(await world.dead(name), []);
 });
 
-behaviour("handler.uncertain", "outcome unknown, no reply and another version are retried", async () => {
+behaviour("handler.later", "the server's retry time is passed on as it is, and kept here for a minute at most", async () => {
+  const [peer] = world.names(1);
+  const sender = await world.started(peer);
+  for (const [offers, seconds] of [
+    [() => true, 90],
+    [(feature: string) => feature !== "later", 60],
+  ] as const) {
+    const [name] = world.names(1);
+    const heard = new Heard();
+    const said: ClientEvent[] = [];
+    const address = await plainServer(world, name, offers, (event) => said.push(event));
+    const agent = world.agent(name, { address, logger: heard });
+    agent.on("job", () => {
+      throw new RateLimited({ call: "send" }, { code: "RESOURCE_EXHAUSTED", detail: "rate_limited", retryAfter: 90_000 });
+    });
+    await agent.start();
+    await sender.send(name, "job");
+    await until("it is put off", () => heard.has("warn", `it comes again in ${seconds} s`));
+    if (seconds === 90) {
+      const told = await until("the server is told", () => said.map(({ event }) => event).find((event) => event?.$case === "nack"));
+      assert.ok(told.$case === "nack" && told.value.retryAfterMs === 90_000);
+    }
+  }
+});
+
+behaviour("handler.uncertain", "no reply and another version are retried", async () => {
   const [name, peer, silent] = world.names(3);
   const heard = new Heard();
   const agent = world.agent(name, { logger: heard });
@@ -185,16 +223,15 @@ behaviour("handler.uncertain", "outcome unknown, no reply and another version ar
     if (message.attempt > 1) return;
     if (message.type === "reply") await agent.request(silent, "question", {}, { timeout: 20 });
     if (message.type === "version") await agent.updateState({ a: 1 }, { expectedVersion: 5 });
-    if (message.type === "unknown") throw new OutcomeUnknown("lost");
   });
   await agent.start();
   const sender = await world.started(peer);
-  for (const type of ["reply", "version", "unknown"]) await sender.send(name, type);
+  for (const type of ["reply", "version"]) await sender.send(name, type);
   await world.nothingLeft(name);
-  assert.equal(attempts.length, 6);
+  assert.deepEqual(attempts.sort(), ["reply 1", "reply 2", "version 1", "version 2"]);
   assert.deepEqual(await world.dead(name), []);
   const errors = heard.lines.map(({ error }) => error);
-  for (const Kind of [NoReply, VersionMismatch, OutcomeUnknown]) assert.ok(errors.some((error) => error instanceof Kind));
+  for (const Kind of [NoReply, VersionMismatch]) assert.ok(errors.some((error) => error instanceof Kind));
 });
 
 behaviour("handler.once", "what was handled is not handled again when only the acknowledgement was lost", async () => {

@@ -85,8 +85,14 @@ export class Wire {
 const SERVICE = "/mas.runtime.v1.RuntimeService/";
 const UNARY = ["Send", "Request", "Reply", "Discover", "GetState", "UpdateState", "ResetState"];
 
-/** The world's server, for one agent, as one that offers only these features: it hands on everything else. */
-export async function plainServer(world: World, agent: string, offers: (feature: string) => boolean): Promise<string> {
+/** The world's server, for one agent, as one that offers only these features: it hands on everything else. `heard` is told
+ * what the agent says. */
+export async function plainServer(
+  world: World,
+  agent: string,
+  offers: (feature: string) => boolean,
+  heard: (event: ClientEvent) => void = () => undefined,
+): Promise<string> {
   const { ca, cert, key } = world.files(agent);
   const upstream = new Client(
     world.address,
@@ -106,7 +112,10 @@ export async function plainServer(world: World, agent: string, offers: (feature:
   const transport: handleBidiStreamingCall<ClientEvent, ServerEvent> = (call) => {
     const encode = (event: ClientEvent): Buffer => Buffer.from(ClientEvent.encode(event).finish());
     const far = upstream.makeBidiStreamRequest(SERVICE + "Transport", encode, (data: Buffer) => ServerEvent.decode(data));
-    call.on("data", (event: ClientEvent) => far.write(event));
+    call.on("data", (event: ClientEvent) => {
+      heard(event);
+      far.write(event);
+    });
     call.on("end", () => far.end());
     call.on("cancelled", () => far.cancel());
     call.on("error", () => far.cancel());

@@ -38,13 +38,25 @@ export interface ServerEvent {
     /** Additions, for clients that list them in Hello.features. */
     { $case: "results"; value: Results }
     | { $case: "deliveries"; value: Deliveries }
+    | { $case: "requestFailed"; value: RequestFailed }
     | undefined;
+}
+
+/**
+ * No reply will come to a request of this instance: its message is a dead letter. Told at once and once, where the server
+ * can; who hears nothing waits as long as the request may be answered.
+ */
+export interface RequestFailed {
+  correlationId: string;
+  messageId: string;
+  /** "handler_failed", "no_handler", "max_attempts" or "expired". */
+  reason: string;
 }
 
 /** The first client event of a Transport stream. */
 export interface Hello {
   instanceId: string;
-  /** What the client understands beyond the base protocol: "submit", "deliveries". */
+  /** What the client understands beyond the base protocol: "submit", "deliveries", "request_failed". */
   features: string[];
 }
 
@@ -52,7 +64,7 @@ export interface Hello {
 export interface Welcome {
   agentId: string;
   instanceId: string;
-  /** What the server offers beyond the base protocol: "submit", "acks", "deliveries", "commit", "later". */
+  /** What the server offers beyond the base protocol: "submit", "acks", "deliveries", "commit", "later", "request_failed". */
   features: string[];
   /** Submissions that may be unanswered at a time; one more ends the stream. */
   maxSubmissions: number;
@@ -117,7 +129,10 @@ export interface Receipt {
   policyVersion: Buffer;
   /** The number of this decision among the sender's in this lane: from 1, without gaps. */
   senderSequence: number;
-  /** Of a refusal: the id under which the refused message is on record; empty where there is none. */
+  /**
+   * Of a refusal: the id under which the refused message is on record; empty where there is none. Of a refused commit: of the
+   * message that it was refused for, whose record this is then.
+   */
   messageId: string;
 }
 
@@ -125,9 +140,9 @@ export interface Receipt {
 export interface Finding {
   /** Such as "credit_card". */
   type: string;
-  /** Where in the payload, RFC 6901; "message_type" for the message's type. */
+  /** Where in the payload, RFC 6901; "message_type" for the message's type. Of a long one the middle is left out ("…"). */
   pointer: string;
-  /** "block", "redact" or "alert". */
+  /** "block" or "redact". */
   action: string;
 }
 
@@ -161,7 +176,7 @@ export interface SendResponse {
   receipt:
     | Receipt
     | undefined;
-  /** What was found in the payload, and redacted where it says so. At most 16. */
+  /** What was found in the payload, and redacted where it says so. At most 8. */
   findings: Finding[];
 }
 
@@ -187,7 +202,7 @@ export interface RequestResponse {
   receipt:
     | Receipt
     | undefined;
-  /** What was found in the payload, and redacted where it says so. At most 16. */
+  /** What was found in the payload, and redacted where it says so. At most 8. */
   findings: Finding[];
 }
 
@@ -206,7 +221,7 @@ export interface ReplyResponse {
   receipt:
     | Receipt
     | undefined;
-  /** What was found in the payload, and redacted where it says so. At most 16. */
+  /** What was found in the payload, and redacted where it says so. At most 8. */
   findings: Finding[];
 }
 
@@ -280,7 +295,7 @@ export interface Failure {
   receipt:
     | Receipt
     | undefined;
-  /** Of dlp_blocked: what was found in the payload. At most 16. */
+  /** Of dlp_blocked: what was found in the payload. At most 8. */
   findings: Finding[];
 }
 
@@ -465,6 +480,9 @@ export const ServerEvent: MessageFns<ServerEvent> = {
       case "deliveries":
         Deliveries.encode(message.event.value, writer.uint32(810).fork()).join();
         break;
+      case "requestFailed":
+        RequestFailed.encode(message.event.value, writer.uint32(818).fork()).join();
+        break;
     }
     return writer;
   },
@@ -520,6 +538,82 @@ export const ServerEvent: MessageFns<ServerEvent> = {
             }
 
             message.event = { $case: "deliveries", value: Deliveries.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 102: {
+            if (tag !== 818) {
+              break;
+            }
+
+            message.event = { $case: "requestFailed", value: RequestFailed.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRequestFailed(): RequestFailed {
+  return { correlationId: "", messageId: "", reason: "" };
+}
+
+export const RequestFailed: MessageFns<RequestFailed> = {
+  encode(message: RequestFailed, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.correlationId !== "") {
+      writer.uint32(10).string(message.correlationId);
+    }
+    if (message.messageId !== "") {
+      writer.uint32(18).string(message.messageId);
+    }
+    if (message.reason !== "") {
+      writer.uint32(26).string(message.reason);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RequestFailed {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRequestFailed();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.correlationId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.messageId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = reader.string();
             continue;
           }
         }
