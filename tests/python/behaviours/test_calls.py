@@ -281,8 +281,6 @@ async def test_a_request_whose_message_is_dead_fails_at_once(place: Place) -> No
         return none.value
 
     async with alpha, beta:
-        if place.is_real and "request_failed" not in alpha.features:
-            pytest.skip("this server does not tell of it")
         errors = await asyncio.gather(ask("rejects"), ask("unknown"), ask("tries"), commit())
         assert [one.reason for one in errors] == ["handler_failed", "no_handler", "handler_failed", "handler_failed"]
         error = errors[0]

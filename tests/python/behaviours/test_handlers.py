@@ -262,8 +262,6 @@ async def test_what_is_unknown_or_moved_puts_the_message_off(place: Place) -> No
             raise failures[message.type]
 
     async with alpha, beta:
-        if "later" not in beta.features:
-            pytest.skip("this server cannot be told to put a message off")
         sent = [await alpha.send(name, kind) for kind in failures]
         await until(lambda: all(len(one) == 3 for one in attempts.values()), "each comes again")
         await until(lambda: place.is_settled(name), "both are acknowledged")
