@@ -1,0 +1,142 @@
+"""The transport over streamable HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import ipaddress
+import os
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+
+from ..errors import SetupError
+from ._serve import Door
+
+TOKEN_VARIABLE = "MAS_MCP_TOKEN"
+# Shortest token, in characters.
+MIN_TOKEN = 16
+# How long open connections may take to end; seconds.
+SHUTDOWN_S = 2
+PATH = "/mcp"
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+
+def token(path: Path | None) -> str | None:
+    """The token of the file, or of the environment."""
+    if path is None:
+        found, where = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
+        if found is None:
+            return None
+    else:
+        where = str(path)
+        try:
+            if path.stat().st_mode & stat.S_IROTH:
+                raise SetupError(f"{path}: everybody can read it; chmod 600 it")
+            found = path.read_text()
+        except OSError as error:
+            raise SetupError(f"{path}: {error.strerror}") from error
+    found = found.strip()
+    if len(found) < MIN_TOKEN:
+        raise SetupError(f"{where}: a token has {MIN_TOKEN} characters or more")
+    return found
+
+
+def place(address: str) -> tuple[str, int]:
+    """HOST:PORT in parts."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535 or not host:
+        raise SetupError(f"--http {address}: expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Verifier:
+    """Takes one token."""
+
+    def __init__(self, expected: str) -> None:
+        self._expected = expected.encode()
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Compares in constant time."""
+        if not hmac.compare_digest(token.encode("utf-8", "replace"), self._expected):
+            return None
+        return AccessToken(token=token, client_id="mcp", scopes=[])
+
+
+class QuietServer(uvicorn.Server):
+    """A server that leaves signals to its program."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.should_exit = True
+
+
+class Http:
+    """Serves clients at a socket."""
+
+    def __init__(self, door: Door, listening: socket.socket, host: str, names: list[str], token: str | None) -> None:
+        self._listening = listening
+        shown = f"[{host}]" if ":" in host else host
+        hosts = [*LOOPBACK_NAMES, shown, *names] if is_loopback(host) else [shown, *names]
+        forms = [form for one in hosts for form in (one, f"{one}:*")]
+        # The Host and Origin of a request have to be of these names, so that no web page reaches this by a name of its own.
+        security = TransportSecuritySettings(
+            enable_dns_rebinding_protection=True,
+            allowed_hosts=forms,
+            allowed_origins=[f"{scheme}://{form}" for form in forms for scheme in ("http", "https")],
+        )
+        # The library wants an issuer; nothing is fetched from it.
+        auth = AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None)
+        app = door.server.streamable_http_app(
+            streamable_http_path=PATH,
+            host=host,
+            transport_security=security,
+            auth=auth if token is not None else None,
+            token_verifier=Verifier(token) if token is not None else None,
+        )
+        self._server = QuietServer(
+            uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=SHUTDOWN_S, ws="none")
+        )
+        self._shown = f"http://{shown}:{listening.getsockname()[1]}{PATH}"
+
+    async def serve(self) -> None:
+        """Serves until :meth:`end`."""
+        print(f"mas-agent: listening on {self._shown}", file=sys.stderr, flush=True)
+        await self._server.serve(sockets=[self._listening])
+
+    def end(self) -> None:
+        """Takes no further requests."""
+        self._server.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this place."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise SetupError(f"--http {host}:{port}: {error.strerror or error}") from error
+    return listening
