@@ -88,22 +88,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(given: argparse.Namespace) -> None:
-    from . import _http, _identity
-    from ._serve import Door
+    from . import _identity, _place
 
     who = _identity.Given(given.agent, given.config, given.addr, given.ca, given.cert, given.key)
     identity = _identity.find(who)
     if given.http is None:
         asyncio.run(_serve_stdio(identity, given.look_every))
         return
-    host, port = _http.place(given.http)
-    token = _http.token(given.token_file)
-    if not _http.is_loopback(host):
+    host, port = _place.place(given.http)
+    token = _place.token(given.token_file)
+    if not _place.is_loopback(host):
         if not given.not_only_loopback:
             raise SetupError(f"--http {given.http}: other machines reach it; say --not-only-loopback where that is meant")
         if token is None:
-            raise SetupError(f"--http {given.http}: other machines reach it, which demands --token-file or {_http.TOKEN_VARIABLE}")
-    listening = _http.listen(host, port)
+            raise SetupError(f"--http {given.http}: other machines reach it, which demands --token-file or {_place.TOKEN_VARIABLE}")
+    listening = _place.listen(host, port)
+    from . import _http
+    from ._serve import Door
 
     async def serve() -> None:
         door = Door(identity, given.look_every)

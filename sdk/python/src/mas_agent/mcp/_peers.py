@@ -26,7 +26,7 @@ log = logging.getLogger("mas_agent.mcp")
 LOOK_S = 5.0
 MIN_LOOK_S = 0.2
 # How long one look may take; seconds.
-LOOK_TIMEOUT_S = 5.0
+LOOK_TIMEOUT_S = 2.0
 # Tools of peers that are shown.
 MAX_TOOLS = 200
 # Longest description of one, in characters.
