@@ -6,7 +6,9 @@ from models import model
 from pydantic import BaseModel
 
 agent = Agent()
-critic = pydantic_ai.Agent(model(), instructions="Review the draft in one sentence. Ask its writer first whom it is for.")
+critic = pydantic_ai.Agent(
+    model(), instructions="Review the draft in one sentence. Ask its writer first whom it is for."
+)
 
 
 class Draft(BaseModel):

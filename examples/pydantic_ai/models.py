@@ -1,4 +1,4 @@
-"""The models of this example: MODEL names a real one, such as `openai:gpt-5`; without it there is one that needs no network."""
+"""The models: MODEL names a real one, such as `openai:gpt-5`; without it there is one that needs no network."""
 
 import os
 

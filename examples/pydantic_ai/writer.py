@@ -7,7 +7,9 @@ from pydantic import BaseModel
 
 agent = Agent()
 writer = pydantic_ai.Agent(model(), instructions="Write one sentence. Have it reviewed before you answer.")
-author = pydantic_ai.Agent(model("It is for people who are new to this."), instructions="Answer questions about your text.")
+author = pydantic_ai.Agent(
+    model("It is for people who are new to this."), instructions="Answer questions about your text."
+)
 
 
 class Question(BaseModel):

@@ -20,6 +20,7 @@ import pytest
 from mas_agent import Agent, Credentials, Message, Peer
 from mas_agent.mcp._peers import MAX_NAME, tools_of
 from mcp import Client, StdioServerParameters, types
+from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from world import PATIENCE_S, Process, Server, World
@@ -90,7 +91,7 @@ def words(world: World, server: Server, name: str = "desk") -> list[str]:
 
 def over_stdio(world: World, arguments: list[str], **options: Any) -> Client:
     started = StdioServerParameters(command=PROGRAM[0], args=[*PROGRAM[1:], *arguments], env={"PYTHONPATH": PATHS})
-    return Client(started, **options)
+    return Client(stdio_client(started), **options)
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +114,12 @@ def at_http(world: World, arguments: list[str], env: dict[str, str] | None = Non
     return process, said.split("listening on ")[1].split()[0]
 
 
-TRANSPORTS: list[tuple[Callable[..., Any], str]] = [(over_stdio, "auto"), (over_stdio, "legacy"), (over_http, "auto"), (over_http, "legacy")]
+TRANSPORTS: list[tuple[Callable[..., Any], str]] = [
+    (over_stdio, "auto"),
+    (over_stdio, "legacy"),
+    (over_http, "auto"),
+    (over_http, "legacy"),
+]
 transports = pytest.mark.parametrize(("connect", "mode"), TRANSPORTS, ids=["stdio", "stdio-2025", "http", "http-2025"])
 
 
@@ -185,7 +191,11 @@ async def test_discover_ask_send_look_and_reply(world: World, server: Server, co
 
         # Nothing twice, and no reply to what asks for none, or twice, or to what never was.
         assert (await call(client, "look_at_messages"))["messages"] == []
-        assert (await refused(client, "reply_to_message", message_id=told["news"]["message_id"]))[0]["error"] == "no_reply_expected"
+        once_more = (await call(client, "look_at_messages", again=1))["messages"]
+        assert once_more == [{**seen[-1], "seen_before": True}]
+        assert (await refused(client, "reply_to_message", message_id=told["news"]["message_id"]))[0][
+            "error"
+        ] == "no_reply_expected"
         again, text = await refused(client, "reply_to_message", message_id=told["question"]["message_id"])
         assert again["error"] == "unknown_correlation_id" and "answered already" in text
         assert (await refused(client, "reply_to_message", message_id="x"))[0]["error"] == "unknown_message"
@@ -279,7 +289,9 @@ async def test_a_server_that_is_killed_and_comes_back(world: World, server: Serv
 
         assert await has_arrived()
         server.kill()
-        asking = asyncio.create_task(call(client, "ask_peer", target="quotes", type="quote.get", payload={"symbol": "X"}))
+        asking = asyncio.create_task(
+            call(client, "ask_peer", target="quotes", type="quote.get", payload={"symbol": "X"})
+        )
         again = world.server(server.addr)
         assert (await asking)["payload"]["price"] == 42
         # What was delivered and not looked at is shown once, however often it was delivered.
@@ -290,7 +302,7 @@ async def test_a_server_that_is_killed_and_comes_back(world: World, server: Serv
             seen += [one["payload"]["n"] for one in got["messages"]]
         assert sorted(seen) == [1, 2]
         again.kill()
-        told, text = await refused(client, "ask_peer", target="quotes", type="quote.get", timeout_seconds=0.3)
+        told, _ = await refused(client, "ask_peer", target="quotes", type="quote.get", timeout_seconds=0.3)
         assert told["error"] in ("not_connected", "outcome_unknown")
         world.server(server.addr)
         assert (await call(client, "quotes__quote", symbol="Y"))["payload"]["symbol"] == "Y"
@@ -322,7 +334,7 @@ async def test_a_server_that_is_not_there_yet(world: World) -> None:
     first = world.server()
     first.stop()
     async with over_stdio(world, words(world, first)) as client:
-        told, text = await refused(client, "ask_peer", target="quotes", type="x", timeout_seconds=0.5)
+        told, _ = await refused(client, "ask_peer", target="quotes", type="x", timeout_seconds=0.5)
         assert told["error"] == "not_connected"
         assert "ask_peer" in await names(client)
         world.server(first.addr)
@@ -367,7 +379,9 @@ def test_what_keeps_it_from_starting_is_named(world: World, tmp_path: Path) -> N
     assert "16 characters" in fails(world, *files, "--http", "127.0.0.1:0", env={"MAS_MCP_TOKEN": "short"})
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "token").chmod(0o644)
-    assert "everybody can read it" in fails(world, *files, "--http", "127.0.0.1:0", "--token-file", str(tmp_path / "token"))
+    assert "everybody can read it" in fails(
+        world, *files, "--http", "127.0.0.1:0", "--token-file", str(tmp_path / "token")
+    )
 
 
 def test_a_certificate_of_another_agent_is_refused(world: World, server: Server) -> None:
@@ -381,7 +395,9 @@ def test_a_certificate_of_another_agent_is_refused(world: World, server: Server)
 def test_without_the_extra_it_says_how_to_install_it(world: World, tmp_path: Path) -> None:
     (tmp_path / "mcp").mkdir()
     (tmp_path / "mcp/__init__.py").write_text("raise ModuleNotFoundError('No module named mcp', name='mcp')\n")
-    said = fails(world, "--agent", "desk", "--addr", "127.0.0.1:1", env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{PATHS}"})
+    said = fails(
+        world, "--agent", "desk", "--addr", "127.0.0.1:1", env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{PATHS}"}
+    )
     assert "pip install 'mas-agent[mcp]'" in said
 
 
@@ -389,7 +405,11 @@ def test_standard_output_holds_the_protocol_alone(world: World, server: Server) 
     """And the program is installed under its name, takes its identity from the environment, and ends on SIGTERM."""
     program = Path(mas_agent.__file__).parent.parent / "bin" / "mas-agent"
     start = [sys.executable, str(program), "mcp"] if program.exists() else PROGRAM
-    with Process([*start, "--log", "debug"], env=world.env("desk", server.addr) | {"PYTHONPATH": PATHS}, log=world.path / "mcp.log") as process:
+    with Process(
+        [*start, "--log", "debug"],
+        env=world.env("desk", server.addr) | {"PYTHONPATH": PATHS},
+        log=world.path / "mcp.log",
+    ) as process:
         about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
         process.say("no JSON")
         process.say(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": about}))
@@ -441,9 +461,14 @@ def test_names_of_tools_are_names_everywhere_and_mean_one_thing() -> None:
     ]
     tools = tools_of(peers)
     assert len(tools) == 200
-    assert all(len(name) <= MAX_NAME and name.replace("-", "_").isascii() and name.replace("-", "").isidentifier() for name in tools)
+    assert all(
+        len(name) <= MAX_NAME and name.replace("-", "_").isascii() and name.replace("-", "").isidentifier()
+        for name in tools
+    )
     asked = {(tool.agent_id, tool.capability) for tool in tools.values()}
-    assert {("a__b", "c"), ("a", "b__c"), ("a", "x" * 90), ("a", "x" * 91), ("a", "schön")} <= asked and len(asked) == 200
+    assert {("a__b", "c"), ("a", "b__c"), ("a", "x" * 90), ("a", "x" * 91), ("a", "schön")} <= asked and len(
+        asked
+    ) == 200
     assert tools["a__b__d"].message_type == "d"
     [wrong] = [tool for tool in tools.values() if (tool.agent_id, tool.capability) == ("a__b", "c")]
     assert wrong.input_schema == {"type": "object"} and wrong.message_type == "c"

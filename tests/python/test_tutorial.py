@@ -17,6 +17,7 @@ from pathlib import Path
 import mas_agent
 import pytest
 from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
 
 from test_examples import free_port
 from world import PATIENCE_S, ROOT, Process, binary, wait_until
@@ -83,7 +84,9 @@ class Terminals:
     running: list[Process] = field(default_factory=list)
 
     def rewritten(self, text: str) -> str:
-        return text.replace(ADDRESS, f"127.0.0.1:{self.port}").replace(HOME, str(ROOT)).replace(FOLDER, str(self.folder))
+        return (
+            text.replace(ADDRESS, f"127.0.0.1:{self.port}").replace(HOME, str(ROOT)).replace(FOLDER, str(self.folder))
+        )
 
     def run(self, step: Step) -> None:
         """Runs the lines one by one, in the folder and environment that those before have left."""
@@ -112,9 +115,13 @@ class Terminals:
             self.environment = dict(one.split("=", 1) for one in values.split("\0") if one)
 
     def _start(self) -> None:
-        process = Process(STAYS.split(), env=self.environment, folder=self.folder, log=self.folder / "first-terminal.log")
+        process = Process(
+            STAYS.split(), env=self.environment, folder=self.folder, log=self.folder / "first-terminal.log"
+        )
         self.running.append(process)
-        wait_until(lambda: "assistant" in self.ask("agents") and "ACTIVE" in self.ask("agents"), "the agent is connected")
+        wait_until(
+            lambda: "assistant" in self.ask("agents") and "ACTIVE" in self.ask("agents"), "the agent is connected"
+        )
 
     def ask(self, command: str) -> str:
         done = subprocess.run(
@@ -157,7 +164,9 @@ def terminals() -> Iterator[Terminals]:
         environment = {
             **os.environ,
             "HOME": made,
-            "PATH": os.pathsep.join([str(Path(binary("mas")).parent), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PATH": os.pathsep.join(
+                [str(Path(binary("mas")).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
+            ),
             "PYTHONPATH": os.pathsep.join(packages),
             "PIP_NO_DEPS": "1",
             "PIP_NO_BUILD_ISOLATION": "0",
@@ -194,7 +203,7 @@ async def join(terminals: Terminals, step: Step) -> None:
     """What an MCP client does with its configuration."""
     [server] = json.loads(terminals.rewritten(step.text))["mcpServers"].values()
     started = StdioServerParameters(command=server["command"], args=server["args"], env=terminals.environment)
-    async with Client(started) as client:
+    async with Client(stdio_client(started)) as client:
         found = await client.call_tool("discover_peers", {})
         assert found.structured_content is not None and not found.is_error, found
         assert [one["agent_id"] for one in found.structured_content["peers"]] == ["assistant"]

@@ -1,9 +1,10 @@
 """A door for MCP clients: `mas-agent mcp --agent NAME` makes a client of the Model Context Protocol an agent.
 
-The client gets tools: `discover_peers`, `ask_peer`, `send_message`, `look_at_messages` and `reply_to_message`, and beside
-them one for each capability of each connected agent that it may message, named `AGENT__CAPABILITY`.
+The client gets tools: `discover_peers`, `ask_peer`, `send_message`, `look_at_messages` and `reply_to_message`, and
+beside them one for each capability of each connected agent that it may message, named `AGENT__CAPABILITY`.
 
-What such a tool says about itself stands in `mas.yaml`, in the metadata of the agent that offers it. All of it may be left out::
+What such a tool says about itself stands in `mas.yaml`, in the metadata of the agent that offers it. All of it may be
+left out::
 
     agents:
       - agent_id: quotes

@@ -36,33 +36,52 @@ def parser() -> argparse.ArgumentParser:
     mcp = commands.add_parser(
         "mcp",
         help="make an MCP client an agent",
-        description="Serves the Model Context Protocol: a client of it (a desktop assistant, an editor, a framework) becomes an "
-        "agent of the fleet, with its certificate and under its rules. Over standard input and output, or over HTTP with --http.",
+        description="Serves the Model Context Protocol: a client of it (a desktop assistant, an editor, a framework) "
+        "becomes an agent of the fleet, with its certificate and under its rules. Over standard input and output, or "
+        "over HTTP with --http.",
         epilog="Example, as an MCP client's configuration has it: "
-        '{"mcpServers": {"fleet": {"command": "mas-agent", "args": ["mcp", "--agent", "assistant", "--config", "/srv/fleet/mas.yaml"]}}}',
+        '{"mcpServers": {"fleet": {"command": "mas-agent", '
+        '"args": ["mcp", "--agent", "assistant", "--config", "/srv/fleet/mas.yaml"]}}}',
     )
-    who = mcp.add_argument_group("who the agent is", "Without --agent: MAS_SERVER_ADDR, MAS_TLS_CA, MAS_TLS_CERT, MAS_TLS_KEY.")
+    who = mcp.add_argument_group(
+        "who the agent is", "Without --agent: MAS_SERVER_ADDR, MAS_TLS_CA, MAS_TLS_CERT, MAS_TLS_KEY."
+    )
     who.add_argument(
         "--agent",
         metavar="NAME",
-        help="an agent of mas.yaml: with its tls_cert_path and tls_key_path, else with what `mas certs issue` has put beside the CA",
+        help="an agent of mas.yaml: with its tls_cert_path and tls_key_path, else with what `mas certs issue` has put "
+        "beside the CA",
     )
-    who.add_argument("--config", metavar="FILE", type=Path, help="else MAS_CONFIG_FILE, else the nearest mas.yaml upward")
+    who.add_argument(
+        "--config", metavar="FILE", type=Path, help="else MAS_CONFIG_FILE, else the nearest mas.yaml upward"
+    )
     who.add_argument("--addr", metavar="HOST:PORT", help="the server; else server_listen_addr of mas.yaml")
     who.add_argument("--ca", metavar="FILE", type=Path, help="the authority; else tls_ca_path of mas.yaml")
     who.add_argument("--cert", metavar="FILE", type=Path, help="the agent's certificate")
     who.add_argument("--key", metavar="FILE", type=Path, help="its private key")
-    http = mcp.add_argument_group("over HTTP")
+    http = mcp.add_argument_group("over HTTP", "Without a token every program of this machine can act as this agent.")
     http.add_argument("--http", metavar="HOST:PORT", help="serve streamable HTTP there, at /mcp; port 0: any free one")
     http.add_argument(
-        "--not-only-loopback", action="store_true", help="allow a HOST that other machines reach; demands a token, and no TLS is made"
+        "--not-only-loopback",
+        action="store_true",
+        help="allow a HOST that other machines reach; demands a token, and no TLS is made",
     )
-    http.add_argument("--token-file", metavar="FILE", type=Path, help="clients have to send this bearer token; else MAS_MCP_TOKEN")
     http.add_argument(
-        "--allow-host", metavar="NAME", action="append", default=[], help="a name that clients may call this host by; may be repeated"
+        "--token-file", metavar="FILE", type=Path, help="clients have to send this bearer token; else MAS_MCP_TOKEN"
+    )
+    http.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name that clients may call this host by; may be repeated",
     )
     mcp.add_argument(
-        "--look-every", metavar="SECONDS", type=float, default=5.0, help="how often peers are looked at for their tools (5)"
+        "--look-every",
+        metavar="SECONDS",
+        type=float,
+        default=5.0,
+        help="how often peers are looked at for their tools (5)",
     )
     mcp.add_argument("--log", choices=LEVELS, default="warning", help="what is logged, to standard error (warning)")
     return top
@@ -99,9 +118,13 @@ def _run(given: argparse.Namespace) -> None:
     token = _place.token(given.token_file)
     if not _place.is_loopback(host):
         if not given.not_only_loopback:
-            raise SetupError(f"--http {given.http}: other machines reach it; say --not-only-loopback where that is meant")
+            raise SetupError(
+                f"--http {given.http}: other machines reach it; say --not-only-loopback where that is meant"
+            )
         if token is None:
-            raise SetupError(f"--http {given.http}: other machines reach it, which demands --token-file or {_place.TOKEN_VARIABLE}")
+            raise SetupError(
+                f"--http {given.http}: other machines reach it, which demands --token-file or {_place.TOKEN_VARIABLE}"
+            )
     listening = _place.listen(host, port)
     from . import _http
     from ._serve import Door

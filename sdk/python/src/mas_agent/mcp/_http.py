@@ -20,6 +20,8 @@ from ._serve import Door
 
 # How long open connections may take to end; seconds.
 SHUTDOWN_S = 2
+# Requests that are served at a time; what is more is answered 503.
+MAX_REQUESTS = 256
 PATH = "/mcp"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -56,7 +58,7 @@ class Http:
         shown = f"[{host}]" if ":" in host else host
         hosts = [*LOOPBACK_NAMES, shown, *names] if is_loopback(host) else [shown, *names]
         forms = [form for one in hosts for form in (one, f"{one}:*")]
-        # The Host and Origin of a request have to be of these names, so that no web page reaches this by a name of its own.
+        # The Host and Origin of a request have to be of these names: no web page reaches this by a name of its own.
         security = TransportSecuritySettings(
             enable_dns_rebinding_protection=True,
             allowed_hosts=forms,
@@ -72,7 +74,15 @@ class Http:
             token_verifier=Verifier(token) if token is not None else None,
         )
         self._server = QuietServer(
-            uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=SHUTDOWN_S, ws="none")
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                ws="none",
+                timeout_graceful_shutdown=SHUTDOWN_S,
+                limit_concurrency=MAX_REQUESTS,
+            )
         )
         self._shown = f"http://{shown}:{listening.getsockname()[1]}{PATH}"
 

@@ -14,8 +14,8 @@ SHOWN = 500
 
 
 class Inbox:
-    """Holds messages until they are shown. A message that nobody has looked at is not acknowledged: when this process ends it is
-    still at the server."""
+    """Holds messages until they are shown. A message that nobody has looked at is not acknowledged: when this process
+    ends it is still at the server."""
 
     def __init__(self) -> None:
         self._unread: deque[tuple[Message, asyncio.Future[None]]] = deque()
@@ -63,6 +63,10 @@ class Inbox:
             if len(self._shown) > SHOWN:
                 self._shown.popitem(last=False)
         return messages
+
+    def last_shown(self, count: int) -> list[Message]:
+        """The last ones that were shown, oldest first."""
+        return list(self._shown.values())[-count:] if count else []
 
     def shown(self, message_id: str) -> Message | None:
         """A message that was looked at."""

@@ -83,7 +83,8 @@ class Member:
             except asyncio.TimeoutError:
                 raise NotConnected(self._why) from None
         if self._refusal is not None:
-            raise self._refusal
+            # The same one may be raised often; it does not collect where.
+            raise self._refusal.with_traceback(None)
         return await make(self.agent, max(0.001, give_up - time.monotonic()))
 
     def _connected(self) -> None:

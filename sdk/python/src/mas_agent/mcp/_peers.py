@@ -143,9 +143,7 @@ def _tool(name: str, peer: Peer, capability: str) -> PeerTool:
         description=f"{words} (Asks agent {peer.agent_id}, capability {capability}.)"[:MAX_DESCRIPTION],
         message_type=take("message_type", _is_text, "a text", capability),
         input_schema=take("input_schema", _is_object_schema, "a JSON Schema with `type: object`", ANY_OBJECT),
-        timeout=float(
-            take("timeout_seconds", _is_timeout, f"a number up to {MAX_TIMEOUT_S:.0f}", DEFAULT_TIMEOUT_S)
-        ),
+        timeout=float(take("timeout_seconds", _is_timeout, f"a number up to {MAX_TIMEOUT_S:.0f}", DEFAULT_TIMEOUT_S)),
     )
 
 

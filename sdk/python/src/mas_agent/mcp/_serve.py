@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mcp import types
@@ -58,7 +58,7 @@ class Door:
         self.server = ToolServer(
             "mas-agent",
             title=f"MAS agent {identity.agent}" if identity.agent else "MAS agent",
-            version=version("mas-agent"),
+            version=_version(),
             instructions=INSTRUCTIONS,
             on_list_tools=self._list_tools,
             on_call_tool=self._call_tool,
@@ -95,3 +95,10 @@ class Door:
             except Exception as error:
                 log.info("a client is gone: %s", type(error).__name__)
                 self._older.pop(key, None)
+
+
+def _version() -> str:
+    try:
+        return version("mas-agent")
+    except PackageNotFoundError:
+        return ""  # Run from a checkout that is not installed.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from .._receipt import Finding
 from ..errors import MasError, NoReply, NotConnected, OutcomeUnknown, Refused, SetupError, Unsupported
 
 LATER = "Nothing is wrong with the message: try again later."
@@ -14,18 +16,26 @@ MEANINGS = {
         "discover_peers lists who may be messaged."
     ),
     "dlp_blocked": (
-        "The payload holds what must not be sent. Remove what was found from the places named below, and send again without it."
+        "The payload holds what must not be sent. Remove what was found from the places named below, and send again "
+        "without it."
     ),
     "rate_limited": "This agent has sent too many messages. Wait as long as said below, then try again.",
     "queue_full": "Too many messages wait for {target} already. " + LATER,
-    "circuit_open": "{target} fails too often just now, so that nothing is sent to it for a while. Try again later, or ask another agent.",
+    "circuit_open": (
+        "{target} fails too often just now, so that nothing is sent to it for a while. Try again later, or ask another "
+        "agent."
+    ),
     "target_offline": "{target} is not connected. Try again later, or ask another agent.",
     "quarantined": "An operator has shut this agent out. Trying again does not help.",
     "agent_not_allowlisted": "This agent is not among the agents of the server's mas.yaml. An operator has to add it.",
     "certificate_revoked": "The certificate of this agent was revoked. An operator has to issue another one.",
     "certificate_expired": "The certificate of this agent has expired. An operator has to renew it.",
-    "unknown_correlation_id": "Nobody waits for a reply to that message: its sender has given up, or it was answered already.",
-    "missing_correlation_id": "The sender of that message did not ask for a reply. Use send_message to tell it something.",
+    "unknown_correlation_id": (
+        "Nobody waits for a reply to that message: its sender has given up, or it was answered already."
+    ),
+    "missing_correlation_id": (
+        "The sender of that message did not ask for a reply. Use send_message to tell it something."
+    ),
     "reply_sender_mismatch": "That message was for another agent.",
     "invalid_json": "The payload holds what JSON cannot, or is nested too deep.",
 }
@@ -50,11 +60,15 @@ def explain(error: MasError, target: str = "") -> dict[str, Any]:
         told["message_id"] = error.message_id
     elif isinstance(error, NotConnected):
         told["error"] = "not_connected"
-        told["message"] = f"There is no connection to the server, and nothing was sent: {error}. It is made again by itself; try again later."
+        told["message"] = (
+            f"There is no connection to the server, and nothing was sent: {error}. It is made again by itself; "
+            "try again later."
+        )
     elif isinstance(error, OutcomeUnknown):
         told["error"] = "outcome_unknown"
         told["message"] = (
-            "The connection broke before the answer: it may or may not have happened. Ask before doing it again, if twice would do harm."
+            "The connection broke before the answer: it may or may not have happened. Ask before doing it again, if "
+            "twice would do harm."
         )
     elif isinstance(error, Unsupported):
         told["error"] = "unsupported"
@@ -75,11 +89,16 @@ def _refused(error: Refused, target: str) -> dict[str, Any]:
     told: dict[str, Any] = {"error": error.detail, "message": meaning.format(target=target)}
     if error.retry_after is not None:
         told["retry_after_seconds"] = round(error.retry_after, 3)
-    if error.findings:
-        told["findings"] = [{"type": one.type, "at": one.pointer, "action": one.action} for one in error.findings]
+    told.update(found(error.findings))
     if error.message_id:
         told["message_id"] = error.message_id
     return told
+
+
+def found(findings: Iterable[Finding]) -> dict[str, Any]:
+    """What data-loss prevention found, where it found something; never the text."""
+    told = [{"type": one.type, "at": one.pointer, "action": one.action} for one in findings]
+    return {"findings": told} if told else {}
 
 
 def sentence(told: dict[str, Any]) -> str:
