@@ -17,8 +17,9 @@ from typing import Any
 import httpx2
 import mas_agent
 import pytest
-from mas_agent import Agent, Credentials, Message, Peer
+from mas_agent import Agent, Credentials, Message, NoReply, Peer
 from mas_agent.mcp._peers import MAX_NAME, tools_of
+from mas_agent.mcp._words import explain
 from mcp import Client, StdioServerParameters, types
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
@@ -218,6 +219,9 @@ async def test_refusals_are_results(world: World, server: Server, connect: Any, 
         told, text = await refused(client, "ask_peer", target="silent", type="anything", timeout_seconds=0.2)
         assert told["error"] == "no_reply" and told["message_id"] and "silent" in text
 
+        told, text = await refused(client, "ask_peer", target="quotes", type="nonsense")
+        assert (told["error"], told["reason"]) == ("no_reply", "no_handler") and "of this type" in text
+
         told, text = await refused(client, "ask_peer", target="quotes", kind="x", timeout_seconds=-1)
         assert told["error"] == "invalid_arguments"
         assert all(field in text for field in ("type", "kind", "timeout_seconds"))
@@ -305,6 +309,11 @@ async def test_a_server_that_is_killed_and_comes_back(world: World, server: Serv
         told, _ = await refused(client, "ask_peer", target="quotes", type="quote.get", timeout_seconds=0.3)
         assert told["error"] in ("not_connected", "outcome_unknown")
         world.server(server.addr)
+
+        async def is_there() -> bool:
+            return "quotes__quote" in await names(client)
+
+        await until(is_there, "the peer is back, and its tool")
         assert (await call(client, "quotes__quote", symbol="Y"))["payload"]["symbol"] == "Y"
 
 
@@ -450,6 +459,15 @@ async def test_http_takes_no_other_names_and_no_other_token(world: World, server
         named = await http.post(url, json=body, headers={**right, "host": "fleet.example"})
         assert named.status_code not in (401, 403, 421)
     assert await asyncio.to_thread(process.stop) == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "part"), [("handler_failed", "failed"), ("no_handler", "of this type"), ("news", "handled")]
+)
+def test_what_the_server_says_of_a_dead_request_is_told(reason: str, part: str) -> None:
+    told = explain(NoReply("no reply will come", message_id="m1", reason=reason), "quotes")
+    assert told["error"] == "no_reply" and told["reason"] == reason and told["message_id"] == "m1"
+    assert "quotes" in told["message"] and part in told["message"]
 
 
 def test_names_of_tools_are_names_everywhere_and_mean_one_thing() -> None:

@@ -39,6 +39,13 @@ MEANINGS = {
     "reply_sender_mismatch": "That message was for another agent.",
     "invalid_json": "The payload holds what JSON cannot, or is nested too deep.",
 }
+# Why no reply will come.
+UNANSWERED = {
+    "handler_failed": "it failed on the request. The same request will fail again; another one may not",
+    "no_handler": "it does not take messages of this type",
+    "max_attempts": "it has failed on the request as often as it may be tried",
+    "expired": "the request was not taken in time",
+}
 BY_CODE = {
     "UNAUTHENTICATED": "The server does not accept the certificate of this agent. An operator has to look at it.",
     "INVALID_ARGUMENT": "The call itself is wrong; the word says how.",
@@ -53,10 +60,15 @@ def explain(error: MasError, target: str = "") -> dict[str, Any]:
         told = _refused(error, target or "that agent")
     elif isinstance(error, NoReply):
         told["error"] = "no_reply"
-        told["message"] = (
-            f"{target} got the request, and did not reply in time. It may still be working on it, or have failed. "
-            "Asking again may have it done twice; a longer timeout_seconds may help."
-        )
+        if error.reason is None:
+            told["message"] = (
+                f"{target} got the request, and did not reply in time. It may still be working on it, or have failed. "
+                "Asking again may have it done twice; a longer timeout_seconds may help."
+            )
+        else:
+            meaning = UNANSWERED.get(error.reason, "the request could not be handled")
+            told["reason"] = error.reason
+            told["message"] = f"No reply will come from {target}: {meaning}."
         told["message_id"] = error.message_id
     elif isinstance(error, NotConnected):
         told["error"] = "not_connected"
