@@ -1,10 +1,11 @@
-"""The tutorial, from top to bottom: its commands are run, its listings written, its outputs compared."""
+"""The tutorials, from top to bottom: their commands are run, their listings written, their outputs compared."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from mcp.client.stdio import stdio_client
 from test_examples import free_port
 from world import PATIENCE_S, ROOT, Process, binary, wait_until
 
-TUTORIAL = ROOT / "docs" / "tutorial-python.md"
+DOCS = ROOT / "docs"
+PYTHON = DOCS / "tutorial-python.md"
+TYPESCRIPT = DOCS / "tutorial-typescript.md"
 # What the text says and this machine has not.
 ADDRESS = "127.0.0.1:50051"
 HOME = "~/mas-server"
@@ -42,25 +45,25 @@ class Step:
 
     kind: str
     text: str
-    line: int
+    where: str
 
     def __str__(self) -> str:
-        return f"{TUTORIAL.name}:{self.line}"
+        return self.where
 
 
-def steps() -> Iterator[Step]:
-    """The blocks of the tutorial, in order."""
-    lines = enumerate(TUTORIAL.read_text().splitlines(), 1)
+def steps(tutorial: Path) -> Iterator[Step]:
+    """The blocks of a tutorial, in order."""
+    lines = enumerate(tutorial.read_text().splitlines(), 1)
     for number, line in lines:
         if line == CTRL_C:
-            yield Step("stop", "", number)
+            yield Step("stop", "", f"{tutorial.name}:{number}")
         elif line.startswith("```"):
             content = []
             for _, inside in lines:
                 if inside == "```":
                     break
                 content.append(inside)
-            yield Step(line[3:], "\n".join(content), number)
+            yield Step(line[3:], "\n".join(content), f"{tutorial.name}:{number}")
 
 
 def assert_shown(expected: str, printed: str, where: object) -> None:
@@ -80,12 +83,15 @@ class Terminals:
     folder: Path
     environment: dict[str, str]
     port: int
+    home: Path = ROOT
     printed: str = ""
     running: list[Process] = field(default_factory=list)
 
     def rewritten(self, text: str) -> str:
         return (
-            text.replace(ADDRESS, f"127.0.0.1:{self.port}").replace(HOME, str(ROOT)).replace(FOLDER, str(self.folder))
+            text.replace(ADDRESS, f"127.0.0.1:{self.port}")
+            .replace(HOME, str(self.home))
+            .replace(FOLDER, str(self.folder))
         )
 
     def run(self, step: Step) -> None:
@@ -135,12 +141,13 @@ class Terminals:
 
     def write(self, step: Step) -> None:
         first, _, text = step.text.partition("\n")
-        assert first.startswith("# file: "), f"{step}: a listing without a file"
+        names = re.fullmatch(r"(?:#|//) file: (\S+)", first)
+        assert names is not None, f"{step}: a listing without a file"
         text = self.rewritten(text)
         if step.kind == "yaml":
             # Other servers may run at the same time.
             text += "\nadmin_listen_addr: null\n"
-        (self.folder / first.removeprefix("# file: ")).write_text(text + "\n")
+        (self.folder / names[1]).write_text(text + "\n")
 
     def stop(self, step: Step) -> None:
         """As the keys do it."""
@@ -164,6 +171,8 @@ def terminals() -> Iterator[Terminals]:
         environment = {
             **os.environ,
             "HOME": made,
+            # What npm has fetched before.
+            "npm_config_cache": os.environ.get("npm_config_cache") or str(Path.home() / ".npm"),
             "PATH": os.pathsep.join(
                 [str(Path(binary("mas")).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
             ),
@@ -180,23 +189,47 @@ def terminals() -> Iterator[Terminals]:
             terminals.close()
 
 
-async def test_the_tutorial(terminals: Terminals) -> None:
+async def test_the_tutorial_for_python(terminals: Terminals) -> None:
+    assert await follow(terminals, PYTHON) == {"sh", "text", "python", "yaml", "json", "stop"}
+
+
+async def test_the_tutorial_for_typescript(terminals: Terminals) -> None:
+    if why := no_npm():
+        pytest.skip(f"NOT RUN: {why}")
+    # Building the library leaves files in its folder.
+    terminals.home = terminals.folder / "mas-server"
+    ignored = shutil.ignore_patterns("node_modules", "dist", "build", "*.tgz")
+    shutil.copytree(ROOT / "sdk" / "typescript", terminals.home / "sdk" / "typescript", ignore=ignored)
+    assert await follow(terminals, TYPESCRIPT) == {"sh", "text", "js", "yaml", "stop"}
+
+
+def no_npm() -> str | None:
+    """Why packages of npm cannot be had, where they cannot."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "there is no node, or no npm"
+    words = ["npm", "view", "zod", "version"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=BLOCK_S, check=False)
+    return None if done.returncode == 0 else f"the registry of npm does not answer: {done.stderr[-200:]}"
+
+
+async def follow(terminals: Terminals, tutorial: Path) -> set[str]:
+    """Does what the tutorial says; the kinds of its steps."""
     kinds = set()
-    for step in steps():
+    for step in steps(tutorial):
         kinds.add(step.kind)
         if step.kind == "sh":
             terminals.run(step)
         elif step.kind == "text":
             assert_shown(step.text, terminals.printed, step)
-        elif step.kind in ("python", "yaml"):
+        elif step.kind in ("python", "js", "yaml"):
             terminals.write(step)
         elif step.kind == "stop":
             terminals.stop(step)
         else:
             assert step.kind == "json", f"{step}: what is {step.kind!r}?"
             await join(terminals, step)
-    assert kinds == {"sh", "text", "python", "yaml", "json", "stop"}
     assert not terminals.running
+    return kinds
 
 
 async def join(terminals: Terminals, step: Step) -> None:
@@ -210,4 +243,4 @@ async def join(terminals: Terminals, step: Step) -> None:
 
 
 def test_every_number_of_the_text_is_that_of_the_library() -> None:
-    assert "eight seconds" in TUTORIAL.read_text() and mas_agent.Agent("x:1")._drain_timeout == 8
+    assert "eight seconds" in PYTHON.read_text() and mas_agent.Agent("x:1")._drain_timeout == 8

@@ -1,4 +1,4 @@
-"""A door for MCP clients: `mas-agent mcp --agent NAME` makes a client of the Model Context Protocol an agent.
+"""A bridge for MCP clients: `mas-agent mcp --agent NAME` makes a client of the Model Context Protocol an agent.
 
 The client gets tools: `discover_peers`, `ask_peer`, `send_message`, `look_at_messages` and `reply_to_message`, and
 beside them one for each capability of each connected agent that it may message, named `AGENT__CAPABILITY`.

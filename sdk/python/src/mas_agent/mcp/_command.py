@@ -16,7 +16,7 @@ from ..errors import MasError, SetupError
 
 if TYPE_CHECKING:
     from ._identity import Identity
-    from ._serve import Door
+    from ._serve import Bridge
 
 log = logging.getLogger("mas_agent.mcp")
 
@@ -127,28 +127,28 @@ def _run(given: argparse.Namespace) -> None:
             )
     listening = _place.listen(host, port)
     from . import _http
-    from ._serve import Door
+    from ._serve import Bridge
 
     async def serve() -> None:
-        door = Door(identity, given.look_every)
-        server = _http.Http(door, listening, host, given.allow_host, token)
-        await _until_end(door, server.serve(), server.end)
+        bridge = Bridge(identity, given.look_every)
+        server = _http.Http(bridge, listening, host, given.allow_host, token)
+        await _until_end(bridge, server.serve(), server.end)
 
     asyncio.run(serve())
 
 
 async def _serve_stdio(identity: Identity, look_every: float) -> None:
-    from ._serve import Door
+    from ._serve import Bridge
 
-    door = Door(identity, look_every)
-    await _until_end(door, door.stdio(), None)
+    bridge = Bridge(identity, look_every)
+    await _until_end(bridge, bridge.stdio(), None)
 
 
-async def _until_end(door: Door, serve: Coroutine[Any, Any, None], end: Callable[[], None] | None) -> None:
+async def _until_end(bridge: Bridge, serve: Coroutine[Any, Any, None], end: Callable[[], None] | None) -> None:
     """Serves until the client ends it, a signal does, or the agent cannot be what it should be. ``end`` asks
     for the end, where it can be asked for."""
     serving = asyncio.ensure_future(serve)
-    living = asyncio.ensure_future(door.live())
+    living = asyncio.ensure_future(bridge.live())
 
     async def life() -> None:
         await asyncio.wait((serving, living), return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +158,7 @@ async def _until_end(door: Door, serve: Coroutine[Any, Any, None], end: Callable
             end()
             await asyncio.wait((serving,), timeout=END_S)
         living.cancel()
-        await door.member.leave()
+        await bridge.member.leave()
 
     await until_signal(life, stop)
     await asyncio.wait((living,))
@@ -170,6 +170,6 @@ async def _until_end(door: Door, serve: Coroutine[Any, Any, None], end: Callable
         return
     # A thread waits for standard input, which the client keeps open. It cannot be ended in another way.
     if failure is not None:
-        print(f"mas-agent: {failure}", file=sys.stderr)
+        log.error("%s", failure, exc_info=None if isinstance(failure, MasError) else failure)
     logging.shutdown()
     os._exit(0 if failure is None else 2)

@@ -16,7 +16,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import AnyHttpUrl
 
 from ._place import is_loopback
-from ._serve import Door
+from ._serve import Bridge
 
 # How long open connections may take to end; seconds.
 SHUTDOWN_S = 2
@@ -53,7 +53,9 @@ class QuietServer(uvicorn.Server):
 class Http:
     """Serves clients at a socket."""
 
-    def __init__(self, door: Door, listening: socket.socket, host: str, names: list[str], token: str | None) -> None:
+    def __init__(
+        self, bridge: Bridge, listening: socket.socket, host: str, names: list[str], token: str | None
+    ) -> None:
         self._listening = listening
         shown = f"[{host}]" if ":" in host else host
         hosts = [*LOOPBACK_NAMES, shown, *names] if is_loopback(host) else [shown, *names]
@@ -66,7 +68,7 @@ class Http:
         )
         # The library wants an issuer; nothing is fetched from it.
         auth = AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None)
-        app = door.server.streamable_http_app(
+        app = bridge.server.streamable_http_app(
             streamable_http_path=PATH,
             host=host,
             transport_security=security,

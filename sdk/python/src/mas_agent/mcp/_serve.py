@@ -44,7 +44,7 @@ class ToolServer(Server[Any]):
         return super().create_initialization_options(options, experimental_capabilities, extensions)
 
 
-class Door:
+class Bridge:
     """An agent, and the MCP server that makes its calls."""
 
     def __init__(self, identity: Identity, look_every: float) -> None:
