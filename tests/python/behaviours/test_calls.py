@@ -18,10 +18,13 @@ from mas_agent import (
     OutcomeUnknown,
     RateLimited,
     Refused,
+    Reject,
+    Retry,
     SetupError,
     Unsupported,
     VersionMismatch,
 )
+from mas_agent._replies import MAX_EARLY_REPLIES, Replies, Unanswered
 from mas_agent.testing import FakeServer
 from places import Fake, Place, Real, agent_of, behaviour, both, configuration, fake, real, soon, until
 from pydantic import BaseModel
@@ -250,6 +253,68 @@ async def test_a_failure_says_when_to_try_again(place: Fake) -> None:
         place.server.refuse("state_too_large")
         with pytest.raises(Refused, match=r"^update_state refused: state_too_large"):
             await alpha.update_state({"a": 1})
+
+
+@behaviour("call.unanswered")
+@both
+async def test_a_request_whose_message_is_dead_fails_at_once(place: Place) -> None:
+    alpha, beta = place.agent(), place.agent(name := place.name())
+
+    @beta.on_raw("rejects")
+    async def rejects(message: Message) -> None:
+        raise Reject("not this one")
+
+    @beta.on_raw("tries")
+    async def tries(message: Message) -> None:
+        raise Retry("not yet")
+
+    async def ask(kind: str) -> NoReply:
+        with pytest.raises(NoReply) as none:
+            await soon(alpha.request(name, kind, timeout=120))
+        return none.value
+
+    async def commit() -> NoReply:
+        async with alpha.commit() as commit:
+            pending = commit.request(name, "rejects", timeout=120)
+        with pytest.raises(NoReply) as none:
+            await soon(pending.get())
+        return none.value
+
+    async with alpha, beta:
+        errors = await asyncio.gather(ask("rejects"), ask("unknown"), ask("tries"), commit())
+        assert [one.reason for one in errors] == ["handler_failed", "no_handler", "handler_failed", "handler_failed"]
+        error = errors[0]
+        assert error.called is not None and error.receipt is not None and error.correlation_id
+        assert str(error) == (
+            f"no reply will come from {name} to 'rejects': handler_failed (message {error.message_id}; "
+            f"`mas audit show {error.message_id}`, receipt {error.receipt.lane}:{error.receipt.sequence})"
+        )
+        assert not len(alpha._opened().calls.replies)
+        assert all([await asyncio.to_thread(place.dead, one.message_id) for one in errors])
+
+
+@behaviour("call.unanswered")
+async def test_a_word_that_comes_before_the_requests_own_answer_is_kept() -> None:
+    replies, word = Replies(), Unanswered("m", "no_handler")
+    replies.asking(1)
+    replies.failed("c", word)
+    assert await replies.expect("c", 60) is word
+    # As many as replies that come early, and no longer than somebody asks.
+    for number in range(MAX_EARLY_REPLIES + 10):
+        replies.failed(str(number), word)
+    assert len(replies) == MAX_EARLY_REPLIES + 1
+    replies.asking(-1)
+    replies.failed("late", word)
+    assert not len(replies)
+
+
+@behaviour("call.unanswered")
+async def test_a_server_that_does_not_tell_of_it_is_waited_for() -> None:
+    async with FakeServer(features=["submit"]) as server:
+        async with server.agent("alpha") as alpha, server.agent("beta"):
+            with pytest.raises(NoReply, match="no reply in time") as none:
+                await alpha.request("beta", "unknown", timeout=0.2)
+            assert none.value.reason is None and len(server.dead_letters) == 1
 
 
 @behaviour("call.findings")

@@ -195,6 +195,9 @@ async def test_what_cannot_be_handled_now_is_handled_later(place: Real) -> None:
         "audit_full",
         "server_stopping",
         "target_offline",
+        "session_not_connected",
+        "quarantined",
+        "certificate_revoked",
     ],
 )
 @pytest.mark.parametrize("told", [True, False])
@@ -244,16 +247,36 @@ async def test_without_a_connection_a_message_is_put_off(place: Fake) -> None:
         assert place.dead(sent.message_id) is None and set(attempts) == {1}
 
 
+@behaviour("handler.later")
+@both
+async def test_what_is_unknown_or_moved_puts_the_message_off(place: Place) -> None:
+    """It does not count: more often than a message may be tried."""
+    alpha, beta = place.agent(), place.agent(name := place.name())
+    attempts: dict[str, list[int]] = {"unknown": [], "moved": []}
+    failures = {"unknown": OutcomeUnknown("lost"), "moved": Refused("FAILED_PRECONDITION", "delivery_not_held")}
+
+    @beta.on_other
+    async def fail(message: Message) -> None:
+        attempts[message.type].append(message.attempt)
+        if len(attempts[message.type]) < 3:
+            raise failures[message.type]
+
+    async with alpha, beta:
+        sent = [await alpha.send(name, kind) for kind in failures]
+        await until(lambda: all(len(one) == 3 for one in attempts.values()), "each comes again")
+        await until(lambda: place.is_settled(name), "both are acknowledged")
+        assert attempts == {"unknown": [1, 1, 1], "moved": [1, 1, 1]}
+        assert not any([await asyncio.to_thread(place.dead, one.message_id) for one in sent])
+
+
 @behaviour("handler.uncertain")
 @fake
 async def test_what_is_uncertain_is_retried(place: Fake) -> None:
     alpha, beta = place.agent(), place.agent(name := place.name())
     tries: Counter[str] = Counter()
     failures: dict[str, Exception] = {
-        "unknown": OutcomeUnknown("lost"),
         "silent": NoReply("none"),
         "version": VersionMismatch("ABORTED", "version_mismatch"),
-        "moved": Refused("FAILED_PRECONDITION", "delivery_not_held"),
     }
 
     @beta.on_other
@@ -265,7 +288,7 @@ async def test_what_is_uncertain_is_retried(place: Fake) -> None:
     async with alpha, beta:
         for kind in failures:
             await alpha.send(name, kind)
-        await until(lambda: sum(tries.values()) == 8, "each is tried again")
+        await until(lambda: sum(tries.values()) == 4, "each is tried again")
         await place.server.idle()
     assert set(tries.values()) == {2} and not place.server.dead_letters
 
@@ -447,6 +470,41 @@ async def test_a_commit_is_all_or_nothing(place: Place) -> None:
                 commit.update_state({"done": 3}, expected_version=99)
                 commit.send(sender, "next")
         assert (await beta.get_state()).fields == {"done": "1"} and arrived.empty()
+
+
+@behaviour("commit.whole")
+@fake
+async def test_a_commit_takes_the_newest_delivery(place: Fake) -> None:
+    """The connection is lost before it: the message is delivered anew, and the commit goes on with that delivery."""
+    alpha, beta = place.agent(), place.agent(name := place.name())
+    handled: list[str] = []
+
+    @beta.on_raw("work")
+    async def work(message: Message) -> None:
+        place.server.disconnect(name)
+        place.server.refuse("delivery_not_held", operation="commit", sender=name, times=2)
+        async with message.commit() as commit:
+            commit.update_state({"done": message.id})
+        handled.append(message.id)
+
+    @beta.on_raw("moved")
+    async def moved(message: Message) -> None:
+        if message.attempt == 1 and not handled[1:]:
+            handled.append(message.id)
+            place.server.refuse("delivery_not_held", operation="commit", sender=name, times=4)
+        async with message.commit() as commit:
+            commit.update_state({"moved": message.id})
+
+    async with alpha, beta:
+        sent = await alpha.send(name, "work")
+        await until(lambda: handled, "it is committed")
+        await place.server.idle()
+        assert handled == [sent.message_id] and place.server.state(name) == {"done": sent.message_id}
+        # It is tried a few times, and then the message comes again later.
+        sent = await alpha.send(name, "moved")
+        await until(lambda: "moved" in place.server.state(name), "it is committed later")
+        await place.server.idle()
+    assert not place.server.dead_letters and not place.server._core.faults
 
 
 async def test_a_server_without_commits_gets_none() -> None:

@@ -66,7 +66,8 @@ class Calling:
         timeout: float | None = None,
         idempotency_key: str | None = None,
     ) -> Message:
-        """Sends a request and waits for its reply; ``NoReply`` after ``timeout`` seconds, 60 where none are given."""
+        """Sends a request and waits for its reply; ``NoReply`` after ``timeout`` seconds, 60 where none are given,
+        or at once with a ``reason`` where the server says that none will come."""
         calls = self._opened().calls
         options = Options(idempotency_key)
         request = calls.request_request(target, message_type, data, timeout, options)

@@ -21,10 +21,20 @@ from ._link import Link
 from ._payload import Payload, to_json
 from ._proto import runtime_pb2 as pb
 from ._receipt import Receipt, Sent, findings
-from ._replies import Replies
+from ._replies import Replies, Unanswered
 from ._session import MAX_COMMIT_BYTES, Session
 from ._tracing import Tracing
-from .errors import Called, MasError, NoReply, NotConnected, OutcomeUnknown, Refused, SetupError, Unsupported
+from .errors import (
+    NOT_HELD,
+    Called,
+    MasError,
+    NoReply,
+    NotConnected,
+    OutcomeUnknown,
+    Refused,
+    SetupError,
+    Unsupported,
+)
 
 if TYPE_CHECKING:
     from .message import Message
@@ -34,6 +44,9 @@ log = logging.getLogger("mas_agent")
 # Waits before a call is made again, in seconds: doubling, of each half to all.
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 2.0
+# Tries of a commit whose delivery the session does not hold. Few: what the server is to deliver again may wait for a
+# place that this handler takes.
+NOT_HELD_TRIES = 4
 # How long a request may be answered when nobody says, and at most; in seconds.
 REQUEST_S = 60.0
 MAX_REQUEST_S = 86_400.0
@@ -193,25 +206,30 @@ class Calls:
             return message
 
     async def await_reply(
-        self, called: Called, accepted: Sent, correlation_id: str, reply: asyncio.Future[Message]
+        self, called: Called, accepted: Sent, correlation_id: str, reply: asyncio.Future[Message | Unanswered]
     ) -> Message:
-        """The reply, until the time of its request is over."""
+        """The reply, until the time of its request is over, or the server says that none will come."""
         try:
             await asyncio.wait((reply,))
         finally:
             reply.cancel()
-        if reply.cancelled():
+        outcome = None if reply.cancelled() else reply.result()
+        if outcome is None or isinstance(outcome, Unanswered):
+            text, reason = "no reply in time", None
+            if outcome is not None:
+                reason = outcome.reason
+                text = f"no reply will come from {called.target} to {called.message_type!r}: {reason}"
             error = NoReply(
-                "no reply in time",
+                text,
                 message_id=accepted.message_id,
                 correlation_id=correlation_id,
                 receipt=accepted.receipt,
+                reason=reason,
             )
             error.called = called
             raise error
-        message = reply.result()
-        message.asked = accepted
-        return message
+        outcome.asked = accepted
+        return outcome
 
     async def discover(self, capabilities: list[str], timeout: float | None) -> pb.DiscoverResponse:
         """Agents that may be messaged."""
@@ -250,15 +268,27 @@ class Calls:
 
         await self.call(once, Called("reset_state"), timeout)
 
-    async def commit(self, commit: pb.Commit, called: Called, timeout: float | None) -> pb.CommitResponse:
-        """All of it or nothing. ``Unsupported`` where the server does not offer it."""
+    async def commit(
+        self, build: Callable[[], pb.Commit], called: Called, timeout: float | None
+    ) -> pb.CommitResponse:
+        """All of it or nothing. ``Unsupported`` where the server does not offer it. ``build``: the commit as it is at
+        each try, for its message may be delivered anew in between."""
+        tries = 0
 
         async def once(session: Session, give_up: float) -> pb.CommitResponse:
+            nonlocal tries
             if not (session.features >= {_wire.SUBMIT, _wire.COMMIT}):
                 raise Unsupported("this server has no atomic commit")
+            commit = build()
             if (size := commit.ByteSize()) > MAX_COMMIT_BYTES:
                 raise SetupError(f"a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}")
-            return (await session.submit(pb.Submission(commit=commit), give_up)).commit
+            try:
+                return (await session.submit(pb.Submission(commit=commit), give_up)).commit
+            except Refused as error:
+                tries += 1
+                if error.detail == NOT_HELD and commit.delivery_id and tries < NOT_HELD_TRIES:
+                    raise _wire.Passing(error) from error
+                raise
 
         return await self.call(once, called, timeout)
 

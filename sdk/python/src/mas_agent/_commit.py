@@ -15,6 +15,7 @@ from ._calls import NOBODY_WAITS, Calls, Options, sent, too_late
 from ._payload import Payload, to_fields
 from ._proto import runtime_pb2 as pb
 from ._receipt import Sent
+from ._replies import Unanswered
 from ._tracing import Operation
 from .errors import Called, InvalidRequest, NotConnected, SetupError
 
@@ -133,14 +134,17 @@ class Commit:
         submissions = [part.submission for part in self._parts if part.late is None]
         for reference, submission in enumerate(submissions, 1):
             submission.reference = reference
-        commit = pb.Commit(
-            delivery_id=message._delivery_id if message is not None else "",
-            updates=self._updates,
-            messages=submissions,
-        )
-        if self._expected is not None:
-            commit.expected_version = self._expected
-        return await self._calls.commit(commit, called, self._timeout)
+
+        def build() -> pb.Commit:
+            # The message's delivery is another one after each redelivery.
+            return pb.Commit(
+                delivery_id=message._delivery_id if message is not None else "",
+                updates=self._updates,
+                messages=submissions,
+                expected_version=self._expected,
+            )
+
+        return await self._calls.commit(build, called, self._timeout)
 
     def _done(self, response: pb.CommitResponse) -> None:
         results = iter(response.results)
@@ -184,7 +188,7 @@ class PendingReply:
         self._timeout = timeout
         self._sent = Sent("")
         self._correlation_id = ""
-        self._reply: asyncio.Future[Message] | None = None
+        self._reply: asyncio.Future[Message | Unanswered] | None = None
 
     def _accepted(self, accepted: Sent, correlation_id: str) -> None:
         self._sent = accepted
@@ -192,7 +196,7 @@ class PendingReply:
         self._reply = self._calls.replies.expect(correlation_id, self._timeout)
 
     async def get(self) -> Message:
-        """The reply; ``NoReply`` after the timeout."""
+        """The reply; ``NoReply`` after the timeout, or at once where the server says that none will come."""
         if self._reply is None:
             raise SetupError("the request is sent when its commit is done")
         with self._calls.tracing.receiving(self._correlation_id) as operation:

@@ -15,6 +15,7 @@ from ._handlers import CallNext, Handler, Middleware, WrongPayload
 from ._link import Link
 from ._payload import named_fields
 from ._proto import runtime_pb2 as pb
+from ._replies import Unanswered
 from ._tracing import Operation
 from .errors import NoReply, NotConnected, OutcomeUnknown, Refused, Reject, Retry, VersionMismatch
 from .message import Message
@@ -30,12 +31,13 @@ REMEMBERED = 4096
 # Longest reason of a refusal, in characters.
 MAX_REASON = 200
 # Failures that another delivery may not meet again.
-UNCERTAIN = (OutcomeUnknown, NoReply, VersionMismatch)
-# The delivery that was committed is with another session by now: it comes again.
-NOT_HELD = "delivery_not_held"
+UNCERTAIN = (NoReply, VersionMismatch)
 # How long a message waits that cannot be handled now, in seconds: doubling.
-LATER_FIRST_S = 0.2
+LATER_FIRST_S = 0.25
 LATER_LAST_S = 60.0
+# And at most, where the server says when to try again: at the server, and in this process.
+LATER_AT_MOST_S = 3600.0
+LATER_AT_MOST_HERE_S = 60.0
 # How long handlers that were cancelled may take to end, in seconds.
 CANCEL_S = 1.0
 
@@ -108,6 +110,10 @@ class Intake:
             running = Running(message)
             self._running[message.id] = running
             running.task = asyncio.create_task(self._handle(running), name=f"mas-agent {message.type}")
+
+    def unanswered(self, request: pb.RequestFailed) -> None:
+        """No reply will come to a request of this agent's."""
+        self._context.calls.replies.failed(request.correlation_id, Unanswered(request.message_id, request.reason))
 
     def is_handler(self, task: asyncio.Task[object] | None) -> bool:
         """Whether the task runs a handler: it cannot wait for its own end."""
@@ -222,7 +228,7 @@ class Intake:
             reason, retryable = str(error), isinstance(error, Retry)
         else:
             reason = f"handler_error:{type(error).__name__}"
-            retryable = isinstance(error, (*UNCERTAIN, *handler.retry_on)) or _is_not_held(error)
+            retryable = isinstance(error, (*UNCERTAIN, *handler.retry_on))
         if retryable:
             told = error if error.__cause__ is not None or not isinstance(error, Retry) else None
             log.warning("%s failed (%s): it is delivered again, after the server's wait", what, reason, exc_info=told)
@@ -238,14 +244,15 @@ class Intake:
         self._put_off[message.id] = times + 1
         if len(self._put_off) > REMEMBERED:
             self._put_off.popitem(last=False)
+        session = self._link.current
+        waits_here = session is None or _wire.LATER not in session.features
         wait: float = min(LATER_FIRST_S * 2 ** min(times, 16), LATER_LAST_S)
         if isinstance(error, Refused) and error.retry_after is not None:
-            wait = max(wait, min(error.retry_after, LATER_LAST_S))
+            wait = max(wait, min(error.retry_after, LATER_AT_MOST_HERE_S if waits_here else LATER_AT_MOST_S))
         log.warning("%s cannot be handled now, it comes again in %.3g s: %s", what, wait, error)
-        session = self._link.current
-        if session is None or _wire.LATER not in session.features:
+        if waits_here:
             return wait
-        self._put_back(message, error.detail if isinstance(error, Refused) else "not_connected", wait)
+        self._put_back(message, _reason_of_later(error), wait)
         return None
 
     def _put_back(self, message: Message, reason: str, wait: float) -> None:
@@ -281,8 +288,10 @@ async def _with_next(middleware: Middleware, call_next: CallNext, message: Messa
 
 
 def _is_later(error: Exception) -> bool:
-    return isinstance(error, NotConnected) or (isinstance(error, Refused) and error.is_later)
+    return isinstance(error, (NotConnected, OutcomeUnknown)) or (isinstance(error, Refused) and error.is_later)
 
 
-def _is_not_held(error: Exception) -> bool:
-    return isinstance(error, Refused) and error.detail == NOT_HELD
+def _reason_of_later(error: Exception) -> str:
+    if isinstance(error, Refused):
+        return error.detail[:MAX_REASON]
+    return "outcome_unknown" if isinstance(error, OutcomeUnknown) else "not_connected"

@@ -61,11 +61,18 @@ class Link:
     """The agent's connection."""
 
     def __init__(
-        self, dialer: Dialer, instance_id: str, deliver: Callable[[pb.Delivery], None], events: Events, waits: Waits
+        self,
+        dialer: Dialer,
+        instance_id: str,
+        deliver: Callable[[pb.Delivery], None],
+        unanswered: Callable[[pb.RequestFailed], None],
+        events: Events,
+        waits: Waits,
     ) -> None:
         self._dialer = dialer
         self._instance_id = instance_id
         self._deliver = deliver
+        self._unanswered = unanswered
         self._events = events
         self._waits = waits
         self.current: Session | None = None
@@ -189,7 +196,7 @@ class Link:
             if welcome is None:
                 return False
             had_session = True
-            session = Session(connection.methods, call, welcome, self._deliver)
+            session = Session(connection.methods, call, welcome, self._deliver, self._unanswered)
             self._welcomed(session)
             await session.run()
             return True

@@ -24,7 +24,7 @@ MAX_BATCH_BYTES = 64 * 1024
 # Longest commit, which has no other way than the stream.
 MAX_COMMIT_BYTES = 1024 * 1024
 
-FEATURES = (_wire.SUBMIT, _wire.DELIVERIES)
+FEATURES = (_wire.SUBMIT, _wire.DELIVERIES, _wire.REQUEST_FAILED)
 
 
 class Session:
@@ -32,7 +32,12 @@ class Session:
     by ``MAX_SUBMISSIONS``."""
 
     def __init__(
-        self, methods: _wire.Methods, call: _wire.Stream, welcome: pb.Welcome, deliver: Callable[[pb.Delivery], None]
+        self,
+        methods: _wire.Methods,
+        call: _wire.Stream,
+        welcome: pb.Welcome,
+        deliver: Callable[[pb.Delivery], None],
+        unanswered: Callable[[pb.RequestFailed], None],
     ) -> None:
         self.methods = methods
         self.agent_id: str = welcome.agent_id
@@ -41,6 +46,7 @@ class Session:
         """Submissions that wait for room."""
         self._call = call
         self._deliver = deliver
+        self._unanswered = unanswered
         self._acks: deque[str] = deque()
         self._nacks: deque[pb.Nack] = deque()
         self._submissions: deque[pb.Submission] = deque()
@@ -171,6 +177,8 @@ class Session:
                 result = self._results.pop(answer.reference, None)
                 if result is not None and not result.done():
                     result.set_result(answer)
+        elif kind == "request_failed":
+            self._unanswered(event.request_failed)
 
     async def _write(self) -> None:
         try:

@@ -29,6 +29,7 @@ ACKS = "acks"
 DELIVERIES = "deliveries"
 COMMIT = "commit"
 LATER = "later"
+REQUEST_FAILED = "request_failed"
 # A server that commits has versions, keys and times, too.
 IDEMPOTENCY = frozenset({"idempotency", COMMIT})
 TIMES = frozenset({"ttl", COMMIT})

@@ -224,7 +224,7 @@ class Agent(Registration, Calling):
         loop = asyncio.get_running_loop()
         intake = Intake(self._handlers, self._fallback, self._middleware, self._concurrency)
         told = Told(self._hooks, lambda error: self._end(context, error))
-        link = Link(dialer, self._instance_id, intake.take, told, self._waits)
+        link = Link(dialer, self._instance_id, intake.take, intake.unanswered, told, self._waits)
         tracing = _tracing.find(self._trace_parent, dialer.address, self._instance_id)
         calls = Calls(link, self._instance_id, self._call_timeout, tracing)
         context = Context(

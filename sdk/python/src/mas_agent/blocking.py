@@ -103,7 +103,7 @@ class PendingReply:
         self._portal = portal
 
     def get(self) -> Message:
-        """The reply; ``NoReply`` after the timeout."""
+        """The reply; ``NoReply`` after the timeout, or at once where the server says that none will come."""
         return Message._of(self._portal.call(self._inner.get()), self._portal)
 
 
@@ -264,7 +264,8 @@ class Agent:
         timeout: float | None = None,
         idempotency_key: str | None = None,
     ) -> Message:
-        """Sends a request and waits for its reply; ``NoReply`` after ``timeout`` seconds, 60 where none are given."""
+        """Sends a request and waits for its reply; ``NoReply`` after ``timeout`` seconds, 60 where none are given,
+        or at once with a ``reason`` where the server says that none will come."""
         portal = self._require()
         asked = self._inner.request(target, message_type, data, timeout=timeout, idempotency_key=idempotency_key)
         return Message._of(portal.call(asked), portal)

@@ -45,11 +45,16 @@ def _rebuild(kind: type[MasError], args: tuple[Any, ...], values: dict[str, Any]
     return error
 
 
-def _on_record(message_id: str, receipt: Receipt | None) -> str:
+def _where(message_id: str, receipt: Receipt | None) -> list[str]:
     """Where the trail tells more."""
     where = [f"`mas audit show {message_id}`"] if message_id else []
     if receipt is not None:
         where.append(f"receipt {receipt.lane}:{receipt.sequence}")
+    return where
+
+
+def _on_record(message_id: str, receipt: Receipt | None) -> str:
+    where = _where(message_id, receipt)
     return f" [{', '.join(where)}]" if where else ""
 
 
@@ -66,17 +71,34 @@ class OutcomeUnknown(MasError):
 
 
 class NoReply(MasError):
-    """The request was accepted, and no reply came in time."""
+    """The request was accepted, and no reply came in time, or none will come."""
 
     def __init__(
-        self, text: str, *, message_id: str = "", correlation_id: str = "", receipt: Receipt | None = None
+        self,
+        text: str,
+        *,
+        message_id: str = "",
+        correlation_id: str = "",
+        receipt: Receipt | None = None,
+        reason: str | None = None,
     ) -> None:
-        super().__init__(text + _on_record(message_id, receipt))
+        if reason is None:
+            text += _on_record(message_id, receipt)
+        else:
+            text += f" (message {message_id}; {', '.join(_where(message_id, receipt))})"
+        super().__init__(text)
+        self.reason = reason
+        """Why none will come: ``handler_failed``, ``no_handler``, ``max_attempts`` or ``expired``, the request's message
+        is a dead letter. ``None``: nothing came in time."""
         self.message_id = message_id
         """Under which the request is on record (`mas audit show ID`)."""
         self.correlation_id = correlation_id
         self.receipt = receipt
         """Where the request's acceptance is on record."""
+
+    def __str__(self) -> str:
+        # A text with a reason names the call itself.
+        return super().__str__() if self.reason is None else Exception.__str__(self)
 
 
 class Unsupported(MasError):
@@ -123,7 +145,7 @@ class Refused(MasError):
     @property
     def is_later(self) -> bool:
         """Whether the same call may succeed later, without anything wrong with it."""
-        return self.detail in LATER
+        return self.detail in LATER or self.code == "UNAUTHENTICATED"
 
 
 class Unauthenticated(Refused):
@@ -158,7 +180,9 @@ class VersionMismatch(Refused):
     """The state has another version than the one that was expected."""
 
 
-# Refusals that say "not now": nobody's failure.
+# The delivery that was committed is with another session by now, or was delivered anew.
+NOT_HELD = "delivery_not_held"
+# Refusals that say "not now": nobody's failure. So does every UNAUTHENTICATED: it is of the agent itself.
 LATER = frozenset(
     {
         "rate_limited",
@@ -171,6 +195,9 @@ LATER = frozenset(
         "audit_full",
         "server_stopping",
         "target_offline",
+        "session_not_connected",
+        "quarantined",
+        NOT_HELD,
     }
 )
 

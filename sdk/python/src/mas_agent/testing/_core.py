@@ -20,6 +20,8 @@ from ._refusals import Fault, Refusal
 # Deliveries that a session may hold without acknowledging them.
 MAX_IN_FLIGHT = 200
 DEFAULT_REQUEST_S = 60
+# Why no reply will come to a request; everything else is a handler's failure.
+REASONS = frozenset({"handler_failed", "no_handler", "max_attempts", "expired"})
 
 Outgoing = pb.SendRequest | pb.RequestRequest | pb.ReplyRequest
 
@@ -53,6 +55,8 @@ class Entry:
     envelope: str
     instance: str = ""
     """Of a reply: the instance that asked."""
+    asked: str = ""
+    """Of a request: its correlation id."""
     attempt: int = 1
     not_before: float = 0.0
     expires: float = float("inf")
@@ -65,6 +69,8 @@ class Open:
     agent_id: str
     instance: str
     push: Callable[[pb.Delivery], None]
+    unanswered: Callable[[pb.RequestFailed], None] | None = None
+    """Takes the word that no reply will come, where the client understands it."""
     held: dict[str, Entry] = field(default_factory=dict)
 
 
@@ -280,8 +286,28 @@ class Core:
             entry.attempt += 1
             self._later(entry, wait)
         else:
-            self.dead.append(DeadLetter(entry.message, nack.reason, entry.attempt))
+            self._bury(entry, nack.reason)
         self.deliver(session.agent_id)
+
+    def _bury(self, entry: Entry, reason: str) -> None:
+        self.dead.append(DeadLetter(entry.message, reason, entry.attempt))
+        self._tell_unanswered(entry, reason)
+
+    def _tell_unanswered(self, entry: Entry, reason: str) -> None:
+        """Tells who waits for a reply to it that none will come."""
+        pending = self._pending.get(entry.asked)
+        if pending is None:
+            return
+        kind = reason.partition(":")[0]
+        failed = pb.RequestFailed(
+            correlation_id=entry.asked,
+            message_id=entry.message.message_id,
+            reason=kind if kind in REASONS else "handler_failed",
+        )
+        for one in self.sessions:
+            is_requester = one.agent_id == pending.requester and one.instance == pending.instance
+            if is_requester and one.unanswered is not None:
+                one.unanswered(failed)
 
     def leave(self, session: Open) -> None:
         """A session has ended: what it held is for the next one."""
@@ -299,6 +325,7 @@ class Core:
         while inbox:
             entry = inbox.popleft()
             if entry.expires < time.time():
+                self._tell_unanswered(entry, "expired")
                 continue
             if (left := entry.not_before - time.time()) > 0:
                 self._later(entry, left)
@@ -357,7 +384,8 @@ class Core:
                 "tracestate": request.tracestate or None,
             },
         }
-        entry = Entry(message, json.dumps(envelope), instance)
+        asked = correlation_id if isinstance(request, pb.RequestRequest) else None
+        entry = Entry(message, json.dumps(envelope), instance, asked or "")
         if not isinstance(request, pb.ReplyRequest):
             entry.not_before = request.not_before_ms / 1000
             if request.ttl_ms:

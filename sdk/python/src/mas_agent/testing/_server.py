@@ -20,7 +20,7 @@ from ._refusals import Fault, Refusal
 from ._stream import FakeStream, ended
 
 # All that servers offer.
-FEATURES = ("submit", "acks", "deliveries", "commit", "later")
+FEATURES = ("submit", "acks", "deliveries", "commit", "later", "request_failed")
 # Between two looks at whether everything is handled, and for how long at most; seconds.
 LOOK_AGAIN_S = 0.005
 IDLE_S = 10.0

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from .. import _wire
 from .._proto import runtime_pb2 as pb
 from ._core import Core, Open
 from ._refusals import Refusal
@@ -100,12 +101,17 @@ class FakeStream:
             max_submissions=MAX_SUBMISSIONS,
         )
         self._events.put_nowait(pb.ServerEvent(welcome=welcome))
-        self._session = Open(self.agent_id, hello.instance_id, self._deliver)
+        hears = _wire.REQUEST_FAILED in hello.features and _wire.REQUEST_FAILED in self._features
+        unanswered = self._unanswered if hears else None
+        self._session = Open(self.agent_id, hello.instance_id, self._deliver, unanswered)
         self._core.sessions.append(self._session)
         self._core.deliver(self.agent_id)
 
     def _deliver(self, delivery: pb.Delivery) -> None:
         self._events.put_nowait(pb.ServerEvent(delivery=delivery))
+
+    def _unanswered(self, request: pb.RequestFailed) -> None:
+        self._events.put_nowait(pb.ServerEvent(request_failed=request))
 
     def _submit(self, session: Open, submission: pb.Submission) -> None:
         result = pb.SubmissionResult(reference=submission.reference)
