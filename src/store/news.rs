@@ -82,8 +82,9 @@ impl Unanswered {
 
     /// The reason for a dead letter's.
     pub fn reason_of(letter: &str) -> &'static str {
-        let kind = letter.split(':').next().unwrap_or_default();
-        Self::REASONS.into_iter().find(|reason| *reason == kind).unwrap_or("handler_failed")
+        // Beside these a letter has its receiver's own words, whatever they begin with.
+        let word = if letter.starts_with("no_handler:") { "no_handler" } else { letter };
+        Self::REASONS.into_iter().find(|reason| *reason == word).unwrap_or("handler_failed")
     }
 
     /// What its tag is over.

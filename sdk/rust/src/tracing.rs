@@ -250,6 +250,8 @@ impl Operation<'_> {
         let text = match error {
             // It may quote the payload.
             AgentError::Payload(_) => "the payload cannot be written or read".to_owned(),
+            // Ids and places are in attributes, or in nobody's spans.
+            AgentError::Refused(refusal) => format!("refused: {} ({})", refusal.detail, refusal.code),
             other => other.to_string(),
         };
         self.fails(kind, text);

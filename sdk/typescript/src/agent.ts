@@ -195,19 +195,19 @@ export class Agent {
 
   /**
    * Changes the state depending on what it is: reads it, asks `change` for the fields to set, writes them if nobody else
-   * has written, and does it again where somebody has. Returns the new version. `change` may run more than once.
+   * has written, and does it again where somebody has. Returns what `change` returned. `change` may run more than once.
    */
-  async changeState<S extends StandardSchema>(
+  async changeState<S extends StandardSchema, T extends object>(
     schema: S,
-    change: (state: OutputOf<S>) => object | Promise<object>,
+    change: (state: OutputOf<S>) => T | Promise<T>,
     options?: CallOptions,
-  ): Promise<number>;
-  async changeState(change: (state: State) => object | Promise<object>, options?: CallOptions): Promise<number>;
+  ): Promise<T>;
+  async changeState<T extends object>(change: (state: State) => T | Promise<T>, options?: CallOptions): Promise<T>;
   async changeState(
     first: StandardSchema | ((state: State) => object | Promise<object>),
     second?: ((state: unknown) => object | Promise<object>) | CallOptions,
     third?: CallOptions,
-  ): Promise<number> {
+  ): Promise<object> {
     const schema = "~standard" in first ? first : undefined;
     const make = (schema === undefined ? first : second) as (state: unknown) => object | Promise<object>;
     const options = (schema === undefined ? (second as CallOptions | undefined) : third) ?? {};

@@ -54,19 +54,20 @@ export interface Access {
 }
 
 /** Reads, changes and writes until nobody else has written meanwhile; within the limit. */
-export async function change(
+export async function change<T extends object>(
   access: Access,
-  updatesOf: (state: State) => object | Promise<object>,
+  updatesOf: (state: State) => T | Promise<T>,
   limit: Limit,
   signal: AbortSignal | undefined,
-): Promise<number> {
+): Promise<T> {
   const backoff = new Backoff(CHANGE_FIRST_MS, CHANGE_LAST_MS);
   const left = (): CallOptions => ({ timeout: Math.max(1, limit.left), ...(signal && { signal }) });
   for (;;) {
     const state = await access.read(left());
     const updates = await updatesOf(state);
     try {
-      return await access.write(updates, { ...left(), expectedVersion: state.version });
+      await access.write(updates, { ...left(), expectedVersion: state.version });
+      return updates;
     } catch (error) {
       if (!(error instanceof VersionMismatch)) throw error;
       const wait = backoff.next();

@@ -31,7 +31,7 @@ behaviour("state.change", "a change that fails fails its caller alone, and its t
   });
   const next = agent.changeState(() => ({ text: "next" }));
   await assert.rejects(slow, /its own/);
-  assert.equal(await next, 1);
+  assert.deepEqual(await next, { text: "next" });
 });
 
 behaviour("state.versions", "state is read with its version and written on condition of one", async () => {

@@ -59,7 +59,7 @@ fn an_operator_sends_asks_and_hears_which_rule_refuses() {
     assert_eq!(said_json["rule"], explained["rule"], "{said_json}");
     let refused = run(&["send", "gamma", "{}"]);
     let why = String::from_utf8(refused.stderr).unwrap();
-    assert!(why.contains("not_authorized (PERMISSION_DENIED)") && why.contains("rule     "), "{why}");
+    assert!(why.contains("not_authorized: send \"message\" to gamma") && why.contains("rule     "), "{why}");
     assert!(why.contains("receipt  "), "{why}");
 
     // From standard input, and with files in the place of a name.

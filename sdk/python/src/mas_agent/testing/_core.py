@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-
 from .._proto import runtime_pb2 as pb
+from ._content import content_of
 from ._refusals import Fault, Refusal
 
 # Deliveries that a session may hold without acknowledging them.
@@ -169,7 +169,7 @@ class Core:
             message_id = self._post(agent, request.target_id, request, None)
             response = pb.SendResponse(message_id=message_id, receipt=self.receipt())
         if request.idempotency_key:
-            self._keys[agent, request.idempotency_key] = (_content(request), response)
+            self._keys[agent, request.idempotency_key] = (content_of(request), response)
         return response
 
     def known(self, agent: str, request: Outgoing) -> pb.SendResponse | pb.RequestResponse | None:
@@ -177,7 +177,7 @@ class Core:
         if isinstance(request, pb.ReplyRequest) or not request.idempotency_key:
             return None
         content, response = self._keys.get((agent, request.idempotency_key), ("", None))
-        if response is not None and content != _content(request):
+        if response is not None and content != content_of(request):
             raise Refusal("idempotency_key_reused")
         return response
 
@@ -394,9 +394,3 @@ class Core:
         self._inboxes.setdefault(target, deque()).append(entry)
         self.deliver(target)
         return message.message_id
-
-
-def _content(request: pb.SendRequest | pb.RequestRequest) -> str:
-    return f"{request.target_id}\n{request.message_type}\n{request.data_json}"
-
-
