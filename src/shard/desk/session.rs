@@ -76,7 +76,7 @@ pub struct Session {
     /// Which of the agent's processes.
     pub instance: InstanceId,
     /// What its stream's writer has to write, in this order. Holds at most the session's credit of deliveries and
-    /// [`MAX_SUBMISSIONS`] results and [`MAX_NOTICES`] failed requests: workers never send beyond that.
+    /// [`MAX_SUBMISSIONS`] results and `MAX_NOTICES` failed requests: workers never send beyond that.
     pub outbox: Outbox,
     cut: Mutex<Option<oneshot::Sender<()>>>,
     notes: Mutex<Settlements>,
