@@ -243,7 +243,7 @@ behaviour("connect.setup", "names a time of start that is no good", async () => 
   for (const timeout of [0, -1, NaN]) await failure(SetupError, world.agent(name).start({ timeout }));
 });
 
-behaviour("connect.again", "logs each reason once, whatever time it names", async () => {
+behaviour("connect.again", "logs each reason once", async () => {
   const [name] = world.names(1);
   const heard = new Heard();
   const agent = world.agent(name, { address: NOBODY, logger: heard });
