@@ -1,6 +1,6 @@
 // The agent: handlers, calls, lifecycle.
 
-import type { CallOptions, SendOptions } from "./calls.js";
+import { timeoutOf, type CallOptions, type SendOptions } from "./calls.js";
 import type { Commit, Committed } from "./commit.js";
 import { load } from "./credentials.js";
 import { NotConnected, SetupError } from "./errors.js";
@@ -9,7 +9,7 @@ import { Handler, Handlers, type HandlerOptions, type PlainHandler, type TypedHa
 import type { Message } from "./message.js";
 import { toFields } from "./payload.js";
 import { sentOf, type Sent } from "./receipt.js";
-import { sendRequest, ttlMs } from "./requests.js";
+import { sendRequest, ttlMs, whole } from "./requests.js";
 import { Running } from "./running.js";
 import type { OutputOf, StandardSchema } from "./schema.js";
 import { endpointOf, settingsOf, type AgentOptions, type Settings } from "./settings.js";
@@ -85,12 +85,13 @@ export class Agent {
   /** Connects; returns when the session is open. Throws the server's refusal, and `NotConnected` after the time. */
   async start(options: CallOptions = {}): Promise<void> {
     if (this.#running?.isOver === false) throw new SetupError("the agent is started already");
+    const timeout = timeoutOf(options.timeout) ?? this.#settings.connectTimeout;
     const endpoint = endpointOf(this.#settings);
     const running = new Running(this.#settings, endpoint, this.events, this.#handlers);
     this.#running = running;
     try {
       await load(endpoint.credentials);
-      await running.link.start(options.signal, options.timeout ?? this.#settings.connectTimeout);
+      await running.link.start(options.signal, timeout);
     } catch (error) {
       await this.stop();
       throw error;
@@ -184,6 +185,7 @@ export class Agent {
   /** Sets fields: texts as they are, everything else as JSON. Returns the new version. */
   async updateState(updates: object, options: UpdateOptions = {}): Promise<number> {
     const { expectedVersion, ttl } = options;
+    if (expectedVersion !== undefined) whole(expectedVersion, "expectedVersion");
     const request = { updates: toFields(updates), expectedVersion, ttlMs: ttlMs(ttl) };
     return (await this.#started().calls.updateState(request, options)).version;
   }
@@ -218,7 +220,7 @@ export class Agent {
         change(access, async (state) => make(schema === undefined ? state : await state.parse(schema)), limit, options.signal),
       );
     } catch (error) {
-      throw error instanceof Expired ? new NotConnected("changeState: other changes took all its time") : error;
+      throw error instanceof Expired ? new NotConnected(`changeState: not done within ${limit.ms / 1000} s; nothing was written`) : error;
     } finally {
       limit.close();
     }

@@ -6,7 +6,7 @@ import { replyTo, type Message } from "./message.js";
 import { toFields } from "./payload.js";
 import type * as wire from "./proto/mas/runtime/v1/runtime.js";
 import type { Sent } from "./receipt.js";
-import { replyRequest, requestRequest, sendRequest } from "./requests.js";
+import { replyRequest, requestRequest, sendRequest, whole } from "./requests.js";
 import { REQUEST_TIMEOUT_MS } from "./settings.js";
 
 /** What a message of a commit may carry. */
@@ -75,8 +75,9 @@ export class Commit {
   /** Sets fields of the agent's state, if it has the version that is expected. */
   updateState(updates: object, options: { readonly expectedVersion?: number | undefined } = {}): void {
     this.#open();
+    const { expectedVersion } = options;
+    if (expectedVersion !== undefined) this.#expectedVersion = whole(expectedVersion, "expectedVersion");
     for (const [name, value] of toFields(updates)) this.#updates.set(name, value);
-    if (options.expectedVersion !== undefined) this.#expectedVersion = options.expectedVersion;
   }
 
   /** Takes no more. @internal */

@@ -17,7 +17,8 @@ type Listener<E> = (event: E) => unknown;
 
 /** Listeners by event. */
 export class Events<M extends object = AgentEvents> {
-  readonly #listeners = new Map<keyof M, Set<Listener<never>>>();
+  /** Of each listener whether it hears one event only. */
+  readonly #listeners = new Map<keyof M, Map<Listener<never>, boolean>>();
   readonly #log: Logger;
 
   constructor(log: Logger) {
@@ -26,32 +27,39 @@ export class Events<M extends object = AgentEvents> {
 
   /** Calls `listener` at each such event. */
   on<K extends keyof M>(name: K, listener: Listener<M[K]>): this {
-    let listeners = this.#listeners.get(name);
-    if (listeners === undefined) this.#listeners.set(name, (listeners = new Set()));
-    listeners.add(listener);
+    this.#of(name).set(listener, false);
     return this;
   }
 
   /** Calls `listener` at the next such event. */
   once<K extends keyof M>(name: K, listener: Listener<M[K]>): this {
-    const first: Listener<M[K]> = (event) => {
-      this.off(name, first);
-      listener(event);
-    };
-    return this.on(name, first);
+    const listeners = this.#of(name);
+    if (!listeners.has(listener)) listeners.set(listener, true);
+    return this;
   }
 
   /** Calls `listener` no more. */
   off<K extends keyof M>(name: K, listener: Listener<M[K]>): this {
-    this.#listeners.get(name)?.delete(listener);
+    this.#of(name).delete(listener);
     return this;
   }
 
   /** Tells the listeners. One that throws harms nobody else. */
   emit<K extends keyof M>(name: K, event: M[K]): void {
-    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+    const listeners = this.#of(name);
+    for (const listener of [...listeners.keys()]) {
+      const once = listeners.get(listener);
+      // One before it may have taken it off.
+      if (once === undefined) continue;
+      if (once) listeners.delete(listener);
       void this.#tell(name, listener as Listener<M[K]>, event);
     }
+  }
+
+  #of(name: keyof M): Map<Listener<never>, boolean> {
+    let listeners = this.#listeners.get(name);
+    if (listeners === undefined) this.#listeners.set(name, (listeners = new Map()));
+    return listeners;
   }
 
   async #tell<K extends keyof M>(name: K, listener: Listener<M[K]>, event: M[K]): Promise<void> {

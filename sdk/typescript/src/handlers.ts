@@ -26,6 +26,8 @@ export class Handler {
     handle: (message: Message, data: unknown) => unknown,
     { retryOn = [] }: HandlerOptions,
   ) {
+    if (typeof handle !== "function") throw new SetupError("a handler: expected a function");
+    if (!Array.isArray(retryOn) || !retryOn.every(isClass)) throw new SetupError("retryOn: expected an array of classes of errors");
     this.#schema = schema;
     this.#handle = handle;
     this.#retryOn = retryOn;
@@ -39,6 +41,11 @@ export class Handler {
   retries(error: unknown): boolean {
     return this.#retryOn.some((Kind) => error instanceof Kind);
   }
+}
+
+/** Whether `instanceof` takes it. */
+function isClass(value: unknown): boolean {
+  return typeof value === "function" && typeof value.prototype === "object";
 }
 
 /** The handlers of an agent. */

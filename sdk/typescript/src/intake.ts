@@ -150,15 +150,20 @@ export class Intake {
       if (taken === undefined) return;
       taken.state = "running";
       this.#running += 1;
-      void this.#run(taken).then(() => {
-        this.#running -= 1;
-        if (this.#running === 0) this.#drained?.();
-        this.#next();
-      });
+      void this.#run(taken)
+        .catch((error: unknown) => {
+          this.#taken.delete(taken.message.id);
+          this.#log.error(`${taken.message.title} could not be settled; it stays with the server`, error);
+        })
+        .then(() => {
+          this.#running -= 1;
+          if (this.#running === 0) this.#drained?.();
+          this.#next();
+        });
     }
   }
 
-  /** Runs a handler and settles its message. Never throws. */
+  /** Runs a handler and settles its message. */
   async #run(taken: Taken): Promise<void> {
     const { message } = taken;
     const handler = this.#handlers.find(message.type);

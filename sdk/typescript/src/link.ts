@@ -27,6 +27,8 @@ const OF_THE_AGENT: ReadonlySet<string> = new Set([
 ]);
 /** Reasons that are logged of one time without a session. */
 const MAX_SAID = 16;
+/** Times within a reason, which differ each time. */
+const TIMES = /\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)?/g;
 /** This process's own lost session: the server will notice. */
 const STILL_CONNECTED = "instance_already_connected";
 
@@ -186,6 +188,7 @@ export class Link {
     let connection: Connection | undefined;
     try {
       const files = await load(this.#endpoint.credentials);
+      if (this.#isStopping) throw new NotConnected("the agent is stopped");
       connection = new Connection(address, files, this.#settings.proxy);
       const { instanceId, log } = this.#settings;
       const session = await open(connection, instanceId, limit, this.#arrivals, log);
@@ -243,9 +246,11 @@ export class Link {
   /** Tells why there is no session; each reason once. */
   #say(why: string, opened: boolean): void {
     if (this.#isStopping) return;
-    if (opened) this.#settings.log.warn(`the connection is lost: ${why}`);
-    else if (!this.#said.has(why) && this.#said.size < MAX_SAID) this.#settings.log.warn(`not connected: ${why}`);
-    this.#said.add(why);
+    const reason = why.replace(TIMES, "");
+    if (opened || (!this.#said.has(reason) && this.#said.size < MAX_SAID)) {
+      this.#said.add(reason);
+      this.#settings.log.warn(`${opened ? "the connection is lost" : "not connected"}: ${why}`);
+    }
     this.#why = why;
     if (opened) this.#events.emit("lost", { reason: why });
   }

@@ -40,22 +40,20 @@ export async function fromFields<S extends StandardSchema>(
   schema: S,
   fields: Readonly<Record<string, string>>,
 ): Promise<OutputOf<S>> {
-  const values: Record<string, unknown> = {};
-  for (const [name, text] of Object.entries(fields)) values[name] = asJson(text);
-  const first = await schema["~standard"].validate(values);
+  // Not by assignment, to which a field named __proto__ is no field.
+  const values = (texts: ReadonlySet<string | undefined>): Record<string, unknown> =>
+    Object.fromEntries(Object.entries(fields).map(([name, text]) => [name, texts.has(name) ? text : asJson(text)]));
+  const first = await schema["~standard"].validate(values(new Set()));
   if (first.issues === undefined) return first.value;
-  for (const issue of first.issues) {
-    const [name] = pathOf(issue);
-    const text = name === undefined ? undefined : fields[name];
-    if (name !== undefined && text !== undefined) values[name] = text;
-  }
-  return validate(schema, values, "the state");
+  const refused = new Set(first.issues.map((issue) => pathOf(issue)[0]));
+  return validate(schema, values(refused), "the state");
 }
 
-/** What a text means as JSON; the text itself where it means none, or a text. */
+/** What a text means as JSON; the text itself where it means none, a text, or an integer that a number would change. */
 function asJson(text: string): unknown {
   try {
     const value: unknown = JSON.parse(text);
+    if (typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(text) && String(value) !== text) return text;
     return typeof value === "string" ? text : value;
   } catch {
     return text;

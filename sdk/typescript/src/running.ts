@@ -107,6 +107,7 @@ export class Running {
       deliveryId: of === undefined ? "" : this.#intake.deliveryOf(of),
     });
     const run = async (): Promise<Committed> => {
+      const end = performance.now() + this.calls.timeOf(options);
       let messages = commit.messages;
       let response: wire.CommitResponse;
       try {
@@ -116,7 +117,8 @@ export class Running {
         if (!(error instanceof Refused && error.detail === NOBODY_WAITS) || others.length === messages.length) throw error;
         this.#logLate(of, error);
         messages = others;
-        response = await this.calls.commit(make(messages), needs, options);
+        const left = Math.max(1, end - performance.now());
+        response = await this.calls.commit(make(messages), needs, { ...options, timeout: left });
       }
       if (of !== undefined) this.#intake.committed(of);
       const sent: Sent[] = [];

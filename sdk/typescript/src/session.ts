@@ -57,6 +57,8 @@ export async function open(
   log: Logger,
 ): Promise<Session | { readonly ended: Ended }> {
   const stream = connection.transport();
+  // "status" says more; this one would end the program if nobody heard it.
+  stream.on("error", () => undefined);
   const opened = limit.wait<Session | { readonly ended: Ended }>((resolve) => {
     stream.once("data", (event: wire.ServerEvent) => {
       // Welcome is the first event of a stream that the server takes.
@@ -68,12 +70,11 @@ export async function open(
         resolve({ ended: { code: status.INTERNAL, details, metadata: new Metadata() } });
       }
     });
-    // "status" says more; this one would end the program if nobody heard it.
-    stream.on("error", () => undefined);
     stream.once("status", (ended: StatusObject) => resolve({ ended }));
     return () => stream.cancel();
   });
-  stream.write({ event: { $case: "hello", value: { instanceId, features: HELLO_FEATURES } } });
+  if (limit.isOver) stream.cancel();
+  else stream.write({ event: { $case: "hello", value: { instanceId, features: HELLO_FEATURES } } });
   return opened;
 }
 
@@ -160,6 +161,8 @@ export class Session {
     const place = this.#place(this.#slots, limit);
     if (place !== undefined) await place;
     if (this.#isEnded) throw sessionOver();
+    // Nothing is begun then: the wait only throws.
+    if (limit.isOver) this.#slots.give();
     return limit.wait<wire.SubmissionResult>((resolve, reject) => {
       const entry: Entry = { call, bytes: bytes + OVERHEAD_BYTES, state: "queued", resolve, reject };
       this.#queue.push(entry);

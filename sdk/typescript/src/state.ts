@@ -4,7 +4,7 @@ import type { CallOptions } from "./calls.js";
 import { VersionMismatch } from "./errors.js";
 import { fromFields } from "./payload.js";
 import type { OutputOf, StandardSchema } from "./schema.js";
-import { Backoff, type Limit } from "./time.js";
+import { Backoff, Expired, type Limit } from "./time.js";
 
 /** Waits before a change is made again, in milliseconds: from the first, doubling to the last. */
 const CHANGE_FIRST_MS = 5;
@@ -42,7 +42,7 @@ export class Turns {
         return () => undefined;
       })
       .then(run);
-    this.#last = Promise.allSettled([before, turn]);
+    this.#last = Promise.allSettled([before, turn]).then(() => undefined);
     return turn;
   }
 }
@@ -64,7 +64,12 @@ export async function change<T extends object>(
   const left = (): CallOptions => ({ timeout: Math.max(1, limit.left), ...(signal && { signal }) });
   for (;;) {
     const state = await access.read(left());
-    const updates = await updatesOf(state);
+    const updates = await limit.wait<T>((resolve, reject) => {
+      Promise.resolve(updatesOf(state)).then(resolve, reject);
+      return () => undefined;
+    });
+    // A function that never waits may have kept the timer from firing.
+    if (limit.left === 0) throw new Expired("the time is over");
     try {
       await access.write(updates, { ...left(), expectedVersion: state.version });
       return updates;

@@ -33,6 +33,11 @@ export class Limit {
     return Math.max(0, this.#end - performance.now());
   }
 
+  /** Whether nothing is begun any more: the time is over, or the caller has cancelled. */
+  get isOver(): boolean {
+    return this.#over !== undefined;
+  }
+
   /**
    * Waits for what `start` begins. `start` returns how it is given up, which happens at the end of the time (throws
    * `Expired`) and at the caller's cancellation (throws the signal's reason). One wait at a time.

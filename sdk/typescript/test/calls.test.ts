@@ -112,7 +112,7 @@ behaviour("call.unknown", "what is not made again fails as outcome unknown, a re
   const [name, peer] = world.names(2);
   const wire = await Wire.to(world.address);
   const agent = await world.started(name, { address: wire.address });
-  await failure(InvalidRequest, agent.commit((commit) => commit.send("", "", {}, { idempotencyKey: "not a key" })));
+  await failure(InvalidRequest, agent.commit((commit) => commit.send(peer, "x".repeat(10_000))));
   wire.loseAnswers();
   const lost = [agent.updateState({ a: 1 }), agent.commit((commit) => commit.send(peer, "note"))];
   const failures = Promise.all(lost.map((one) => failure(OutcomeUnknown, one)));
@@ -141,7 +141,12 @@ behaviour("call.cancelled", "leaves nothing behind", async () => {
   await until("it is connected again", () => agent.isConnected);
   await agent.discover();
   assert.equal(await world.redis("xlen", `agent.stream:${peer}`), "1");
-  await assert.rejects(agent.send(peer, "note", {}, { signal: AbortSignal.abort(reason) }), (error) => error === reason);
+  // More than there are places: each is given back.
+  for (let count = 0; count < UNDER_WAY + 10; count += 1) {
+    await assert.rejects(agent.send(peer, "note", {}, { signal: AbortSignal.abort(reason) }), (error) => error === reason);
+  }
+  await agent.send(peer, "note");
+  assert.equal(await world.redis("xlen", `agent.stream:${peer}`), "2");
 });
 
 behaviour("call.errors", "a refusal says what, to whom, why, and where it is on record", async () => {
@@ -293,4 +298,23 @@ behaviour("call.errors", "a payload that JSON would spoil is an error before it 
     await failure(SetupError, agent.send(peer, "note", data));
   }
   await agent.send(peer, "note", { n: null, text: "null" });
+});
+
+behaviour("call.errors", "what the protocol cannot carry is an error before it is sent, and the session goes on", async () => {
+  const [name, peer] = world.names(2);
+  const agent = await world.started(name);
+  let lost = 0;
+  agent.events.on("lost", () => (lost += 1));
+  for (const ttl of [0, -1, NaN, Infinity, 1e20]) {
+    await failure(SetupError, agent.send(peer, "note", {}, { ttl }));
+    await failure(SetupError, agent.updateState({ a: 1 }, { ttl }));
+  }
+  for (const notBefore of [new Date(NaN), new Date(-1)]) await failure(SetupError, agent.request(peer, "note", {}, { notBefore }));
+  for (const idempotencyKey of ["", "a b", "k".repeat(65)]) await failure(SetupError, agent.send(peer, "note", {}, { idempotencyKey }));
+  for (const expectedVersion of [-1, 1.5, NaN, 2 ** 53]) {
+    await failure(SetupError, agent.updateState({ a: 1 }, { expectedVersion }));
+    await failure(SetupError, agent.commit((commit) => commit.updateState({ a: 1 }, { expectedVersion })));
+  }
+  await agent.send(peer, "note", {}, { idempotencyKey: "A-z_9", ttl: 0.5 });
+  assert.equal(lost, 0);
 });

@@ -224,3 +224,47 @@ behaviour("connect.proxy", "is not used for loopback addresses, and for none whe
     proxy.close();
   }
 });
+
+behaviour("connect.start", "giving it up at any moment harms nothing", async () => {
+  const [name] = world.names(1);
+  for (let turns = 0; turns < 40; turns += 1) {
+    const agent = world.agent(name, { instanceId: `i${turns}` });
+    const cancel = new AbortController();
+    const started = agent.start({ signal: cancel.signal }).catch((error: unknown) => assert.equal(error, cancel.signal.reason));
+    for (let turn = 0; turn < turns; turn += 1) await new Promise(setImmediate);
+    cancel.abort();
+    await started;
+    await agent.stop();
+  }
+});
+
+behaviour("connect.setup", "names a time of start that is no good", async () => {
+  const [name] = world.names(1);
+  for (const timeout of [0, -1, NaN]) await failure(SetupError, world.agent(name).start({ timeout }));
+});
+
+behaviour("connect.again", "logs each reason once", async () => {
+  const [name] = world.names(1);
+  const heard = new Heard();
+  const agent = world.agent(name, { address: NOBODY, logger: heard });
+  await failure(NotConnected, agent.start({ timeout: 1_000 }));
+  assert.equal(heard.lines.filter(({ text }) => text.startsWith("not connected")).length, 1, JSON.stringify(heard.lines));
+});
+
+behaviour("connect.events", "a listener of one event is called once, can be taken off, and its failure is logged", async () => {
+  const heard = new Heard();
+  const { events } = new Agent({ logger: heard });
+  const lost = (reason: string): void => void events.emit("lost", { reason });
+  const got: string[] = [];
+  const all = ({ reason }: AgentEvents["lost"]): unknown => got.push(`all ${reason}`);
+  const first = ({ reason }: AgentEvents["lost"]): unknown => got.push(`first ${reason}`);
+  events.on("lost", all).once("lost", all).once("lost", first);
+  lost("a");
+  lost("b");
+  events.once("lost", first).off("lost", first).off("lost", all);
+  lost("c");
+  assert.deepEqual(got, ["all a", "first a", "all b"]);
+  events.once("lost", async () => Promise.reject(new Error("its own")));
+  lost("d");
+  await until("it is logged", () => heard.has("error", "a listener of lost failed"));
+});

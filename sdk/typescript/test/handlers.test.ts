@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type } from "arktype";
-import { InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Refused, Reject, Retry, SetupError, Unauthenticated, VersionMismatch, type Message } from "mas-agent";
+import { Agent, InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Refused, Reject, Retry, SetupError, Unauthenticated, VersionMismatch, type Message } from "mas-agent";
 import * as v from "valibot";
 import { z } from "zod";
 import type { ClientEvent } from "../src/proto/mas/runtime/v1/runtime.js";
@@ -421,4 +421,15 @@ behaviour("commit.whole", "one refusal refuses all of it, and so does an error w
   assert.equal(await world.redis("xlen", `agent.stream:${target}`), "0");
   await failure(NotAuthorized, agent.commit((commit) => commit.send("nobody", "note")));
   await failure(InvalidRequest, agent.commit((commit) => commit.send(target, "x".repeat(10_000))));
+});
+
+behaviour("handler.retry", "what cannot be a handler or a kind of error is refused where it is registered", async () => {
+  const agent = new Agent();
+  const wrong = [undefined, {}, () => undefined, "Error"];
+  for (const kind of wrong) {
+    assert.throws(() => agent.on("note", () => undefined, { retryOn: [kind as unknown as typeof Error] }), SetupError);
+  }
+  assert.throws(() => agent.on("note", () => undefined, { retryOn: Error as unknown as [] }), SetupError);
+  assert.throws(() => agent.onOther(undefined as unknown as () => void), SetupError);
+  agent.on("note", () => undefined, { retryOn: [Error, TypeError] });
 });

@@ -1,10 +1,10 @@
 // The agent's state.
 
 import assert from "node:assert/strict";
-import { VersionMismatch } from "mas-agent";
+import { NotConnected, VersionMismatch, type StandardSchema } from "mas-agent";
 import { z } from "zod";
 import { behaviour } from "./behaviour.js";
-import { failure, until } from "./wait.js";
+import { failure, gate, until } from "./wait.js";
 import { World } from "./world.js";
 
 const world = await World.make();
@@ -65,4 +65,47 @@ behaviour("state.versions", "a schema reads fields that are texts, JSON, or look
   await assert.rejects((await agent.getState()).parse(z.object({ list: z.number() })), /the state .*\/list/);
   await agent.updateState({ gone: 1 }, { ttl: 50 });
   await until("the state is gone", async () => !("gone" in (await agent.getState()).fields));
+});
+
+behaviour("state.change", "its time bounds what the change does, too, and nothing is written after it", async () => {
+  const [name] = world.names(1);
+  const agent = await world.started(name);
+  const late = gate<object>();
+  const { message } = await failure(NotConnected, agent.changeState(async () => late.promise, { timeout: 50 }));
+  assert.match(message, /not done within 0.05 s; nothing was written/);
+  late.open({ text: "late" });
+  const blocks = (): object => {
+    const end = performance.now() + 60;
+    while (performance.now() < end);
+    return { text: "late" };
+  };
+  await failure(NotConnected, agent.changeState(blocks, { timeout: 50 }));
+  await agent.changeState(({ fields }) => ({ next: JSON.stringify(fields) }));
+  assert.deepEqual((await agent.getState()).fields, { next: "{}" });
+});
+
+behaviour("state.versions", "fields are read as they are, whatever their names and however long their numbers", async () => {
+  const [name] = world.names(1);
+  const agent = await world.started(name);
+  await agent.updateState(JSON.parse('{"__proto__": {"admin": true}, "long": "9007199254740993", "large": 1e20}') as object);
+  let refused = 0;
+  /** Refuses what it is given first. */
+  const asIs: StandardSchema<unknown, Record<string, unknown>> = {
+    "~standard": {
+      version: 1,
+      vendor: "test",
+      validate: (value) =>
+        (refused += 1) === 1
+          ? { issues: [{ message: "none", path: ["__proto__"] }, { message: "none", path: ["toString"] }] }
+          : { value: value as Record<string, unknown> },
+    },
+  };
+  const state = await agent.getState();
+  const again = await state.parse(asIs);
+  const once = await state.parse(asIs);
+  for (const [values, proto] of [[again, '{"admin":true}'], [once, { admin: true }]] as const) {
+    assert.equal(Object.getPrototypeOf(values), Object.prototype);
+    const fields = Object.entries(values).sort(([one], [other]) => (one < other ? -1 : 1));
+    assert.deepEqual(fields, [["__proto__", proto], ["large", 1e20], ["long", "9007199254740993"]]);
+  }
 });
