@@ -17,6 +17,7 @@ from ._link import Link
 from ._payload import named_fields
 from ._proto import runtime_pb2 as pb
 from ._replies import Unanswered
+from ._threads import handler_task
 from ._tracing import Operation
 from .errors import NoReply, NotConnected, OutcomeUnknown, Refused, Reject, Retry, VersionMismatch
 from .message import Message
@@ -126,11 +127,12 @@ class Intake:
         """Takes no further messages and lets handlers finish, until ``timeout``; then they are cancelled. What is not
         finished stays with the server as it is."""
         self._stopping = True
-        current = asyncio.current_task()
+        # A plain handler that has asked for this cannot be waited for either.
+        asking = (asyncio.current_task(), handler_task.get())
         handling: set[asyncio.Task[None]] = set()
         waiting: set[asyncio.Task[None]] = set()
         for one in list(self._running.values()):
-            if one.task is not None and one.task is not current:
+            if one.task is not None and one.task not in asking:
                 (handling if one.handling else waiting).add(one.task)
         # These have not begun: they go back, so that having been here is no attempt of theirs.
         for one in self._running.values():
