@@ -388,7 +388,7 @@ def test_what_keeps_it_from_starting_is_named(world: World, tmp_path: Path) -> N
     assert "16 characters" in fails(world, *files, "--http", "127.0.0.1:0", env={"MAS_MCP_TOKEN": "short"})
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "token").chmod(0o644)
-    assert "everybody can read it" in fails(
+    assert "others than its owner can read it" in fails(
         world, *files, "--http", "127.0.0.1:0", "--token-file", str(tmp_path / "token")
     )
 

@@ -201,7 +201,11 @@ class Calls:
                 self.replies.asking(-1)
             acceptance = sent(accepted)
             operation.accepted(acceptance, accepted.correlation_id)
-            message = await self.await_reply(called, acceptance, accepted.correlation_id, reply)
+            try:
+                message = await self.await_reply(called, acceptance, accepted.correlation_id, reply)
+            finally:
+                # Nobody else can wait for it.
+                reply.cancel()
             operation.answered(message)
             return message
 
@@ -209,10 +213,7 @@ class Calls:
         self, called: Called, accepted: Sent, correlation_id: str, reply: asyncio.Future[Message | Unanswered]
     ) -> Message:
         """The reply, until the time of its request is over, or the server says that none will come."""
-        try:
-            await asyncio.wait((reply,))
-        finally:
-            reply.cancel()
+        await asyncio.wait((reply,))
         outcome = None if reply.cancelled() else reply.result()
         if outcome is None or isinstance(outcome, Unanswered):
             text, reason = "no reply in time", None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -107,11 +108,12 @@ class Commit:
         return tracing.sending("reply", target, reply, correlation_id=reply.correlation_id, collected=True)
 
     async def _commit(self) -> None:
+        give_up = time.monotonic() + (self._calls.timeout if self._timeout is None else self._timeout)
         pending = sum(part.pending is not None for part in self._parts)
         self._calls.replies.asking(pending)
         try:
             try:
-                response = await self._once()
+                response = await self._once(self._timeout)
             except InvalidRequest as error:
                 replies = [part for part in self._parts if part.submission.HasField("reply")]
                 if error.detail != NOBODY_WAITS or not replies:
@@ -119,12 +121,13 @@ class Commit:
                 # That is no reason to drop the rest.
                 for part in replies:
                     part.late = too_late(part.called, error)
-                response = await self._once()
+                # Within the same time.
+                response = await self._once(max(0.001, give_up - time.monotonic()))
             self._done(response)
         finally:
             self._calls.replies.asking(-pending)
 
-    async def _once(self) -> pb.CommitResponse:
+    async def _once(self, timeout: float | None) -> pb.CommitResponse:
         message = self._message
         called = Called("commit")
         if message is not None:
@@ -144,7 +147,7 @@ class Commit:
                 expected_version=self._expected,
             )
 
-        return await self._calls.commit(build, called, self._timeout)
+        return await self._calls.commit(build, called, timeout)
 
     def _done(self, response: pb.CommitResponse) -> None:
         results = iter(response.results)

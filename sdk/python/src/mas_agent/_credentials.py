@@ -38,7 +38,7 @@ class Credentials:
         texts: dict[Path, str] = {}
         for path in (self.ca, self.cert, self.key):
             try:
-                texts[path] = Path(path).read_bytes().decode("ascii", "replace")
+                texts[path] = Path(path).read_bytes().decode("ascii", "ignore")
             except OSError as error:
                 wrong.append(f"{path}: {error.strerror}")
         for path in (self.ca, self.cert):
@@ -80,7 +80,7 @@ class Credentials:
 def _holds_certificates(text: str) -> bool:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
-    except (ssl.SSLError, ValueError):
+    except (ssl.SSLError, ValueError, TypeError):
         return False
     return True
 

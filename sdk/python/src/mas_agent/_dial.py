@@ -45,6 +45,10 @@ class Dialer(Protocol):
     def address(self) -> str:
         """Where the next connection leads."""
 
+    @property
+    def addresses(self) -> int:
+        """How many take turns."""
+
     def check(self) -> None:
         """``SetupError`` where no connection can ever be made."""
 
@@ -67,6 +71,10 @@ class TlsDialer:
     @property
     def address(self) -> str:
         return self._addresses[self._index]
+
+    @property
+    def addresses(self) -> int:
+        return len(self._addresses)
 
     def check(self) -> None:
         self._credentials.check()

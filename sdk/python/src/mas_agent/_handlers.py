@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from . import _parameters
 from ._parameters import AGENT, MESSAGE, PAYLOAD, STATE, Plan
 from ._state import StateOf
-from ._threads import in_thread
+from ._threads import handler_task, in_thread
 
 if TYPE_CHECKING:
     from ._context import Context
@@ -91,7 +92,11 @@ async def _run_sync(function: Callable[..., Any], plan: Plan, message: Message, 
     shown = blocking.Message._of(message, context.portal)
     values = {MESSAGE: shown, AGENT: context.blocking_agent(), PAYLOAD: payload}
     positional, keywords = _arguments(plan, values, blocks)
-    result = await in_thread(functools.partial(function, *positional, **keywords))
+    before = handler_task.set(asyncio.current_task())
+    try:
+        result = await in_thread(functools.partial(function, *positional, **keywords))
+    finally:
+        handler_task.reset(before)
     if inspect.isawaitable(result):
         await result
 

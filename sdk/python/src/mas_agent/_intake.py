@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ._link import Link
 from ._payload import named_fields
 from ._proto import runtime_pb2 as pb
 from ._replies import Unanswered
+from ._threads import handler_task
 from ._tracing import Operation
 from .errors import NoReply, NotConnected, OutcomeUnknown, Refused, Reject, Retry, VersionMismatch
 from .message import Message
@@ -38,6 +40,8 @@ LATER_LAST_S = 60.0
 # And at most, where the server says when to try again: at the server, and in this process.
 LATER_AT_MOST_S = 3600.0
 LATER_AT_MOST_HERE_S = 60.0
+# After how long a message comes again that had not begun when the agent stopped, in seconds.
+STOPPING_S = 1.0
 # How long handlers that were cancelled may take to end, in seconds.
 CANCEL_S = 1.0
 
@@ -123,13 +127,17 @@ class Intake:
         """Takes no further messages and lets handlers finish, until ``timeout``; then they are cancelled. What is not
         finished stays with the server as it is."""
         self._stopping = True
-        current = asyncio.current_task()
+        # A plain handler that has asked for this cannot be waited for either.
+        asking = (asyncio.current_task(), handler_task.get())
         handling: set[asyncio.Task[None]] = set()
         waiting: set[asyncio.Task[None]] = set()
         for one in list(self._running.values()):
-            if one.task is not None and one.task is not current:
+            if one.task is not None and one.task not in asking:
                 (handling if one.handling else waiting).add(one.task)
-        # These have not begun.
+        # These have not begun: they go back, so that having been here is no attempt of theirs.
+        for one in self._running.values():
+            if one.task in waiting and self._tells_when():
+                self._put_back(one.message, "stopping", STOPPING_S)
         self._give_up(waiting)
         if handling:
             _, late = await asyncio.wait(handling, timeout=timeout)
@@ -160,6 +168,11 @@ class Intake:
                 running.handling = True
                 try:
                     wait = await self._run(message)
+                except Exception:
+                    # Not the handler: what became of it could not be worked out.
+                    log.exception("%s %s: it is delivered again, after the server's wait", message.type, message.id)
+                    if not message._settled and not message._given_up:
+                        self._nack(message._delivery_id, "handler_error:internal", True)
                 finally:
                     running.handling = False
             if wait is not None and not self._stopping:
@@ -208,6 +221,7 @@ class Intake:
 
     def _failed(self, message: Message, error: Exception, handler: Handler, operation: Operation) -> float | None:
         what = f"{message.type} {message.id} from {message.sender}"
+        error = _reduced(error, (Retry, *UNCERTAIN, *handler.retry_on))
         cause = error.cause if isinstance(error, WrongPayload) else error
         if message._settled:
             # It was committed: it is handled, whatever came after.
@@ -244,8 +258,7 @@ class Intake:
         self._put_off[message.id] = times + 1
         if len(self._put_off) > REMEMBERED:
             self._put_off.popitem(last=False)
-        session = self._link.current
-        waits_here = session is None or _wire.LATER not in session.features
+        waits_here = not self._tells_when()
         wait: float = min(LATER_FIRST_S * 2 ** min(times, 16), LATER_LAST_S)
         if isinstance(error, Refused) and error.retry_after is not None:
             wait = max(wait, min(error.retry_after, LATER_AT_MOST_HERE_S if waits_here else LATER_AT_MOST_S))
@@ -255,12 +268,17 @@ class Intake:
         self._put_back(message, _reason_of_later(error), wait)
         return None
 
+    def _tells_when(self) -> bool:
+        """Whether the server can be told when a message is to come again."""
+        session = self._link.current
+        return session is not None and _wire.LATER in session.features
+
     def _put_back(self, message: Message, reason: str, wait: float) -> None:
         """To the server, which delivers it again; no attempt of it where the server can be told so."""
         session = self._link.current
         if session is not None:
-            can_be_told = _wire.LATER in session.features
-            session.nack(message._delivery_id, reason, True, max(1, round(wait * 1000)) if can_be_told else 0)
+            milliseconds = max(1, round(wait * 1000)) if self._tells_when() else 0
+            session.nack(message._delivery_id, _sendable(reason), True, milliseconds)
 
     def _finish(self, message: Message) -> None:
         if self._put_off:
@@ -280,11 +298,33 @@ class Intake:
     def _nack(self, delivery_id: str, reason: str, retryable: bool) -> None:
         session = self._link.current
         if session is not None:
-            session.nack(delivery_id, reason[:MAX_REASON], retryable)
+            session.nack(delivery_id, _sendable(reason), retryable)
 
 
 async def _with_next(middleware: Middleware, call_next: CallNext, message: Message) -> None:
     await middleware(message, call_next)
+
+
+def _sendable(reason: str) -> str:
+    """As a message of the protocol can carry it."""
+    return reason[:MAX_REASON].encode("utf-8", "replace").decode()
+
+
+def _reduced(error: Exception, retryable: tuple[type[Exception], ...]) -> Exception:
+    """The one exception that says what a group of them (of a ``TaskGroup``) means; the group where they disagree."""
+    leaves = _leaves(error)
+    if len(leaves) == 1:
+        return leaves[0]
+    rest = [one for one in leaves if not _is_later(one)]
+    if not rest:
+        return max(leaves, key=lambda one: (one.retry_after or 0.0) if isinstance(one, Refused) else 0.0)
+    return rest[0] if all(isinstance(one, retryable) for one in rest) else error
+
+
+def _leaves(error: Exception) -> list[Exception]:
+    if sys.version_info < (3, 11) or not isinstance(error, ExceptionGroup):
+        return [error]
+    return [leaf for one in error.exceptions for leaf in _leaves(one)]
 
 
 def _is_later(error: Exception) -> bool:
@@ -293,5 +333,5 @@ def _is_later(error: Exception) -> bool:
 
 def _reason_of_later(error: Exception) -> str:
     if isinstance(error, Refused):
-        return error.detail[:MAX_REASON]
+        return error.detail
     return "outcome_unknown" if isinstance(error, OutcomeUnknown) else "not_connected"

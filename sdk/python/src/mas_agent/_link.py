@@ -25,8 +25,10 @@ log = logging.getLogger("mas_agent")
 # Waits before connecting again, in seconds: doubling, of each half to all, anew after a session.
 RECONNECT_FIRST_S = 0.05
 RECONNECT_LAST_S = 2.0
-# How long a new stream may take until the server welcomes it.
-WELCOME_TIMEOUT_S = 10.0
+# How long a new stream may take until the server welcomes it: a share of the time that a start has, so that every
+# address has its turn in it, between these.
+WELCOME_AT_LEAST_S = 0.5
+WELCOME_AT_MOST_S = 10.0
 # How long the server may take to end a stream that was half-closed.
 CLOSE_TIMEOUT_S = 2.0
 # Statuses that no further attempt changes until somebody does something.
@@ -51,10 +53,12 @@ class Events(Protocol):
 
 @dataclass(frozen=True)
 class Waits:
-    """What a program may say about refusals of the agent itself."""
+    """What a program may say about waiting, and about refusals of the agent itself."""
 
     refused_retry: float
     refused_is_final: bool
+    connect: float = 10.0
+    """How long the first session may take."""
 
 
 class Link:
@@ -75,10 +79,14 @@ class Link:
         self._unanswered = unanswered
         self._events = events
         self._waits = waits
+        share = waits.connect / (dialer.addresses + 1)
+        self._welcome_timeout = min(max(share, WELCOME_AT_LEAST_S), WELCOME_AT_MOST_S)
         self.current: Session | None = None
         """The session, while there is one."""
         self.waiting = 0
         """Calls that wait for a session."""
+        self.agent_id = ""
+        """Of the last session; empty before the first."""
         self._over: MasError | None = None
         self._why = "not connected yet"
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -86,6 +94,8 @@ class Link:
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._call: _wire.Stream | None = None
         self._closing = False
+        # Whether the last connection had become a session.
+        self._had_session = False
         self._task: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -128,11 +138,12 @@ class Link:
         except asyncio.TimeoutError:
             log.warning("the server did not end the stream within %s s", CLOSE_TIMEOUT_S)
         finally:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            for task in self._retiring:
+            left: set[asyncio.Task[None]] = {self._task, *self._retiring}
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*self._retiring, return_exceptions=True)
+            _, stubborn = await asyncio.wait(left, timeout=CLOSE_TIMEOUT_S)
+            if stubborn:
+                log.warning("the connection did not end within %s s after it was cancelled", CLOSE_TIMEOUT_S)
             self._end(self._over or NotConnected("the agent is stopped"))
 
     async def _half_close(self, session: Session) -> None:
@@ -148,15 +159,18 @@ class Link:
         told = ""
         while not self._closing:
             refusal: Refused | None = None
-            had_session = False
+            self._had_session = False
             try:
-                had_session = await self._one_session()
+                await self._one_session()
                 self._why = "the server ended the stream"
             except _Lost as lost:
-                had_session, refusal, self._why = lost.had_session, lost.refusal, lost.why
+                refusal, self._why = lost.refusal, lost.why
+            except Exception as error:
+                log.exception("the connection failed unexpectedly; it is made again")
+                self._why = f"{type(error).__name__}: {error}"
             if self._closing:
                 return
-            if had_session:
+            if self._had_session:
                 pause, told = RECONNECT_FIRST_S, ""
                 if refusal is None:
                     log.warning("the connection was lost: %s", self._why)
@@ -174,7 +188,7 @@ class Link:
                 self._dialer.next()
                 await asyncio.sleep(self._waits.refused_retry)
                 continue
-            if not had_session:
+            if not self._had_session:
                 # The same once, however often it is tried.
                 log.log(logging.DEBUG if told == self._why else logging.WARNING, "not connected: %s", self._why)
                 told = self._why
@@ -182,36 +196,36 @@ class Link:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, RECONNECT_LAST_S)
 
-    async def _one_session(self) -> bool:
-        """From dialling to the end of the stream; whether there was a session."""
-        had_session = False
+    async def _one_session(self) -> None:
+        """From dialling to the end of the stream."""
         try:
             connection = self._dialer.open()
         except SetupError as error:
             # A file that is being replaced, for example.
-            raise _Lost(False, str(error)) from error
+            raise _Lost(str(error)) from error
         call = self._call = connection.methods.transport()
         try:
-            welcome = await asyncio.wait_for(self._open(call), WELCOME_TIMEOUT_S)
-            if welcome is None:
-                return False
-            had_session = True
+            welcome = await asyncio.wait_for(self._open(call), self._welcome_timeout)
+            # Before Python 3.12 a cancellation at this moment is lost in wait_for.
+            if welcome is None or self._closing:
+                return
+            self._had_session = True
             session = Session(connection.methods, call, welcome, self._deliver, self._unanswered)
             self._welcomed(session)
             await session.run()
-            return True
         except grpc.aio.AioRpcError as error:
-            raise _lost(had_session, error) from error
+            raise _lost(error) from error
         except asyncio.TimeoutError as error:
-            raise _Lost(False, f"no welcome within {WELCOME_TIMEOUT_S} s") from error
+            raise _Lost(f"no welcome within {self._welcome_timeout:.3g} s") from error
         finally:
             self.current = None
             call.cancel()
-            await self._retire(connection, had_session)
+            await self._retire(connection)
 
     def _welcomed(self, session: Session) -> None:
         again = self._first.done()
         self.current = session
+        self.agent_id = session.agent_id
         if not again:
             self._first.set_result(None)
         where = f"{self._dialer.address} as {session.agent_id}/{self._instance_id}"
@@ -219,9 +233,9 @@ class Link:
         self._tell()
         self._events.connected()
 
-    async def _retire(self, connection: Connection, had_session: bool) -> None:
+    async def _retire(self, connection: Connection) -> None:
         """Closes a connection, after the calls that are under way on it."""
-        if self._closing or not had_session:
+        if self._closing or not self._had_session:
             await connection.close()
             return
         task = asyncio.create_task(connection.close(RETIRE_S))
@@ -250,14 +264,13 @@ class Link:
 class _Lost(Exception):
     """A connection that was lost, or never made."""
 
-    def __init__(self, had_session: bool, why: str, refusal: Refused | None = None) -> None:
+    def __init__(self, why: str, refusal: Refused | None = None) -> None:
         super().__init__(why)
-        self.had_session = had_session
         self.why = why
         self.refusal = refusal
 
 
-def _lost(had_session: bool, error: grpc.aio.AioRpcError) -> _Lost:
+def _lost(error: grpc.aio.AioRpcError) -> _Lost:
     code, detail = error.code().name, error.details() or ""
     is_refusal = (code in REFUSALS and detail != STILL_CONNECTED) or detail == QUARANTINED
-    return _Lost(had_session, f"{detail} ({code})", refused(code, detail) if is_refusal else None)
+    return _Lost(f"{detail} ({code})", refused(code, detail) if is_refusal else None)

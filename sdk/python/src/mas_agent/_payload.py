@@ -32,16 +32,23 @@ def to_json(data: Payload | None) -> str:
     """The payload as the JSON object that is sent; ``None`` is the empty one."""
     if data is None:
         return "{}"
-    if isinstance(data, BaseModel):
-        return data.model_dump_json()
     try:
+        if isinstance(data, BaseModel):
+            return data.model_dump_json()
         if isinstance(data, Mapping):
-            return json.dumps(dict(data), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+            return _sendable(json.dumps(dict(data), allow_nan=False, ensure_ascii=False, separators=(",", ":")))
         if dataclasses.is_dataclass(data) and not isinstance(data, type):
             return pydantic_core.to_json(data).decode()
     except (TypeError, ValueError) as error:
         raise SetupError(f"the payload is no JSON object: {error}") from error
     raise SetupError(f"the payload is no JSON object: a {type(data).__name__} is no model, dataclass or mapping")
+
+
+def _sendable(text: str) -> str:
+    """The text; ``UnicodeEncodeError``, a ``ValueError``, where it holds half a character (a lone surrogate)."""
+    if not text.isascii():
+        text.encode()
+    return text
 
 
 def to_fields(updates: Payload) -> dict[str, str]:
@@ -52,15 +59,23 @@ def to_fields(updates: Payload) -> dict[str, str]:
         values = dict(updates)
     else:
         values = cast(dict[str, Any], pydantic_core.to_jsonable_python(updates))
-    return {name: value if isinstance(value, str) else to_value(value) for name, value in values.items()}
+    return {name: to_text(value) if isinstance(value, str) else to_value(value) for name, value in values.items()}
+
+
+def to_text(value: str) -> str:
+    """A text as it is."""
+    try:
+        return _sendable(value)
+    except ValueError as error:
+        raise SetupError(f"the value cannot be sent: {error}") from error
 
 
 def to_value(value: Any) -> str:
     """One value as JSON text."""
-    if isinstance(value, BaseModel):
-        return value.model_dump_json()
     try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        if isinstance(value, BaseModel):
+            return value.model_dump_json()
+        return _sendable(json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
     except (TypeError, ValueError) as error:
         raise SetupError(f"the value cannot be written as JSON: {error}") from error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -11,6 +13,11 @@ from typing import Any, TypeVar
 from .errors import NotConnected, SetupError
 
 T = TypeVar("T")
+
+# The task of the plain handler that runs in this thread, also in what it has the loop do: it cannot wait for its end.
+handler_task: contextvars.ContextVar[asyncio.Task[Any] | None] = contextvars.ContextVar("mas_agent_handling", default=None)
+# How often a blocking call looks whether the loop that it waits for has ended, in seconds.
+LOOK_S = 1.0
 
 
 async def in_thread(function: Callable[[], T]) -> T:
@@ -33,9 +40,10 @@ async def in_thread(function: Callable[[], T]) -> T:
         failed: BaseException | None = None
         try:
             result = context.run(function)
-        except StopIteration as error:
-            # A future takes none.
-            failed = RuntimeError(f"the handler raised {error!r}")
+        except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+            # A future takes no StopIteration, and the others would end the loop.
+            failed = RuntimeError(f"the function raised {error!r}")
+            failed.__cause__ = error
         except BaseException as error:
             failed = error
         try:
@@ -67,7 +75,17 @@ class Portal:
             raise NotConnected("the agent is stopped")
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
-            return future.result()
+            while True:
+                try:
+                    return future.result(LOOK_S)
+                except concurrent.futures.TimeoutError:
+                    if future.done():
+                        # It may be the coroutine's own.
+                        return future.result()
+                    if self.loop.is_closed():
+                        if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                            coroutine.close()
+                        raise NotConnected("the agent is stopped") from None
         except BaseException:
             future.cancel()
             raise

@@ -84,7 +84,7 @@ class Agent(Registration, Calling):
         self._connect_timeout = connect_timeout
         self._call_timeout = call_timeout
         self._drain_timeout = drain_timeout
-        self._waits = Waits(refused_retry, refused_is_final)
+        self._waits = Waits(refused_retry, refused_is_final, connect_timeout)
         self._proxy = proxy
         self._trace_parent = trace_parent
         self._dialer: _dial.Dialer | None = None
@@ -98,6 +98,8 @@ class Agent(Registration, Calling):
             raise SetupError("the agent is started already")
         dialer = self._dialer or self._real_dialer()
         dialer.check()
+        # Another start begins at the address that worked last.
+        self._dialer = dialer
         context = self._open = self._last = self._context(dialer)
         context.link.start()
         try:
@@ -107,6 +109,9 @@ class Agent(Registration, Calling):
             context.reason = None if isinstance(error, asyncio.CancelledError) else error
             await self.stop()
             raise
+        if context.stopping or context.ending is not None:
+            await self.stop()
+            raise context.reason or NotConnected("the agent was stopped while it started")
         context.intake.begin()
         for task in self._hooks.tasks:
             running = asyncio.ensure_future(task())
@@ -192,8 +197,8 @@ class Agent(Registration, Calling):
     @property
     def agent_id(self) -> str:
         """The id that the server read from the certificate; empty before the first session."""
-        session = self._open.link.current if self._open else None
-        return session.agent_id if session else ""
+        context = self._open or self._last
+        return context.link.agent_id if context else ""
 
     @property
     def features(self) -> frozenset[str]:

@@ -8,9 +8,12 @@ block.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import dataclasses
+import functools
+import logging
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, ClassVar, Generic, TypeVar
@@ -23,7 +26,7 @@ from ._credentials import Credentials
 from ._payload import Payload
 from ._receipt import Sent
 from ._state import State
-from ._threads import Portal
+from ._threads import Portal, handler_task, in_thread
 from .errors import SetupError
 from .message import Message as AsyncMessage
 from .message import Received
@@ -31,6 +34,12 @@ from .message import Received
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+
+log = logging.getLogger("mas_agent")
+
+# How long what was cancelled may take to end when the loop ends, and the thread after that; seconds.
+CANCEL_S = 1.0
+JOIN_S = 3.0
 
 __all__ = ["Agent", "Commit", "Message", "PendingReply", "StateOf"]
 
@@ -128,7 +137,7 @@ class StateOf(Generic[M]):
 
     def change(self, change: Callable[[M], M | None], *, timeout: float | None = None) -> M:
         """Changes the state so that nobody's change is lost; ``change`` may be called several times."""
-        return self._portal.call(self._inner.change(change, timeout=timeout))
+        return self._portal.call(self._inner.change(_in_thread(change), timeout=timeout))
 
     def read(self) -> M:
         """The state now."""
@@ -206,8 +215,10 @@ class Agent:
         once: the agent stops when the handler has returned, too."""
         if self._portal is None:
             return
-        if self._thread is None:
-            asyncio.run_coroutine_threadsafe(self._inner.stop(), self._portal.loop)
+        handler = handler_task.get()
+        if self._thread is None or (handler is not None and handler.get_loop() is self._portal.loop):
+            # In a context of its own, for it is to wait for the handler.
+            contextvars.Context().run(asyncio.run_coroutine_threadsafe, self._inner.stop(), self._portal.loop)
             return
         try:
             self._portal.call(self._inner.stop())
@@ -280,7 +291,7 @@ class Agent:
 
     def change_state(self, model: type[M], change: Callable[[M], M | None], *, timeout: float | None = None) -> M:
         """Changes the state so that nobody's change is lost; returns what it is then."""
-        return self._call(self._inner.change_state(model, change, timeout=timeout))
+        return self._call(self._inner.change_state(model, _in_thread(change), timeout=timeout))
 
     def update_state(
         self,
@@ -347,18 +358,43 @@ class Agent:
         portal, self._portal = self._portal, None
         thread, self._thread = self._thread, None
         if portal is not None and thread is not None:
-            portal.loop.call_soon_threadsafe(portal.loop.stop)
-            thread.join()
+            try:
+                portal.loop.call_soon_threadsafe(portal.loop.stop)
+            except RuntimeError:
+                pass  # It has ended already.
+            thread.join(JOIN_S)
+            if thread.is_alive():
+                log.warning("the agent's thread did not end within %s s: something blocks its event loop", JOIN_S)
+
+
+def _in_thread(change: Callable[[M], M | None]) -> Callable[[M], Awaitable[M | None]]:
+    """The change, made beside the event loop: it may take its time, and make blocking calls."""
+
+    async def changing(value: M) -> M | None:
+        return await in_thread(functools.partial(change, value))
+
+    return changing
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+    except (SystemExit, KeyboardInterrupt) as error:
+        log.error("a coroutine raised %r, which ends the agent's event loop", error, exc_info=error)
     finally:
-        loop.close()
+        try:
+            loop.run_until_complete(_cancelled(asyncio.all_tasks(loop)))
+        finally:
+            loop.close()
+
+
+async def _cancelled(left: set[asyncio.Task[Any]]) -> None:
+    """Cancels what is left, so that nobody waits for it for ever."""
+    for task in left:
+        task.cancel()
+    if left:
+        _, stubborn = await asyncio.wait(left, timeout=CANCEL_S)
+        if stubborn:
+            log.warning("%d tasks go on although they were cancelled", len(stubborn))
+    await asyncio.get_running_loop().shutdown_asyncgens()

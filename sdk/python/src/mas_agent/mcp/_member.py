@@ -36,6 +36,7 @@ class Member:
             drain_timeout=STOP_S,
             refused_retry=REFUSED_AGAIN_S,
         )
+        self._inbox = inbox
         self.agent.on_other(inbox.take)
         self.agent.on_connected(self._connected)
         self.agent.on_refused(self._was_refused)
@@ -71,7 +72,8 @@ class Member:
             await asyncio.sleep(pause)
 
     async def leave(self) -> None:
-        """Closes the session."""
+        """Gives back what nobody has looked at, and closes the session."""
+        self._inbox.release()
         await self.agent.stop()
 
     async def call(self, timeout: float, make: Callable[[Agent, float], Awaitable[T]]) -> T:

@@ -136,11 +136,12 @@ def _tool(name: str, peer: Peer, capability: str) -> PeerTool:
         return otherwise
 
     words = take("description", _is_text, "a text", "Sends a request and returns the reply.")
+    asks = f" (Asks agent {peer.agent_id}, capability {capability}.)"
     return PeerTool(
         name=name,
         agent_id=peer.agent_id,
         capability=capability,
-        description=f"{words} (Asks agent {peer.agent_id}, capability {capability}.)"[:MAX_DESCRIPTION],
+        description=words[: max(0, MAX_DESCRIPTION - len(asks))] + asks,
         message_type=take("message_type", _is_text, "a text", capability),
         input_schema=take("input_schema", _is_object_schema, "a JSON Schema with `type: object`", ANY_OBJECT),
         timeout=float(take("timeout_seconds", _is_timeout, f"a number up to {MAX_TIMEOUT_S:.0f}", DEFAULT_TIMEOUT_S)),

@@ -13,6 +13,8 @@ from ..errors import SetupError
 TOKEN_VARIABLE = "MAS_MCP_TOKEN"
 # Shortest token, in characters.
 MIN_TOKEN = 16
+# Longest file with a token, in bytes.
+MAX_TOKEN_BYTES = 4096
 # Connections that may wait to be taken.
 BACKLOG = 128
 
@@ -26,11 +28,18 @@ def token(path: Path | None) -> str | None:
     else:
         where = str(path)
         try:
-            if path.stat().st_mode & stat.S_IROTH:
-                raise SetupError(f"{path}: everybody can read it; chmod 600 it")
-            found = path.read_text()
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                    raise SetupError(f"{path}: others than its owner can read it; chmod 600 it")
+                content = file.read(MAX_TOKEN_BYTES + 1)
         except OSError as error:
             raise SetupError(f"{path}: {error.strerror}") from error
+        if len(content) > MAX_TOKEN_BYTES:
+            raise SetupError(f"{path}: longer than {MAX_TOKEN_BYTES} bytes")
+        try:
+            found = content.decode()
+        except UnicodeDecodeError:
+            raise SetupError(f"{path}: no text in UTF-8") from None
     found = found.strip()
     if len(found) < MIN_TOKEN:
         raise SetupError(f"{where}: a token has {MIN_TOKEN} characters or more")

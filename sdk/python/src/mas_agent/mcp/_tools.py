@@ -26,7 +26,7 @@ log = logging.getLogger("mas_agent.mcp")
 # How long a call that waits for no reply may take; seconds.
 CALL_S = 30.0
 # How long a look at the messages may wait for one; seconds.
-MAX_WAIT_S = 60.0
+MAX_WAIT_S = 45.0
 # What is wrong with arguments is told up to this many problems, each up to this many characters.
 MAX_PROBLEMS = 8
 MAX_PROBLEM = 300
@@ -206,6 +206,7 @@ class Tools:
         return _done(await self._member.call(CALL_S, send))
 
     async def _look(self, given: Look) -> types.CallToolResult:
+        self._inbox.confirm()
         await self._inbox.wait(given.wait_seconds)
         before = self._inbox.last_shown(given.again)
         told = [{**_told(one), "seen_before": True} for one in before]
@@ -213,6 +214,7 @@ class Tools:
         return _done({"messages": told, "more": self._inbox.unread})
 
     async def _reply(self, given: Reply) -> types.CallToolResult:
+        self._inbox.confirm()
         message = self._inbox.shown(given.message_id)
         if message is None:
             told = "No message of this id was shown by look_at_messages, or it is too long ago."

@@ -150,21 +150,18 @@ class Core:
         """Takes a message that was checked."""
         if isinstance(request, pb.ReplyRequest):
             pending = self._pending.pop(request.correlation_id)
-            message_id = self._post(
-                agent, pending.requester, request, request.correlation_id, instance=pending.instance
-            )
+            asked, instance = request.correlation_id, pending.instance
+            message_id = self._post(agent, pending.requester, request, asked, instance=instance)
             return pb.ReplyResponse(message_id=message_id, receipt=self.receipt())
         response: pb.SendResponse | pb.RequestResponse
         if isinstance(request, pb.RequestRequest):
             correlation_id = uuid.uuid4().hex
             seconds = -(-request.timeout_ms // 1000) if request.timeout_ms > 0 else DEFAULT_REQUEST_S
-            self._pending[correlation_id] = Pending(
-                agent, request.instance_id, request.target_id, time.monotonic() + seconds
-            )
+            expires = time.monotonic() + seconds
+            self._pending[correlation_id] = Pending(agent, request.instance_id, request.target_id, expires)
             message_id = self._post(agent, request.target_id, request, correlation_id)
-            response = pb.RequestResponse(
-                message_id=message_id, correlation_id=correlation_id, receipt=self.receipt()
-            )
+            receipt = self.receipt()
+            response = pb.RequestResponse(message_id=message_id, correlation_id=correlation_id, receipt=receipt)
         else:
             message_id = self._post(agent, request.target_id, request, None)
             response = pb.SendResponse(message_id=message_id, receipt=self.receipt())
@@ -200,6 +197,9 @@ class Core:
         requests: list[Outgoing] = [getattr(one, one.WhichOneof("call") or "send") for one in commit.messages]
         for request in requests:
             self.check(agent, request)
+        replies = [request.correlation_id for request in requests if isinstance(request, pb.ReplyRequest)]
+        if len(set(replies)) < len(replies):
+            raise Refusal("unknown_correlation_id", message_id=str(uuid.uuid4()))
         if commit.delivery_id:
             self.ack(session, commit.delivery_id)
         response = pb.CommitResponse(version=self.set(agent, dict(commit.updates)) if commit.updates else 0)
@@ -310,11 +310,16 @@ class Core:
                 one.unanswered(failed)
 
     def leave(self, session: Open) -> None:
-        """A session has ended: what it held is for the next one."""
+        """A session has ended: what it held is for the next one, and this was an attempt of it."""
         if session in self.sessions:
             self.sessions.remove(session)
             inbox = self._inboxes.setdefault(session.agent_id, deque())
-            inbox.extendleft(reversed(session.held.values()))
+            for entry in reversed(session.held.values()):
+                if entry.attempt >= self._max_attempts:
+                    self._bury(entry, "max_attempts")
+                else:
+                    entry.attempt += 1
+                    inbox.appendleft(entry)
             session.held.clear()
             self.deliver(session.agent_id)
 
@@ -344,9 +349,8 @@ class Core:
             session = free[self._turn % len(free)]
             delivery_id = f"d{next(self._count)}"
             session.held[delivery_id] = entry
-            session.push(
-                pb.Delivery(delivery_id=delivery_id, envelope_json=entry.envelope, attempt=entry.attempt)
-            )
+            delivery = pb.Delivery(delivery_id=delivery_id, envelope_json=entry.envelope, attempt=entry.attempt)
+            session.push(delivery)
         if agent in self._inboxes:
             inbox.extend(skipped)
 

@@ -163,6 +163,10 @@ class FakeDialer:
     def address(self) -> str:
         return "the server in memory"
 
+    @property
+    def addresses(self) -> int:
+        return 1
+
     def check(self) -> None:
         pass
 
