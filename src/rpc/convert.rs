@@ -56,6 +56,7 @@ pub(super) fn send(request: SendRequest) -> Result<Post, Refusal> {
     Ok(Post {
         not_before_ms: not_before(request.not_before_ms)?,
         idempotency_key: idempotency_key(request.idempotency_key)?,
+        idempotency_window_ms: request.idempotency_window_ms,
         target: request.target_id,
         message_type: request.message_type,
         data_json: request.data_json,
@@ -70,6 +71,7 @@ pub(super) fn request(request: RequestRequest) -> Result<Post, Refusal> {
     Ok(Post {
         not_before_ms: not_before(request.not_before_ms)?,
         idempotency_key: idempotency_key(request.idempotency_key)?,
+        idempotency_window_ms: request.idempotency_window_ms,
         target: request.target_id,
         message_type: request.message_type,
         data_json: request.data_json,

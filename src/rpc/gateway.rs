@@ -10,4 +10,6 @@ use crate::shard::Shards;
 pub(super) struct Gateway {
     pub shards: Arc<Shards>,
     pub callers: Arc<Callers>,
+    /// Bytes of one message that the C core takes; a longer one ends its call.
+    pub max_event_bytes: usize,
 }

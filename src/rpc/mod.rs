@@ -92,7 +92,8 @@ impl Listener {
         let (addr, peers) = (doorstep.addr.clone(), doorstep.peers().clone());
         let environment = Arc::new(environment(threads));
         let callers = Arc::new(Callers::new(shards.shared().clone(), peers.clone()));
-        let gateway = Gateway { callers, shards: shards.clone() };
+        let max_event_bytes = longest_event(&config.limits);
+        let gateway = Gateway { callers, shards: shards.clone(), max_event_bytes };
         let args = channel(environment.clone(), &config.limits).build_args();
         let mut server = ServerBuilder::new(environment.clone())
             .channel_args(args)
@@ -158,12 +159,16 @@ fn environment(threads: usize) -> Environment {
         .build()
 }
 
+/// Bytes of the longest message that is read: a payload or a state, and what is around it.
+fn longest_event(limits: &Limits) -> usize {
+    limits.max_message_bytes.max(limits.max_state_bytes) + MESSAGE_OVERHEAD_BYTES
+}
+
 fn channel(environment: Arc<Environment>, limits: &Limits) -> ChannelBuilder {
     let raw = |name: &'static std::ffi::CStr| name.to_owned();
-    let receive = limits.max_message_bytes.max(limits.max_state_bytes) + MESSAGE_OVERHEAD_BYTES;
     ChannelBuilder::new(environment)
         .max_concurrent_stream(i32::try_from(limits.max_streams_per_connection).unwrap_or(i32::MAX))
-        .max_receive_message_len(i32::try_from(receive).unwrap_or(i32::MAX))
+        .max_receive_message_len(i32::try_from(longest_event(limits)).unwrap_or(i32::MAX))
         .max_send_message_len(-1)
         .keepalive_time(KEEPALIVE_TIME)
         .keepalive_timeout(KEEPALIVE_TIMEOUT)

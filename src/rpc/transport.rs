@@ -88,7 +88,7 @@ async fn session(
     gateway.shards.submit(hash, Job::Open(session.clone()));
     let reading = read(&gateway, &peer, &session, stream);
     let writing = async {
-        let written = write(&session, sink, takes);
+        let written = write(&session, sink, takes, gateway.max_event_bytes);
         // Dropping the writer halfway drops its sink, which cancels the call.
         drop(select(std::pin::pin!(written), cut).await);
     };
@@ -188,7 +188,12 @@ async fn read(
 
 /// Sends what the worker queued until it ends the stream: what waits goes out in one write, results in
 /// one event, and so do deliveries for a client that takes them so.
-async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, takes: Takes) {
+async fn write(
+    session: &Arc<Session>,
+    mut sink: DuplexSink<ServerEvent>,
+    takes: Takes,
+    max_event_bytes: usize,
+) {
     sink.enhance_batch(true);
     let mut waiting = Vec::new();
     while poll_fn(|context| session.outbox.poll_take(&mut waiting, context)).await {
@@ -197,7 +202,7 @@ async fn write(session: &Arc<Session>, mut sink: DuplexSink<ServerEvent>, takes:
         let mut bytes = 0;
         while let Some(item) = items.next() {
             let event = match item {
-                Outbound::Welcome => Some(ServerEventKind::Welcome(welcome(session))),
+                Outbound::Welcome => Some(ServerEventKind::Welcome(welcome(session, max_event_bytes))),
                 Outbound::Delivery { id, attempt, envelope } => {
                     let size = envelope.len();
                     let delivery = Delivery {
@@ -274,12 +279,13 @@ fn request_failed(request: &Unanswered) -> ServerEventKind {
     })
 }
 
-fn welcome(session: &Session) -> Welcome {
+fn welcome(session: &Session, max_event_bytes: usize) -> Welcome {
     Welcome {
         agent_id: session.identity.agent.to_string(),
         instance_id: session.instance.to_string(),
         features: FEATURES.iter().map(|feature| (*feature).to_owned()).collect(),
         max_submissions: MAX_SUBMISSIONS as u32,
+        max_event_bytes: u32::try_from(max_event_bytes).unwrap_or(u32::MAX),
         ..Welcome::default()
     }
 }

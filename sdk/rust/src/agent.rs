@@ -78,7 +78,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.pool.drain(Instant::now() + self.drain_timeout);
+        self.pool.drain(Instant::now() + self.drain_timeout, &self.handle.calls);
         self.handle.calls.session.begin_stop();
         // The last acknowledgements and the half-close have time of their own.
         self.connection.close(Instant::now() + CLOSE_TIMEOUT);

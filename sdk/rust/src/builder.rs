@@ -67,6 +67,7 @@ pub struct Builder {
     handlers: Handlers,
     threads: usize,
     call_timeout: Duration,
+    repeat_sends: bool,
     max_calls: usize,
     receipts: Receipts,
     trace_parent: TraceParent,
@@ -88,6 +89,7 @@ impl Builder {
             handlers: Handlers::default(),
             threads: HANDLER_THREADS,
             call_timeout: CALL_TIMEOUT,
+            repeat_sends: true,
             max_calls: MAX_CALLS,
             receipts: Receipts::default(),
             trace_parent: TraceParent::default(),
@@ -183,6 +185,15 @@ impl Builder {
         self
     }
 
+    /// Whether a send or request whose answer was lost is made again (default: yes), under a key that the server remembers for the
+    /// call's time and a minute, so that it happens once. Without it the server and its Redis have less to do for each message, and
+    /// such a call is [`AgentError::Unknown`], unless it has a [key](crate::Outgoing::key) of the program's.
+    #[must_use]
+    pub fn repeat_sends(mut self, repeated: bool) -> Self {
+        self.repeat_sends = repeated;
+        self
+    }
+
     /// How many messages may be under way to the server at a time (default 1,024, and never more than it takes): further calls
     /// wait, and [`Handle::backlog`] says how many do.
     #[must_use]
@@ -244,7 +255,12 @@ impl Builder {
         let tracing = Tracing::new(first, &self.instance, self.trace_parent);
         let session = Session::new(self.instance, self.tell);
         let submissions = Submissions::new(self.receipts.clone(), self.max_calls);
-        let calls = Arc::new(Calls::new(session, self.call_timeout, (submissions, self.receipts), tracing));
+        let calls = Arc::new(Calls::new(
+            session,
+            (self.call_timeout, self.repeat_sends),
+            (submissions, self.receipts),
+            tracing,
+        ));
         let route = Route {
             environment: Arc::new(EnvBuilder::new().cq_count(1).name_prefix("agent-grpc").build()),
             addresses,

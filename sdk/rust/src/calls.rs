@@ -37,6 +37,8 @@ pub(crate) fn from_now(wait: Duration) -> Instant {
 pub(crate) struct Calls {
     pub session: Session,
     pub call_timeout: Duration,
+    /// Sends and requests whose answer was lost are made again, under a key of the library's.
+    pub repeat_sends: bool,
     pub submissions: Submissions,
     pub replies: Arc<Replies>,
     pub tracing: Tracing,
@@ -59,13 +61,14 @@ impl Drop for StateTurn<'_> {
 impl Calls {
     pub(crate) fn new(
         session: Session,
-        call_timeout: Duration,
+        (call_timeout, repeat_sends): (Duration, bool),
         (submissions, receipts): (Submissions, Receipts),
         tracing: Tracing,
     ) -> Self {
         Self {
             session,
             call_timeout,
+            repeat_sends,
             submissions,
             replies: Arc::default(),
             tracing,

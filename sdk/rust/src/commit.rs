@@ -18,12 +18,15 @@ use crate::receipts::Sent;
 use crate::refusal::Refusal;
 use crate::replies::{Answer, Expected, Replies};
 use crate::reply::is_late;
+use crate::session::Offers;
 use crate::submit::NoOutcome;
 use crate::tracing::Operation;
 use crate::wire::{in_words, timeout_ms, to_json};
 
-/// Longest commit, which has no other way than the stream, in bytes.
-const MAX_COMMIT_BYTES: usize = 1024 * 1024;
+/// Longest event with a commit, which has no other way than the stream, where the server does not say how long one may be.
+const MAX_EVENT_BYTES: u32 = 1024 * 1024;
+/// What an event has around its commit: a reference, and lengths.
+const EVENT_BYTES: u64 = 64;
 
 /// What is to happen together, or not at all. From [`Message::commit`] and [`Handle::commit`].
 #[must_use = "nothing happens before `apply`"]
@@ -104,11 +107,14 @@ impl Commit {
         Ok(self)
     }
 
-    /// Answers the request that is handled. Where nobody waits for the reply any more, the rest is committed without it.
+    /// Answers the request that is handled, once. Where nobody waits for the reply any more, the rest is committed without it.
     pub fn reply<T: Serialize + ?Sized>(mut self, message_type: &str, data: &T) -> Result<Self, AgentError> {
         let Some(message) = &self.message else {
             return Err(AgentError::Setup("a commit without a message has nothing to reply to".to_owned()));
         };
+        if self.has_reply() {
+            return Err(AgentError::Setup("this commit answers its message already".to_owned()));
+        }
         let request = ReplyRequest {
             correlation_id: message.reply_to()?.to_owned(),
             message_type: message_type.to_owned(),
@@ -122,12 +128,6 @@ impl Commit {
     /// Has it done. When this returns an error, nothing of it was done, except where the outcome is
     /// unknown; the message is then still to be handled.
     pub fn apply(mut self) -> Result<Committed, AgentError> {
-        let size = protobuf::Message::compute_size(&self.wire);
-        if size > MAX_COMMIT_BYTES as u64 {
-            return Err(AgentError::Setup(format!(
-                "a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}"
-            )));
-        }
         let give_up = from_now(self.agent.calls.call_timeout);
         let done = match self.attempt(give_up) {
             Err(error) if is_late(&error) && self.drop_reply() => {
@@ -136,7 +136,14 @@ impl Commit {
             }
             done => done?,
         };
+        if let Some(message) = &self.message {
+            message.received.set_committed();
+        }
         Ok(self.committed(done))
+    }
+
+    fn has_reply(&self) -> bool {
+        self.wire.messages.iter().any(|message| matches!(message.call, Some(Call::Reply(_))))
     }
 
     /// Takes the reply out; whether there was one.
@@ -170,7 +177,9 @@ impl Commit {
                 }
                 // The message may have been delivered anew since this was begun.
                 let delivery_id = handled.map(|message| message.received.delivery.get()).unwrap_or_default();
-                let submit = || Call::Commit(Wire { delivery_id, ..wire.clone() });
+                let wire = Wire { delivery_id, ..wire.clone() };
+                fits(&wire, &open.offers).map_err(Failure::Final)?;
+                let submit = || Call::Commit(wire);
                 match calls.submissions.call(&what, &calls.outbox, submit, give_up) {
                     Ok(Outcome::Commit(done)) => Ok(done),
                     Ok(_) => Err(Failure::Unknown("the server answered something else".to_owned())),
@@ -274,6 +283,19 @@ impl PendingReply {
             }
             Answer::Nothing => Err(AgentError::NoReply(Box::new(self.about))),
         }
+    }
+}
+
+/// An event that is longer than the server takes would end the stream.
+fn fits(commit: &Wire, offers: &Offers) -> Result<(), AgentError> {
+    let most = match offers.max_event_bytes {
+        0 => MAX_EVENT_BYTES,
+        said => said,
+    };
+    let size = protobuf::Message::compute_size(commit) + EVENT_BYTES;
+    match size <= u64::from(most) {
+        true => Ok(()),
+        false => Err(AgentError::Setup(format!("a commit of {size} bytes: the server takes at most {most}"))),
     }
 }
 

@@ -209,7 +209,7 @@ impl Reader {
         if self.calls.session.is_stopping() {
             self.calls.outbox.set(None);
         }
-        let offers = Offers::read(&welcome.features);
+        let offers = Offers::read(&welcome.features, welcome.max_event_bytes);
         let credit = if offers.submit { welcome.max_submissions as usize } else { 0 };
         self.calls.submissions.opened(credit);
         self.calls.session.opened(welcome.agent_id, Open { client, offers });

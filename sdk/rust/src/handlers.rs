@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::calls::Calls;
 use crate::error::HandlerError;
 use crate::handle::Handle;
 use crate::message::Message;
@@ -17,6 +18,10 @@ use crate::wire::millis;
 const REMEMBERED: usize = 4096;
 /// Longest reason of a refusal, in characters.
 const MAX_REASON_CHARS: usize = 200;
+/// What is on record of a message that was not handled before the agent stopped.
+const STOPPED: &str = "agent_stopped";
+/// Such a message is for another session at once; the server has a shortest wait of its own.
+const GIVEN_BACK_MS: u64 = 1;
 /// Longest that a message is held for a server that cannot put it off itself.
 const MAX_HELD: Duration = Duration::from_secs(60);
 
@@ -79,12 +84,14 @@ impl Intake {
         if let Some(current) = work.taken.get(&message) {
             // A handler is at it: it acknowledges when it is done.
             current.set(received.delivery.get());
-        } else if !work.stopping {
+        } else {
             drop(work.taken.insert(message, received.delivery.clone()));
-            work.waiting.push_back(received);
-            self.board.changed.notify_one();
+            if !work.stopping {
+                work.waiting.push_back(received);
+                self.board.changed.notify_one();
+            }
+            // What comes while stopping is given back at its end.
         }
-        // While stopping the server keeps it for the next session.
         false
     }
 }
@@ -107,24 +114,32 @@ impl Pool {
         Intake { board: self.board.clone() }
     }
 
-    /// Lets what has arrived be handled, until `give_up`. What a handler still says after that is not heard: its message
-    /// stays with the server.
-    pub(crate) fn drain(&mut self, give_up: Instant) {
+    /// Lets what has arrived be handled, until `give_up`, and gives back the rest. What a handler still says after that is not
+    /// heard.
+    pub(crate) fn drain(&mut self, give_up: Instant, calls: &Calls) {
         let mut work = self.board.lock();
         work.stopping = true;
         while work.running > 0 || !work.waiting.is_empty() {
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                log::warn!(
-                    code = "messages_unhandled", count = work.taken.len();
-                    "{} messages were not handled before the agent stopped; they stay with the server", work.taken.len()
-                );
                 break;
             }
             work = self.board.changed.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         work.closed = true;
         let idle = work.running == 0;
+        if !work.taken.is_empty() {
+            log::warn!(
+                code = "messages_unhandled", count = work.taken.len();
+                "{} messages were not handled before the agent stopped; they stay with the server", work.taken.len()
+            );
+        }
+        // Where it cannot be put off, the end of the session gives it back, and counts an attempt.
+        if calls.session.open().is_some_and(|open| open.offers.later) {
+            for current in work.taken.values() {
+                calls.outbox.nack(current.get(), STOPPED.to_owned(), true, GIVEN_BACK_MS);
+            }
+        }
         drop(work);
         self.board.changed.notify_all();
         if idle {
@@ -199,14 +214,20 @@ impl Worker {
         };
         let calls = &self.agent.calls;
         let mut operation = calls.tracing.processing(&calls.session.agent_id(), &message.received);
-        let outcome = {
+        let mut outcome = {
             let _entered = operation.enter();
             match catch_unwind(AssertUnwindSafe(|| handler(message))) {
                 Ok(outcome) => outcome,
                 Err(_) => Err(HandlerError::reject("handler_error:panic")),
             }
         };
-        operation.settled(&outcome);
+        let committed = message.received.is_committed();
+        operation.settled(&outcome, committed);
+        if let (true, Err(error)) = (committed, &outcome) {
+            let (what, from) = (message.message_type(), message.sender());
+            log::error!(code = "handler_failed"; "{what} {} from {from} failed after its commit, which stands: {error}", message.message_id());
+            outcome = Ok(());
+        }
         outcome
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::calls::from_now;
+use crate::calls::{Calls, from_now};
 use crate::error::{AgentError, NoReply};
 use crate::failure::Failure;
 use crate::handle::Handle;
@@ -16,8 +16,11 @@ use crate::protocol::submission_result::Outcome;
 use crate::protocol::{REQUEST, RequestRequest, SEND, SendRequest};
 use crate::receipts::Sent;
 use crate::replies::{Answer, Replies};
-use crate::session::{Offers, Open};
+use crate::session::Offers;
 use crate::wire::{in_words, millis, receipt, timeout_ms};
+
+/// So much longer than a call may take is a key of the library's remembered.
+const KEY_KEPT: Duration = Duration::from_secs(60);
 
 /// What a message may carry beyond the base protocol.
 #[derive(Debug, Clone, Default)]
@@ -39,13 +42,21 @@ impl Options {
         Ok(())
     }
 
-    /// The key under which it is sent: the caller's, or one of its own where the server knows keys.
-    fn key_at(&self, offers: &Offers, own: &str) -> String {
-        match &self.key {
-            Some(key) => key.clone(),
-            None if offers.idempotency => own.to_owned(),
-            None => String::new(),
+    /// The key under which it is sent, and how long the server has to remember it, in milliseconds.
+    fn key_at(&self, offers: &Offers, own: Option<&OwnKey>) -> (String, u64) {
+        match (&self.key, own) {
+            (Some(key), _) => (key.clone(), 0),
+            (None, Some(own)) if offers.idempotency => (own.key.clone(), own.window_ms),
+            (None, _) => (String::new(), 0),
         }
+    }
+
+    /// A key of the library's, where the caller has given none and lost answers are to be repeated.
+    fn own_key(&self, calls: &Calls, give_up: Instant) -> Option<OwnKey> {
+        (self.key.is_none() && calls.repeat_sends).then(|| OwnKey {
+            key: Uuid::now_v7().simple().to_string(),
+            window_ms: millis(give_up.saturating_duration_since(Instant::now()) + KEY_KEPT),
+        })
     }
 
     pub(crate) fn ttl_ms(&self) -> u64 {
@@ -184,19 +195,29 @@ impl Outgoing {
             not_before_ms: self.options.not_before_ms(),
             ..SendRequest::new()
         };
-        let (options, own_key) = (self.options, new_key());
+        let options = self.options;
         let give_up = from_now(self.timeout.unwrap_or(calls.call_timeout));
-        let response = calls.until(&what, give_up, repeatable, |open| {
-            options.check(&open.offers).map_err(Failure::Final)?;
-            request.idempotency_key = options.key_at(&open.offers, &own_key);
-            calls.message(
-                (&what, open, give_up),
-                (&SEND, &request, request.data_json.len()),
-                || Call::Send(request.clone()),
-                |outcome| if let Outcome::Send(response) = outcome { Some(response) } else { None },
-                |receipts, response| receipts.keep(receipt(&response.receipt, &response.message_id).as_ref()),
-            )
-        });
+        let own_key = options.own_key(calls, give_up);
+        let has_key = options.key.is_some() || own_key.is_some();
+        let response = calls.until(
+            &what,
+            give_up,
+            |open| has_key && open.offers.idempotency,
+            |open| {
+                options.check(&open.offers).map_err(Failure::Final)?;
+                (request.idempotency_key, request.idempotency_window_ms) =
+                    options.key_at(&open.offers, own_key.as_ref());
+                calls.message(
+                    (&what, open, give_up),
+                    (&SEND, &request, request.data_json.len()),
+                    || Call::Send(request.clone()),
+                    |outcome| if let Outcome::Send(response) = outcome { Some(response) } else { None },
+                    |receipts, response| {
+                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref())
+                    },
+                )
+            },
+        );
         let response = response.inspect_err(|error| operation.failed(error))?;
         operation.accepted(&response.message_id, "", response.receipt.as_ref());
         Ok(Sent::new(response.message_id, response.receipt.as_ref(), &response.findings))
@@ -221,18 +242,28 @@ impl Outgoing {
             not_before_ms: self.options.not_before_ms(),
             ..RequestRequest::new()
         };
-        let (options, own_key) = (self.options, new_key());
-        let asked = calls.until(&what, give_up, repeatable, |open| {
-            options.check(&open.offers).map_err(Failure::Final)?;
-            request.idempotency_key = options.key_at(&open.offers, &own_key);
-            calls.message(
-                (&what, open, give_up),
-                (&REQUEST, &request, request.data_json.len()),
-                || Call::Request(request.clone()),
-                |outcome| if let Outcome::Request(response) = outcome { Some(response) } else { None },
-                |receipts, response| receipts.keep(receipt(&response.receipt, &response.message_id).as_ref()),
-            )
-        });
+        let options = self.options;
+        let own_key = options.own_key(calls, give_up);
+        let has_key = options.key.is_some() || own_key.is_some();
+        let asked = calls.until(
+            &what,
+            give_up,
+            |open| has_key && open.offers.idempotency,
+            |open| {
+                options.check(&open.offers).map_err(Failure::Final)?;
+                (request.idempotency_key, request.idempotency_window_ms) =
+                    options.key_at(&open.offers, own_key.as_ref());
+                calls.message(
+                    (&what, open, give_up),
+                    (&REQUEST, &request, request.data_json.len()),
+                    || Call::Request(request.clone()),
+                    |outcome| if let Outcome::Request(response) = outcome { Some(response) } else { None },
+                    |receipts, response| {
+                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref())
+                    },
+                )
+            },
+        );
         let asked = asked.inspect_err(|error| operation.failed(error))?;
         operation.accepted(&asked.message_id, &asked.correlation_id, asked.receipt.as_ref());
         let expected = Replies::expect(&calls.replies, asked.correlation_id.clone());
@@ -257,13 +288,11 @@ impl Outgoing {
     }
 }
 
-fn repeatable(open: &Open) -> bool {
-    open.offers.idempotency
-}
-
-/// A key under which a call may be repeated.
-fn new_key() -> String {
-    Uuid::now_v7().simple().to_string()
+/// A key of the library's, under which a call is made again whose answer was lost.
+struct OwnKey {
+    key: String,
+    /// What is left of the call, and [`KEY_KEPT`].
+    window_ms: u64,
 }
 
 #[cfg(test)]
@@ -276,7 +305,7 @@ mod tests {
     #[test]
     fn what_a_server_does_not_offer_is_not_sent_to_it() {
         behaviours(["call.unsupported"]);
-        let (old, new) = (Offers::default(), Offers::read(&["submit".to_owned(), "commit".to_owned()]));
+        let (old, new) = (Offers::default(), Offers::read(&["submit".to_owned(), "commit".to_owned()], 0));
         let options = [
             Options { key: Some("k".to_owned()), ..Options::default() },
             Options { ttl: Some(Duration::from_secs(1)), ..Options::default() },
@@ -288,7 +317,11 @@ mod tests {
         }
         assert!(Options::default().check(&old).is_ok());
         // A key of the library's own is for servers that know keys.
-        assert_eq!(Options::default().key_at(&old, "own"), "");
-        assert_eq!(Options::default().key_at(&new, "own"), "own");
+        let own = OwnKey { key: "own".to_owned(), window_ms: 90_000 };
+        assert_eq!(Options::default().key_at(&old, Some(&own)), (String::new(), 0));
+        assert_eq!(Options::default().key_at(&new, Some(&own)), ("own".to_owned(), 90_000));
+        // The caller's is remembered as long as the server remembers any.
+        let keyed = Options { key: Some("k".to_owned()), ..Options::default() };
+        assert_eq!(keyed.key_at(&new, None), ("k".to_owned(), 0));
     }
 }

@@ -1,5 +1,6 @@
 //! What arrived in a delivery, read once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -55,17 +56,33 @@ pub(crate) struct Received {
     pub delivery: CurrentDelivery,
     /// Which delivery of its message it is, from 1; 0 where the server does not count.
     pub attempt: u32,
+    /// A commit has acknowledged it.
+    committed: AtomicBool,
 }
 
 impl Received {
     pub(crate) fn read(delivery: Delivery) -> Result<Self, serde_json::Error> {
         let wire = serde_json::from_str(&delivery.envelope_json)?;
-        Ok(Self { wire, delivery: CurrentDelivery::new(delivery.delivery_id), attempt: delivery.attempt })
+        Ok(Self {
+            wire,
+            delivery: CurrentDelivery::new(delivery.delivery_id),
+            attempt: delivery.attempt,
+            committed: AtomicBool::new(false),
+        })
     }
 
     /// The id that ties request and reply together.
     pub(crate) fn correlation_id(&self) -> Option<&str> {
         self.wire.meta.correlation_id.as_deref()
+    }
+
+    /// Its handler has committed: whatever it says afterwards, the message is handled.
+    pub(crate) fn set_committed(&self) {
+        self.committed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_committed(&self) -> bool {
+        self.committed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_reply(&self) -> bool {

@@ -36,11 +36,13 @@ pub(crate) struct Offers {
     pub times: bool,
     pub versions: bool,
     pub later: bool,
+    /// Bytes of one event; 0: not said.
+    pub max_event_bytes: u32,
 }
 
 impl Offers {
     /// As Welcome lists them. A server that commits has keys, times and versions, too.
-    pub(crate) fn read(features: &[String]) -> Self {
+    pub(crate) fn read(features: &[String], max_event_bytes: u32) -> Self {
         let lists = |name: &str| features.iter().any(|feature| feature == name);
         let commit = lists("commit");
         Self {
@@ -50,6 +52,7 @@ impl Offers {
             times: commit || lists("ttl"),
             versions: commit || lists("versions"),
             later: lists("later"),
+            max_event_bytes,
         }
     }
 }

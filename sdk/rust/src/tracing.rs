@@ -258,13 +258,15 @@ impl Operation<'_> {
     }
 
     /// The handler is through.
-    pub(crate) fn settled(&mut self, outcome: &Result<(), HandlerError>) {
+    /// `committed`: a commit has acknowledged the message, whatever its handler said afterwards.
+    pub(crate) fn settled(&mut self, outcome: &Result<(), HandlerError>, committed: bool) {
         let (word, failure) = match outcome {
             Ok(()) => ("ack", None),
             Err(HandlerError::Later { reason, .. }) => ("later", Some(("later", reason))),
             Err(HandlerError::Retry(reason)) => ("nack", Some(("retry", reason))),
             Err(HandlerError::Reject(reason)) => ("dead", Some(("reject", reason))),
         };
+        let word = if committed { "ack" } else { word };
         self.context.span().set_attribute(KeyValue::new("mas.outcome", word));
         if let Some((kind, reason)) = failure {
             let text = match reason.starts_with("handler_error:payload:") {

@@ -104,6 +104,8 @@ pub struct Post {
     pub request_ttl_s: Option<u64>,
     /// A repetition with the same key has no second effect.
     pub idempotency_key: Option<String>,
+    /// How long that key has to be remembered, in milliseconds; 0: as long as the server remembers any.
+    pub idempotency_window_ms: u64,
     /// Not delivered later than this after its acceptance, in milliseconds; 0: no end.
     pub ttl_ms: u64,
     /// Not delivered before this time, in Unix milliseconds; 0: at once.

@@ -137,7 +137,11 @@ impl Transaction<'_> {
         }
         if let Some(key) = &post.idempotency_key {
             let remembered = Remembered { message_id, correlation_id, digest: Remembered::digest_of(post) };
-            let window_ms = self.settings.delivery.idempotency_window_s * 1000;
+            let longest_ms = self.settings.delivery.idempotency_window_s * 1000;
+            let window_ms = match post.idempotency_window_ms {
+                0 => longest_ms,
+                asked_ms => asked_ms.min(longest_ms),
+            };
             let key_of_redis = keys::idempotency(sender.agent(), key);
             let text = remembered.to_text(self.keys, sender.agent(), key);
             let _ = self.effect("SET").arg(key_of_redis).arg(text).arg("PX").arg(window_ms);

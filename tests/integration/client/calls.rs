@@ -71,6 +71,16 @@ fn a_message_whose_answer_was_lost_is_sent_once_and_nothing_else_is_repeated() {
         matches!(&changed, Err(AgentError::Unknown { call, .. }) if call == "update state"),
         "{changed:?}"
     );
+    // The library's own key is remembered for the call's time and a minute, and made by agents that want it.
+    let key = world.redis.keys().into_iter().find(|key| key.starts_with("mas.idempotency:alpha:")).unwrap();
+    let left_ms: u64 = world.redis.query(&["PTTL", &key]);
+    assert!((60_000..=90_000).contains(&left_ms), "{left_ms}");
+    let plain = agent(&world, &server, "alpha").repeat_sends(false).connect().unwrap();
+    gate.lose_answer(&["EXEC", "another-lost-one"]);
+    let lost = plain.send("beta", "number", &json!({"text": "another-lost-one"}));
+    assert!(matches!(&lost, Err(AgentError::Unknown { call, .. }) if call.contains("send")), "{lost:?}");
+    let keys = world.redis.keys().into_iter().filter(|key| key.starts_with("mas.idempotency:")).count();
+    assert_eq!(keys, 1);
     // A refusal is never unknown.
     assert_eq!(alpha.send("gamma", "number", &Number { n: 1 }).unwrap_err().detail(), Some("not_authorized"));
 }

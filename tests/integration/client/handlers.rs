@@ -90,6 +90,54 @@ fn a_handlers_work_is_committed_as_a_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_handler_that_fails_after_its_commit_has_handled_its_message() {
+    behaviours(["commit.whole", "handler.once"]);
+    let world = World::new();
+    let server = world.server();
+    let starts = Arc::new(AtomicUsize::new(0));
+    let counted = starts.clone();
+    let beta = agent(&world, &server, "beta")
+        .on("number", move |message, number: Number| {
+            let _ = counted.fetch_add(1, Ordering::SeqCst);
+            let twice = message.commit().reply("one", &number)?.reply("two", &number);
+            assert!(
+                matches!(twice, Err(AgentError::Setup(said)) if said.contains("answers its message already"))
+            );
+            let _ = message.commit().set("done", "1").reply("one", &number)?.apply()?;
+            Err(HandlerError::reject("after its commit"))
+        })
+        .connect()
+        .unwrap();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    let _ = alpha.request("beta", "number", &Number { n: 1 }, PATIENCE).unwrap();
+    let _ = alpha.request("beta", "number", &Number { n: 2 }, PATIENCE).unwrap();
+    assert_eq!(starts.load(Ordering::SeqCst), 2);
+    assert_eq!(world.redis.len("agent.stream:beta"), 0);
+    drop(beta);
+    assert!(!world.redis.keys().contains(&"dlq:messages".to_owned()));
+}
+
+#[test]
+fn a_commit_that_the_server_would_not_take_is_refused_before_it_is_sent() {
+    behaviours(["commit.whole"]);
+    let world = World::with(World::PAIR, "limits: {max_message_bytes: 20000, max_state_bytes: 20000}\n");
+    let server = world.server();
+    let alpha = agent(&world, &server, "alpha").connect().unwrap();
+    let commit = |messages: usize| {
+        let text = json!({"text": "x".repeat(19_000)});
+        (0..messages).fold(alpha.commit(), |commit, _| commit.send("beta", "long", &text).unwrap()).apply()
+    };
+    // 20,000 bytes and 64 KiB for one event.
+    let refused = commit(5).unwrap_err();
+    assert!(
+        matches!(&refused, AgentError::Setup(said) if said.contains("the server takes at most 85536")),
+        "{refused}"
+    );
+    assert_eq!(commit(4).unwrap().sent.len(), 4);
+    assert!(alpha.is_connected());
+}
+
+#[test]
 fn failures_of_a_handler_are_nacks_with_their_reason() {
     behaviours(["handler.retry", "handler.failed", "handler.none"]);
     let world = World::with(World::PAIR, "delivery: {retry_backoff_ms: [10]}\n");
