@@ -1,63 +1,23 @@
 //! The literals that most detectors start from, searched for in one pass.
 
+use std::collections::HashMap;
+
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::dfa::DFA;
 use aho_corasick::{Anchored, MatchKind, PatternID};
 
+use super::catalogue::{Catalogue, CommandRule, TokenRule, spellings};
+use super::commands;
 use super::document::{Document, Part};
-use super::fields::{Fields, KeyClass};
 use super::hits::Sink;
-use super::labels::{self, LABELS, Label, Value};
-use super::secrets::{self, PREFIXES, Runs};
+use super::labels::{self, Memory};
+use super::names::{Names, Says};
+use super::secrets::{self, Runs};
 
-/// Parts of the keys that have a class: a key without any of them is not classified.
-const KEY_WORDS: &[&str] = &[
-    "pass",
-    "pwd",
-    "pswd",
-    "pw",
-    "key",
-    "secret",
-    "token",
-    "bearer",
-    "jwt",
-    "auth",
-    "credential",
-    "cookie",
-    "ssn",
-    "social",
-    "taxpayer",
-    "ssnumber",
-    "socsec",
-    "cvv",
-    "cvc",
-    "cvn",
-    "csc",
-    "security",
-    "verification",
-    "mrn",
-    "record",
-    "health",
-    "insurance",
-    "medic",
-    "member",
-    "subscriber",
-    "phone",
-    "mobile",
-    "tel",
-    "cell",
-    "fax",
-    "icd",
-    "diagnos",
-    "dx",
-    "card",
-    "ccnum",
-    "cc_num",
-    "cc-num",
-    "pan",
-    "address",
-    "val",
-];
+/// Parts of keys that say something and are no labels of their own.
+const KEY_WORDS: &[&str] = &["pass", "val", "pw"];
+/// Longest text that is looked at as the name of a name/value pair.
+const PAIR_NAME_MAX: usize = 64;
 
 /// Price of a literal, and of a key that is classified.
 const FOUND_STEPS: usize = 12;
@@ -66,15 +26,24 @@ const CLASSIFY_STEPS: usize = 25;
 /// What a literal begins.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
-    /// A token, by its place in [`PREFIXES`].
+    /// A token, by its place in the table.
     Prefix(usize),
-    Label(Label),
-    KeyWord,
+    /// The end of a name; whether it is a label in text, too.
+    Name {
+        label: bool,
+    },
+    Bearer,
+    Basic,
+    /// A command, by its place in the table.
+    Command(usize),
+    /// The member that makes an object a key as RFC 7517 writes it.
+    Jwk,
     Jwt,
     PrivateKey,
     Putty,
     Url,
     Azure,
+    Telegram,
 }
 
 /// The search.
@@ -84,38 +53,63 @@ pub(super) struct Anchors {
     /// Where every search begins.
     start: StateID,
     meanings: Vec<Meaning>,
-    fields: Fields,
+    names: Names,
+    tokens: Vec<TokenRule>,
+    commands: Vec<CommandRule>,
 }
 
 /// What the search keeps between literals.
 #[derive(Debug, Default)]
 pub(super) struct AnchorScratch {
     pub(super) buffer: Vec<u8>,
+    /// Texts that may be the names of name/value pairs: a segment each, and what it says.
+    pairs: Vec<(usize, Says)>,
 }
 
 impl Anchors {
     pub(super) fn new() -> Result<Self, String> {
-        let prefixes = PREFIXES.iter().enumerate().map(|(at, prefix)| (prefix.0, Meaning::Prefix(at)));
-        let labels = LABELS.iter().map(|(text, label)| (*text, Meaning::Label(*label)));
-        let words = KEY_WORDS
-            .iter()
-            .filter(|word| !LABELS.iter().any(|(label, _)| label == *word))
-            .map(|word| (*word, Meaning::KeyWord));
+        let Catalogue { names, tokens, commands } = Catalogue::load()?;
+        let mut literals: Vec<(String, Meaning)> = Vec::new();
+        let prefixes = tokens.iter().enumerate();
+        literals.extend(prefixes.map(|(at, token)| (token.prefix.clone(), Meaning::Prefix(at))));
+        // A name of one word that ends another one is found by it, too: once is enough.
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for rule in &names {
+            for spelling in rule.names.iter().flat_map(|name| spellings(name)) {
+                match seen.get(&spelling).and_then(|at| literals.get_mut(*at)) {
+                    Some((_, Meaning::Name { label })) => *label |= rule.text,
+                    _ => {
+                        let _ = seen.insert(spelling.clone(), literals.len());
+                        literals.push((spelling, Meaning::Name { label: rule.text }));
+                    }
+                }
+            }
+        }
+        for word in KEY_WORDS.iter().filter(|word| !seen.contains_key(**word)) {
+            literals.push(((*word).to_owned(), Meaning::Name { label: false }));
+        }
+        let lines = commands.iter().enumerate();
+        literals.extend(lines.map(|(at, rule)| (format!("{} ", rule.command), Meaning::Command(at))));
         let others = [
             ("eyj", Meaning::Jwt),
             ("private key", Meaning::PrivateKey),
             ("putty-user-key-file-", Meaning::Putty),
             ("://", Meaning::Url),
             ("q~", Meaning::Azure),
+            ("bearer ", Meaning::Bearer),
+            ("basic ", Meaning::Basic),
+            ("kty", Meaning::Jwk),
+            (":AA", Meaning::Telegram),
         ];
-        let (texts, meanings): (Vec<_>, Vec<_>) = prefixes.chain(labels).chain(words).chain(others).unzip();
+        literals.extend(others.map(|(text, meaning)| (text.to_owned(), meaning)));
+        let (texts, meanings): (Vec<_>, Vec<_>) = literals.into_iter().unzip();
         let search = DFA::builder()
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::Standard)
             .build(texts)
             .map_err(|error| error.to_string())?;
         let start = search.start_state(Anchored::No).map_err(|error| error.to_string())?;
-        Ok(Self { search, start, meanings, fields: Fields::new()? })
+        Ok(Self { search, start, meanings, names: Names::new(names)?, tokens, commands })
     }
 
     /// Every literal in bytes `from..`, overlapping ones too, with its beginning and end; in the order of their
@@ -154,13 +148,14 @@ impl Anchors {
         scratch: &mut AnchorScratch,
         sink: &mut Sink<'_>,
     ) -> bool {
-        let Document { text, segments, .. } = document;
-        let bytes = text.as_bytes();
         let mut runs = Runs::default();
-        let mut value = Value::default();
+        let mut value = Memory::default();
         let (mut block_end, mut putty_end) = (from, from);
         let mut telling = false;
         let mut classified = usize::MAX;
+        // The buffer does not change while it is searched; what segments say does.
+        let text = std::mem::take(&mut document.text);
+        let bytes = text.as_bytes();
         for (pattern, start, end) in self.occurrences(bytes, from) {
             if sink.is_spent() {
                 break;
@@ -169,28 +164,52 @@ impl Anchors {
             let Some(meaning) = self.meanings.get(pattern.as_usize()) else { continue };
             match meaning {
                 Meaning::Prefix(at) => {
-                    if let Some(prefix) = PREFIXES.get(*at) {
-                        secrets::prefixed(bytes, start, prefix, &mut runs, sink);
+                    if let Some(token) = self.tokens.get(*at) {
+                        secrets::prefixed(bytes, start, token, &mut runs, sink);
                     }
                 }
-                Meaning::KeyWord | Meaning::Label(_) => {
-                    while segments.get(segment).is_some_and(|s| (s.end as usize) < end) {
+                Meaning::Name { .. } | Meaning::Jwk => {
+                    while document.segments.get(segment).is_some_and(|s| (s.end as usize) < end) {
                         segment += 1;
                     }
-                    let Some(current) = segments.get_mut(segment) else { continue };
-                    if current.part == Part::Key && classified != segment {
-                        classified = segment;
-                        let (from, to) = current.span();
-                        current.class = self.fields.classify(text.get(from..to).unwrap_or_default());
-                        sink.spend(CLASSIFY_STEPS);
-                        telling |= !matches!(current.class, KeyClass::None | KeyClass::Value);
+                    let Some(current) = document.segments.get_mut(segment) else { continue };
+                    let (first, last) = current.span();
+                    if let Meaning::Jwk = meaning {
+                        if current.part == Part::Key && (first, last) == (start, end) {
+                            let container = current.container as usize;
+                            document.containers.get_mut(container).into_iter().for_each(|c| c.jwk = true);
+                            telling = true;
+                        } else {
+                            secrets::jwk(bytes, (start, end), sink);
+                        }
+                        continue;
                     }
-                    if let Meaning::Label(label) = meaning
-                        && end < current.end as usize
-                    {
-                        labels::look(bytes, *label, start, end, (&mut scratch.buffer, &mut value), sink);
+                    if classified != segment && current.part != Part::Number {
+                        classified = segment;
+                        if current.part == Part::Key {
+                            current.says = self.names.says(text.get(first..last).unwrap_or_default());
+                            sink.spend(CLASSIFY_STEPS);
+                            telling |= !matches!(current.says, Says::Nothing | Says::Value);
+                        } else if last - first <= PAIR_NAME_MAX && current.part == Part::Text {
+                            let says = self.names.says(text.get(first..last).unwrap_or_default());
+                            sink.spend(CLASSIFY_STEPS);
+                            if matches!(says, Says::Rule(..)) {
+                                scratch.pairs.push((segment, says));
+                            }
+                        }
+                    }
+                    if matches!(meaning, Meaning::Name { label: true }) && end < last {
+                        labels::look(bytes, &self.names, (start, end), &mut value, sink);
                     }
                 }
+                Meaning::Bearer => labels::bearer(bytes, (start, end), sink),
+                Meaning::Basic => labels::basic(bytes, (start, end), &mut scratch.buffer, sink),
+                Meaning::Command(at) => {
+                    if let Some(command) = self.commands.get(*at) {
+                        commands::look(bytes, (start, end), command, sink);
+                    }
+                }
+                Meaning::Telegram => secrets::telegram(bytes, start, sink),
                 Meaning::Jwt => secrets::jwt(bytes, start, &mut scratch.buffer, sink),
                 Meaning::PrivateKey if start >= block_end => {
                     block_end = secrets::pem(bytes, start, end, sink);
@@ -202,6 +221,15 @@ impl Anchors {
                 Meaning::Azure => secrets::azure_secret(bytes, start, sink),
             }
         }
+        document.text = text;
+        for (segment, says) in scratch.pairs.drain(..) {
+            telling |= document.note_pair(segment, says);
+        }
         telling
+    }
+
+    /// The names.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 }

@@ -47,6 +47,10 @@ pub(super) fn is_card(digits: &[u8]) -> bool {
     };
     let (two, three, four, six) = (head(2), head(3), head(4), head(6));
     let issuer = match digits.len() {
+        12 | 13 => {
+            let maestro = matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763);
+            maestro || two / 10 == 4 && digits.len() == 13
+        }
         14 => matches!(three, 300..=305 | 309) || matches!(two, 36 | 38 | 39),
         15 => matches!(two, 34 | 37),
         16..=19 => {
@@ -170,14 +174,7 @@ pub(super) fn is_icd10(code: &[u8]) -> bool {
 /// Words that stand where a secret would, sorted.
 #[rustfmt::skip]
 const PLACEHOLDERS: &[&str] = &[
-    "-", "?", "accepted", "and", "any", "authentication", "auto", "basic", "bearer", "bool", "boolean",
-    "cannot", "changed", "default", "disabled", "empty", "enabled", "encrypted", "env", "example",
-    "expired", "failed", "false", "field", "filtered", "for", "from", "has", "hidden", "in", "incorrect",
-    "inherit", "integer", "invalid", "is", "masked", "mismatch", "missing", "must", "n/a", "na", "nil",
-    "no", "none", "not", "null", "number", "object", "ok", "optional", "or", "placeholder", "prompt",
-    "protected", "redacted", "rejected", "removed", "required", "reset", "sample", "should", "str",
-    "string", "tbd", "text", "the", "to", "todo", "true", "undefined", "unknown", "unset", "updated",
-    "value", "was", "will", "with", "wrong", "yes", "your",
+    "-", "?", "abgelehnt", "accepted", "active", "again", "alert", "alerts", "allow", "allowed", "and", "any", "array", "authentication", "auto", "bar", "basic", "baz", "bearer", "blank", "blob", "block", "blocked", "blockiert", "bool", "boolean", "bytes", "cannot", "change", "change-me", "change_me", "changed", "changeme", "char", "confirm", "confirmation", "current", "date", "datetime", "default", "denied", "deny", "dict", "different", "disabled", "dummy", "empty", "enabled", "encrypted", "env", "erforderlich", "every", "example", "expired", "failed", "fake", "falsch", "falsche", "false", "field", "filtered", "float", "foo", "for", "forgot", "forgotten", "from", "given", "has", "hash", "hashed", "here", "hidden", "hide", "ignore", "ignored", "in", "inactive", "incorrect", "incorrecta", "incorrecto", "inherit", "input", "insecure", "int", "integer", "invalid", "invalide", "inválida", "inválido", "is", "json", "jsonb", "length", "list", "long", "manager", "masked", "match", "matches", "mismatch", "missing", "mock", "mode", "must", "n/a", "na", "name", "new", "nil", "no", "none", "not", "null", "number", "nvarchar", "object", "obligatoire", "obligatoria", "obligatorio", "obligatória", "ok", "old", "only", "optional", "or", "other", "pattern", "pending", "per", "placeholder", "plain", "plaintext", "policy", "prompt", "protected", "provided", "rechazada", "rechazado", "redact", "redacted", "refuse", "refused", "refusé", "refusée", "rejected", "removed", "repeat", "required", "requis", "requise", "reset", "rule", "rules", "salt", "salted", "same", "sample", "secure", "see", "self", "serial", "set", "short", "should", "show", "skip", "skipped", "str", "string", "strong", "supplied", "tbd", "test", "testing", "text", "the", "timestamp", "to", "todo", "true", "type", "unchanged", "undefined", "ungültig", "unknown", "unset", "unverified", "updated", "use", "used", "uuid", "value", "varchar", "varchar2", "vergessen", "verified", "verplicht", "visible", "void", "was", "weak", "will", "with", "wrong", "xxx", "yes", "your", "ändern",
 ];
 /// The longest of them.
 const PLACEHOLDER_MAX: usize = 14;
@@ -245,6 +242,41 @@ pub(super) fn is_placeholder(value: &str) -> bool {
     stars >= 4 && stars * 2 >= bytes.len() || value.chars().all(|c| matches!(c, '•' | '●' | '·'))
 }
 
+/// Passwords of examples, in small letters.
+const EXAMPLES: &[&str] = &[
+    "password",
+    "passwd",
+    "pass",
+    "pw",
+    "pwd",
+    "secret",
+    "guest",
+    "anonymous",
+    "changeme",
+    "user",
+    "username",
+    "admin",
+    "root",
+    "token",
+    "api-token",
+    "api_token",
+    "mypassword",
+    "yourpassword",
+    "your-password",
+    "my-password",
+    "passwort",
+    "contraseña",
+    "p",
+    "x",
+    "postgres",
+];
+
+/// True for a password that only examples have beside a user: "user:password", or the user's name once more.
+pub(super) fn is_example_password(user: &str, value: &str) -> bool {
+    let lower = value.to_lowercase();
+    EXAMPLES.contains(&lower.as_str()) || value == user && value.bytes().all(|b| b.is_ascii_alphabetic())
+}
+
 /// True for a value that only a machine makes: long, of one word, mixed and without pattern. UUIDs and
 /// plain words are not.
 pub(super) fn looks_random(value: &[u8]) -> bool {
@@ -269,7 +301,7 @@ pub(super) fn looks_random(value: &[u8]) -> bool {
     bits >= RANDOM_BITS && !is_uuid(value)
 }
 
-fn is_uuid(value: &[u8]) -> bool {
+pub(super) fn is_uuid(value: &[u8]) -> bool {
     value.len() == 36
         && value.iter().enumerate().all(|(at, byte)| match at {
             8 | 13 | 18 | 23 => *byte == b'-',

@@ -5,10 +5,12 @@
 //! byte pass hands over each cluster once; everything here works on its groups, of which it looks at a
 //! bounded number.
 
+use super::catalogue::Expect;
 use super::checks;
-use super::fields::KeyClass;
+use super::context::{self, Topic};
 use super::hits::{Sink, at, before, run_end, run_start};
 use super::kinds::Kind;
+use super::names::Says;
 use super::places;
 
 /// Most groups of one cluster that are looked at together.
@@ -16,7 +18,9 @@ const MAX_GROUPS: usize = 24;
 /// Most separators between two groups.
 const MAX_SEPARATOR: usize = 3;
 /// Fewest and most digits of a payment card.
-const CARD_DIGITS: (usize, usize) = (14, 19);
+const CARD_DIGITS: (usize, usize) = (12, 19);
+/// Fewest digits of one that is written in groups.
+const LEAST_GROUPED: usize = 14;
 /// Price of a number that stands alone, of a cluster, and of each group in it.
 const NUMBER_STEPS: usize = 6;
 const CLUSTER_STEPS: usize = 40;
@@ -107,24 +111,84 @@ pub(super) struct Around<'a> {
     /// The segment's bytes in the buffer.
     pub(super) start: usize,
     pub(super) end: usize,
-    pub(super) class: KeyClass,
+    pub(super) says: Says,
     /// The key, folded.
     pub(super) key: &'a str,
 }
 
-/// Words in the keys of numbers that are counted or assigned in sequence, which look like card numbers
-/// once in a few hundred.
-const SEQUENCES: &[&[u8]] =
-    &[b"order", b"track", b"trace", b"timestamp", b"sequence", b"offset", b"snowflake", b"epoch", b"nonce"];
-/// Longest key that is looked at for them.
-const SEQUENCE_KEY_MAX: usize = 64;
+/// Words in the names of numbers that are counted, measured or assigned in sequence: one in thirty of them looks like a card number.
+const SEQUENCES: &[&[u8]] = &[
+    b"order",
+    b"track",
+    b"trace",
+    b"span",
+    b"timestamp",
+    b"sequence",
+    b"offset",
+    b"snowflake",
+    b"epoch",
+    b"nonce",
+    b"time",
+    b"uuid",
+    b"hash",
+    b"version",
+    b"build",
+    b"counter",
+    b"cursor",
+    b"barcode",
+    b"serial",
+    b"imei",
+    b"isbn",
+    b"invoice",
+    b"ticket",
+    b"request",
+    b"session",
+    b"transaction",
+    b"fbid",
+    b"parent",
+    b"batch",
+    b"process",
+    b"thread",
+    b"bytes",
+    b"size",
+    b"latitude",
+    b"longitude",
+    b"checksum",
+];
+/// The ends of such names, as words of their own.
+const SEQUENCE_ENDS: &[&[u8]] = &[
+    b"id", b"ids", b"pk", b"uid", b"gid", b"pid", b"tid", b"ref", b"seq", b"ts", b"no", b"nr", b"sku",
+    b"ean", b"upc", b"gtin",
+];
+/// Longest name that is looked at for them.
+const SEQUENCE_NAME_MAX: usize = 64;
+
+/// Whether a name is of something that is counted or assigned in sequence: an order, a time, a trace.
+fn is_sequence(name: &[u8]) -> bool {
+    let name = name.get(name.len().saturating_sub(SEQUENCE_NAME_MAX)..).unwrap_or_default();
+    let ends = |end: &&[u8]| {
+        let Some(from) = name.len().checked_sub(end.len()) else { return false };
+        let tail = name.get(from..).unwrap_or_default();
+        let edge = from.checked_sub(1).and_then(|before| name.get(before));
+        tail.eq_ignore_ascii_case(end)
+            && edge.is_none_or(|edge| {
+                !edge.is_ascii_alphanumeric()
+                    || edge.is_ascii_lowercase() && tail.first().is_some_and(u8::is_ascii_uppercase)
+            })
+    };
+    SEQUENCES.iter().any(|word| name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
+        || SEQUENCE_ENDS.iter().any(ends)
+}
 
 impl Around<'_> {
-    /// The key names something that is counted or assigned in sequence: an order, a time, a trace.
-    fn is_sequence(&self) -> bool {
-        let key = self.key.as_bytes();
-        let key = key.get(..key.len().min(SEQUENCE_KEY_MAX)).unwrap_or_default();
-        SEQUENCES.iter().any(|word| key.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
+    /// The key, or the name right before the number at `start`, is of something that is counted or assigned in sequence.
+    fn is_sequence(&self, text: &[u8], start: usize) -> bool {
+        let lead = run_start(text, start, 4, |b| {
+            matches!(b, b' ' | b'=' | b':' | b'"' | b'\'' | b'#' | b'-' | b'\\')
+        });
+        let name =
+            run_start(text, lead, 40, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        is_sequence(self.key.as_bytes()) || is_sequence(text.get(name..lead).unwrap_or_default())
     }
 }
 
@@ -214,7 +278,13 @@ fn social_security<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Aroun
         if group.separator == b' ' && !stands_alone(text, area.start, serial.end(), around) {
             continue;
         }
-        sink.add(Kind::Ssn, area.start, serial.end());
+        // Any three numbers may be parted like that: words have to say what they are.
+        let place = (area.start, serial.end());
+        if around().says.expects(Expect::Ssn) || context::is_near(text, place, Topic::SocialSecurity, sink) {
+            sink.add(Kind::Ssn, place.0, place.1);
+        } else if matches!(group.separator, b' ' | b'-') {
+            sink.add_possible(Kind::Ssn, place.0, place.1);
+        }
     }
     named_social_security(text, groups, around, sink);
 }
@@ -240,7 +310,7 @@ fn named_social_security<'a>(
     let start = run_start(text, first.start, MAX_GLUED, |b| matches!(b, b'-' | b'+' | b' ' | b'\t'));
     let end = run_end(text, last.end(), MAX_GLUED, |b| matches!(b, b' ' | b'\t'));
     let whole = start == around.start && end == around.end;
-    if around.class == KeyClass::Ssn && whole && digits.get(..9).is_some_and(checks::is_ssn) {
+    if around.says.expects(Expect::Ssn) && whole && digits.get(..9).is_some_and(checks::is_ssn) {
         let sign = run_start(text, first.start, MAX_GLUED, |b| matches!(b, b'-' | b'+'));
         sink.add(Kind::Ssn, sign, last.end());
     }
@@ -265,7 +335,7 @@ fn stands_alone<'a>(text: &[u8], start: usize, end: usize, around: &dyn Fn() -> 
     // The status, size and time of an access log line: GET /x HTTP/1.1 200 12 3456.
     let line = run_start(text, before_blank, 64, |b| b != 0 && b != b'\n');
     let head = text.get(line..before_blank).unwrap_or_default();
-    around().class == KeyClass::Ssn
+    around().says.expects(Expect::Ssn)
         || !["GET ", "POST ", "HTTP/", "PUT ", "HEAD "]
             .iter()
             .any(|word| memchr::memmem::find(head, word.as_bytes()).is_some())
@@ -283,12 +353,16 @@ fn cards<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, sin
             continue;
         }
         let rest = groups.get(start..).unwrap_or_default();
-        let len = card_at(text, rest, groups.len() == rest.len(), around);
+        let (len, bare) = card_at(text, rest, groups.len() == rest.len(), around, sink);
         if len == 0 {
             continue;
         }
         if let (Some(first), Some(last)) = (rest.first(), rest.get(len - 1)) {
-            sink.add(Kind::CreditCard, first.start, last.end());
+            if bare {
+                sink.add_bare_card(first.start, last.end());
+            } else {
+                sink.add(Kind::CreditCard, first.start, last.end());
+            }
             found = true;
             next = start + len;
         }
@@ -296,24 +370,45 @@ fn cards<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, sin
     found
 }
 
-/// How many of the groups are a card number, 0 for none. `leading`: they are the cluster's first.
-fn card_at<'a>(text: &[u8], groups: &[Group], leading: bool, around: &dyn Fn() -> Around<'a>) -> usize {
+/// How many of the groups are a card number, 0 for none; whether nothing but its checksum says so. `leading`: they are the
+/// cluster's first.
+fn card_at<'a>(
+    text: &[u8],
+    groups: &[Group],
+    leading: bool,
+    around: &dyn Fn() -> Around<'a>,
+    sink: &mut Sink<'_>,
+) -> (usize, bool) {
     let fits = |len: usize| -> bool {
         let Some(window) = groups.get(..len) else { return false };
         let mut digits = [0; CARD_DIGITS.1];
         let Some(total) = copy_digits(text, window, &mut digits) else { return false };
         digits.get(..total).is_some_and(checks::is_card)
     };
-    let Some(first) = groups.first() else { return 0 };
+    let Some(first) = groups.first() else { return (0, false) };
     let after = |len: usize| groups.get(len).map_or(0, |group| group.separator);
     if (CARD_DIGITS.0..=CARD_DIGITS.1).contains(&first.len) {
-        // Digits after a point are a fraction.
-        let fraction = first.separator == b'.' || before(text, first.start) == b'.' || after(1) == b'.';
-        let context = || {
-            let around = around();
-            around.class == KeyClass::Card || !around.is_sequence()
-        };
-        return usize::from(!fraction && is_token(text, first.start, first.end()) && fits(1) && context());
+        // Digits right behind a point, or right before one and its digits, are a fraction.
+        let digit = |place: Option<usize>| place.is_some_and(|place| at(text, place).is_ascii_digit());
+        let fraction = before(text, first.start) == b'.' && digit(first.start.checked_sub(2))
+            || at(text, first.end()) == b'.' && digit(Some(first.end() + 1));
+        if fraction || !is_token(text, first.start, first.end()) {
+            return (0, false);
+        }
+        if !fits(1) {
+            sink.hits.no_cards += 1;
+            return (0, false);
+        }
+        let around = around();
+        let meant = around.says.expects(Expect::Card)
+            || context::is_near(text, (first.start, first.end()), Topic::Cards, sink);
+        // Of other lengths there are more ids than cards.
+        let usual = matches!(first.len, 14..=16);
+        let bare = usual && !around.is_sequence(text, first.start);
+        return (usize::from(meant || bare), !meant);
+    }
+    if groups.iter().map(|group| group.len).sum::<usize>() < LEAST_GROUPED {
+        return (0, false);
     }
     for grouping in GROUPINGS {
         let len = grouping.len();
@@ -325,22 +420,23 @@ fn card_at<'a>(text: &[u8], groups: &[Group], leading: bool, around: &dyn Fn() -
             || (first.separator != second.separator && after(len) != second.separator);
         let last = groups.get(len - 1).map_or(0, Group::end);
         if even && paired && edges && is_token(text, first.start, last) && fits(len) {
-            return len;
+            return (len, false);
         }
     }
     // Any other grouping only when it is all there is.
     if !leading || groups.len() < 2 {
-        return 0;
+        return (0, false);
     }
     let around = around();
     let last = groups.last().map_or(0, Group::end);
     let blank_before = run_start(text, first.start, 4, |b| b == b' ') == around.start;
     let blank_after = run_end(text, last, 4, |b| b == b' ') == around.end;
-    let alone = around.class == KeyClass::Card || (blank_before && blank_after && !around.is_sequence());
+    let alone = around.says.expects(Expect::Card)
+        || (blank_before && blank_after && !around.is_sequence(text, first.start));
     let even = groups.get(1).is_some_and(|second| {
         groups.iter().skip(1).all(|group| group.separator == second.separator) && second.separator != b'.'
     });
-    if alone && even && fits(groups.len()) { groups.len() } else { 0 }
+    if alone && even && fits(groups.len()) { (groups.len(), false) } else { (0, false) }
 }
 
 /// True when only letters, and few, are glued to the digits: "card4111…", but not a hash.
@@ -352,7 +448,9 @@ fn is_token(text: &[u8], start: usize, end: usize) -> bool {
         letters.is_empty() || (letters.len() <= MAX_GLUED && letters.iter().any(|b| !b.is_ascii_hexdigit()))
     };
     let edge = |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'+' | b'/');
-    word(left, start) && word(end, right) && edge(before(text, left)) && edge(at(text, right))
+    // A card and its expiry: "4111111111111111/12/27".
+    let expiry = at(text, right) == b'/' && run_end(text, right + 1, 3, is_digit) == right + 3;
+    word(left, start) && word(end, right) && edge(before(text, left)) && (edge(at(text, right)) || expiry)
 }
 
 fn phones<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, sink: &mut Sink<'_>) {
@@ -406,7 +504,7 @@ fn phones<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, si
     if (10..=11).contains(&total) || (7..=15).contains(&total) && groups.len() > 1 {
         let around = around();
         let slack = run_start(text, open, 4, |b| matches!(b, b' ' | b'+'));
-        if around.class == KeyClass::Phone && slack == around.start && last == around.end {
+        if around.says.expects(Expect::Phone) && slack == around.start && last == around.end {
             sink.add(Kind::Phone, open, last);
         }
     }

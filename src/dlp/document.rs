@@ -2,8 +2,9 @@
 //! a NUL between each two. Detectors run over the buffer as a whole; a match is walked back to its
 //! segment, and from there to the bytes of the payload, only when there is one.
 
-use super::fields::KeyClass;
 use super::fold::{SourceChars, append_folded, fold};
+use super::names::Says;
+use super::values::Link;
 
 /// Bytes of a long string that are looked at together.
 const CHUNK: usize = 16;
@@ -11,6 +12,36 @@ const CHUNK: usize = 16;
 pub(super) const MAX_POINTER_BYTES: usize = 2 * 1024;
 /// Stands for the container or the step of a segment that has none.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// Keys of the name, and of the value, in objects that are name/value pairs.
+const PAIR_NAMES: &[&str] = &[
+    "name",
+    "key",
+    "field",
+    "header",
+    "parameter",
+    "param",
+    "variable",
+    "attribute",
+    "property",
+    "label",
+    "k",
+    "id",
+    "setting",
+    "option",
+    "title",
+];
+const PAIR_VALUES: &[&str] =
+    &["value", "val", "v", "content", "text", "data", "default", "current", "answer"];
+
+/// Whether a key is one of these, or ends with one of four letters or more.
+fn ends_with_one(key: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| match key.len().checked_sub(known.len()) {
+        None => false,
+        Some(0) => key.eq_ignore_ascii_case(known),
+        Some(from) => known.len() >= 4 && key.get(from..).is_some_and(|end| end.eq_ignore_ascii_case(known)),
+    })
+}
 
 /// What a segment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +82,7 @@ pub(super) struct Segment {
     pub(super) part: Part,
     pub(super) origin: Origin,
     /// What the name says, when the segment is a key.
-    pub(super) class: KeyClass,
+    pub(super) says: Says,
 }
 
 impl Segment {
@@ -72,6 +103,12 @@ pub(super) struct Container {
     pub(super) parent: u32,
     pub(super) step: u32,
     pub(super) array: bool,
+    /// What the text of a member `name` says about the member `value` beside it.
+    pub(super) named: Says,
+    /// Of an array: which of its elements that is.
+    pub(super) named_at: u32,
+    /// It has a member `kty`: a key as RFC 7517 writes it.
+    pub(super) jwk: bool,
 }
 
 /// An open container during the walk.
@@ -167,7 +204,7 @@ impl Document {
             step: NONE,
             part: Part::MessageType,
             origin: Origin::Folded,
-            class: KeyClass::None,
+            says: Says::Nothing,
         });
         self.text.push('\0');
     }
@@ -195,7 +232,14 @@ impl Document {
                     let array = *byte == b'[';
                     let (parent, step) = self.open.last().map_or(self.root, |o| (o.container, o.step));
                     let container = self.containers.len() as u32;
-                    self.containers.push(Container { parent, step, array });
+                    self.containers.push(Container {
+                        parent,
+                        step,
+                        array,
+                        named: Says::Nothing,
+                        named_at: 0,
+                        jwk: false,
+                    });
                     self.open.push(Open { container, step: 0, array, key_next: !array });
                     at += 1;
                 }
@@ -281,7 +325,7 @@ impl Document {
             step,
             part,
             origin,
-            class: KeyClass::None,
+            says: Says::Nothing,
         });
         self.text.push('\0');
     }
@@ -292,40 +336,74 @@ impl Document {
         self.segments.get(index).map(|segment| (index, *segment))
     }
 
-    /// The class of the key that names a value: its own, or that of the array it stands in, or of the
-    /// object whose member `value` it is.
-    pub(super) fn class_of(&self, segment: &Segment) -> KeyClass {
+    /// What the name of a value says: that of its own key, or of the array it stands in, or of the object whose member
+    /// `value` it is, or what stands under `name` beside it.
+    pub(super) fn says_of(&self, segment: &Segment) -> (Says, Link) {
+        let none = (Says::Nothing, Link::Member);
         if !segment.is_value() {
-            return KeyClass::None;
+            return none;
         }
-        let Some(container) = self.containers.get(segment.container as usize) else { return KeyClass::None };
+        let Some(container) = self.containers.get(segment.container as usize) else { return none };
         let mut key = segment.step;
         if container.array {
+            if container.named != Says::Nothing {
+                let link = if container.named_at > 0 { Link::Option } else { Link::Array };
+                return if segment.step == container.named_at + 1 { (container.named, link) } else { none };
+            }
             key = container.step;
             if self.containers.get(container.parent as usize).is_none_or(|parent| parent.array) {
-                return KeyClass::None;
+                return none;
             }
         }
-        let Some(named) = self.segments.get(key as usize) else { return KeyClass::None };
-        if named.class != KeyClass::Value || container.array {
-            return named.class;
+        let Some(named) = self.segments.get(key as usize) else { return none };
+        if !container.array && container.named != Says::Nothing && self.is_pair_value(named) {
+            return (container.named, Link::Pair);
+        }
+        if named.says != Says::Value || container.array {
+            return (named.says, Link::Member);
         }
         match self.containers.get(container.parent as usize) {
             Some(parent) if !parent.array => {
-                self.segments.get(container.step as usize).map_or(KeyClass::None, |outer| outer.class)
+                let outer = self.segments.get(container.step as usize);
+                (outer.map_or(Says::Nothing, |outer| outer.says), Link::Member)
             }
-            _ => KeyClass::None,
+            _ => none,
         }
     }
 
-    /// The key that names a value directly, folded.
-    pub(super) fn key_text(&self, segment: &Segment) -> &str {
-        let in_array =
-            self.containers.get(segment.container as usize).is_none_or(|container| container.array);
-        if in_array {
-            return "";
+    fn is_pair_value(&self, key: &Segment) -> bool {
+        let text = self.slice(key.span()).unwrap_or_default();
+        key.says == Says::Value || ends_with_one(text, PAIR_VALUES)
+    }
+
+    /// Notes what a text under `name`, or the first of two texts in an array, says about its sibling. True where it does.
+    pub(super) fn note_pair(&mut self, segment: usize, says: Says) -> bool {
+        let Some(segment) = self.segments.get(segment).copied() else { return false };
+        let Some(container) = self.containers.get(segment.container as usize) else { return false };
+        let is_name = if container.array {
+            let text = self.slice(segment.span()).unwrap_or_default();
+            segment.step == 0 || text.starts_with('-')
+        } else {
+            let key = self.segments.get(segment.step as usize).and_then(|key| self.slice(key.span()));
+            key.is_some_and(|key| ends_with_one(key, PAIR_NAMES))
+        };
+        if is_name && let Some(container) = self.containers.get_mut(segment.container as usize) {
+            (container.named, container.named_at) = (says, segment.step);
         }
-        self.segments.get(segment.step as usize).and_then(|key| self.slice(key.span())).unwrap_or_default()
+        is_name
+    }
+
+    /// The key that names a value, folded: its own, or that of the array it stands in.
+    pub(super) fn key_text(&self, segment: &Segment) -> &str {
+        let Some(container) = self.containers.get(segment.container as usize) else { return "" };
+        let key = match container.array {
+            false => segment.step,
+            true if self.containers.get(container.parent as usize).is_none_or(|parent| parent.array) => {
+                return "";
+            }
+            true => container.step,
+        };
+        self.segments.get(key as usize).and_then(|key| self.slice(key.span())).unwrap_or_default()
     }
 
     /// A part of the buffer.

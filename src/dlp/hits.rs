@@ -1,11 +1,15 @@
 //! Where detectors put what they find.
 
 use super::action::Action;
+use super::explain::Judged;
 use super::kinds::Kind;
 
 /// Most matches of one scan that are kept before they are sorted out. A payload with more of them is
 /// blocked when it would otherwise have been redacted, since not every match is known.
 pub(super) const MAX_HITS: usize = 8 * 1024;
+
+/// So many numbers without the checksum of a card number make one with it a number like them.
+const CHANCE: usize = 4;
 
 /// A match in the scan buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,9 @@ pub(super) struct Hits {
     pub(super) dropped: usize,
     /// The most restrictive action among the dropped ones.
     pub(super) dropped_action: Action,
+    /// Card numbers that nothing but their checksum tells, and numbers of the same lengths without one.
+    pub(super) bare_cards: Vec<Hit>,
+    pub(super) no_cards: usize,
 }
 
 impl Hits {
@@ -31,6 +38,8 @@ impl Hits {
         self.list.clear();
         self.dropped = 0;
         self.dropped_action = Action::Allow;
+        self.bare_cards.clear();
+        self.no_cards = 0;
     }
 }
 
@@ -41,6 +50,8 @@ pub(super) struct Sink<'a> {
     pub(super) actions: &'a [Action],
     /// What detectors may still cost, in steps of about fifteen instructions.
     pub(super) work: usize,
+    /// Where somebody wants to know why: every candidate that was judged.
+    pub(super) explained: Option<Vec<Judged>>,
 }
 
 impl Sink<'_> {
@@ -59,6 +70,36 @@ impl Sink<'_> {
     pub(super) fn add(&mut self, kind: Kind, start: usize, end: usize) {
         let action = self.actions.get(kind as usize).copied().unwrap_or_default();
         self.add_rule(kind as u16, action, start, end);
+    }
+
+    /// Adds what has the shape of a kind and nothing more: it alerts at most.
+    pub(super) fn add_possible(&mut self, kind: Kind, start: usize, end: usize) {
+        let action = self.actions.get(kind as usize).copied().unwrap_or_default().min(Action::Alert);
+        self.add_rule(kind.possible(), action, start, end);
+    }
+
+    /// Adds a card number that stands for itself: whether it is one is said once all numbers have been seen.
+    pub(super) fn add_bare_card(&mut self, start: usize, end: usize) {
+        if self.hits.bare_cards.len() < MAX_HITS {
+            self.hits.bare_cards.push(Hit { start, end, rule: Kind::CreditCard as u16 });
+        } else {
+            self.add(Kind::CreditCard, start, end);
+        }
+    }
+
+    /// One number in thirty has the checksum and the beginning of a card number. Among many that have not, one that has is
+    /// no card number; by itself it is one.
+    pub(super) fn settle_cards(&mut self) {
+        let cards = std::mem::take(&mut self.hits.bare_cards);
+        let by_chance = self.hits.no_cards >= 3 && cards.len() * CHANCE <= self.hits.no_cards;
+        for card in &cards {
+            if by_chance {
+                self.add_possible(Kind::CreditCard, card.start, card.end);
+            } else {
+                self.add(Kind::CreditCard, card.start, card.end);
+            }
+        }
+        self.hits.bare_cards = cards;
     }
 
     /// Adds a match of any rule.

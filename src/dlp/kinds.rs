@@ -110,6 +110,11 @@ kinds! {
 }
 
 impl Kind {
+    /// The number of the rule for what has the shape of this kind and nothing more.
+    pub(super) fn possible(self) -> u16 {
+        (Self::ALL.len() + self as usize) as u16
+    }
+
     /// The kind of this name.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)

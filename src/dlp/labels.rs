@@ -1,25 +1,29 @@
-//! What stands behind a label in running text: "SSN: 123456789", "password=hunter2", "CVV 123".
+//! What stands behind a name in running text: "SSN: 123456789", "password=hunter2", "CVV 123", `--password hunter2`.
 
+use super::catalogue::{Expect, NameRule};
 use super::checks::{self, Shape};
+use super::context::{self, Topic};
 use super::hits::{Sink, at, before, run_end, run_start};
 use super::kinds::Kind;
+use super::names::Names;
+use super::values::{self, Candidate, Link};
 
-/// Farthest a value stands behind its label.
+/// Farthest a value stands behind its name.
 const REACH: usize = 40;
-/// Longest value, and the part of it that is looked at for its mix of characters.
+/// Longest name that a label is the end of.
+const NAME_MAX: usize = 64;
+/// Longest value.
 const VALUE_MAX: usize = 4 * 1024;
-const SHAPE_MAX: usize = 40;
-/// Price of a label, of a number behind it, of a secret, and of asking whether that stands for another.
+/// Price of a label, of a number behind it, of a secret.
 const LABEL_STEPS: usize = 20;
 const NUMBER_STEPS: usize = 25;
-const SECRET_STEPS: usize = 80;
-const REFERENCE_STEPS: usize = 60;
+const SECRET_STEPS: usize = 140;
 /// Longest user name and password of basic authentication.
 const BASIC_MAX: usize = 512;
-/// Longest word between a label and its value.
+/// Longest word between a name and its value.
 const FILLER_MAX: usize = 7;
 
-/// True for a word that may stand between a label and its value.
+/// True for a word that may stand between a name and its value.
 fn is_filler(word: &[u8]) -> bool {
     let mut lower = [0_u8; FILLER_MAX];
     let Some(letters) = lower.get_mut(..word.len()) else { return false };
@@ -46,144 +50,156 @@ fn is_filler(word: &[u8]) -> bool {
             | b"equals"
             | b"token"
             | b"policy"
-    )
+            | b"to"
+            | b"as"
+    ) || is_copula(word)
 }
 
-/// A label in text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Label {
-    Ssn,
-    Cvv,
-    Mrn,
-    Insurance,
-    Phone,
-    Icd10,
-    Password,
-    ApiKey,
-    Secret,
-    AwsSecret,
-    Bearer,
-    Basic,
+/// "is", in languages that have it between a name and its value.
+fn is_copula(word: &[u8]) -> bool {
+    let words: [&[u8]; 16] = [
+        b"is",
+        b"was",
+        b"to",
+        b"as",
+        b"equals",
+        b"ist",
+        b"lautet",
+        b"est",
+        b"es",
+        "è".as_bytes(),
+        "é".as_bytes(),
+        b"jest",
+        b"je",
+        "är".as_bytes(),
+        b"er",
+        b"on",
+    ];
+    words.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
 
-/// The labels. Letters of either case match.
-pub(super) const LABELS: &[(&str, Label)] = &[
-    ("ssn", Label::Ssn),
-    ("social security", Label::Ssn),
-    ("social-security", Label::Ssn),
-    ("soc sec", Label::Ssn),
-    ("soc. sec", Label::Ssn),
-    ("cvv", Label::Cvv),
-    ("cvc", Label::Cvv),
-    ("security code", Label::Cvv),
-    ("card verification", Label::Cvv),
-    ("mrn", Label::Mrn),
-    ("medical record", Label::Mrn),
-    ("health insurance", Label::Insurance),
-    ("health plan", Label::Insurance),
-    ("insurance id", Label::Insurance),
-    ("insurance policy", Label::Insurance),
-    ("insurance number", Label::Insurance),
-    ("insurance no", Label::Insurance),
-    ("member id", Label::Insurance),
-    ("subscriber id", Label::Insurance),
-    ("policy number", Label::Insurance),
-    ("medicare", Label::Insurance),
-    ("medicaid", Label::Insurance),
-    ("phone", Label::Phone),
-    ("tel", Label::Phone),
-    ("mobile", Label::Phone),
-    ("fax", Label::Phone),
-    ("icd", Label::Icd10),
-    ("icd10", Label::Icd10),
-    ("icd-10", Label::Icd10),
-    ("icd 10", Label::Icd10),
-    ("diagnos", Label::Icd10),
-    ("password", Label::Password),
-    ("passwd", Label::Password),
-    ("passphrase", Label::Password),
-    ("passcode", Label::Password),
-    ("pwd", Label::Password),
-    ("api_key", Label::ApiKey),
-    ("api-key", Label::ApiKey),
-    ("api key", Label::ApiKey),
-    ("apikey", Label::ApiKey),
-    ("access_key", Label::ApiKey),
-    ("auth_key", Label::ApiKey),
-    ("secret_key", Label::Secret),
-    ("secret key", Label::Secret),
-    ("client_secret", Label::Secret),
-    ("client secret", Label::Secret),
-    ("secret", Label::Secret),
-    ("access_token", Label::Secret),
-    ("access token", Label::Secret),
-    ("refresh_token", Label::Secret),
-    ("auth_token", Label::Secret),
-    ("api_token", Label::Secret),
-    ("token", Label::Secret),
-    ("secret_access_key", Label::AwsSecret),
-    ("secret access key", Label::AwsSecret),
-    ("secretaccesskey", Label::AwsSecret),
-    ("bearer ", Label::Bearer),
-    ("basic ", Label::Basic),
-];
+fn is_quote(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\'' | b'`')
+}
 
-/// Where the value of a label begins, and whether `:`, `=` or "is" leads to it.
-fn value_after(text: &[u8], from: usize) -> (usize, bool) {
-    let quote = |b: u8| matches!(b, b'"' | b'\'' | b'`' | b'\\' | b']' | b')' | b'*');
+/// Where the value of a name begins, and how the name leads there; no link where nothing does.
+fn lead(text: &[u8], start: usize, end: usize) -> (usize, Option<Link>) {
+    let closing = |b: u8| is_quote(b) || matches!(b, b'\\' | b']' | b')' | b'*');
     let blank = |b: u8| matches!(b, b' ' | b'\t');
-    let mut place = run_end(text, from, 3, quote);
+    let opening =
+        |b: u8| is_quote(b) || matches!(b, b'\\' | b'*' | b' ' | b'\t' | b'\n' | b'\r' | b'[' | b'(' | b'{');
+    let mut place = run_end(text, end, 3, closing);
+    let closed = place;
     let mut stated = false;
     for _ in 0..4 {
         let word = run_end(text, place, 4, |b| blank(b) || matches!(b, b'_' | b'#' | b'.' | b'('));
-        let word_end = run_end(text, word, 8, |b| b.is_ascii_alphabetic());
+        let word_end = run_end(text, word, 8, |b| b.is_ascii_alphabetic() || b >= 0x80);
         let filler = text.get(word..word_end).unwrap_or_default();
-        if word_end == word || word_end - from > REACH || !is_filler(filler) {
+        if word_end == word || word_end - end > REACH || !is_filler(filler) {
             place = word;
             break;
         }
-        stated = filler.eq_ignore_ascii_case(b"is") || filler.eq_ignore_ascii_case(b"was");
+        stated = is_copula(filler);
         place = word_end;
     }
-    place = run_end(text, place, 4, |b| quote(b) || blank(b));
-    let lead = run_end(text, place, 3, |b| matches!(b, b':' | b'=' | b'>'));
-    (
-        run_end(text, lead, 6, |b| {
-            quote(b) || matches!(b, b' ' | b'\t' | b'\n' | b'\r' | b'[' | b'(' | b'{')
-        }),
-        stated || lead > place,
-    )
+    place = run_end(text, place, 4, |b| closing(b) || blank(b));
+    let leads = run_end(text, place, 3, |b| matches!(b, b':' | b'=' | b'>'));
+    let from = run_end(text, leads, 6, opening);
+    let (first, second) = (at(text, leads), at(text, leads + 1));
+    if leads > place && is_quote(first) && second == first && at(text, leads + 2) != first {
+        // Empty.
+        return (from, None);
+    }
+    if leads > place {
+        // A string of another kind: N'…', b"…", r"…".
+        let from = match (at(text, from), at(text, from + 1)) {
+            (b'N' | b'b' | b'r' | b'f' | b'u', quote) if is_quote(quote) => from + 2,
+            _ => from,
+        };
+        // "a == b" compares, "a => b" and "a: b" state.
+        let tight = place == closed && leads == place + 1 && at(text, place) == b'=';
+        let link = if tight && !blank(at(text, leads)) { Link::Equals } else { Link::Stated };
+        return (from, Some(link));
+    }
+    if stated {
+        return (from, Some(Link::Stated));
+    }
+    // "--password hunter2", "IDENTIFIED BY 'hunter2'".
+    let gap = run_end(text, end, 4, blank);
+    if gap > end && at(text, start) == b'-' && !matches!(at(text, gap), b'-' | 0 | b'\n') {
+        return (run_end(text, gap, 1, is_quote), Some(Link::Option));
+    }
+    if gap > end && is_quote(at(text, gap)) || at(text, end) == b'(' && is_quote(at(text, end + 1)) {
+        return (gap + 1 + usize::from(gap == end), Some(Link::Statement));
+    }
+    beside(text, (start, end)).unwrap_or((from, None))
 }
 
-/// Looks behind the label at `start..end`.
+/// The value of a name/value pair in text: `name: X` and `value: Y` in the next line, `'X', 'Y'`, `ENV X Y`.
+fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Link>)> {
+    let blank = |b: u8| matches!(b, b' ' | b'\t');
+    let closed = run_end(text, end, 1, is_quote);
+    let next = run_end(text, closed, 40, |b| blank(b) || matches!(b, b'\n' | b'\r' | b',' | b'\\' | b'n'));
+    let value = run_end(text, next, 8, |b| b.is_ascii_alphabetic());
+    let lead = run_end(text, value, 1, is_quote);
+    if text.get(next..value).is_some_and(|word| word.eq_ignore_ascii_case(b"value"))
+        && matches!(at(text, lead), b':' | b'=')
+    {
+        let from = run_end(text, lead + 1, 4, |b| blank(b) || is_quote(b));
+        return Some((from, Some(Link::Pair)));
+    }
+    let comma = run_end(text, closed, 1, |b| b == b',');
+    let from = run_end(text, comma, 2, blank);
+    if closed > end && comma > closed && is_quote(before(text, start)) && is_quote(at(text, from)) {
+        return Some((from + 1, Some(Link::Array)));
+    }
+    let gap = run_end(text, end, 1, blank);
+    let said = |from: usize, word: &[u8]| {
+        let begin = from.checked_sub(word.len())?;
+        text.get(begin..from).map(|said| said.eq_ignore_ascii_case(word))
+    };
+    let before_it = [&b"env "[..], b"setenv ", b"set "].iter().any(|word| said(start, word) == Some(true));
+    let by = said(end, b" by") == Some(true) || said(end, b"pass") == Some(true);
+    (gap > end && (before_it || by)).then_some((gap, Some(Link::Option)))
+}
+
+/// Looks behind the name whose end is the literal at `start..end`.
 pub(super) fn look(
     text: &[u8],
-    label: Label,
-    start: usize,
-    end: usize,
-    (buffer, memory): (&mut Vec<u8>, &mut Value),
+    names: &Names,
+    (start, end): (usize, usize),
+    memory: &mut Memory,
     sink: &mut Sink<'_>,
 ) {
     sink.spend(LABEL_STEPS);
-    let left = before(text, start);
-    let glued = left.is_ascii_alphanumeric();
-    match label {
-        Label::Bearer | Label::Basic if glued => {}
-        Label::Bearer => bearer(text, end, sink),
-        Label::Basic => basic(text, end, buffer, sink),
-        Label::Password | Label::ApiKey | Label::Secret | Label::AwsSecret => {
-            let (from, stated) = value_after(text, end);
-            if stated {
-                secret(text, label, (from, end), memory, sink);
+    let next = at(text, end);
+    if next.is_ascii_alphanumeric()
+        || matches!(next, b'_' | b'-') && at(text, end + 1).is_ascii_alphanumeric()
+    {
+        // The name goes on, and is another one.
+        return;
+    }
+    let part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.') || b >= 0x80;
+    let begin = run_start(text, start, NAME_MAX, part);
+    let Some(name) = text.get(begin..end).and_then(|name| std::str::from_utf8(name).ok()) else { return };
+    let Some(rule) = names.rule(names.says(name)).filter(|rule| rule.text) else { return };
+    if before(text, begin) == b'{' && before(text, begin - 1) == b'$' {
+        // "${DB_PASS:?missing}" asks for it.
+        return;
+    }
+    match rule.value {
+        Expect::Ssn => social_security(text, end, sink),
+        Expect::Phone => phone(text, (begin, end), sink),
+        Expect::Password | Expect::Key | Expect::LongKey | Expect::Token => {
+            if let (from, Some(link)) = lead(text, begin, end) {
+                secret(text, rule, (name, from, link), memory, sink);
             }
         }
-        // "assn", "mcvc": a label of three letters must be a word.
-        _ if glued => {}
-        Label::Ssn => social_security(text, end, sink),
-        _ => {
-            let (from, stated) = value_after(text, end);
-            numbered(text, label, from, stated, sink);
+        Expect::SecurityCode | Expect::RecordNumber | Expect::InsuranceNumber | Expect::Icd10 => {
+            numbered(text, rule, name, (begin, end), sink);
         }
+        // Their own passes ask for the names around them.
+        Expect::Card | Expect::Street | Expect::Authorization | Expect::Random => {}
     }
 }
 
@@ -214,49 +230,76 @@ fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
     }
 }
 
-fn numbered(text: &[u8], label: Label, from: usize, stated: bool, sink: &mut Sink<'_>) {
+/// A telephone number as it is written in its country, behind a label.
+fn phone(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) {
     sink.spend(NUMBER_STEPS);
-    let has = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    let end = run_end(text, from, 32, |b| has(b) || (label == Label::Icd10 && b == b'.'));
-    let value = text.get(from..end).unwrap_or_default();
-    let trimmed = value.len() - run_start(value, value.len(), 4, |b| matches!(b, b'-' | b'.'));
-    let end = end - trimmed.min(value.len());
-    let value = text.get(from..end).unwrap_or_default();
-    let shape = Shape::of(value);
-    let upper = shape.lower == 0 && value.first().is_some_and(u8::is_ascii_alphanumeric);
-    match label {
-        Label::Cvv if matches!(value.len(), 3 | 4) && shape.digits == value.len() => {
-            sink.add(Kind::Cvv, from, end);
+    let (from, link) = lead(text, start, end);
+    let from = run_end(text, from, 2, |b| matches!(b, b' ' | b'.'));
+    let mut groups = 0;
+    let (mut digits, mut last, mut in_group) = (0, from, false);
+    for (offset, byte) in text.get(from..).unwrap_or_default().iter().take(28).enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                groups += usize::from(!in_group);
+                (in_group, digits, last) = (true, digits + 1, from + offset + 1);
+            }
+            b'+' if offset == 0 => {}
+            b' ' | b'-' | b'.' | b'/' | b'(' | b')' => in_group = false,
+            _ => break,
         }
-        Label::Mrn if upper && (5..=16).contains(&value.len()) && shape.digits >= 4 && shape.upper <= 6 => {
-            sink.add(Kind::Mrn, from, end);
-        }
-        Label::Insurance
-            if upper
-                && stated | (shape.digits >= 6)
-                && (8..=20).contains(&value.len())
-                && shape.digits >= 5 =>
-        {
-            sink.add(Kind::HealthInsurance, from, end);
-        }
-        Label::Phone if stated && matches!(value.len(), 10 | 11) && shape.digits == value.len() => {
-            sink.add(Kind::Phone, from, end);
-        }
-        Label::Icd10 if checks::is_icd10(value) && !at(text, end).is_ascii_alphanumeric() => {
-            sink.add(Kind::Icd10, from, end);
-        }
-        _ => {}
+    }
+    let bound = !at(text, last).is_ascii_alphanumeric() && !matches!(at(text, last), b'_' | b':');
+    let sure = link.is_some() || groups > 2 || at(text, from) == b'0';
+    let begins = matches!(at(text, from), b'0'..=b'9' | b'+' | b'(');
+    if begins && bound && sure && ((9..=15).contains(&digits) || groups > 1 && (7..=15).contains(&digits)) {
+        sink.add(Kind::Phone, from, last);
     }
 }
 
-/// Memory of the last value, so that many labels within one value cost one walk over it.
+/// A number of a few characters.
+fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usize), sink: &mut Sink<'_>) {
+    sink.spend(NUMBER_STEPS);
+    let (from, link) = lead(text, start, end);
+    let icd = rule.value == Expect::Icd10;
+    let has = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || icd && b == b'.';
+    let end = run_end(text, from, 32, has);
+    let value = text.get(from..end).unwrap_or_default();
+    let trimmed = value.len() - run_start(value, value.len(), 4, |b| matches!(b, b'-' | b'.'));
+    let end = end - trimmed.min(value.len());
+    let Some(value) = text.get(from..end).and_then(|value| std::str::from_utf8(value).ok()) else { return };
+    if value.is_empty() || !value.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return;
+    }
+    let shape = Shape::of(value.as_bytes());
+    if shape.lower > 0 && !icd || shape.digits == 0 {
+        return;
+    }
+    let topic = match rule.value {
+        Expect::SecurityCode => Some(Topic::Payment),
+        Expect::InsuranceNumber => Some(Topic::Health),
+        _ => None,
+    };
+    let candidate = Candidate {
+        name,
+        value,
+        link: link.unwrap_or(Link::Beside),
+        quoted: false,
+        number: false,
+        last: false,
+        code: false,
+        context: topic.is_some_and(|topic| context::is_near(text, (start, end), topic, sink)),
+    };
+    sink.judge(rule, &candidate, from);
+}
+
+/// Memory of the last value, so that many names within one value cost one walk over it.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Value {
+pub(super) struct Memory {
     start: usize,
     end: usize,
 }
 
-impl Value {
+impl Memory {
     fn end(&mut self, text: &[u8], from: usize) -> usize {
         if from < self.start || from >= self.end {
             *self = Self { start: from, end: value_end(text, from) };
@@ -278,71 +321,56 @@ fn value_end(text: &[u8], from: usize) -> usize {
 
 fn secret(
     text: &[u8],
-    label: Label,
-    (from, label_end): (usize, usize),
-    memory: &mut Value,
+    rule: &NameRule,
+    (name, from, link): (&str, usize, Link),
+    memory: &mut Memory,
     sink: &mut Sink<'_>,
 ) {
     sink.spend(SECRET_STEPS);
-    let end = memory.end(text, from).min(from + VALUE_MAX);
-    let value = text.get(from..end.min(from + SHAPE_MAX)).unwrap_or_default();
-    if value.len() < 4 {
+    let quote = before(text, from);
+    let quoted = is_quote(quote);
+    let mut end = if quoted {
+        run_end(text, from, VALUE_MAX, |b| b != quote && !matches!(b, 0 | b'\n' | b'\r'))
+    } else {
+        memory.end(text, from).min(from + VALUE_MAX)
+    };
+    let quoted = quoted && at(text, end) == quote;
+    if !quoted && is_quote(quote) {
+        end = memory.end(text, from).min(from + VALUE_MAX);
+    }
+    // The quote of a string in a string, the end of a sentence.
+    let tail = |b: u8| if quoted { b == b'\\' } else { matches!(b, b'.' | b'!' | b'?' | b':') };
+    end -= end - run_start(text, end, 2, tail).max(from);
+    let Some(value) = text.get(from..end).map(String::from_utf8_lossy) else { return };
+    if value.len() < 3 || value.len() > 256 && value.contains(' ') {
         return;
     }
-    let shape = Shape::of(value);
-    let code = value.iter().any(|b| matches!(b, b'(' | b'['));
-    // Asked last, because it is the dearest question.
-    let reference = |sink: &mut Sink<'_>| {
-        sink.spend(REFERENCE_STEPS);
-        let shown = value.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-        // "$(cmd)" and "${VAR}" are cut at their bracket.
-        matches!(value, [b'$', b'{' | b'(', ..]) || checks::is_placeholder(shown)
-    };
-    let letters = shape.lower + shape.upper == value.len();
-    // A path into something else ("secret: kv/data/x", "password=config.db.password").
-    let dotted = memchr::memchr(b'.', value).is_some() && shape.digits == 0 && shape.lower > 4;
-    let after = at(text, end);
-    match label {
-        Label::Password => {
-            let assigned = memchr::memchr(b'=', text.get(label_end..from).unwrap_or_default()).is_some();
-            let last = matches!(after, 0 | b'"' | b'\'' | b'\n' | b'\\');
-            if code
-                || dotted
-                || (letters && !assigned && !last)
-                || value.first() == Some(&b'/')
-                || reference(sink)
-            {
-                return;
-            }
-            sink.add(Kind::Password, from, end);
-        }
-        Label::ApiKey if value.len() >= 6 && shape.digits > 0 && !code && !reference(sink) => {
-            sink.add(Kind::ApiKey, from, end);
-        }
-        Label::Secret
-            if value.len() >= 12
-                && shape.digits >= 2
-                && shape.lower + shape.upper >= 2
-                && !code
-                && !is_uuid_like(value)
-                && !reference(sink) =>
-        {
-            sink.add(Kind::Secret, from, end);
-        }
-        Label::AwsSecret if value.len() >= 30 && shape.digits >= 1 && !reference(sink) => {
-            sink.add(Kind::AwsKey, from, end);
-        }
-        _ => {}
+    if !quoted && (value.starts_with('@') || value.ends_with('=') && is_quote(at(text, end))) {
+        // The rest of something else: "<password>@host", `"password" :type="…"`.
+        return;
     }
+    sink.spend(value.len() / 8);
+    let rest = run_end(text, end, 64, |b| matches!(b, b' ' | b'\t' | b'.' | b'!'));
+    let last = matches!(at(text, rest), 0 | b'\n' | b'\r' | b'\\');
+    let candidate = Candidate {
+        name,
+        value: &value,
+        link,
+        quoted,
+        number: false,
+        last,
+        code: !quoted && context::is_code(text, (from, end)),
+        context: false,
+    };
+    sink.judge(rule, &candidate, from);
 }
 
-/// Ids that stand behind "token" in logs: UUIDs and hashes.
-fn is_uuid_like(value: &[u8]) -> bool {
-    value.iter().all(|b| b.is_ascii_hexdigit() || *b == b'-')
-}
-
-fn bearer(text: &[u8], from: usize, sink: &mut Sink<'_>) {
-    let end = run_end(text, from, 4096, |b| {
+/// A credential behind "Bearer".
+pub(super) fn bearer(text: &[u8], (start, from): (usize, usize), sink: &mut Sink<'_>) {
+    if before(text, start).is_ascii_alphanumeric() {
+        return;
+    }
+    let end = run_end(text, from, VALUE_MAX, |b| {
         b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
     });
     let value = text.get(from..end).unwrap_or_default();
@@ -353,7 +381,11 @@ fn bearer(text: &[u8], from: usize, sink: &mut Sink<'_>) {
     }
 }
 
-fn basic(text: &[u8], from: usize, buffer: &mut Vec<u8>, sink: &mut Sink<'_>) {
+/// A user and a password behind "Basic".
+pub(super) fn basic(text: &[u8], (start, from): (usize, usize), buffer: &mut Vec<u8>, sink: &mut Sink<'_>) {
+    if before(text, start).is_ascii_alphanumeric() {
+        return;
+    }
     let end =
         run_end(text, from, BASIC_MAX, |b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
     buffer.clear();
@@ -365,5 +397,27 @@ fn basic(text: &[u8], from: usize, buffer: &mut Vec<u8>, sink: &mut Sink<'_>) {
     let user = memchr::memchr(b':', buffer);
     if user.is_some_and(|colon| colon > 0 && colon + 1 < buffer.len()) {
         sink.add(Kind::Password, from, end);
+    }
+}
+
+/// Judges the value at byte `base` of the buffer by a rule.
+impl Sink<'_> {
+    pub(super) fn judge(&mut self, rule: &NameRule, candidate: &Candidate<'_>, base: usize) {
+        let explained = self.explained.is_some();
+        let Some((score, start, end)) = values::judge(rule, candidate, explained) else { return };
+        let found = score.is_found();
+        if let Some(explained) = &mut self.explained {
+            explained.push(super::explain::Judged {
+                rule: rule.id.clone(),
+                kind: rule.kind,
+                start: base + start,
+                end: base + end,
+                total: score.total(),
+                evidence: score.into_log(),
+            });
+        }
+        if found {
+            self.add(rule.kind, base + start, base + end);
+        }
     }
 }

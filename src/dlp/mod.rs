@@ -15,11 +15,14 @@
 
 mod action;
 mod anchors;
+mod catalogue;
 mod checks;
+mod commands;
 mod config;
+mod context;
 mod digits;
 mod document;
-mod fields;
+mod explain;
 mod finding;
 mod fold;
 mod hits;
@@ -27,11 +30,15 @@ mod kinds;
 mod labels;
 mod layers;
 pub mod lines;
+mod names;
 mod outcome;
 mod passes;
 mod places;
+mod score;
 mod secrets;
 mod siblings;
+mod values;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -127,7 +134,9 @@ impl Dlp {
     /// The rules, those that look for nothing left out.
     pub fn rules(&self) -> impl Iterator<Item = DlpRule<'_>> {
         let custom = |id: &str| self.custom.iter().find(|rule| &*rule.id == id);
-        self.rules.iter().filter(|rule| rule.action != Action::Allow).map(move |rule| {
+        let possible = Kind::ALL.len()..2 * Kind::ALL.len();
+        let listed = self.rules.iter().enumerate().filter(move |(number, _)| !possible.contains(number));
+        listed.map(|(_, rule)| rule).filter(|rule| rule.action != Action::Allow).map(move |rule| {
             let own = rule.built_in.is_none().then(|| custom(&rule.id)).flatten();
             DlpRule {
                 kind: &rule.kind,
@@ -162,7 +171,15 @@ impl Dlp {
             class: Class::Certain,
             built_in: None,
         });
-        let rules = built_in.chain(own).collect();
+        // What has only the shape of a kind, by the number that `Kind::possible` gives.
+        let possible = Kind::ALL.iter().zip(&actions).map(|(kind, action)| RuleInfo {
+            kind: kind.name().into(),
+            id: format!("default.{}.possible", kind.name()).into(),
+            action: (*action).min(Action::Alert),
+            class: Class::Named,
+            built_in: Some(*kind),
+        });
+        let rules = built_in.chain(possible).chain(own).collect();
         let anchors = if any { Some(Anchors::new()?) } else { None };
         Ok(Self { anchors, actions, custom, rules })
     }
@@ -183,7 +200,7 @@ impl Dlp {
         document.add_json(data_json, None, 0);
         let direct = document.segments.len();
         let work = WORK + WORK_PER_BYTE * (data_json.len() + message_type.len());
-        let mut sink = Sink { hits, actions: &self.actions, work };
+        let mut sink = Sink { hits, actions: &self.actions, work, explained: None };
         sink.spend(direct * passes::SEGMENT_STEPS);
         if let Some(anchors) = &self.anchors {
             passes::detect(anchors, document, (1, 0), true, pass, &mut sink);
@@ -198,7 +215,8 @@ impl Dlp {
             passes::detect(anchors, document, (decoded, direct), false, pass, &mut sink);
         }
         let truncated = sink.is_spent();
-        passes::custom(document, &self.custom, Kind::ALL.len(), &mut sink);
+        sink.settle_cards();
+        passes::custom(document, &self.custom, 2 * Kind::ALL.len(), &mut sink);
         let mut scan = if hits.list.is_empty() && hits.dropped == 0 {
             Scan::default()
         } else {

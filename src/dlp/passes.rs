@@ -3,11 +3,15 @@
 use std::cell::Cell;
 
 use super::anchors::{AnchorScratch, Anchors};
+use super::catalogue::Expect;
 use super::config::CustomRule;
+use super::context::{self, Topic};
 use super::digits::{self, Around};
 use super::document::{Document, Origin, Part, Segment};
-use super::fields::{self, KeyClass};
 use super::hits::{Sink, at, before};
+use super::kinds::Kind;
+use super::names::{Names, Says};
+use super::values::Candidate;
 use super::{layers, places, secrets};
 
 /// Price of a segment, and of one that was decoded; of a byte of a decoded text, of one of JSON in a
@@ -87,11 +91,11 @@ fn around<'a>(document: &'a Document, cursor: &Cell<usize>, place: usize) -> Aro
     }
     cursor.set(index);
     let Some(segment) = document.segments.get(index) else {
-        return Around { start: place, end: place, class: KeyClass::None, key: "" };
+        return Around { start: place, end: place, says: Says::Nothing, key: "" };
     };
     let (start, end) = segment.span();
     let key = if segment.is_value() { document.key_text(segment) } else { "" };
-    Around { start, end, class: document.class_of(segment), key }
+    Around { start, end, says: document.says_of(segment).0, key }
 }
 
 /// Runs the detectors over segments `first..` of the buffer, which begin at byte `from`. With `collect`,
@@ -111,33 +115,65 @@ pub(super) fn detect(
             if sink.is_settled() || sink.is_spent() {
                 break;
             }
-            judge(document, segment, sink);
+            judge(anchors.names(), document, segment, sink);
         }
     }
     bytes(document, (from, first), collect, scratch, sink);
 }
 
-fn judge(document: &Document, segment: &Segment, sink: &mut Sink<'_>) {
-    let class = document.class_of(segment);
+fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<'_>) {
+    jwk(document, segment, sink);
+    let (says, link) = document.says_of(segment);
+    let Some(rule) = names.rule(says) else { return };
     // Those of digits are told by the digit pass.
-    if matches!(class, KeyClass::None | KeyClass::Value | KeyClass::Ssn | KeyClass::Phone | KeyClass::Card) {
+    if matches!(rule.value, Expect::Ssn | Expect::Phone | Expect::Card) {
         return;
     }
     let Some(value) = document.slice(segment.span()) else { return };
     sink.spend(JUDGE_STEPS + value.len());
     // The decoded form of a password is one only when the encoded form is.
+    let by_shape = [Expect::SecurityCode, Expect::RecordNumber, Expect::InsuranceNumber, Expect::Icd10];
     if matches!(segment.origin, Origin::Decoded | Origin::Percent) && segment.part == Part::Text {
         let outer = document.slice((segment.source as usize, segment.source_end as usize));
-        if outer.is_some_and(|outer| outer.len() >= 4)
-            && !matches!(class, KeyClass::Cvv | KeyClass::Mrn | KeyClass::HealthInsurance | KeyClass::Icd10)
-        {
+        if outer.is_some_and(|outer| outer.len() >= 4) && !by_shape.contains(&rule.value) {
             return;
         }
     }
-    let number = segment.part == Part::Number;
-    if let Some((kind, start, end)) = fields::judge(class, document.key_text(segment), value, number) {
-        let base = segment.start as usize;
-        sink.add(kind, base + start, base + end);
+    let topic = match rule.value {
+        Expect::SecurityCode => Some(Topic::Payment),
+        Expect::InsuranceNumber => Some(Topic::Health),
+        _ => None,
+    };
+    let candidate = Candidate {
+        name: document.key_text(segment),
+        value,
+        link,
+        quoted: segment.part == Part::Text,
+        number: segment.part == Part::Number,
+        last: true,
+        code: false,
+        context: topic
+            .is_some_and(|topic| context::is_near(document.text.as_bytes(), segment.span(), topic, sink)),
+    };
+    sink.judge(rule, &candidate, segment.start as usize);
+}
+
+/// The private members of a key as RFC 7517 and RFC 7518 write it.
+const JWK_PRIVATE: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "k"];
+/// Shortest of them: of a symmetric key of 128 bits.
+const JWK_LEAST: usize = 16;
+
+fn jwk(document: &Document, segment: &Segment, sink: &mut Sink<'_>) {
+    let container = document.containers.get(segment.container as usize);
+    if segment.part != Part::Text || !container.is_some_and(|container| container.jwk) {
+        return;
+    }
+    let Some(value) = document.slice(segment.span()) else { return };
+    let fits = value.len() >= JWK_LEAST
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'='));
+    if fits && JWK_PRIVATE.contains(&document.key_text(segment)) {
+        sink.spend(value.len());
+        sink.add(Kind::PrivateKey, segment.start as usize, segment.end as usize);
     }
 }
 
@@ -315,7 +351,7 @@ fn nested_json(document: &mut Document, copied: &mut String, sink: &mut Sink<'_>
 
 /// Matches the custom rules against every segment.
 pub(super) fn custom(document: &Document, rules: &[CustomRule], first_rule: usize, sink: &mut Sink<'_>) {
-    for (index, rule) in rules.iter().enumerate() {
+    'rules: for (index, rule) in rules.iter().enumerate() {
         let number = (first_rule + index) as u16;
         let mut left = CUSTOM_HITS;
         for segment in &document.segments {
@@ -337,8 +373,9 @@ pub(super) fn custom(document: &Document, rules: &[CustomRule], first_rule: usiz
                         break;
                     }
                     if left == 0 {
+                        // The other rules are matched all the same.
                         sink.drop_rule(rule.action);
-                        return;
+                        continue 'rules;
                     }
                     left -= 1;
                     sink.add_rule(number, rule.action, base + found.start(), base + found.end());

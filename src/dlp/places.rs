@@ -19,18 +19,19 @@ const IBAN_TEXT_MAX: usize = 2 * checks::IBAN_MAX;
 
 /// Endings of file names such as `logo@2x.png`.
 const FILE_ENDINGS: &[&str] = &[
-    "png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "js", "mjs", "ts", "html", "md", "json",
-    "service", "target", "socket", "timer", "tgz", "gz", "zip",
+    "png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "js", "mjs", "ts", "html", "json", "service",
+    "target", "socket", "timer", "tgz", "gz", "zip",
 ];
 
 fn is_local(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'%' | b'+' | b'-')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'%' | b'+' | b'-' | 0x80..)
 }
 
 /// An e-mail address around the `@` at `sign`.
 pub(super) fn email(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
-    let domain_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-    if !at(text, sign + 1).is_ascii_alphanumeric() || !is_local(before(text, sign)) {
+    let domain_byte = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | 0x80..);
+    let begins = at(text, sign + 1);
+    if !(begins.is_ascii_alphanumeric() || begins >= 0x80) || !is_local(before(text, sign)) {
         return;
     }
     sink.spend(SIGN_STEPS);
@@ -45,7 +46,12 @@ pub(super) fn email(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
     let domain = text.get(sign + 1..end).unwrap_or_default();
     let Some(dot) = memchr::memrchr(b'.', domain) else { return };
     let last = domain.get(dot + 1..).unwrap_or_default();
-    if !(2..=24).contains(&last.len()) || !last.iter().all(u8::is_ascii_alphabetic) {
+    let letters = last.iter().all(|b| b.is_ascii_alphabetic() || *b >= 0x80);
+    let encoded = last.get(..4).is_some_and(|head| head.eq_ignore_ascii_case(b"xn--"));
+    if !(2..=63).contains(&last.len())
+        || !(letters || encoded)
+        || letters && last.is_ascii() && last.len() > 24
+    {
         return;
     }
     if domain.split(|b| *b == b'.').any(<[u8]>::is_empty) {
@@ -54,10 +60,16 @@ pub(super) fn email(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
     if FILE_ENDINGS.iter().any(|ending| last.eq_ignore_ascii_case(ending.as_bytes())) {
         return;
     }
-    // The account of a remote: "git@example.org:team/x", "ssh://git@example.org", "user:pw@example.org".
+    // The account of a remote: "git@example.org:team/x", "ssh://git@example.org", "https://user:pw@example.org".
     let user = text.get(start..sign).unwrap_or_default();
+    let account = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'%');
+    let authority = match before(text, start) {
+        b':' => run_start(text, start - 1, LOCAL_MAX, account),
+        _ => start,
+    };
     let remote = user.eq_ignore_ascii_case(b"git")
-        || matches!(before(text, start), b'/' | b':') && before(text, start.saturating_sub(1)) != b'o';
+        || before(text, authority) == b'/'
+            && authority.checked_sub(2).is_some_and(|place| at(text, place) == b'/');
     if remote || matches!(at(text, end), b'@') {
         return;
     }

@@ -1,0 +1,73 @@
+//! Passwords in the arguments of commands that take them without a name: `curl -u bob:hunter2`, `mysql -phunter2`.
+
+use super::catalogue::CommandRule;
+use super::checks;
+use super::hits::{Sink, before, run_end};
+use super::kinds::Kind;
+
+/// Part of a command's line that is looked at.
+const LINE_MAX: usize = 400;
+/// Price of a command.
+const COMMAND_STEPS: usize = 30;
+
+/// Looks at the arguments of the command whose name stands at `start..from`.
+pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRule, sink: &mut Sink<'_>) {
+    let edge = before(text, start);
+    if edge.is_ascii_alphanumeric() || matches!(edge, b'_' | b'.' | b'-') {
+        return;
+    }
+    let line = run_end(text, from, LINE_MAX, |b| !matches!(b, 0 | b'\n' | b'|' | b';'));
+    sink.spend(COMMAND_STEPS + line - from);
+    let Some(arguments) = text.get(from..line) else { return };
+    let is = |options: &[String], argument: &[u8]| options.iter().any(|option| option.as_bytes() == argument);
+    let mut place = from;
+    let mut option: &[u8] = b"";
+    for argument in arguments.split(|b| *b == b' ') {
+        let span = (place, place + argument.len());
+        place = span.1 + 1;
+        let glued = rule.glued.iter().find(|option| {
+            argument.len() > option.len() + 2
+                && argument.starts_with(option.as_bytes())
+                && !argument.starts_with(b"--")
+        });
+        let glued_user = rule.user.iter().find(|option| {
+            option.len() == 2 && argument.len() > 4 && argument.starts_with(option.as_bytes())
+        });
+        let found = if is(&rule.user, option) {
+            user_password(text, unquoted(text, span))
+        } else if let Some(glued) = glued_user {
+            user_password(text, unquoted(text, (span.0 + glued.len(), span.1)))
+        } else if is(&rule.password, option) {
+            Some(("", unquoted(text, span)))
+        } else {
+            glued.map(|glued| ("", unquoted(text, (span.0 + glued.len(), span.1))))
+        };
+        if let Some((user, (from, to))) = found
+            && let Some(value) = text.get(from..to).and_then(|value| std::str::from_utf8(value).ok())
+            && value.len() >= 3
+            && !value.starts_with(['$', '-', '<', '%', '{', '['])
+            && !checks::is_placeholder(value)
+            && !checks::is_example_password(user, value)
+        {
+            sink.add(Kind::Password, from, to);
+        }
+        option = argument;
+    }
+}
+
+/// An argument without the quotes around it.
+fn unquoted(text: &[u8], (from, to): (usize, usize)) -> (usize, usize) {
+    let quote = |b: u8| matches!(b, b'"' | b'\'' | b'\\');
+    let begin = run_end(text, from, 2, quote).min(to);
+    let tail = text.get(begin..to).unwrap_or_default();
+    let closing = tail.iter().rev().take(2).take_while(|b| quote(**b)).count();
+    (begin, to - closing)
+}
+
+/// The user, and where the password is.
+fn user_password(text: &[u8], (from, to): (usize, usize)) -> Option<(&str, (usize, usize))> {
+    let argument = text.get(from..to)?;
+    let sign = memchr::memchr2(b':', b'%', argument)?;
+    let user = std::str::from_utf8(argument.get(..sign)?).ok()?;
+    (!user.is_empty() && from + sign + 1 < to).then_some((user, (from + sign + 1, to)))
+}

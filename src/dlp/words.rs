@@ -1,0 +1,157 @@
+//! Words of people and of programs: what is prose, an identifier, a file.
+
+/// Words that make a sentence of what they stand in.
+const FUNCTION_WORDS: &[&str] = &[
+    "is", "are", "was", "must", "should", "shall", "cannot", "can", "has", "have", "be", "been", "the", "a",
+    "an", "to", "for", "of", "and", "or", "not", "your", "you", "this", "that", "with", "at", "least", "in",
+    "on", "if", "will", "may", "enter", "use", "when", "ist", "sind", "muss", "das", "der", "die", "ein",
+    "eine", "ihr", "bitte", "nicht", "und", "oder", "le", "la", "les", "est", "un", "une", "votre", "et",
+    "ou", "de", "el", "los", "es", "su", "debe", "y", "o", "il", "lo", "per", "non", "deve", "een", "het",
+    "uw", "jest", "nie", "nebo", "och", "inte", "eller",
+];
+/// Words of a value that names what it is for.
+const SECRET_WORDS: &[&str] = &[
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "pass",
+    "secret",
+    "token",
+    "credential",
+    "credentials",
+    "apikey",
+    "api_key",
+    "passwort",
+    "kennwort",
+    "contrasena",
+    "contraseña",
+    "senha",
+    "wachtwoord",
+    "haslo",
+    "hasło",
+    "heslo",
+    "lösenord",
+    "passord",
+];
+/// Endings of files.
+const FILES: &[&str] = &[
+    ".md", ".py", ".rs", ".ts", ".js", ".json", ".yaml", ".yml", ".toml", ".txt", ".html", ".css", ".go",
+    ".java", ".c", ".h", ".cpp", ".sh", ".pem", ".key", ".png", ".jpg", ".pdf", ".csv", ".xml", ".lock",
+    ".log", ".cfg", ".ini",
+];
+/// Longest text that is looked at for words.
+const MAX_PROSE: usize = 400;
+
+/// Words for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prose {
+    None,
+    /// Words that name something: a label, a title.
+    Title,
+    Sentence,
+}
+
+/// Whether a text is a sentence or a title.
+pub(super) fn prose(text: &str) -> Prose {
+    if !text.contains(' ') {
+        return Prose::None;
+    }
+    let mut end = text.len().min(MAX_PROSE);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let head = text.get(..end).unwrap_or(text);
+    let (mut count, mut plain, mut function) = (0, 0, 0);
+    for word in head.split_whitespace() {
+        let bare = word.trim_matches(|c: char| c.is_ascii_punctuation());
+        count += 1;
+        plain += usize::from(bare.chars().all(|c| c.is_alphabetic() || matches!(c, '\'' | '’')));
+        function += usize::from(FUNCTION_WORDS.iter().any(|known| bare.eq_ignore_ascii_case(known)));
+    }
+    let capital = head.chars().next().is_some_and(char::is_uppercase);
+    let ended = head.ends_with(['.', '!', '?', ':', '…']);
+    let mostly = plain * 4 >= count * 3;
+    match () {
+        () if count > 6 || count >= 3 && mostly && (function > 0 || ended) => Prose::Sentence,
+        () if count >= 2 && plain == count && (function > 0 || capital || ended) => Prose::Title,
+        () => Prose::None,
+    }
+}
+
+/// A name as programs write them: letters, digits and `_`, not beginning with a digit.
+pub(super) fn is_identifier(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A word and the number of it: "Python3".
+pub(super) fn is_word_and_number(text: &str) -> bool {
+    let word = text.trim_end_matches(|c: char| c.is_ascii_digit());
+    text.len() - word.len() <= 4 && word.len() >= 2 && word.chars().all(char::is_alphabetic)
+}
+
+/// A name in which words begin with capitals: "camelCase2Snake".
+pub(super) fn is_camel(text: &str) -> bool {
+    is_identifier(text)
+        && text
+            .as_bytes()
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a.is_ascii_lowercase() && b.is_ascii_uppercase()))
+}
+
+/// The name of a file.
+pub(super) fn is_file(text: &str) -> bool {
+    text.rfind('.')
+        .and_then(|dot| text.get(dot..))
+        .is_some_and(|end| FILES.iter().any(|known| end.eq_ignore_ascii_case(known)))
+}
+
+/// Whether `name` ends with these letters, of either case.
+pub(super) fn ends_with(name: &str, end: &str) -> bool {
+    name.len() >= end.len()
+        && name.get(name.len() - end.len()..).is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+}
+
+/// Whether a value is a name itself: that of its own member, or of a secret ("db_password").
+pub(super) fn is_name_of(value: &str, name: &str) -> bool {
+    if value.eq_ignore_ascii_case(name) {
+        return true;
+    }
+    // A password that is a word for passwords and something more is one: "Password1!".
+    value.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-' | b'.' | b' ') || b >= 0x80)
+        && SECRET_WORDS.iter().any(|word| ends_with(value, word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_titles_and_passphrases_are_told_apart() {
+        for text in [
+            "This field is required.",
+            "Password is required",
+            "Enter your password",
+            "must be at least 8 characters long",
+        ] {
+            assert_eq!(prose(text), Prose::Sentence, "{text}");
+        }
+        for text in ["Mot de passe", "Too short", "Your password"] {
+            assert_ne!(prose(text), Prose::None, "{text}");
+        }
+        for text in ["correct horse battery staple", "hunter2", "my dog rex 99"] {
+            assert_eq!(prose(text), Prose::None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_no_values() {
+        assert!(is_name_of("password", "password"));
+        assert!(is_name_of("db_password", "secrets"));
+        assert!(!is_name_of("Password1!", "password"));
+        assert!(is_word_and_number("Python3") && !is_word_and_number("abc123def"));
+        assert!(is_file("README.md") && !is_file("a.b"));
+    }
+}
