@@ -228,6 +228,11 @@ impl Anchors {
         telling
     }
 
+    /// The commands.
+    pub(super) fn commands(&self) -> &[CommandRule] {
+        &self.commands
+    }
+
     /// The names.
     pub(super) fn names(&self) -> &Names {
         &self.names

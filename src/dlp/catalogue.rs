@@ -99,7 +99,11 @@ impl Alphabet {
             Self::Url => alnum || matches!(byte, b'_' | b'-'),
             Self::Dotted => alnum || matches!(byte, b'_' | b'-' | b'.'),
             Self::Path => {
-                alnum || matches!(byte, b'/' | b':' | b'.' | b'_' | b'-' | b'%' | b'=' | b'&' | b'?' | b'@')
+                alnum
+                    || matches!(
+                        byte,
+                        b'/' | b':' | b'.' | b'_' | b'-' | b'%' | b'=' | b'&' | b'?' | b'@' | b'$'
+                    )
             }
             Self::Hex => byte.is_ascii_hexdigit(),
             Self::Base32 => byte.is_ascii_uppercase() || matches!(byte, b'2'..=b'7'),
@@ -212,7 +216,12 @@ pub(super) fn spellings(name: &str) -> Vec<String> {
     let capitals: Vec<String> = spellings
         .iter()
         .filter(|spelling| !spelling.is_ascii())
-        .map(|spelling| spelling.chars().flat_map(char::to_uppercase).collect())
+        .flat_map(|spelling| {
+            let mut letters = spelling.chars();
+            let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+            [spelling.to_uppercase(), first + letters.as_str()]
+        })
+        .filter(|spelling| !spellings.iter().any(|known| known.eq_ignore_ascii_case(spelling)))
         .collect();
     spellings.extend(capitals);
     spellings

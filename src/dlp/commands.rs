@@ -2,6 +2,7 @@
 
 use super::catalogue::CommandRule;
 use super::checks;
+use super::document::{Document, Segment};
 use super::hits::{Sink, before, run_end};
 use super::kinds::Kind;
 
@@ -44,15 +45,61 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
         };
         if let Some((user, (from, to))) = found
             && let Some(value) = text.get(from..to).and_then(|value| std::str::from_utf8(value).ok())
-            && value.len() >= 3
-            && !value.starts_with(['$', '-', '<', '%', '{', '['])
-            && !checks::is_placeholder(value)
-            && !checks::is_example_password(user, value)
+            && is_password(user, value)
         {
             sink.add(Kind::Password, from, to);
         }
         option = argument;
     }
+}
+
+/// The same of a command whose arguments are the elements of an array.
+pub(super) fn look_at_array(document: &Document, rules: &[CommandRule], first: usize, sink: &mut Sink<'_>) {
+    let Some(name) = document.segments.get(first) else { return };
+    let text = |segment: &Segment| document.slice(segment.span()).unwrap_or_default();
+    let command = text(name).rsplit('/').next().unwrap_or_default();
+    let next = document.segments.get(first + 1).map(text).unwrap_or_default();
+    let rule = rules.iter().find(|rule| match rule.command.split_once(' ') {
+        None => rule.command == command,
+        Some((program, verb)) => program == command && verb == next,
+    });
+    let Some(rule) = rule else { return };
+    sink.spend(COMMAND_STEPS);
+    let arguments = document.segments.get(first + 1..).unwrap_or_default().iter();
+    let mut option = "";
+    for argument in arguments.take(ARGUMENTS_MAX).take_while(|argument| argument.container == name.container)
+    {
+        let (value, (start, end)) = (text(argument), argument.span());
+        let is = |options: &[String]| options.iter().any(|known| known == option);
+        let found = if is(&rule.user) {
+            user_password(document.text.as_bytes(), (start, end))
+        } else if is(&rule.password) {
+            Some(("", (start, end)))
+        } else {
+            let glued = rule
+                .glued
+                .iter()
+                .find(|known| value.len() > known.len() + 2 && value.starts_with(known.as_str()));
+            glued.map(|known| ("", (start + known.len(), end)))
+        };
+        if let Some((user, (from, to))) = found
+            && let Some(value) = document.slice((from, to))
+            && is_password(user, value)
+        {
+            sink.add(Kind::Password, from, to);
+        }
+        option = value;
+    }
+}
+
+/// Arguments of a command that are looked at.
+const ARGUMENTS_MAX: usize = 32;
+
+fn is_password(user: &str, value: &str) -> bool {
+    value.len() >= 3
+        && !value.starts_with(['$', '-', '<', '%', '{', '['])
+        && !checks::is_placeholder(value)
+        && !checks::is_example_password(user, value)
 }
 
 /// An argument without the quotes around it.
@@ -67,7 +114,7 @@ fn unquoted(text: &[u8], (from, to): (usize, usize)) -> (usize, usize) {
 /// The user, and where the password is.
 fn user_password(text: &[u8], (from, to): (usize, usize)) -> Option<(&str, (usize, usize))> {
     let argument = text.get(from..to)?;
-    let sign = memchr::memchr2(b':', b'%', argument)?;
+    let sign = memchr::memchr3(b':', b'%', b',', argument)?;
     let user = std::str::from_utf8(argument.get(..sign)?).ok()?;
     (!user.is_empty() && from + sign + 1 < to).then_some((user, (from + sign + 1, to)))
 }

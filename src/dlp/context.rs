@@ -16,6 +16,8 @@ pub(super) enum Topic {
     Cards,
     /// The same, but for the names of their security codes.
     Payment,
+    /// Accounts, and where they log in.
+    Login,
     /// Health and its insurance.
     Health,
     /// Social security and taxes.
@@ -63,6 +65,9 @@ impl Topic {
                 b"debit",
                 b"credit",
             ],
+            Self::Login => {
+                &[b"user", b"login", b"account", b"host", b"smtp", b"ftp", b"ldap", b"dsn", b"credential"]
+            }
             Self::Health => &[
                 b"insur",
                 b"health",

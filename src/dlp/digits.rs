@@ -253,6 +253,9 @@ fn is_edge(byte: u8) -> bool {
 }
 
 fn social_security<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Around<'a>, sink: &mut Sink<'_>) {
+    if named_social_security(text, groups, around, sink) {
+        return;
+    }
     for (index, window) in groups.windows(3).enumerate() {
         let [area, group, serial] = window else { continue };
         if (area.len, group.len, serial.len) != (3, 2, 4) || group.separator != serial.separator {
@@ -286,7 +289,6 @@ fn social_security<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Aroun
             sink.add_possible(Kind::Ssn, place.0, place.1);
         }
     }
-    named_social_security(text, groups, around, sink);
 }
 
 /// Nine digits in any grouping, or a number, that are all a member named after the SSN holds.
@@ -295,14 +297,14 @@ fn named_social_security<'a>(
     groups: &[Group],
     around: &dyn Fn() -> Around<'a>,
     sink: &mut Sink<'_>,
-) {
-    let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return };
+) -> bool {
+    let (Some(first), Some(last)) = (groups.first(), groups.last()) else { return false };
     let total: usize = groups.iter().map(|group| group.len).sum();
     // A number has lost the zeroes it began with.
     let mut digits = [0; CARD_DIGITS.1];
-    let Some(zeroes) = 9_usize.checked_sub(total).filter(|zeroes| *zeroes <= 2) else { return };
+    let Some(zeroes) = 9_usize.checked_sub(total).filter(|zeroes| *zeroes <= 2) else { return false };
     if (zeroes > 0 && groups.len() > 1) || copy_digits(text, groups, &mut digits).is_none() {
-        return;
+        return false;
     }
     digits.copy_within(..total, zeroes);
     digits.iter_mut().take(zeroes).for_each(|digit| *digit = b'0');
@@ -313,7 +315,9 @@ fn named_social_security<'a>(
     if around.says.expects(Expect::Ssn) && whole && digits.get(..9).is_some_and(checks::is_ssn) {
         let sign = run_start(text, first.start, MAX_GLUED, |b| matches!(b, b'-' | b'+'));
         sink.add(Kind::Ssn, sign, last.end());
+        return true;
     }
+    false
 }
 
 /// True when a number written with blanks is no part of a row of numbers: what stands beside it is the

@@ -34,12 +34,12 @@ const PAIR_NAMES: &[&str] = &[
 const PAIR_VALUES: &[&str] =
     &["value", "val", "v", "content", "text", "data", "default", "current", "answer"];
 
-/// Whether a key is one of these, or ends with one of four letters or more.
+/// Whether a key is one of these, or ends with one of three letters or more.
 fn ends_with_one(key: &str, known: &[&str]) -> bool {
     known.iter().any(|known| match key.len().checked_sub(known.len()) {
         None => false,
         Some(0) => key.eq_ignore_ascii_case(known),
-        Some(from) => known.len() >= 4 && key.get(from..).is_some_and(|end| end.eq_ignore_ascii_case(known)),
+        Some(from) => known.len() >= 3 && key.get(from..).is_some_and(|end| end.eq_ignore_ascii_case(known)),
     })
 }
 
@@ -107,6 +107,8 @@ pub(super) struct Container {
     pub(super) named: Says,
     /// Of an array: which of its elements that is.
     pub(super) named_at: u32,
+    /// The segment of that name.
+    pub(super) named_by: u32,
     /// It has a member `kty`: a key as RFC 7517 writes it.
     pub(super) jwk: bool,
 }
@@ -238,6 +240,7 @@ impl Document {
                         array,
                         named: Says::Nothing,
                         named_at: 0,
+                        named_by: NONE,
                         jwk: false,
                     });
                     self.open.push(Open { container, step: 0, array, key_next: !array });
@@ -377,8 +380,8 @@ impl Document {
     }
 
     /// Notes what a text under `name`, or the first of two texts in an array, says about its sibling. True where it does.
-    pub(super) fn note_pair(&mut self, segment: usize, says: Says) -> bool {
-        let Some(segment) = self.segments.get(segment).copied() else { return false };
+    pub(super) fn note_pair(&mut self, number: usize, says: Says) -> bool {
+        let Some(segment) = self.segments.get(number).copied() else { return false };
         let Some(container) = self.containers.get(segment.container as usize) else { return false };
         let is_name = if container.array {
             let text = self.slice(segment.span()).unwrap_or_default();
@@ -389,8 +392,21 @@ impl Document {
         };
         if is_name && let Some(container) = self.containers.get_mut(segment.container as usize) {
             (container.named, container.named_at) = (says, segment.step);
+            container.named_by = number as u32;
         }
         is_name
+    }
+
+    /// The name of a value, as [`says_of`](Self::says_of) found it.
+    pub(super) fn name_of(&self, segment: &Segment, link: Link) -> &str {
+        let container = self.containers.get(segment.container as usize);
+        match (link, container) {
+            (Link::Pair | Link::Array | Link::Option, Some(container)) => {
+                let name = self.segments.get(container.named_by as usize);
+                name.and_then(|name| self.slice(name.span())).unwrap_or_default()
+            }
+            _ => self.key_text(segment),
+        }
     }
 
     /// The key that names a value, folded: its own, or that of the array it stands in.

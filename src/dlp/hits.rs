@@ -74,7 +74,8 @@ impl Sink<'_> {
 
     /// Adds what has the shape of a kind and nothing more: it alerts at most.
     pub(super) fn add_possible(&mut self, kind: Kind, start: usize, end: usize) {
-        let action = self.actions.get(kind as usize).copied().unwrap_or_default().min(Action::Alert);
+        let action = self.actions.get(kind as usize).copied().unwrap_or_default();
+        let action = kind.possible_action(action);
         self.add_rule(kind.possible(), action, start, end);
     }
 

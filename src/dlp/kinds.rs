@@ -115,6 +115,12 @@ impl Kind {
         (Self::ALL.len() + self as usize) as u16
     }
 
+    /// What is done about what has the shape of this kind and nothing more: nothing that changes a message, or stops one, but where
+    /// somebody wants social security numbers stopped.
+    pub(super) fn possible_action(self, action: Action) -> Action {
+        if self == Self::Ssn && action == Action::Block { action } else { action.min(Action::Alert) }
+    }
+
     /// The kind of this name.
     pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)

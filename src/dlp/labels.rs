@@ -57,7 +57,7 @@ fn is_filler(word: &[u8]) -> bool {
 
 /// "is", in languages that have it between a name and its value.
 fn is_copula(word: &[u8]) -> bool {
-    let words: [&[u8]; 16] = [
+    let words: [&[u8]; 18] = [
         b"is",
         b"was",
         b"to",
@@ -74,6 +74,8 @@ fn is_copula(word: &[u8]) -> bool {
         "är".as_bytes(),
         b"er",
         b"on",
+        b"este",
+        b"ir",
     ];
     words.iter().any(|known| word.eq_ignore_ascii_case(known))
 }
@@ -103,7 +105,12 @@ fn lead(text: &[u8], start: usize, end: usize) -> (usize, Option<Link>) {
         place = word_end;
     }
     place = run_end(text, place, 4, |b| closing(b) || blank(b));
-    let leads = run_end(text, place, 3, |b| matches!(b, b':' | b'=' | b'>'));
+    // "NAME -> VALUE".
+    place += usize::from(at(text, place) == b'-' && at(text, place + 1) == b'>');
+    let leads = run_end(text, place, 3, |b| matches!(b, b':' | b'=' | b'>' | b'|'));
+    if let Some(from) = behind_a_type(text, end, leads) {
+        return (from, Some(Link::Stated));
+    }
     let from = run_end(text, leads, 6, opening);
     let (first, second) = (at(text, leads), at(text, leads + 1));
     if leads > place && is_quote(first) && second == first && at(text, leads + 2) != first {
@@ -135,6 +142,83 @@ fn lead(text: &[u8], start: usize, end: usize) -> (usize, Option<Link>) {
     beside(text, (start, end)).unwrap_or((from, None))
 }
 
+/// The literal behind a name and its type: `NAME: &str = "VALUE"`, `NAME[] = "VALUE"`.
+fn behind_a_type(text: &[u8], end: usize, leads: usize) -> Option<usize> {
+    if is_quote(at(text, leads)) || !matches!(at(text, end), b':' | b'[' | b' ') {
+        return None;
+    }
+    let kind = |b: u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'_' | b'&'
+                    | b'<'
+                    | b'>'
+                    | b'['
+                    | b']'
+                    | b'?'
+                    | b':'
+                    | b' '
+                    | b'*'
+                    | b'.'
+                    | b'{'
+                    | b'}'
+                    | b';'
+            )
+    };
+    let equals = run_end(text, end, 32, kind);
+    let between = text.get(end..equals).unwrap_or_default();
+    let properties = memchr::memmem::find(between, b"get;").is_some();
+    if at(text, equals) != b'=' || equals == end || memchr::memchr(b';', between).is_some() && !properties {
+        return None;
+    }
+    let from = run_end(text, equals + 1, 2, |b| b == b' ');
+    is_quote(at(text, from)).then_some(from + 1)
+}
+
+/// The text of the next element of XML or HTML: `<key>NAME</key><string>VALUE</string>`.
+fn next_element(text: &[u8], end: usize) -> Option<usize> {
+    if at(text, end) != b'<' || at(text, end + 1) != b'/' {
+        return None;
+    }
+    let closed = run_end(text, end, 40, |b| b != b'>' && b != 0) + 1;
+    let opened = run_end(text, closed, 4, |b| matches!(b, b' ' | b'\n' | b'\r' | b'\t'));
+    let from = run_end(text, opened, 60, |b| b != b'>' && b != 0) + 1;
+    (at(text, opened) == b'<' && at(text, opened + 1) != b'/' && at(text, from - 1) == b'>').then_some(from)
+}
+
+/// What stands at the place of a column among the values: `INSERT INTO t (a, password) VALUES ('x', 'y')`; the value of
+/// `SET PASSWORD FOR x = 'y'`.
+fn of_statement(text: &[u8], (start, end): (usize, usize)) -> Option<usize> {
+    let line = run_end(text, end, 200, |b| !matches!(b, 0 | b';'));
+    let rest = text.get(end..line)?;
+    if rest.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b" for ")) {
+        let equals = end + memchr::memchr(b'=', rest)?;
+        let from = run_end(text, equals + 1, 2, |b| b == b' ');
+        return is_quote(at(text, from)).then_some(from + 1);
+    }
+    if !matches!(at(text, end), b',' | b')' | b'`' | b'"') {
+        return None;
+    }
+    let values = rest
+        .windows(8)
+        .position(|part| part.eq_ignore_ascii_case(b") values") || part.eq_ignore_ascii_case(b")values "))?;
+    let open = run_start(text, start, 200, |b| b != b'(' && b != 0);
+    let column = text.get(open..start)?.iter().filter(|b| **b == b',').count();
+    let list = end + values + memchr::memchr(b'(', rest.get(values..)?)? + 1;
+    let (mut at_column, mut quoted, mut place) = (0, false, list);
+    while place < line && (at_column < column || quoted) {
+        match at(text, place) {
+            b'\'' => quoted = !quoted,
+            b',' if !quoted => at_column += 1,
+            _ => {}
+        }
+        place += 1;
+    }
+    let from = run_end(text, place, 2, |b| b == b' ');
+    is_quote(at(text, from)).then_some(from + 1)
+}
+
 /// The value of a name/value pair in text: `name: X` and `value: Y` in the next line, `'X', 'Y'`, `ENV X Y`.
 fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Link>)> {
     let blank = |b: u8| matches!(b, b' ' | b'\t');
@@ -142,11 +226,17 @@ fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Li
     let next = run_end(text, closed, 40, |b| blank(b) || matches!(b, b'\n' | b'\r' | b',' | b'\\' | b'n'));
     let value = run_end(text, next, 8, |b| b.is_ascii_alphabetic());
     let lead = run_end(text, value, 1, is_quote);
-    if text.get(next..value).is_some_and(|word| word.eq_ignore_ascii_case(b"value"))
-        && matches!(at(text, lead), b':' | b'=')
-    {
+    let word = text.get(next..value).unwrap_or_default();
+    let is_value = [&b"value"[..], b"v", b"val"].iter().any(|known| word.eq_ignore_ascii_case(known));
+    if is_value && matches!(at(text, lead), b':' | b'=') {
         let from = run_end(text, lead + 1, 4, |b| blank(b) || is_quote(b));
         return Some((from, Some(Link::Pair)));
+    }
+    if let Some(from) = next_element(text, end) {
+        return Some((from, Some(Link::Pair)));
+    }
+    if let Some(from) = of_statement(text, (start, end)) {
+        return Some((from, Some(Link::Statement)));
     }
     let comma = run_end(text, closed, 1, |b| b == b',');
     let from = run_end(text, comma, 2, blank);
@@ -160,7 +250,22 @@ fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Li
     };
     let before_it = [&b"env "[..], b"setenv ", b"set "].iter().any(|word| said(start, word) == Some(true));
     let by = said(end, b" by") == Some(true) || said(end, b"pass") == Some(true);
-    (gap > end && (before_it || by)).then_some((gap, Some(Link::Option)))
+    if gap > end && (before_it || by || of_login(text, start)) {
+        return Some((gap, Some(Link::Option)));
+    }
+    // "user bob, password hunter2": what looks like nothing else.
+    let value_end = run_end(text, gap, 64, |b| {
+        b > b' ' && !is_quote(b) && !matches!(b, b',' | b';' | b'(' | b')' | b'<')
+    });
+    let shape = Shape::of(text.get(gap..value_end).unwrap_or_default());
+    let mixed = shape.digits > 0 && shape.upper + shape.lower > 0 && value_end - gap >= 6;
+    (gap > end && mixed).then_some((gap, Some(Link::Beside)))
+}
+
+/// "machine HOST login NAME password", as in netrc(5).
+fn of_login(text: &[u8], start: usize) -> bool {
+    let from = run_start(text, start, 80, |b| b != 0);
+    memchr::memmem::find(text.get(from..start).unwrap_or_default(), b"login ").is_some()
 }
 
 /// Looks behind the name whose end is the literal at `start..end`.
@@ -190,7 +295,12 @@ pub(super) fn look(
     match rule.value {
         Expect::Ssn => social_security(text, end, sink),
         Expect::Phone => phone(text, (begin, end), sink),
-        Expect::Password | Expect::Key | Expect::LongKey | Expect::Token => {
+        Expect::Password
+        | Expect::Key
+        | Expect::LongKey
+        | Expect::Token
+        | Expect::Authorization
+        | Expect::Random => {
             if let (from, Some(link)) = lead(text, begin, end) {
                 secret(text, rule, (name, from, link), memory, sink);
             }
@@ -199,7 +309,7 @@ pub(super) fn look(
             numbered(text, rule, name, (begin, end), sink);
         }
         // Their own passes ask for the names around them.
-        Expect::Card | Expect::Street | Expect::Authorization | Expect::Random => {}
+        Expect::Card | Expect::Street => {}
     }
 }
 
@@ -288,6 +398,7 @@ fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usiz
         last: false,
         code: false,
         context: topic.is_some_and(|topic| context::is_near(text, (start, end), topic, sink)),
+        login: false,
     };
     sink.judge(rule, &candidate, from);
 }
@@ -327,6 +438,13 @@ fn secret(
     sink: &mut Sink<'_>,
 ) {
     sink.spend(SECRET_STEPS);
+    // "Authorization: Token X", "Cookie: session=X".
+    let scheme = run_end(text, from, 16, |b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_'));
+    let from = match (rule.value, at(text, scheme)) {
+        (Expect::Authorization, b' ') if scheme > from => scheme + 1,
+        (Expect::Random, b'=') if name.len() <= 10 && scheme > from => scheme + 1,
+        _ => from,
+    };
     let quote = before(text, from);
     let quoted = is_quote(quote);
     let mut end = if quoted {
@@ -361,6 +479,7 @@ fn secret(
         last,
         code: !quoted && context::is_code(text, (from, end)),
         context: false,
+        login: rule.weight < 50 && context::is_near(text, (from, end), Topic::Login, sink),
     };
     sink.judge(rule, &candidate, from);
 }

@@ -175,7 +175,7 @@ impl Dlp {
         let possible = Kind::ALL.iter().zip(&actions).map(|(kind, action)| RuleInfo {
             kind: kind.name().into(),
             id: format!("default.{}.possible", kind.name()).into(),
-            action: (*action).min(Action::Alert),
+            action: kind.possible_action(*action),
             class: Class::Named,
             built_in: Some(*kind),
         });

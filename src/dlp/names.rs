@@ -226,7 +226,7 @@ mod tests {
             ("userPassword", "password"),
             ("pass-word", "password"),
             ("SMTP_PASS", "password.pass"),
-            ("dbPass", "password.pass"),
+            ("mailPass", "password.pass"),
             ("X-Api-Key", "api-key"),
             ("contraseña", "password.spanish"),
             ("AWS_SECRET_ACCESS_KEY", "aws-secret"),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use super::anchors::{AnchorScratch, Anchors};
 use super::catalogue::Expect;
+use super::commands;
 use super::config::CustomRule;
 use super::context::{self, Topic};
 use super::digits::{self, Around};
@@ -119,7 +120,20 @@ pub(super) fn detect(
         }
     }
     bytes(document, (from, first), collect, scratch, sink);
+    for index in first..document.segments.len() {
+        let Some(segment) = document.segments.get(index) else { break };
+        let first_of_array = segment.step == 0
+            && segment.part == Part::Text
+            && segment.end - segment.start <= COMMAND_NAME_MAX
+            && document.containers.get(segment.container as usize).is_some_and(|container| container.array);
+        if first_of_array && !sink.is_spent() {
+            commands::look_at_array(document, anchors.commands(), index, sink);
+        }
+    }
 }
+
+/// Longest text that is taken for the name of a command, in bytes.
+const COMMAND_NAME_MAX: u32 = 32;
 
 fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<'_>) {
     jwk(document, segment, sink);
@@ -145,7 +159,7 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
         _ => None,
     };
     let candidate = Candidate {
-        name: document.key_text(segment),
+        name: document.name_of(segment, link),
         value,
         link,
         quoted: segment.part == Part::Text,
@@ -154,6 +168,8 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
         code: false,
         context: topic
             .is_some_and(|topic| context::is_near(document.text.as_bytes(), segment.span(), topic, sink)),
+        login: rule.weight < 50
+            && context::is_near(document.text.as_bytes(), segment.span(), Topic::Login, sink),
     };
     sink.judge(rule, &candidate, segment.start as usize);
 }

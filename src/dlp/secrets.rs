@@ -9,7 +9,7 @@ use super::kinds::Kind;
 use super::layers;
 
 /// Part of a token that is looked at for its mix of characters.
-const SHAPE_MAX: usize = 40;
+const SHAPE_MAX: usize = 128;
 /// Price of something that begins as a token.
 const TOKEN_STEPS: usize = 15;
 /// Longest header of a JSON web token.
@@ -71,7 +71,7 @@ pub(super) fn prefixed(text: &[u8], start: usize, rule: &TokenRule, runs: &mut R
     }
 }
 
-/// Long runs of one alphabet whose length and beginning tell them: a Twilio key, an Azure client secret.
+/// Long runs whose length and beginning tell them: a Twilio key, the token of a Discord bot, one of Terraform Cloud.
 pub(super) fn run(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) {
     let body = text.get(start..end).unwrap_or_default();
     if let [b'S', b'K', hex @ ..] = body
@@ -79,6 +79,20 @@ pub(super) fn run(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) {
         && hex.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     {
         sink.add(Kind::TwilioKey, start, end);
+    }
+    if at(text, end) != b'.' {
+        return;
+    }
+    let part = |from: usize| run_end(text, from, 128, |b| Alphabet::Url.has(b));
+    let second = part(end + 1);
+    let third = if at(text, second) == b'.' { part(second + 1) } else { second };
+    let discord = matches!(body.first(), Some(b'M' | b'N' | b'O'))
+        && (23..=28).contains(&body.len())
+        && second - end - 1 == 6
+        && (27..=40).contains(&(third.saturating_sub(second + 1)));
+    let terraform = body.len() == 14 && text.get(end + 1..second) == Some(b"atlasv1") && third - second > 60;
+    if discord && Shape::of(body).digits > 0 || terraform {
+        sink.add(Kind::ServiceToken, start, third);
     }
 }
 

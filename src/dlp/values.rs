@@ -23,7 +23,7 @@ pub(super) enum Link {
     Option,
     /// `NAME 'VALUE'`.
     Statement,
-    /// A label and a number: "CVV 123".
+    /// Nothing but a blank: "CVV 123", "password hunter2".
     Beside,
 }
 
@@ -43,6 +43,8 @@ pub(super) struct Candidate<'a> {
     pub(super) code: bool,
     /// Words near it say that its name means what it says.
     pub(super) context: bool,
+    /// Words near it are about accounts.
+    pub(super) login: bool,
 }
 
 /// Judges a value by its name: the evidence, and the part of the value that is meant. `None`: it cannot be what the name says.
@@ -161,10 +163,12 @@ fn token(candidate: &Candidate<'_>, score: &mut Score) -> bool {
     score.count_if(words::is_file(inner), "a file", -60);
     score.count_if(shape.digits > 0 && shape.upper + shape.lower > 0, "letters and digits", 20);
     score.count_if(bare.len() >= 16, "long", 15);
-    let in_text = !matches!(candidate.link, Link::Member | Link::Pair);
+    let in_text = !matches!(candidate.link, Link::Member | Link::Pair | Link::Array);
     score.count_if(in_text && (bare.len() < 16 || shape.digits < 2), "short for a token in text", -30);
     let hex = bare.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
-    score.count_if(in_text && hex, "an id", -40);
+    score.count_if(in_text && hex && rule_is_weak(score), "an id", -40);
+    score.count_if(checks::is_uuid(bare.as_bytes()) && in_text, "a UUID", -40);
+    score.count_if(matches!(candidate.link, Link::Beside) && bare.len() < 20, "a word beside it", -25);
     true
 }
 
@@ -196,7 +200,12 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     score.count_if(option, "an option or statement", 5);
     score.count_if(option && letters == value.len(), "a word behind an option", -30);
     score.count_if(is_variable_name(name), "an environment variable", 15);
-    score.count_if(matches!(candidate.link, Link::Array), "side by side", -25);
+    score.count_if(matches!(candidate.link, Link::Array), "side by side", -10);
+    score.count_if(matches!(candidate.link, Link::Array) && shape.digits == 0, "no digit", -15);
+    score.count_if(matches!(candidate.link, Link::Beside), "a word beside it", -25);
+    let numbered = matches!(candidate.link, Link::Beside) && words::is_word_and_number(value);
+    score.count_if(numbered, "a word and its number", -20);
+    score.count_if(candidate.login && shape.digits > 0, "words about accounts", 20);
     score.count_if(candidate.quoted && !member, "in quotes", 10);
     score.count_if(candidate.last && !candidate.quoted && !candidate.code, "the end of its line", 10);
     if letters == value.len() {
@@ -209,6 +218,8 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     }
     let identifier = !candidate.quoted && !member && words::is_identifier(value) && value.contains('_');
     score.count_if(identifier && shape.digits == 0, "a variable", -50);
+    let named = words::is_identifier(value) && value.contains('_') && shape.digits == 0 && shape.upper == 0;
+    score.count_if(named && !identifier, "a name of something", -25);
     score.count_if(words::is_name_of(value, name), "its own name", -80);
 }
 
@@ -271,12 +282,12 @@ fn is_expression(value: &str) -> bool {
     // "config.db.password", "self.password", "&args.secret".
     let dotted = value.trim_start_matches(['&', '*', '!', '@']);
     dotted.contains('.')
-        && shape.digits <= 1
+        && shape.digits == 0
         && dotted.split('.').all(|part| !part.is_empty() && words::is_identifier(part))
 }
 
 fn security_code(candidate: &Candidate<'_>, score: &mut Score) -> bool {
-    score.count_if(candidate.context, "words about cards", 30);
+    score.count_if(candidate.context, "words about cards", 40);
     score.count_if(matches!(candidate.link, Link::Member | Link::Pair), "a member of its own", 10);
     // A year behind "security code" is one.
     let year = candidate.value.len() == 4 && matches!(candidate.value.get(..2), Some("19" | "20"));

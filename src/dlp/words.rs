@@ -116,6 +116,7 @@ pub(super) fn ends_with(name: &str, end: &str) -> bool {
 
 /// Whether a value is a name itself: that of its own member, or of a secret ("db_password").
 pub(super) fn is_name_of(value: &str, name: &str) -> bool {
+    let value = value.trim_end_matches([':', ' ', '?', '*']);
     if value.eq_ignore_ascii_case(name) {
         return true;
     }

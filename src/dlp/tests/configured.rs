@@ -11,7 +11,7 @@ fn outcome(config: &DlpConfig, data: &str) -> (Action, Vec<String>) {
     (scan.action, kinds(&scan))
 }
 
-const DATA: &str = r#"{"a":"123-45-6789","b":"ACME-1234"}"#;
+const DATA: &str = r#"{"ssn":"123-45-6789","b":"ACME-1234"}"#;
 
 #[test]
 fn custom_rules_join_or_replace_the_defaults() {
@@ -112,15 +112,15 @@ fn unknown_settings_are_refused() {
 
 #[test]
 fn lines_are_scanned_one_by_one() {
-    let input = "{\"a\":\"123-45-6789\"}\nnonsense\n[1]\n{}\r\n{\"password\":\"hunter2\"}";
+    let input = "{\"ssn\":\"123-45-6789\"}\nnonsense\n[1]\n{}\r\n{\"password\":\"hunter2\"}";
     let mut out = Vec::new();
     lines::scan_lines(&defaults(), input.as_bytes(), &mut out).unwrap();
     let lines: Vec<serde_json::Value> =
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let found = serde_json::json!([{ "type": "ssn", "pointer": "/a", "start": 0, "end": 11 }]);
+    let found = serde_json::json!([{ "type": "ssn", "pointer": "/ssn", "start": 0, "end": 11 }]);
     assert_eq!(
         lines[0],
-        serde_json::json!({ "action": "redact", "findings": found, "redacted": { "a": "XXX-XX-6789" } })
+        serde_json::json!({ "action": "redact", "findings": found, "redacted": { "ssn": "XXX-XX-6789" } })
     );
     assert_eq!(lines[1], serde_json::json!({ "error": "no valid JSON" }));
     assert_eq!(lines[2], serde_json::json!({ "error": "no JSON object" }));

@@ -9,7 +9,7 @@ fn plain_forms_are_found() {
     let jwt = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U";
     let cases: Vec<(&str, String)> = vec![
         ("ssn", "my number is 123-45-6789.".into()),
-        ("ssn", "123.45.6789".into()),
+        ("ssn", "SSN 123.45.6789".into()),
         ("ssn", "SSN 123 45 6789 on file".into()),
         ("ssn", "SSN: 123456789".into()),
         ("ssn", "social security number is 123456789, ok".into()),
@@ -169,7 +169,7 @@ fn field_names_have_exceptions() {
 
 #[test]
 fn pointers_and_offsets_name_the_match() {
-    let scan = assert_found("ssn", r#"{"a~b":[{"c/d":"é 😀 123-45-6789"}]}"#);
+    let scan = assert_found("ssn", r#"{"a~b":[{"c/d":"é 😀 123-45-6789 SSN"}]}"#);
     let found = &scan.findings[0];
     assert_eq!((found.pointer.as_str(), found.start, found.end), ("/a~0b/0/c~1d", 4, 15));
     assert_eq!(&*found.rule, "default.ssn");
@@ -177,7 +177,7 @@ fn pointers_and_offsets_name_the_match() {
     assert!(!format!("{scan:?}").contains("6789\"") || scan.redacted.is_some());
     assert!(!format!("{found:?}").contains("6789"));
 
-    let scan = assert_found("ssn", r#"{"a":{"123-45-6789":1}}"#);
+    let scan = assert_found("ssn", r#"{"a":{"123-45-6789":"ssn"}}"#);
     let found = &scan.findings[0];
     assert_eq!(
         (found.pointer.as_str(), found.start, found.end, found.in_key),
@@ -188,7 +188,7 @@ fn pointers_and_offsets_name_the_match() {
 
 #[test]
 fn the_message_type_is_scanned() {
-    let scan = defaults().scan("lookup 123-45-6789", "{}", &mut Scratch::new());
+    let scan = defaults().scan("lookup 123-45-6789 ssn", "{}", &mut Scratch::new());
     assert_eq!(kinds(&scan), ["ssn"]);
     assert_eq!(scan.findings[0].pointer, MESSAGE_TYPE_POINTER);
     assert_eq!((scan.findings[0].start, scan.findings[0].end), (7, 18));
@@ -198,7 +198,7 @@ fn the_message_type_is_scanned() {
 
 #[test]
 fn the_most_restrictive_action_wins() {
-    let scan = scan(r#"{"a":"bob@example.com","b":"123-45-6789","c":"4111111111111111"}"#);
+    let scan = scan(r#"{"a":"bob@example.com","ssn":"123-45-6789","c":"4111111111111111"}"#);
     assert_eq!(scan.action, Action::Block);
     assert_eq!(scan.redacted, None);
     assert_eq!(kinds(&scan), ["credit_card", "email", "ssn"]);

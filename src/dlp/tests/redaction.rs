@@ -14,20 +14,20 @@ fn redacted(data: &str) -> String {
 fn only_the_matched_characters_change() {
     for (data, expected) in [
         (
-            r#"{"a" : "x 123-45-6789 y",  "b":[1.50, "\u00e9"]}"#,
-            r#"{"a" : "x XXX-XX-6789 y",  "b":[1.50, "\u00e9"]}"#,
+            r#"{"ssn" : "x 123-45-6789 y",  "b":[1.50, "\u00e9"]}"#,
+            r#"{"ssn" : "x XXX-XX-6789 y",  "b":[1.50, "\u00e9"]}"#,
         ),
         (r#"{"ssn":123456789}"#, r#"{"ssn":"XXX-XX-6789"}"#),
         (r#"{"ssn": -123456789 ,"b":1}"#, r#"{"ssn": "XXX-XX-6789" ,"b":1}"#),
-        (r#"{"123-45-6789":1}"#, r#"{"XXX-XX-6789":1}"#),
-        (r#"{"a":"\t123\t45\t6789\n"}"#, r#"{"a":"\tXXX-XX-6789\n"}"#),
-        (r#"{"a":"é１２３-４５-６７８９é"}"#, r#"{"a":"éXXX-XX-6789é"}"#),
-        (r#"{"a":"\u0031\u00323-45-6789\u0021"}"#, r#"{"a":"XXX-XX-6789\u0021"}"#),
-        (r#"{"a":"MTIzLTQ1LTY3ODk=!"}"#, r#"{"a":"XXX-XX-6789!"}"#),
-        (r#"{"a":"q=123%2D45%2D6789&z=%20"}"#, r#"{"a":"q=XXX-XX-6789&z=%20"}"#),
-        (r#"{"a":"{\"ssn\":\"123456789\"}"}"#, r#"{"a":"{\"ssn\":\"XXX-XX-6789\"}"}"#),
-        (r#"{"a":"\"\\\\ 123-45-6789 \""}"#, r#"{"a":"\"\\\\ XXX-XX-6789 \""}"#),
-        (r#"{"a":"123-45-6789 and 234-56-7890"}"#, r#"{"a":"XXX-XX-6789 and XXX-XX-7890"}"#),
+        (r#"{"ssn":{"123-45-6789":1}}"#, r#"{"ssn":{"XXX-XX-6789":1}}"#),
+        (r#"{"ssn":"\t123\t45\t6789\n"}"#, r#"{"ssn":"\tXXX-XX-6789\n"}"#),
+        (r#"{"ssn":"é１２３-４５-６７８９é"}"#, r#"{"ssn":"éXXX-XX-6789é"}"#),
+        (r#"{"ssn":"\u0031\u00323-45-6789\u0021"}"#, r#"{"ssn":"XXX-XX-6789\u0021"}"#),
+        (r#"{"ssn":"MTIzLTQ1LTY3ODk=!"}"#, r#"{"ssn":"XXX-XX-6789!"}"#),
+        (r#"{"ssn":"q=123%2D45%2D6789&z=%20"}"#, r#"{"ssn":"q=XXX-XX-6789&z=%20"}"#),
+        (r#"{"ssn":"{\"ssn\":\"123456789\"}"}"#, r#"{"ssn":"{\"ssn\":\"XXX-XX-6789\"}"}"#),
+        (r#"{"ssn":"\"\\\\ 123-45-6789 \""}"#, r#"{"ssn":"\"\\\\ XXX-XX-6789 \""}"#),
+        (r#"{"ssn":"123-45-6789 and 234-56-7890"}"#, r#"{"ssn":"XXX-XX-6789 and XXX-XX-7890"}"#),
     ] {
         assert_eq!(redacted(data), expected);
     }
@@ -35,13 +35,16 @@ fn only_the_matched_characters_change() {
 
 #[test]
 fn an_alert_beside_a_redaction_stays() {
-    assert_eq!(redacted(r#"{"a":"bob@example.com 123-45-6789"}"#), r#"{"a":"bob@example.com XXX-XX-6789"}"#);
+    assert_eq!(
+        redacted(r#"{"ssn":"bob@example.com 123-45-6789"}"#),
+        r#"{"ssn":"bob@example.com XXX-XX-6789"}"#
+    );
 }
 
 #[test]
 fn keys_that_become_equal_are_told_apart() {
-    let out = redacted(r#"{"123-45-6789":1,"223-45-6789":2}"#);
-    assert_eq!(out, r#"{"XXX-XX-6789 (1)":1,"XXX-XX-6789 (2)":2}"#);
+    let out = redacted(r#"{"ssn":{"123-45-6789":1,"223-45-6789":2}}"#);
+    assert_eq!(out, r#"{"ssn":{"XXX-XX-6789 (1)":1,"XXX-XX-6789 (2)":2}}"#);
 }
 
 #[test]
@@ -82,7 +85,7 @@ proptest! {
         style in 0..4, pretty in any::<bool>(),
     ) {
         let shown = match style { 0 => wide(&number), 1 => number.replace(['-', '.'], "-\u{200b}"), _ => number.clone() };
-        let value = serde_json::json!({ "k": [format!("{before} {shown} {after}"), 1.25e3], "é": null });
+        let value = serde_json::json!({ "ssn": [format!("{before} {shown} {after}"), 1.25e3], "é": null });
         let data = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
         let scan = scan(&data);
         prop_assert_eq!(scan.action, Action::Redact);
@@ -90,13 +93,13 @@ proptest! {
         let out = scan.redacted.unwrap();
         let parsed: serde_json::Value = serde_json::from_str(&out).unwrap();
         let expected = format!("{before} XXX-XX-{} {after}", &number[number.len() - 4..]);
-        prop_assert_eq!(parsed["k"][0].as_str().unwrap(), expected.as_str());
+        prop_assert_eq!(parsed["ssn"][0].as_str().unwrap(), expected.as_str());
         // The bytes around the match.
         let kept = out.find("XXX-XX-").unwrap();
         prop_assert_eq!(&out[..kept], &data[..kept]);
         prop_assert!(data.ends_with(&out[kept + 11..]));
         let found = &scan.findings[0];
-        let decoded: Vec<char> = value["k"][0].as_str().unwrap().chars().collect();
+        let decoded: Vec<char> = value["ssn"][0].as_str().unwrap().chars().collect();
         let matched: String = decoded[found.start..found.end].iter().collect();
         prop_assert_eq!(matched, shown);
         prop_assert_eq!(super::scan(&out).action, Action::Allow);
