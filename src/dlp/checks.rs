@@ -174,7 +174,7 @@ pub(super) fn is_icd10(code: &[u8]) -> bool {
 /// Words that stand where a secret would, sorted.
 #[rustfmt::skip]
 const PLACEHOLDERS: &[&str] = &[
-    "-", "?", "abgelaufen", "abgelehnt", "accepted", "active", "again", "alert", "alerts", "allow", "allowed", "and", "any", "array", "authentication", "auto", "bar", "basic", "baz", "bearer", "blank", "blob", "block", "blocked", "blockiert", "bool", "boolean", "bytes", "caducada", "caducado", "cambiada", "cannot", "change", "change-me", "change_me", "changed", "changeme", "changée", "char", "confirm", "confirmation", "current", "date", "datetime", "default", "denied", "deny", "dict", "different", "disabled", "dummy", "empty", "enabled", "encrypted", "env", "erforderlich", "every", "example", "expirada", "expirado", "expired", "expiré", "expirée", "failed", "fake", "falsch", "falsche", "false", "field", "filtered", "float", "foo", "for", "forgot", "forgotten", "from", "gesperrt", "geändert", "given", "has", "hash", "hashed", "here", "hidden", "hide", "ignore", "ignored", "in", "inactive", "incorrect", "incorrecta", "incorrecto", "inherit", "input", "insecure", "int", "integer", "invalid", "invalide", "inválida", "inválido", "is", "json", "jsonb", "krävs", "kötelező", "length", "list", "long", "manager", "masked", "match", "matches", "mismatch", "missing", "mock", "mode", "modifiée", "must", "n/a", "na", "name", "new", "nil", "no", "none", "not", "null", "number", "nvarchar", "obbligatoria", "obbligatorio", "object", "obligatoire", "obligatoria", "obligatorio", "obligatória", "obrigatória", "obrigatório", "ogiltigt", "ok", "old", "only", "optional", "or", "other", "pakollinen", "pattern", "pending", "per", "placeholder", "plain", "plaintext", "policy", "povinné", "prompt", "protected", "provided", "påkrevd", "påkrævet", "rechazada", "rechazado", "redact", "redacted", "refuse", "refused", "refusé", "refusée", "rejected", "removed", "repeat", "required", "requis", "requise", "reset", "rule", "rules", "salt", "salted", "same", "sample", "scaduta", "scaduto", "secure", "see", "self", "serial", "set", "short", "should", "show", "skip", "skipped", "str", "string", "strong", "supplied", "tbd", "test", "testing", "text", "the", "timestamp", "to", "todo", "true", "type", "unchanged", "undefined", "ungültig", "unknown", "unset", "unverified", "updated", "use", "used", "uuid", "value", "varchar", "varchar2", "vereist", "vergessen", "verified", "verlopen", "verplicht", "visible", "void", "was", "weak", "will", "with", "wrong", "wygasło", "wymagane", "xxx", "yes", "your", "zablokowane", "ändern", "обязателен", "обязательно",
+    "-", "?", "abgelaufen", "abgelehnt", "accepted", "active", "again", "alert", "alerts", "allow", "allowed", "and", "any", "array", "authentication", "auto", "available", "bar", "basic", "baz", "bearer", "blank", "blob", "block", "blocked", "blockiert", "bool", "boolean", "bytes", "caducada", "caducado", "cambiada", "cannot", "case-sensitive", "change", "change-me", "change_me", "changed", "changeme", "changée", "char", "compromised", "confirm", "confirmation", "correct", "created", "current", "date", "datetime", "default", "deleted", "denied", "deny", "deprecated", "dict", "different", "disabled", "dummy", "empty", "enabled", "encrypted", "env", "erforderlich", "every", "example", "execute", "expirada", "expirado", "expired", "expiré", "expirée", "exposed", "failed", "fake", "falsch", "falsche", "false", "field", "filtered", "float", "foo", "for", "forgot", "forgotten", "from", "gesperrt", "geändert", "given", "has", "hash", "hashed", "here", "hidden", "hide", "ignore", "ignored", "in", "inactive", "incorrect", "incorrecta", "incorrecto", "inherit", "input", "insecure", "int", "integer", "invalid", "invalide", "inválida", "inválido", "is", "json", "jsonb", "known", "krävs", "kötelező", "leaked", "length", "list", "logged", "long", "manager", "masked", "match", "matches", "maximum", "mindestens", "minimum", "mismatch", "missing", "mock", "mode", "modifiée", "must", "mínimo", "n/a", "na", "name", "never", "new", "nil", "no", "none", "not", "null", "number", "nvarchar", "obbligatoria", "obbligatorio", "object", "obligatoire", "obligatoria", "obligatorio", "obligatória", "obrigatória", "obrigatório", "ogiltigt", "ok", "old", "only", "optional", "or", "other", "pakollinen", "pattern", "pending", "per", "placeholder", "plain", "plaintext", "policy", "povinné", "prompt", "protected", "provided", "påkrevd", "påkrævet", "rechazada", "rechazado", "redact", "redacted", "refuse", "refused", "refusé", "refusée", "rejected", "removed", "repeat", "required", "requis", "requise", "reset", "rotated", "rule", "rules", "salt", "salted", "same", "sample", "scaduta", "scaduto", "secure", "see", "sekrit", "self", "sent", "serial", "set", "shared", "short", "should", "show", "skip", "skipped", "stored", "str", "string", "strong", "supplied", "tbd", "test", "testing", "text", "the", "timestamp", "to", "todo", "true", "trust", "type", "unavailable", "unchanged", "undefined", "ungültig", "unknown", "unset", "unverified", "updated", "use", "used", "uuid", "value", "varchar", "varchar2", "vereist", "vergessen", "verified", "verlopen", "verplicht", "visible", "void", "was", "weak", "will", "with", "write", "wrong", "wygasło", "wymagane", "xxx", "yes", "your", "zablokowane", "ändern", "обязателен", "обязательно",
 ];
 /// The longest of them.
 const PLACEHOLDER_MAX: usize = 22;
@@ -192,6 +192,16 @@ const REFERENCES: &[&str] = &[
     "secret://",
     "arn:aws:",
     "secretref:",
+    "sops:",
+    "ssm:",
+    "file:",
+    "aws-ssm:",
+    "gcp:",
+    "keyvault:",
+    "doppler:",
+    "secretsmanager:",
+    "kubernetes:",
+    "k8s:",
     "process.env",
     "os.environ",
     "os.getenv",
@@ -224,7 +234,7 @@ pub(super) fn is_placeholder(value: &str) -> bool {
     let around = |open: char, close: char| value.starts_with(open) && value.ends_with(close);
     let opened = matches!(first, b'$' | b'{' | b'[' | b'<' | b'#' | b'@' | b'%')
         && OPENINGS.iter().any(|open| value.starts_with(open));
-    if opened || around('<', '>') || around('%', '%') || around('{', '}') {
+    if opened || around('<', '>') || around('[', ']') || around('%', '%') || around('{', '}') {
         return true;
     }
     let starts =
@@ -238,7 +248,13 @@ pub(super) fn is_placeholder(value: &str) -> bool {
     {
         return !variable.bytes().all(|b| b.is_ascii_digit());
     }
-    // A masked value that shows its last characters.
+    // A masked value that shows its first or last characters.
+    if ["***", "...", "…", "xxxx", "XXXX"].iter().any(|end| value.ends_with(end)) {
+        return true;
+    }
+    if bytes.iter().all(|b| matches!(b, b'x' | b'X' | b'-' | b'_' | b'.' | b' ')) {
+        return true;
+    }
     let stars = bytes.iter().filter(|b| matches!(b, b'*')).count();
     stars >= 4 && stars * 2 >= bytes.len() || value.chars().all(|c| matches!(c, '•' | '●' | '·'))
 }

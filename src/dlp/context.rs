@@ -16,6 +16,8 @@ pub(super) enum Topic {
     Cards,
     /// The same, but for the names of their security codes.
     Payment,
+    /// Words, and how programs cut them.
+    Language,
     /// Accounts, and where they log in.
     Login,
     /// Health and its insurance.
@@ -65,11 +67,32 @@ impl Topic {
                 b"debit",
                 b"credit",
             ],
+            Self::Language => &[
+                b"logprob",
+                b"prob",
+                b"lemma",
+                b"bytes",
+                b"offset",
+                b"vocab",
+                b"merge",
+                b"tokeniz",
+                b"bpe",
+                b"pos",
+                b"lexer",
+                b"parse",
+                b"start",
+                b"end",
+                b"text",
+                b"score",
+                b"entity",
+                b"index",
+                b"unexpected",
+                b"rank",
+            ],
             Self::Login => {
                 &[b"user", b"login", b"account", b"host", b"smtp", b"ftp", b"ldap", b"dsn", b"credential"]
             }
             Self::Health => &[
-                b"insur",
                 b"health",
                 b"medic",
                 b"patient",
@@ -115,7 +138,10 @@ pub(super) fn is_code(text: &[u8], (start, end): (usize, usize)) -> bool {
     let from = run_start(text, start, LINE, inside);
     let to = run_end(text, end, LINE, inside);
     let line = text.get(from..to).unwrap_or_default();
-    if line.iter().any(|b| matches!(b, b'(' | b')' | b'{' | b'}' | b';' | b'`')) {
+    // "a=1;b=2" is a connection string.
+    let pairs = line.iter().filter(|b| **b == b';').count() > 1 && memchr::memchr(b'(', line).is_none();
+    let code = |b: &u8| matches!(b, b'(' | b')' | b'{' | b'}') || *b == b';' && !pairs;
+    if line.iter().any(code) {
         return true;
     }
     let line = line.trim_ascii();

@@ -23,36 +23,30 @@ const BASIC_MAX: usize = 512;
 /// Longest word between a name and its value.
 const FILLER_MAX: usize = 7;
 
-/// True for a word that may stand between a name and its value.
-fn is_filler(word: &[u8]) -> bool {
+/// True for a word that may stand between a name and its value; of a number more than of a credential.
+fn is_filler(word: &[u8], number: bool) -> bool {
     let mut lower = [0_u8; FILLER_MAX];
     let Some(letters) = lower.get_mut(..word.len()) else { return false };
     letters.copy_from_slice(word);
     letters.make_ascii_lowercase();
-    matches!(
+    let any = matches!(&*letters, b"value" | b"the" | b"my" | b"equals");
+    let of_numbers = matches!(
         &*letters,
-        b"is"
-            | b"was"
-            | b"no"
+        b"no"
             | b"nr"
             | b"num"
             | b"number"
             | b"numbers"
             | b"id"
             | b"code"
-            | b"value"
-            | b"key"
-            | b"the"
-            | b"my"
             | b"of"
             | b"for"
             | b"are"
-            | b"equals"
-            | b"token"
             | b"policy"
-            | b"to"
-            | b"as"
-    ) || is_copula(word)
+            | b"key"
+            | b"token"
+    );
+    any || number && of_numbers || is_copula(word)
 }
 
 /// "is", in languages that have it between a name and its value.
@@ -85,23 +79,23 @@ fn is_quote(byte: u8) -> bool {
 }
 
 /// Where the value of a name begins, and how the name leads there; no link where nothing does.
-fn lead(text: &[u8], start: usize, end: usize) -> (usize, Option<Link>) {
+fn lead(text: &[u8], start: usize, end: usize, number: bool) -> (usize, Option<Link>) {
     let closing = |b: u8| is_quote(b) || matches!(b, b'\\' | b']' | b')' | b'*');
     let blank = |b: u8| matches!(b, b' ' | b'\t');
     let opening =
         |b: u8| is_quote(b) || matches!(b, b'\\' | b'*' | b' ' | b'\t' | b'\n' | b'\r' | b'[' | b'(' | b'{');
     let mut place = run_end(text, end, 3, closing);
     let closed = place;
-    let mut stated = false;
+    let mut said = false;
     for _ in 0..4 {
         let word = run_end(text, place, 4, |b| blank(b) || matches!(b, b'_' | b'#' | b'.' | b'('));
         let word_end = run_end(text, word, 8, |b| b.is_ascii_alphabetic() || b >= 0x80);
         let filler = text.get(word..word_end).unwrap_or_default();
-        if word_end == word || word_end - end > REACH || !is_filler(filler) {
+        if word_end == word || word_end - end > REACH || !is_filler(filler, number) {
             place = word;
             break;
         }
-        stated = is_copula(filler);
+        said = is_copula(filler);
         place = word_end;
     }
     place = run_end(text, place, 4, |b| closing(b) || blank(b));
@@ -113,8 +107,12 @@ fn lead(text: &[u8], start: usize, end: usize) -> (usize, Option<Link>) {
     }
     let from = run_end(text, leads, 6, opening);
     let (first, second) = (at(text, leads), at(text, leads + 1));
-    if leads > place && is_quote(first) && second == first && at(text, leads + 2) != first {
-        // Empty.
+    let skipped = text.get(leads..from).unwrap_or_default();
+    let lines = skipped.iter().filter(|b| **b == b'\n').count();
+    let stars = skipped.iter().filter(|b| **b == b'*').count();
+    let empty = is_quote(first) && second == first && at(text, leads + 2) != first;
+    // Nothing, a mask, or another line that says something else.
+    if leads > place && (empty || stars > 2 || lines > 1 || lines == 1 && !is_alone(text, from)) {
         return (from, None);
     }
     if leads > place {
@@ -128,18 +126,27 @@ fn lead(text: &[u8], start: usize, end: usize) -> (usize, Option<Link>) {
         let link = if tight && !blank(at(text, leads)) { Link::Equals } else { Link::Stated };
         return (from, Some(link));
     }
-    if stated {
-        return (from, Some(Link::Stated));
+    if said {
+        return (from, Some(Link::Said));
     }
     // "--password hunter2", "IDENTIFIED BY 'hunter2'".
     let gap = run_end(text, end, 4, blank);
     if gap > end && at(text, start) == b'-' && !matches!(at(text, gap), b'-' | 0 | b'\n') {
         return (run_end(text, gap, 1, is_quote), Some(Link::Option));
     }
-    if gap > end && is_quote(at(text, gap)) || at(text, end) == b'(' && is_quote(at(text, end + 1)) {
+    let literal = |place: usize| matches!(at(text, place), b'"' | b'\'');
+    if gap > end && literal(gap) || at(text, end) == b'(' && literal(end + 1) {
         return (gap + 1 + usize::from(gap == end), Some(Link::Statement));
     }
     beside(text, (start, end)).unwrap_or((from, None))
+}
+
+/// Whether a value is all that stands in its line.
+fn is_alone(text: &[u8], from: usize) -> bool {
+    let inside = |b: u8| !matches!(b, 0 | b'\n' | b'\r');
+    let begin = run_start(text, from, 40, |b| inside(b) && b != b'\\');
+    let line = text.get(begin..run_end(text, from, 200, inside)).unwrap_or_default().trim_ascii();
+    !line.is_empty() && !line.iter().any(|b| matches!(b, b' ' | b'=' | b':' | b'('))
 }
 
 /// The literal behind a name and its type: `NAME: &str = "VALUE"`, `NAME[] = "VALUE"`.
@@ -288,6 +295,10 @@ pub(super) fn look(
     let begin = run_start(text, start, NAME_MAX, part);
     let Some(name) = text.get(begin..end).and_then(|name| std::str::from_utf8(name).ok()) else { return };
     let Some(rule) = names.rule(names.says(name)).filter(|rule| rule.text) else { return };
+    if matches!(before(text, begin), b'=' | b'/') {
+        // What is assigned, a part of a path.
+        return;
+    }
     if before(text, begin) == b'{' && before(text, begin - 1) == b'$' {
         // "${DB_PASS:?missing}" asks for it.
         return;
@@ -301,8 +312,8 @@ pub(super) fn look(
         | Expect::Token
         | Expect::Authorization
         | Expect::Random => {
-            if let (from, Some(link)) = lead(text, begin, end) {
-                secret(text, rule, (name, from, link), memory, sink);
+            if let (from, Some(link)) = lead(text, begin, end, false) {
+                secret(text, (names, rule), (name, from, link), memory, sink);
             }
         }
         Expect::SecurityCode | Expect::RecordNumber | Expect::InsuranceNumber | Expect::Icd10 => {
@@ -343,7 +354,7 @@ fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
 /// A telephone number as it is written in its country, behind a label.
 fn phone(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) {
     sink.spend(NUMBER_STEPS);
-    let (from, link) = lead(text, start, end);
+    let (from, link) = lead(text, start, end, true);
     let from = run_end(text, from, 2, |b| matches!(b, b' ' | b'.'));
     let mut groups = 0;
     let (mut digits, mut last, mut in_group) = (0, from, false);
@@ -369,7 +380,7 @@ fn phone(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) {
 /// A number of a few characters.
 fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usize), sink: &mut Sink<'_>) {
     sink.spend(NUMBER_STEPS);
-    let (from, link) = lead(text, start, end);
+    let (from, link) = lead(text, start, end, true);
     let icd = rule.value == Expect::Icd10;
     let has = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || icd && b == b'.';
     let end = run_end(text, from, 32, has);
@@ -398,6 +409,7 @@ fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usiz
         last: false,
         code: false,
         context: topic.is_some_and(|topic| context::is_near(text, (start, end), topic, sink)),
+        names_itself: false,
         login: false,
     };
     sink.judge(rule, &candidate, from);
@@ -432,7 +444,7 @@ fn value_end(text: &[u8], from: usize) -> usize {
 
 fn secret(
     text: &[u8],
-    rule: &NameRule,
+    (names, rule): (&Names, &NameRule),
     (name, from, link): (&str, usize, Link),
     memory: &mut Memory,
     sink: &mut Sink<'_>,
@@ -445,7 +457,12 @@ fn secret(
         (Expect::Random, b'=') if name.len() <= 10 && scheme > from => scheme + 1,
         _ => from,
     };
-    let quote = before(text, from);
+    let quote = match before(text, from) {
+        // The text of an element.
+        b'>' if link == Link::Pair => b'<',
+        quote => quote,
+    };
+    let is_quote = |b: u8| is_quote(b) || b == b'<';
     let quoted = is_quote(quote);
     let mut end = if quoted {
         run_end(text, from, VALUE_MAX, |b| b != quote && !matches!(b, 0 | b'\n' | b'\r'))
@@ -463,6 +480,10 @@ fn secret(
     if value.len() < 3 || value.len() > 256 && value.contains(' ') {
         return;
     }
+    if quoted && value.starts_with([':', ')', ',', ';', '.', ' ', '=']) {
+        // The quote closed something.
+        return;
+    }
     if !quoted && (value.starts_with('@') || value.ends_with('=') && is_quote(at(text, end))) {
         // The rest of something else: "<password>@host", `"password" :type="…"`.
         return;
@@ -478,7 +499,8 @@ fn secret(
         number: false,
         last,
         code: !quoted && context::is_code(text, (from, end)),
-        context: false,
+        context: rule.value == Expect::Token && context::is_near(text, (from, end), Topic::Language, sink),
+        names_itself: names.is_name(&value),
         login: rule.weight < 50 && context::is_near(text, (from, end), Topic::Login, sink),
     };
     sink.judge(rule, &candidate, from);

@@ -32,10 +32,82 @@ const VALUES: &[&str] = &["value", "val", "stringvalue"];
 
 /// Words in the name of a token or key that is no credential: cursors, counters, vocabulary, guards against forged requests.
 const HARMLESS: &[&str] = &[
-    "next", "page", "contin", "cursor", "sync", "delta", "resume", "csrf", "xsrf", "cancel", "lock", "fenc",
-    "idempot", "lease", "watch", "scroll", "max", "min", "num", "count", "total", "prompt", "complet",
-    "stop", "eos", "bos", "pad", "unk", "sep", "mask", "public", "primary", "foreign", "design", "special",
+    "next",
+    "page",
+    "contin",
+    "cursor",
+    "sync",
+    "delta",
+    "resume",
+    "csrf",
+    "xsrf",
+    "cancel",
+    "lock",
+    "fenc",
+    "idempot",
+    "lease",
+    "watch",
+    "scroll",
+    "max",
+    "min",
+    "num",
+    "count",
+    "total",
+    "prompt",
+    "complet",
+    "stop",
+    "eos",
+    "bos",
+    "pad",
+    "unk",
+    "sep",
+    "mask",
+    "public",
+    "primary",
+    "foreign",
+    "design",
+    "special",
     "pagin",
+    "authentic",
+    "request",
+    "form",
+    "start",
+    "change",
+    "skip",
+    "pit",
+    "forgery",
+    "verif",
+    "upload",
+];
+
+/// Beginnings of names that say something about a password, and are none: "has_password".
+const ABOUT: &[&[u8]] = &[
+    b"has",
+    b"is",
+    b"no",
+    b"show",
+    b"hide",
+    b"reset",
+    b"forgot",
+    b"forget",
+    b"lost",
+    b"last",
+    b"expire",
+    b"min",
+    b"max",
+    b"require",
+    b"need",
+    b"use",
+    b"allow",
+    b"enable",
+    b"disable",
+    b"grant",
+    b"change",
+    b"without",
+    b"wrong",
+    b"invalid",
+    b"incorrect",
+    b"missing",
 ];
 
 /// The names as a tree over their letters from the last to the first, so that a name is read once however many there are.
@@ -111,6 +183,14 @@ impl Names {
         }
         names.rules = rules;
         Ok(names)
+    }
+
+    /// Whether a value is a name of the table itself, and nothing more: "Kreditkartennummer", "db_password".
+    pub(super) fn is_name(&self, value: &str) -> bool {
+        let value = value.trim_matches(|c: char| c.is_whitespace() || c.is_ascii_punctuation());
+        value.len() <= 2 * MAX_NAME
+            && !value.bytes().any(|b| b.is_ascii_digit())
+            && matches!(self.says(value), Says::Rule(..))
     }
 
     /// The rule of what a name says.
@@ -193,8 +273,15 @@ impl Names {
             // A guard against forged requests: "_token".
             return Says::Nothing;
         }
+        if name.starts_with(['Ġ', '▁', '#', '<']) {
+            // A piece of a word, as language models cut them.
+            return Says::Nothing;
+        }
+        let before = letters.get(at..says_at).unwrap_or_default();
+        if says.expects(Expect::Password) && ABOUT.iter().any(|word| before.starts_with(word)) {
+            return Says::Nothing;
+        }
         if self.rule(says).is_some_and(|rule| rule.value == Expect::Random || rule.kind == Kind::ApiKey) {
-            let before = letters.get(at..says_at).unwrap_or_default();
             if self.harmless.is_match(before) {
                 return Says::Nothing;
             }

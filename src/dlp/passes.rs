@@ -156,6 +156,7 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
     let topic = match rule.value {
         Expect::SecurityCode => Some(Topic::Payment),
         Expect::InsuranceNumber => Some(Topic::Health),
+        Expect::Token => Some(Topic::Language),
         _ => None,
     };
     let candidate = Candidate {
@@ -168,6 +169,7 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
         code: false,
         context: topic
             .is_some_and(|topic| context::is_near(document.text.as_bytes(), segment.span(), topic, sink)),
+        names_itself: segment.part == Part::Text && names.is_name(value),
         login: rule.weight < 50
             && context::is_near(document.text.as_bytes(), segment.span(), Topic::Login, sink),
     };

@@ -57,7 +57,11 @@ pub(super) fn prefixed(text: &[u8], start: usize, rule: &TokenRule, runs: &mut R
     if least == most && at(text, end).is_ascii_alphanumeric() {
         return;
     }
-    let shape = Shape::of(text.get(body..end.min(body + SHAPE_MAX)).unwrap_or_default());
+    let token = text.get(body..end.min(body + SHAPE_MAX)).unwrap_or_default();
+    let shape = Shape::of(token);
+    if !is_varied(token) {
+        return;
+    }
     // Words and file names behind a short prefix have no digits, or nothing else.
     let mixed = shape.digits >= 2 && shape.upper + shape.lower >= 2;
     let fits = match (rule.prefix.as_str(), rule.alphabet, rule.mixed) {
@@ -70,6 +74,15 @@ pub(super) fn prefixed(text: &[u8], start: usize, rule: &TokenRule, runs: &mut R
         sink.add(rule.kind, start, end.min(body + most));
     }
 }
+
+/// More than a few characters again and again: "XXXXXXXX".
+fn is_varied(token: &[u8]) -> bool {
+    let seen = token.iter().fold(0_u128, |seen, byte| seen | 1 << (byte & 0x7f));
+    seen.count_ones() >= VARIETY
+}
+
+/// Different characters that a token has at least.
+const VARIETY: u32 = 5;
 
 /// Long runs whose length and beginning tell them: a Twilio key, the token of a Discord bot, one of Terraform Cloud.
 pub(super) fn run(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) {

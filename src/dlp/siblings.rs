@@ -95,7 +95,8 @@ fn cards(document: &Document, pieces: &[Piece], joined: &mut Vec<u8>, sink: &mut
         let len = rest.iter().take_while(|piece| digits::only_digits(bytes(document, piece), joined)).count();
         let (run, tail) = rest.split_at(len);
         if len > 1 {
-            if len <= CARD_MAX && checks::is_card(joined) {
+            let whole = len <= CARD_MAX && checks::is_card(joined) && of_one(document, run);
+            if whole {
                 found(Kind::CreditCard, run, sink);
             } else if len <= GROUPED_PIECES {
                 grouped(document, run, joined, sink);
@@ -105,16 +106,38 @@ fn cards(document: &Document, pieces: &[Piece], joined: &mut Vec<u8>, sink: &mut
     }
 }
 
+/// Whether pieces are those of one array, or of as many digits as card numbers are written in groups.
+fn of_one(document: &Document, run: &[Piece]) -> bool {
+    let in_array = |piece: &Piece| {
+        let segment = document.segment_at(piece.start).map(|(_, segment)| segment);
+        let container = segment.and_then(|segment| document.containers.get(segment.container as usize));
+        container.is_some_and(|container| container.array)
+    };
+    run.iter().all(in_array)
+        || GROUPINGS.iter().any(|grouping| {
+            grouping.len() == run.len()
+                && grouping.iter().zip(run).all(|(len, piece)| {
+                    bytes(document, piece).iter().filter(|b| b.is_ascii_digit()).count() == *len
+                })
+        })
+}
+
 fn grouped(document: &Document, run: &[Piece], joined: &mut Vec<u8>, sink: &mut Sink<'_>) {
     for grouping in GROUPINGS {
         for window in run.windows(grouping.len()) {
             let fits = window.iter().zip(*grouping).all(|(piece, len)| piece.end - piece.start == *len);
             joined.clear();
+            if fits {
+                sink.hits.no_cards += 1;
+            }
             if fits
                 && window.iter().all(|piece| digits::only_digits(bytes(document, piece), joined))
                 && checks::is_card(joined)
             {
-                found(Kind::CreditCard, window, sink);
+                sink.hits.no_cards -= 1;
+                for piece in window {
+                    sink.add_bare_card(piece.start, piece.end);
+                }
                 return;
             }
         }

@@ -17,8 +17,10 @@ pub(super) enum Link {
     Array,
     /// `NAME=VALUE`, without blanks.
     Equals,
-    /// `NAME = VALUE`, `NAME: VALUE`, "NAME is VALUE".
+    /// `NAME = VALUE`, `NAME: VALUE`.
     Stated,
+    /// "NAME is VALUE".
+    Said,
     /// `--NAME VALUE`.
     Option,
     /// `NAME 'VALUE'`.
@@ -43,6 +45,8 @@ pub(super) struct Candidate<'a> {
     pub(super) code: bool,
     /// Words near it say that its name means what it says.
     pub(super) context: bool,
+    /// It is a name of the table itself.
+    pub(super) names_itself: bool,
     /// Words near it are about accounts.
     pub(super) login: bool,
 }
@@ -89,8 +93,12 @@ pub(super) fn judge(
 fn stands_in(candidate: &Candidate<'_>) -> bool {
     let value = candidate.value;
     checks::is_placeholder(value)
+        || words::is_hint(value)
         || is_version(value)
         || is_type(value)
+        || is_date(value)
+        || is_check(value)
+        || is_template(value)
         || !candidate.quoted && !candidate.number && is_expression(value)
 }
 
@@ -163,6 +171,7 @@ fn token(candidate: &Candidate<'_>, score: &mut Score) -> bool {
     score.count_if(words::is_file(inner), "a file", -60);
     score.count_if(shape.digits > 0 && shape.upper + shape.lower > 0, "letters and digits", 20);
     score.count_if(bare.len() >= 16, "long", 15);
+    score.count_if(candidate.context && rule_is_weak(score), "words about words", -60);
     let in_text = !matches!(candidate.link, Link::Member | Link::Pair | Link::Array);
     score.count_if(in_text && (bare.len() < 16 || shape.digits < 2), "short for a token in text", -30);
     let hex = bare.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
@@ -208,8 +217,12 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     score.count_if(candidate.login && shape.digits > 0, "words about accounts", 20);
     score.count_if(candidate.quoted && !member, "in quotes", 10);
     score.count_if(candidate.last && !candidate.quoted && !candidate.code, "the end of its line", 10);
-    if letters == value.len() {
-        let capital = value.bytes().next().is_some_and(|b| b.is_ascii_uppercase()) && shape.lower > 0;
+    let plain =
+        value.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\'' | '’' | '¿' | '¡' | '?' | '!'));
+    score.count_if(candidate.link == Link::Said && plain, "said of it", -40);
+    if plain {
+        let capital =
+            value.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_uppercase) && shape.lower > 0;
         score.count_if(capital && !candidate.quoted, "the name of a type", -40);
         score.count_if(capital && candidate.quoted, "a word with a capital", -10);
         score.count_if(!capital, "a plain word", -10);
@@ -220,7 +233,14 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     score.count_if(identifier && shape.digits == 0, "a variable", -50);
     let named = words::is_identifier(value) && value.contains('_') && shape.digits == 0 && shape.upper == 0;
     score.count_if(named && !identifier, "a name of something", -25);
-    score.count_if(words::is_name_of(value, name), "its own name", -80);
+    score.count_if(words::is_camel(value) && shape.digits == 0, "the name of a type", -40);
+    score.count_if(
+        !candidate.quoted && candidate.code && !member && !candidate.number,
+        "part of a program",
+        -60,
+    );
+    score.count_if(words::is_file(value), "a file", -60);
+    score.count_if(words::is_name_of(value, name) || candidate.names_itself, "its own name", -80);
 }
 
 /// A name as environment variables have it: "DB_PASS".
@@ -257,14 +277,55 @@ fn is_path(value: &str) -> bool {
         || [".pem", ".key", ".pub", ".txt", ".json", ".yaml", ".yml"].iter().any(|end| value.ends_with(end))
 }
 
-/// A type of a database, with its length: "varchar(255)".
+/// A type and what it is of: "varchar(255)", "Optional[str]".
 fn is_type(value: &str) -> bool {
-    value.split_once('(').is_some_and(|(name, rest)| {
-        let length = rest.split_once(')').map_or("", |(length, _)| length);
+    let inner = |open: char, close: char| {
+        value.split_once(open).and_then(|(name, rest)| Some((name, rest.split_once(close)?.0)))
+    };
+    inner('(', ')').or_else(|| inner('[', ']')).or_else(|| inner('<', '>')).is_some_and(|(name, of)| {
         words::is_identifier(name)
-            && !length.is_empty()
-            && length.bytes().all(|b| b.is_ascii_digit() || matches!(b, b',' | b' '))
+            && !of.is_empty()
+            && of.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b',' | b' ' | b'_' | b':' | b'.'))
     })
+}
+
+/// A date, with or without a time.
+fn is_date(value: &str) -> bool {
+    let shape: String = value.chars().take(10).map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    shape == "9999-99-99" || shape == "99/99/9999" || shape == "99.99.9999"
+}
+
+/// What a value has to be: "required|min:8".
+fn is_check(value: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "required",
+        "string",
+        "min",
+        "max",
+        "nullable",
+        "confirmed",
+        "between",
+        "size",
+        "len",
+        "sometimes",
+        "unique",
+        "length",
+    ];
+    let mut parts = value.split(['|', ',']);
+    let known = |part: &str| {
+        let (word, argument) = part.split_once([':', '=']).unwrap_or((part, ""));
+        WORDS.contains(&word.trim())
+            && argument.bytes().all(|b| b.is_ascii_digit() || matches!(b, b',' | b'.'))
+    };
+    parts.next().is_some_and(known) && (value.contains(['|', ',', ':', '=']))
+}
+
+/// A text with places to be filled in, or a tag of a program's field.
+fn is_template(value: &str) -> bool {
+    ["%(", "${", "{{", "<%", "#{", ":\"", "$env:", "$("].iter().any(|part| value.contains(part))
+        || value.starts_with("0x")
+            && value.len() <= 18
+            && value.bytes().skip(2).all(|b| b.is_ascii_hexdigit())
 }
 
 /// Something of a program that is no literal: a call, an index, a path into something else.
@@ -292,7 +353,7 @@ fn security_code(candidate: &Candidate<'_>, score: &mut Score) -> bool {
     // A year behind "security code" is one.
     let year = candidate.value.len() == 4 && matches!(candidate.value.get(..2), Some("19" | "20"));
     score.count_if(year && !candidate.context, "a year", -20);
-    score.count_if(matches!(candidate.link, Link::Stated | Link::Equals), "stated", 30);
+    score.count_if(matches!(candidate.link, Link::Stated | Link::Said | Link::Equals), "stated", 30);
     matches!(candidate.value.len(), 3 | 4) && candidate.value.bytes().all(|b| b.is_ascii_digit())
 }
 

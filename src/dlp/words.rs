@@ -41,6 +41,45 @@ const FILES: &[&str] = &[
     ".java", ".c", ".h", ".cpp", ".sh", ".pem", ".key", ".png", ".jpg", ".pdf", ".csv", ".xml", ".lock",
     ".log", ".cfg", ".ini",
 ];
+/// Parts of a text that says what to put in its place.
+const HINTS: &[&str] = &[
+    "your",
+    "insert",
+    "here",
+    "example",
+    "placeholder",
+    "change",
+    "changeme",
+    "replace",
+    "dummy",
+    "fake",
+    "sample",
+    "redacted",
+    "env",
+    "from",
+    "test",
+    "tests",
+    "todo",
+    "enter",
+    "put",
+    "xxx",
+    "hidden",
+    "my",
+    "some",
+    "the",
+    "sensitive",
+    "required",
+    "optional",
+    "protected",
+    "only",
+    "not",
+    "no",
+    "read",
+    "write",
+    "set",
+    "generated",
+    "deprecated",
+];
 /// Longest text that is looked at for words.
 const MAX_PROSE: usize = 400;
 
@@ -78,6 +117,17 @@ pub(super) fn prose(text: &str) -> Prose {
         () if count >= 2 && plain == count && (function > 0 || capital || ended) => Prose::Title,
         () => Prose::None,
     }
+}
+
+/// A text that says what to put in its place: "your-api-key", "change_this_in_production", "xxx-xxx-xxx".
+pub(super) fn is_hint(text: &str) -> bool {
+    let text = text.trim_end_matches(['.', '…', '*']);
+    if text.bytes().any(|b| b.is_ascii_digit()) || text.contains(' ') || text.is_empty() {
+        return text.is_empty();
+    }
+    let mut parts = text.split(['-', '_', '.', ':', '/']).filter(|part| !part.is_empty());
+    let several = text.contains(['-', '_', '.']);
+    several && parts.any(|part| HINTS.iter().any(|hint| part.eq_ignore_ascii_case(hint)))
 }
 
 /// A name as programs write them: letters, digits and `_`, not beginning with a digit.
@@ -121,8 +171,7 @@ pub(super) fn is_name_of(value: &str, name: &str) -> bool {
         return true;
     }
     // A password that is a word for passwords and something more is one: "Password1!".
-    value.bytes().all(|b| b.is_ascii_alphabetic() || matches!(b, b'_' | b'-' | b'.' | b' ') || b >= 0x80)
-        && SECRET_WORDS.iter().any(|word| ends_with(value, word))
+    !value.bytes().any(|b| b.is_ascii_digit()) && SECRET_WORDS.iter().any(|word| ends_with(value, word))
 }
 
 #[cfg(test)]
