@@ -46,28 +46,23 @@ pub(super) fn is_card(digits: &[u8]) -> bool {
         digits.iter().take(n).fold(0_u32, |value, digit| value * 10 + u32::from(digit.wrapping_sub(b'0')))
     };
     let (two, three, four, six) = (head(2), head(3), head(4), head(6));
-    let issuer = match digits.len() {
-        12 | 13 => {
-            let maestro = matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763);
-            maestro || two / 10 == 4 && digits.len() == 13
-        }
-        14 => matches!(three, 300..=305 | 309) || matches!(two, 36 | 38 | 39),
-        15 => matches!(two, 34 | 37),
-        16..=19 => {
-            let len = digits.len();
-            let visa = two / 10 == 4 && matches!(len, 16 | 19);
-            let mastercard = (matches!(two, 51..=55) || matches!(four, 2221..=2720)) && len == 16;
-            let discover = four == 6011 || matches!(three, 644..=649) || two == 65;
-            let jcb = matches!(four, 3528..=3589);
-            let union_pay = two == 62 || matches!(six, 810_000..=817_199);
-            let maestro = matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763);
-            let diners = two == 36;
-            visa || mastercard
-                || ((discover || jcb || union_pay || maestro || diners) && matches!(len, 16 | 19))
-                || ((union_pay || maestro) && matches!(len, 17 | 18))
-        }
-        _ => false,
-    };
+    let length = digits.len();
+    let visa = two / 10 == 4 && matches!(length, 13 | 16 | 19);
+    let mastercard = (matches!(two, 51..=55) || matches!(four, 2221..=2720)) && length == 16;
+    let amex = matches!(two, 34 | 37) && length == 15;
+    let diners =
+        (matches!(three, 300..=305 | 309) || matches!(two, 36 | 38 | 39)) && matches!(length, 14 | 16 | 19);
+    let long = (16..=19).contains(&length);
+    let discover = (four == 6011 || matches!(three, 644..=649) || two == 65) && long;
+    let jcb = matches!(four, 3528..=3589) && long;
+    let union_pay = (two == 62 || matches!(six, 810_000..=817_199)) && long;
+    let maestro =
+        matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763) && (12..=19).contains(&length);
+    let mir = matches!(four, 2200..=2204) && long;
+    let others =
+        (matches!(six, 506_099..=506_198 | 507_865..=507_964 | 508_500..=508_999) || four == 9792) && long;
+    let issuer =
+        visa || mastercard || amex || diners || discover || jcb || union_pay || maestro || mir || others;
     let first = digits.first();
     issuer && !digits.iter().all(|digit| Some(digit) == first) && luhn(digits)
 }
@@ -291,7 +286,11 @@ const EXAMPLES: &[&str] = &[
 /// True for a password that only examples have beside a user: "user:password", or the user's name once more.
 pub(super) fn is_example_password(user: &str, value: &str) -> bool {
     let lower = value.to_lowercase();
-    EXAMPLES.contains(&lower.as_str()) || value == user && value.bytes().all(|b| b.is_ascii_alphabetic())
+    EXAMPLES.contains(&lower.as_str())
+        || super::words::is_hint(value)
+        || value.starts_with('!')
+        || value.ends_with("...")
+        || value == user && value.bytes().all(|b| b.is_ascii_alphabetic())
 }
 
 /// True for a value that only a machine makes: long, of one word, mixed and without pattern. UUIDs and

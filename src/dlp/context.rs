@@ -36,22 +36,19 @@ impl Topic {
                 b"mastercard",
                 b"amex",
                 b"american express",
-                b"discover",
                 b"maestro",
-                b"expir",
-                b"exp.",
                 b"cvv",
                 b"cvc",
-                b"payment",
+                b"diners",
+                b"jcb",
+                b"credit",
+                b"debit",
                 b"karte",
-                b"carte",
+                b"carte ",
                 b"tarjeta",
                 b"carta di",
                 b"cart\xc3\xa3o",
-                b"debit",
-                b"credit",
-                b"diners",
-                b"jcb",
+                b"kaart",
             ],
             Self::Payment => &[
                 b"card",
@@ -60,7 +57,6 @@ impl Topic {
                 b"amex",
                 b"american express",
                 b"maestro",
-                b"expir",
                 b"payment",
                 b"karte",
                 b"tarjeta",
@@ -126,11 +122,30 @@ pub(super) fn is_near(text: &[u8], (start, end): (usize, usize), topic: Topic, s
         let first = word.first().copied().unwrap_or(0);
         memchr::memchr2_iter(first, first.to_ascii_uppercase(), around).any(|place| {
             let here = around.get(place..place + word.len());
-            here.is_some_and(|here| here.eq_ignore_ascii_case(word))
-                && (begins(place) || topic == Topic::Cards)
+            let compound = [&b"karte"[..], b"kaart", b"card"].contains(word) && topic != Topic::Login;
+            // Neither "discard" nor "cardinal".
+            let cut = *word == b"card"
+                && (around.get(place + 4).is_some_and(|b| matches!(b, b'i' | b'a' | b'b'))
+                    || place.checked_sub(3).and_then(|from| around.get(from..place)).is_some_and(|head| {
+                        [&b"dis"[..], b"ild", b"hbo", b"xed"]
+                            .iter()
+                            .any(|known| head.eq_ignore_ascii_case(known))
+                    }));
+            here.is_some_and(|here| here.eq_ignore_ascii_case(word)) && (begins(place) || compound) && !cut
         })
     })
 }
+
+/// Whether words about a topic stand right before a place.
+pub(super) fn leads(text: &[u8], start: usize, topic: Topic, sink: &mut Sink<'_>) -> bool {
+    sink.spend(NEAR_STEPS);
+    let from = start.saturating_sub(LEAD);
+    let head = text.get(from..start).unwrap_or_default();
+    topic.words().iter().any(|word| head.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
+}
+
+/// How far before a place words lead to it.
+const LEAD: usize = 32;
 
 /// Whether the line around a part of the buffer is of a program.
 pub(super) fn is_code(text: &[u8], (start, end): (usize, usize)) -> bool {
@@ -138,10 +153,12 @@ pub(super) fn is_code(text: &[u8], (start, end): (usize, usize)) -> bool {
     let from = run_start(text, start, LINE, inside);
     let to = run_end(text, end, LINE, inside);
     let line = text.get(from..to).unwrap_or_default();
-    // "a=1;b=2" is a connection string.
-    let pairs = line.iter().filter(|b| **b == b';').count() > 1 && memchr::memchr(b'(', line).is_none();
-    let code = |b: &u8| matches!(b, b'(' | b')' | b'{' | b'}') || *b == b';' && !pairs;
-    if line.iter().any(code) {
+    // A call; a statement. In YAML braces hold "a: b, c: d".
+    let call =
+        line.windows(2).any(|pair| matches!(pair, [a, b'('] if a.is_ascii_alphanumeric() || *a == b'_'));
+    let pairs = memchr::memmem::find(line, b": ").is_some();
+    let braces = line.iter().any(|b| matches!(b, b'{' | b'}')) && !pairs;
+    if call || braces || line.trim_ascii_end().ends_with(b";") || line.trim_ascii_end().ends_with(b"{") {
         return true;
     }
     let line = line.trim_ascii();

@@ -114,6 +114,8 @@ pub(super) struct Around<'a> {
     pub(super) says: Says,
     /// The key, folded.
     pub(super) key: &'a str,
+    /// It stands in an array of arrays.
+    pub(super) in_table: bool,
 }
 
 /// Words in the names of numbers that are counted, measured or assigned in sequence: one in thirty of them looks like a card number.
@@ -154,6 +156,21 @@ const SEQUENCES: &[&[u8]] = &[
     b"latitude",
     b"longitude",
     b"checksum",
+    b"token",
+    b"bookmark",
+    b"etag",
+    b"confirm",
+    b"article",
+    b"customer",
+    b"product",
+    b"siret",
+    b"borrower",
+    b"form",
+    b"reference",
+    b"number:",
+    b"cursor",
+    b"after",
+    b"account",
 ];
 /// The ends of such names, as words of their own.
 const SEQUENCE_ENDS: &[&[u8]] = &[
@@ -164,7 +181,7 @@ const SEQUENCE_ENDS: &[&[u8]] = &[
 const SEQUENCE_NAME_MAX: usize = 64;
 
 /// Whether a name is of something that is counted or assigned in sequence: an order, a time, a trace.
-fn is_sequence(name: &[u8]) -> bool {
+pub(super) fn is_sequence(name: &[u8]) -> bool {
     let name = name.get(name.len().saturating_sub(SEQUENCE_NAME_MAX)..).unwrap_or_default();
     let ends = |end: &&[u8]| {
         let Some(from) = name.len().checked_sub(end.len()) else { return false };
@@ -180,6 +197,15 @@ fn is_sequence(name: &[u8]) -> bool {
         || SEQUENCE_ENDS.iter().any(ends)
 }
 
+/// Whether a number is a cell of a table: between commas, bars or tabs.
+fn is_cell(text: &[u8], start: usize, end: usize) -> bool {
+    let left = run_start(text, start, 4, |b| matches!(b, b' ' | b'"'));
+    let right = run_end(text, end, 4, |b| matches!(b, b' ' | b'"'));
+    let part = |b: u8| matches!(b, b',' | b'|' | b'\t' | b';');
+    part(before(text, left)) && (part(at(text, right)) || matches!(at(text, right), b'\n' | b'\r' | 0))
+        || part(at(text, right)) && matches!(before(text, left), b'\n' | b'\r' | 0)
+}
+
 impl Around<'_> {
     /// The key, or the name right before the number at `start`, is of something that is counted or assigned in sequence.
     fn is_sequence(&self, text: &[u8], start: usize) -> bool {
@@ -188,7 +214,14 @@ impl Around<'_> {
         });
         let name =
             run_start(text, lead, 40, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-        is_sequence(self.key.as_bytes()) || is_sequence(text.get(name..lead).unwrap_or_default())
+        let glued = name < lead
+            && matches!(at(text, lead), b'=' | b':')
+            && run_end(text, lead, 2, |b| matches!(b, b'=' | b':')) == start;
+        let head = text.get(run_start(text, start, 24, |b| b != 0 && b != b'\n')..start).unwrap_or_default();
+        is_sequence(self.key.as_bytes())
+            || glued
+            || is_sequence(text.get(name..lead).unwrap_or_default())
+            || is_sequence(head)
     }
 }
 
@@ -283,7 +316,11 @@ fn social_security<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Aroun
         }
         // Any three numbers may be parted like that: words have to say what they are.
         let place = (area.start, serial.end());
-        if around().says.expects(Expect::Ssn) || context::is_near(text, place, Topic::SocialSecurity, sink) {
+        let near = match group.separator {
+            b' ' | b'-' => context::is_near(text, place, Topic::SocialSecurity, sink),
+            _ => context::leads(text, area.start, Topic::SocialSecurity, sink),
+        };
+        if around().says.expects(Expect::Ssn) || near {
             sink.add(Kind::Ssn, place.0, place.1);
         } else if matches!(group.separator, b' ' | b'-') {
             sink.add_possible(Kind::Ssn, place.0, place.1);
@@ -407,12 +444,18 @@ fn card_at<'a>(
         let meant = around.says.expects(Expect::Card)
             || context::is_near(text, (first.start, first.end()), Topic::Cards, sink);
         // Of other lengths there are more ids than cards.
-        let usual = matches!(first.len, 14..=16);
-        let bare = usual && !around.is_sequence(text, first.start);
+        let usual = matches!(first.len, 15 | 16);
+        let sequence = around.is_sequence(text, first.start);
+        let meant = around.says.expects(Expect::Card) || meant && !sequence;
+        let bare = usual && !sequence && !around.in_table && !is_cell(text, first.start, first.end());
         return (usize::from(meant || bare), !meant);
     }
     if groups.iter().map(|group| group.len).sum::<usize>() < LEAST_GROUPED {
         return (0, false);
+    }
+    // Named right before it, any grouping will do.
+    if groups.len() > 1 && fits(groups.len()) && context::leads(text, first.start, Topic::Cards, sink) {
+        return (groups.len(), false);
     }
     for grouping in GROUPINGS {
         let len = grouping.len();
@@ -423,6 +466,13 @@ fn card_at<'a>(
         let edges = second.separator == b' '
             || (first.separator != second.separator && after(len) != second.separator);
         let last = groups.get(len - 1).map_or(0, Group::end);
+        // Four numbers of a row of numbers.
+        let row = second.separator == b' '
+            && (groups.get(len).is_some_and(|next| next.len >= 3 && next.separator == b' ')
+                || !leading && first.separator == b' ' && first.len == second.len);
+        if row {
+            continue;
+        }
         if even && paired && edges && is_token(text, first.start, last) && fits(len) {
             return (len, false);
         }

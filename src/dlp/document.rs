@@ -34,6 +34,52 @@ const PAIR_NAMES: &[&str] = &[
 const PAIR_VALUES: &[&str] =
     &["value", "val", "v", "content", "text", "data", "default", "current", "answer"];
 
+/// Keys of what is about values, and how many containers around one are looked at.
+const ABOUT: &[&str] = &[
+    "errors",
+    "error",
+    "violations",
+    "fielderrors",
+    "field_errors",
+    "validation",
+    "validators",
+    "rules",
+    "messages",
+    "translations",
+    "labels",
+    "i18n",
+    "locale",
+    "placeholders",
+    "hints",
+    "tooltips",
+    "properties",
+    "columns",
+    "types",
+    "schema",
+    "required",
+    "en",
+    "de",
+    "fr",
+    "es",
+    "it",
+    "pt",
+    "nl",
+    "pl",
+    "sv",
+    "da",
+    "nb",
+    "cs",
+    "fi",
+    "hu",
+    "ro",
+    "tr",
+    "en-us",
+    "en_us",
+    "pt-br",
+    "pt_br",
+];
+const ANCESTORS: usize = 4;
+
 /// Whether a key is one of these, or ends with one of three letters or more.
 fn ends_with_one(key: &str, known: &[&str]) -> bool {
     known.iter().any(|known| match key.len().checked_sub(known.len()) {
@@ -383,13 +429,21 @@ impl Document {
     pub(super) fn note_pair(&mut self, number: usize, says: Says) -> bool {
         let Some(segment) = self.segments.get(number).copied() else { return false };
         let Some(container) = self.containers.get(segment.container as usize) else { return false };
-        let is_name = if container.array {
-            let text = self.slice(segment.span()).unwrap_or_default();
-            segment.step == 0 || text.starts_with('-')
-        } else {
-            let key = self.segments.get(segment.step as usize).and_then(|key| self.slice(key.span()));
-            key.is_some_and(|key| ends_with_one(key, PAIR_NAMES))
-        };
+        let text = self.slice(segment.span()).unwrap_or_default();
+        // A name, and no sentence that ends with one.
+        let named = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b' ' | b':') || b >= 0x80)
+            && text.split(' ').count() <= 3;
+        let is_name = named
+            && if container.array {
+                let after = self.segments.get(number + 2);
+                let two = after.is_none_or(|after| after.container != segment.container);
+                segment.step == 0 && two && !text.contains(' ') || text.starts_with('-')
+            } else {
+                let key = self.segments.get(segment.step as usize).and_then(|key| self.slice(key.span()));
+                key.is_some_and(|key| ends_with_one(key, PAIR_NAMES))
+            };
         if is_name && let Some(container) = self.containers.get_mut(segment.container as usize) {
             (container.named, container.named_at) = (says, segment.step);
             container.named_by = number as u32;
@@ -407,6 +461,31 @@ impl Document {
             }
             _ => self.key_text(segment),
         }
+    }
+
+    /// Whether a value stands in an array of arrays.
+    pub(super) fn in_table(&self, segment: &Segment) -> bool {
+        let container = self.containers.get(segment.container as usize).filter(|container| container.array);
+        container
+            .and_then(|container| self.containers.get(container.parent as usize))
+            .is_some_and(|parent| parent.array)
+    }
+
+    /// Whether a value stands in something that is about values: a list of errors, of texts of a user interface.
+    pub(super) fn is_about(&self, segment: &Segment) -> bool {
+        let mut container = self.containers.get(segment.container as usize);
+        for _ in 0..ANCESTORS {
+            let Some(inner) = container else { return false };
+            let parent = self.containers.get(inner.parent as usize);
+            if parent.is_some_and(|parent| !parent.array) {
+                let key = self.segments.get(inner.step as usize).and_then(|key| self.slice(key.span()));
+                if key.is_some_and(|key| ABOUT.iter().any(|known| key.eq_ignore_ascii_case(known))) {
+                    return true;
+                }
+            }
+            container = parent;
+        }
+        false
     }
 
     /// The key that names a value, folded: its own, or that of the array it stands in.

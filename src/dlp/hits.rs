@@ -8,9 +8,6 @@ use super::kinds::Kind;
 /// blocked when it would otherwise have been redacted, since not every match is known.
 pub(super) const MAX_HITS: usize = 8 * 1024;
 
-/// So many numbers without the checksum of a card number make one with it a number like them.
-const CHANCE: usize = 4;
-
 /// A match in the scan buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hit {
@@ -92,7 +89,7 @@ impl Sink<'_> {
     /// no card number; by itself it is one.
     pub(super) fn settle_cards(&mut self) {
         let cards = std::mem::take(&mut self.hits.bare_cards);
-        let by_chance = self.hits.no_cards >= 3 && cards.len() * CHANCE <= self.hits.no_cards;
+        let by_chance = self.hits.no_cards >= 3 && cards.len() <= self.hits.no_cards;
         for card in &cards {
             if by_chance {
                 self.add_possible(Kind::CreditCard, card.start, card.end);

@@ -134,7 +134,7 @@ fn lead(text: &[u8], start: usize, end: usize, number: bool) -> (usize, Option<L
     if gap > end && at(text, start) == b'-' && !matches!(at(text, gap), b'-' | 0 | b'\n') {
         return (run_end(text, gap, 1, is_quote), Some(Link::Option));
     }
-    let literal = |place: usize| matches!(at(text, place), b'"' | b'\'');
+    let literal = |place: usize| is_quote(at(text, place));
     if gap > end && literal(gap) || at(text, end) == b'(' && literal(end + 1) {
         return (gap + 1 + usize::from(gap == end), Some(Link::Statement));
     }
@@ -181,6 +181,18 @@ fn behind_a_type(text: &[u8], end: usize, leads: usize) -> Option<usize> {
     }
     let from = run_end(text, equals + 1, 2, |b| b == b' ');
     is_quote(at(text, from)).then_some(from + 1)
+}
+
+/// The attribute `value` of the element whose attribute `name` this is, where it stands before it.
+fn attribute_before(text: &[u8], start: usize) -> Option<usize> {
+    let from = run_start(text, start, 120, |b| !matches!(b, 0 | b'<' | b'>' | b'\n'));
+    let head = text.get(from..start)?;
+    let place = from + memchr::memmem::rfind(head, b" value=")? + 7;
+    let named = head.ends_with(b"name='")
+        || head.ends_with(b"name=\"")
+        || head.ends_with(b"id='")
+        || head.ends_with(b"id=\"");
+    (before(text, from) == b'<' && named && is_quote(at(text, place))).then_some(place + 1)
 }
 
 /// The text of the next element of XML or HTML: `<key>NAME</key><string>VALUE</string>`.
@@ -239,6 +251,11 @@ fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Li
         let from = run_end(text, lead + 1, 4, |b| blank(b) || is_quote(b));
         return Some((from, Some(Link::Pair)));
     }
+    if closed > end
+        && let Some(from) = attribute_before(text, start)
+    {
+        return Some((from, Some(Link::Pair)));
+    }
     if let Some(from) = next_element(text, end) {
         return Some((from, Some(Link::Pair)));
     }
@@ -295,10 +312,6 @@ pub(super) fn look(
     let begin = run_start(text, start, NAME_MAX, part);
     let Some(name) = text.get(begin..end).and_then(|name| std::str::from_utf8(name).ok()) else { return };
     let Some(rule) = names.rule(names.says(name)).filter(|rule| rule.text) else { return };
-    if matches!(before(text, begin), b'=' | b'/') {
-        // What is assigned, a part of a path.
-        return;
-    }
     if before(text, begin) == b'{' && before(text, begin - 1) == b'$' {
         // "${DB_PASS:?missing}" asks for it.
         return;
@@ -312,7 +325,14 @@ pub(super) fn look(
         | Expect::Token
         | Expect::Authorization
         | Expect::Random => {
-            if let (from, Some(link)) = lead(text, begin, end, false) {
+            let (from, link) = lead(text, begin, end, false);
+            // What is assigned, or a part of a path, is no name; but for "--set password=…", "/password:…".
+            let part = match before(text, begin) {
+                b'=' => !matches!(link, Some(Link::Equals | Link::Pair)),
+                b'/' => !matches!(before(text, begin.saturating_sub(1)), b' ' | 0),
+                _ => false,
+            };
+            if let Some(link) = link.filter(|_| !part) {
                 secret(text, (names, rule), (name, from, link), memory, sink);
             }
         }
@@ -409,6 +429,8 @@ fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usiz
         last: false,
         code: false,
         context: topic.is_some_and(|topic| context::is_near(text, (start, end), topic, sink)),
+        json: false,
+        about: false,
         names_itself: false,
         login: false,
     };
@@ -452,6 +474,11 @@ fn secret(
     sink.spend(SECRET_STEPS);
     // "Authorization: Token X", "Cookie: session=X".
     let scheme = run_end(text, from, 16, |b| b.is_ascii_alphabetic() || matches!(b, b'-' | b'_'));
+    let guard = text.get(from..scheme).unwrap_or_default();
+    if [&b"csrf"[..], b"xsrf"].iter().any(|word| guard.windows(4).any(|part| part.eq_ignore_ascii_case(word)))
+    {
+        return;
+    }
     let from = match (rule.value, at(text, scheme)) {
         (Expect::Authorization, b' ') if scheme > from => scheme + 1,
         (Expect::Random, b'=') if name.len() <= 10 && scheme > from => scheme + 1,
@@ -475,6 +502,9 @@ fn secret(
     }
     // The quote of a string in a string, the end of a sentence.
     let tail = |b: u8| if quoted { b == b'\\' } else { matches!(b, b'.' | b'!' | b'?' | b':') };
+    if !quoted && text.get(end.saturating_sub(3)..end) == Some(b"...") {
+        return;
+    }
     end -= end - run_start(text, end, 2, tail).max(from);
     let Some(value) = text.get(from..end).map(String::from_utf8_lossy) else { return };
     if value.len() < 3 || value.len() > 256 && value.contains(' ') {
@@ -500,6 +530,8 @@ fn secret(
         last,
         code: !quoted && context::is_code(text, (from, end)),
         context: rule.value == Expect::Token && context::is_near(text, (from, end), Topic::Language, sink),
+        json: false,
+        about: false,
         names_itself: names.is_name(&value),
         login: rule.weight < 50 && context::is_near(text, (from, end), Topic::Login, sink),
     };

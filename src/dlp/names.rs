@@ -80,34 +80,50 @@ const HARMLESS: &[&str] = &[
     "upload",
 ];
 
-/// Beginnings of names that say something about a password, and are none: "has_password".
-const ABOUT: &[&[u8]] = &[
-    b"has",
-    b"is",
-    b"no",
-    b"show",
-    b"hide",
-    b"reset",
-    b"forgot",
-    b"forget",
-    b"lost",
-    b"last",
-    b"expire",
-    b"min",
-    b"max",
-    b"require",
-    b"need",
-    b"use",
-    b"allow",
-    b"enable",
-    b"disable",
-    b"grant",
-    b"change",
-    b"without",
-    b"wrong",
-    b"invalid",
-    b"incorrect",
-    b"missing",
+/// Words before "password" in names that are of something about one: "has_password".
+const ABOUT: &[&str] = &[
+    "has",
+    "is",
+    "no",
+    "show",
+    "hide",
+    "reset",
+    "forgot",
+    "forget",
+    "forgotten",
+    "lost",
+    "last",
+    "expire",
+    "expires",
+    "min",
+    "max",
+    "require",
+    "requires",
+    "required",
+    "need",
+    "needs",
+    "use",
+    "uses",
+    "allow",
+    "enable",
+    "enabled",
+    "disable",
+    "grant",
+    "change",
+    "without",
+    "wrong",
+    "invalid",
+    "incorrect",
+    "missing",
+    "repeat",
+    "confirm",
+    "toggle",
+    "remember",
+    "prompt",
+    "boarding",
+    "high",
+    "low",
+    "band",
 ];
 
 /// The names as a tree over their letters from the last to the first, so that a name is read once however many there are.
@@ -167,7 +183,9 @@ impl Names {
         for (number, rule) in rules.iter().enumerate() {
             let says = Says::Rule(u16::try_from(number).map_err(|_| "too many rules")?, rule.value);
             for name in &rule.names {
-                if name.chars().filter(char::is_ascii).count() < 3 {
+                if name.chars().filter(char::is_ascii).count() < 3
+                    || !name.starts_with(|c: char| c.is_ascii())
+                {
                     let _ = names.foreign.insert(name.to_lowercase(), says);
                     continue;
                 }
@@ -236,7 +254,7 @@ impl Names {
         let mut letters = [0_u8; MAX_NAME];
         let mut at = MAX_NAME;
         let mut node = self.nodes.first();
-        let (mut says, mut says_at) = (Says::Nothing, at);
+        let (mut says, mut says_at, mut says_from) = (Says::Nothing, at, 0);
         let bytes = name.as_bytes();
         let from = bytes.len().saturating_sub(4 * MAX_NAME);
         let mut place = bytes.len();
@@ -256,15 +274,17 @@ impl Names {
             });
             match node {
                 Some(node) if node.word != Says::Nothing && begins_word(bytes, place) => {
-                    (says, says_at) = (node.word, at);
+                    (says, says_at, says_from) = (node.word, at, place);
                 }
-                Some(node) if node.ending != Says::Nothing => (says, says_at) = (node.ending, at),
+                Some(node) if node.ending != Says::Nothing => {
+                    (says, says_at, says_from) = (node.ending, at, place);
+                }
                 None if says == Says::Nothing && name.is_ascii() => return Says::Nothing,
                 Some(_) | None => {}
             }
         }
         if let Some(whole) = node.map(|node| node.whole).filter(|whole| *whole != Says::Nothing) {
-            (says, says_at) = (whole, at);
+            (says, says_at, says_from) = (whole, at, 0);
         }
         if says == Says::Nothing && !name.is_ascii() {
             says = self.foreign(name);
@@ -273,12 +293,12 @@ impl Names {
             // A guard against forged requests: "_token".
             return Says::Nothing;
         }
-        if name.starts_with(['Ġ', '▁', '#', '<']) {
+        if name.starts_with(['Ġ', '▁', '#', '<', ' ']) {
             // A piece of a word, as language models cut them.
             return Says::Nothing;
         }
         let before = letters.get(at..says_at).unwrap_or_default();
-        if says.expects(Expect::Password) && ABOUT.iter().any(|word| before.starts_with(word)) {
+        if says.expects(Expect::Password) && ABOUT.iter().any(|word| ends_with_word(name, says_from, word)) {
             return Says::Nothing;
         }
         if self.rule(says).is_some_and(|rule| rule.value == Expect::Random || rule.kind == Kind::ApiKey) {
@@ -288,6 +308,13 @@ impl Names {
         }
         says
     }
+}
+
+/// Whether the letters before byte `at` of a name, as far as they are one word, are this one.
+fn ends_with_word(name: &str, at: usize, word: &str) -> bool {
+    let head = name.get(..at).unwrap_or_default().trim_end_matches(|c: char| !c.is_alphanumeric());
+    let Some(from) = head.len().checked_sub(word.len()) else { return false };
+    head.get(from..).is_some_and(|tail| tail.eq_ignore_ascii_case(word)) && begins_word(name.as_bytes(), from)
 }
 
 /// Whether a word begins at this byte of a name: at its beginning, behind something else than a letter or digit, or where small letters

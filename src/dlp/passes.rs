@@ -92,11 +92,11 @@ fn around<'a>(document: &'a Document, cursor: &Cell<usize>, place: usize) -> Aro
     }
     cursor.set(index);
     let Some(segment) = document.segments.get(index) else {
-        return Around { start: place, end: place, says: Says::Nothing, key: "" };
+        return Around { start: place, end: place, says: Says::Nothing, key: "", in_table: false };
     };
     let (start, end) = segment.span();
     let key = if segment.is_value() { document.key_text(segment) } else { "" };
-    Around { start, end, says: document.says_of(segment).0, key }
+    Around { start, end, says: document.says_of(segment).0, key, in_table: document.in_table(segment) }
 }
 
 /// Runs the detectors over segments `first..` of the buffer, which begin at byte `from`. With `collect`,
@@ -169,6 +169,8 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
         code: false,
         context: topic
             .is_some_and(|topic| context::is_near(document.text.as_bytes(), segment.span(), topic, sink)),
+        json: true,
+        about: document.is_about(segment),
         names_itself: segment.part == Part::Text && names.is_name(value),
         login: rule.weight < 50
             && context::is_near(document.text.as_bytes(), segment.span(), Topic::Login, sink),

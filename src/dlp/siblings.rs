@@ -98,7 +98,7 @@ fn cards(document: &Document, pieces: &[Piece], joined: &mut Vec<u8>, sink: &mut
             let whole = len <= CARD_MAX && checks::is_card(joined) && of_one(document, run);
             if whole {
                 found(Kind::CreditCard, run, sink);
-            } else if len <= GROUPED_PIECES {
+            } else if len <= GROUPED_PIECES && of_one(document, run) {
                 grouped(document, run, joined, sink);
             }
         }
@@ -113,6 +113,14 @@ fn of_one(document: &Document, run: &[Piece]) -> bool {
         let container = segment.and_then(|segment| document.containers.get(segment.container as usize));
         container.is_some_and(|container| container.array)
     };
+    let counted = |piece: &Piece| {
+        document
+            .segment_at(piece.start)
+            .is_some_and(|(_, segment)| digits::is_sequence(document.key_text(&segment).as_bytes()))
+    };
+    if run.iter().any(counted) {
+        return false;
+    }
     run.iter().all(in_array)
         || GROUPINGS.iter().any(|grouping| {
             grouping.len() == run.len()

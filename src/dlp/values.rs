@@ -45,6 +45,10 @@ pub(super) struct Candidate<'a> {
     pub(super) code: bool,
     /// Words near it say that its name means what it says.
     pub(super) context: bool,
+    /// A value of JSON, and no part of a text.
+    pub(super) json: bool,
+    /// It stands among errors, or texts of a user interface.
+    pub(super) about: bool,
     /// It is a name of the table itself.
     pub(super) names_itself: bool,
     /// Words near it are about accounts.
@@ -83,7 +87,9 @@ pub(super) fn judge(
         Expect::Token => token(&candidate, &mut score),
         Expect::Random => {
             score.count("it looks random", 30);
-            checks::looks_random(trimmed.as_bytes())
+            score.count_if(words::is_constant(trimmed), "a constant", -60);
+            !matches!(candidate.link, Link::Beside | Link::Statement | Link::Said)
+                && checks::looks_random(trimmed.as_bytes())
         }
     };
     fits.then_some((score, whole.0, whole.1))
@@ -92,6 +98,10 @@ pub(super) fn judge(
 /// Whether a value stands for another: a placeholder, a reference, a version, a path of a program.
 fn stands_in(candidate: &Candidate<'_>) -> bool {
     let value = candidate.value;
+    let tag = value.strip_prefix('!').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_alphabetic()));
+    if tag && !candidate.number || candidate.link == Link::Beside && value.contains('=') {
+        return true;
+    }
     checks::is_placeholder(value)
         || words::is_hint(value)
         || is_version(value)
@@ -172,6 +182,9 @@ fn token(candidate: &Candidate<'_>, score: &mut Score) -> bool {
     score.count_if(shape.digits > 0 && shape.upper + shape.lower > 0, "letters and digits", 20);
     score.count_if(bare.len() >= 16, "long", 15);
     score.count_if(candidate.context && rule_is_weak(score), "words about words", -60);
+    score.count_if(bare.starts_with(['Ġ', '▁', '#']), "a piece of a word", -60);
+    score.count_if(words::is_constant(bare), "a constant", -60);
+    score.count_if(candidate.about, "among texts about values", -60);
     let in_text = !matches!(candidate.link, Link::Member | Link::Pair | Link::Array);
     score.count_if(in_text && (bare.len() < 16 || shape.digits < 2), "short for a token in text", -30);
     let hex = bare.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
@@ -219,12 +232,12 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     score.count_if(candidate.last && !candidate.quoted && !candidate.code, "the end of its line", 10);
     let plain =
         value.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\'' | '’' | '¿' | '¡' | '?' | '!'));
-    score.count_if(candidate.link == Link::Said && plain, "said of it", -40);
+    score.count_if(candidate.link == Link::Said && plain && !candidate.quoted, "said of it", -40);
     if plain {
         let capital =
             value.chars().find(|c| c.is_alphabetic()).is_some_and(char::is_uppercase) && shape.lower > 0;
         score.count_if(capital && !candidate.quoted, "the name of a type", -40);
-        score.count_if(capital && candidate.quoted, "a word with a capital", -10);
+        score.count_if(capital && candidate.quoted, "a word with a capital", -20);
         score.count_if(!capital, "a plain word", -10);
         score.count_if(!candidate.quoted && candidate.code, "a variable", -40);
         score.count_if(!candidate.quoted && !candidate.last && !member, "a word among others", -30);
@@ -233,7 +246,14 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     score.count_if(identifier && shape.digits == 0, "a variable", -50);
     let named = words::is_identifier(value) && value.contains('_') && shape.digits == 0 && shape.upper == 0;
     score.count_if(named && !identifier, "a name of something", -25);
-    score.count_if(words::is_camel(value) && shape.digits == 0, "the name of a type", -40);
+    let camel = words::is_camel(value) && shape.digits == 0 && (member || !candidate.quoted);
+    score.count_if(camel, "the name of a type", -40);
+    score.count_if(words::is_constant(value), "a constant", -60);
+    score.count_if(candidate.about, "among texts about values", -60);
+    let cut = value.starts_with(['Ġ', '▁']) || value.starts_with("##");
+    score.count_if(cut, "a piece of a word", -60);
+    let words = candidate.link == Link::Pair && value.contains(' ') && !candidate.json;
+    score.count_if(words, "several words", -60);
     score.count_if(
         !candidate.quoted && candidate.code && !member && !candidate.number,
         "part of a program",

@@ -142,6 +142,17 @@ pub(super) fn is_word_and_number(text: &str) -> bool {
     text.len() - word.len() <= 4 && word.len() >= 2 && word.chars().all(char::is_alphabetic)
 }
 
+/// A constant of a program: "ERR_PASSWORD_POLICY".
+pub(super) fn is_constant(text: &str) -> bool {
+    text.contains('_')
+        && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        && text
+            .split('_')
+            .filter(|part| part.len() >= 3 && part.bytes().all(|b| b.is_ascii_uppercase()))
+            .count()
+            >= 2
+}
+
 /// A name in which words begin with capitals: "camelCase2Snake".
 pub(super) fn is_camel(text: &str) -> bool {
     is_identifier(text)
@@ -167,7 +178,9 @@ pub(super) fn ends_with(name: &str, end: &str) -> bool {
 /// Whether a value is a name itself: that of its own member, or of a secret ("db_password").
 pub(super) fn is_name_of(value: &str, name: &str) -> bool {
     let value = value.trim_end_matches([':', ' ', '?', '*']);
-    if value.eq_ignore_ascii_case(name) {
+    // "POSTGRES_PASSWORD: postgres" is what its image comes with.
+    let first = name.split(['_', '-', '.']).next().unwrap_or_default();
+    if value.eq_ignore_ascii_case(name) || first.len() >= 4 && value.eq_ignore_ascii_case(first) {
         return true;
     }
     // A password that is a word for passwords and something more is one: "Password1!".
