@@ -170,6 +170,9 @@ pub(super) struct CommandRule {
     /// Options that the password follows without a blank.
     #[serde(default)]
     pub(super) glued: Vec<String>,
+    /// Which of its arguments, options not counted, is a password; 0: none.
+    #[serde(default)]
+    pub(super) place: usize,
     #[serde(rename = "source")]
     _source: String,
 }

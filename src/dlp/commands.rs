@@ -23,7 +23,9 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
     let is = |options: &[String], argument: &[u8]| options.iter().any(|option| option.as_bytes() == argument);
     let mut place = from;
     let mut option: &[u8] = b"";
+    let mut plain = 0;
     for argument in arguments.split(|b| *b == b' ') {
+        plain += usize::from(!argument.is_empty() && !argument.starts_with(b"-"));
         let span = (place, place + argument.len());
         place = span.1 + 1;
         let glued = rule.glued.iter().find(|option| {
@@ -38,7 +40,9 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
             user_password(text, unquoted(text, span))
         } else if let Some(glued) = glued_user {
             user_password(text, unquoted(text, (span.0 + glued.len(), span.1)))
-        } else if is(&rule.password, option) {
+        } else if is(&rule.password, option)
+            || rule.place > 0 && plain == rule.place && !argument.starts_with(b"-")
+        {
             Some(("", unquoted(text, span)))
         } else {
             glued.map(|glued| ("", unquoted(text, (span.0 + glued.len(), span.1))))
@@ -61,19 +65,24 @@ pub(super) fn look_at_array(document: &Document, rules: &[CommandRule], first: u
     let next = document.segments.get(first + 1).map(text).unwrap_or_default();
     let rule = rules.iter().find(|rule| match rule.command.split_once(' ') {
         None => rule.command == command,
-        Some((program, verb)) => program == command && verb == next,
+        Some((program, verb)) => program == command && verb.split(' ').next() == Some(next),
     });
     let Some(rule) = rule else { return };
     sink.spend(COMMAND_STEPS);
     let arguments = document.segments.get(first + 1..).unwrap_or_default().iter();
     let mut option = "";
+    // The verb of a command is an element, too.
+    let mut plain = 0_usize;
+    let verbs = rule.command.split(' ').count() - 1;
     for argument in arguments.take(ARGUMENTS_MAX).take_while(|argument| argument.container == name.container)
     {
         let (value, (start, end)) = (text(argument), argument.span());
+        plain += usize::from(!value.starts_with('-'));
         let is = |options: &[String]| options.iter().any(|known| known == option);
+        let here = rule.place > 0 && plain == rule.place + verbs && !value.starts_with('-');
         let found = if is(&rule.user) {
             user_password(document.text.as_bytes(), (start, end))
-        } else if is(&rule.password) {
+        } else if is(&rule.password) || here {
             Some(("", (start, end)))
         } else {
             let glued = rule

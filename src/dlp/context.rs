@@ -104,7 +104,7 @@ impl Topic {
                 b"hospital",
             ],
             Self::SocialSecurity => {
-                &[b"ssn", b"social", b"taxpayer", b"tax id", b"itin", b"w-2", b"w-9", b"w2 ", b"w9 ", b"irs"]
+                &[b"ssn", b"social", b"taxpayer", b"tax id", b"itin", b"w-2", b"w-9", b"w2 ", b"w9 ", b"irs "]
             }
         }
     }
@@ -141,7 +141,13 @@ pub(super) fn leads(text: &[u8], start: usize, topic: Topic, sink: &mut Sink<'_>
     sink.spend(NEAR_STEPS);
     let from = start.saturating_sub(LEAD);
     let head = text.get(from..start).unwrap_or_default();
-    topic.words().iter().any(|word| head.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
+    topic.words().iter().any(|word| {
+        head.windows(word.len()).enumerate().any(|(at, part)| {
+            let begins =
+                at.checked_sub(1).and_then(|at| head.get(at)).is_none_or(|b| !b.is_ascii_alphabetic());
+            part.eq_ignore_ascii_case(word) && (begins || topic == Topic::Cards)
+        })
+    })
 }
 
 /// How far before a place words lead to it.
@@ -158,6 +164,12 @@ pub(super) fn is_code(text: &[u8], (start, end): (usize, usize)) -> bool {
         line.windows(2).any(|pair| matches!(pair, [a, b'('] if a.is_ascii_alphanumeric() || *a == b'_'));
     let pairs = memchr::memmem::find(line, b": ").is_some();
     let braces = line.iter().any(|b| matches!(b, b'{' | b'}')) && !pairs;
+    // "a=1;b=2;" is a connection string.
+    let settings = line.iter().filter(|b| **b == b';').count();
+    let assigned = line.iter().filter(|b| **b == b'=').count();
+    if settings > 1 && assigned >= settings && !call {
+        return false;
+    }
     if call || braces || line.trim_ascii_end().ends_with(b";") || line.trim_ascii_end().ends_with(b"{") {
         return true;
     }

@@ -167,10 +167,14 @@ const SEQUENCES: &[&[u8]] = &[
     b"borrower",
     b"form",
     b"reference",
-    b"number:",
     b"cursor",
     b"after",
     b"account",
+    b"auftrag",
+    b"commande",
+    b"pedido",
+    b"siren",
+    b"ticket",
 ];
 /// The ends of such names, as words of their own.
 const SEQUENCE_ENDS: &[&[u8]] = &[
@@ -197,13 +201,29 @@ pub(super) fn is_sequence(name: &[u8]) -> bool {
         || SEQUENCE_ENDS.iter().any(ends)
 }
 
+/// Whether a number is all that its text holds, but for the number of a list.
+fn is_only(text: &[u8], start: usize, end: usize) -> bool {
+    let left =
+        run_start(text, start, 8, |b| b.is_ascii_digit() || matches!(b, b' ' | b'.' | b'-' | b'*' | b')'));
+    matches!(before(text, left), 0 | b'\n') && matches!(at(text, end), 0 | b'\n' | b'\r')
+}
+
 /// Whether a number is a cell of a table: between commas, bars or tabs.
 fn is_cell(text: &[u8], start: usize, end: usize) -> bool {
     let left = run_start(text, start, 4, |b| matches!(b, b' ' | b'"'));
     let right = run_end(text, end, 4, |b| matches!(b, b' ' | b'"'));
     let part = |b: u8| matches!(b, b',' | b'|' | b'\t' | b';');
-    part(before(text, left)) && (part(at(text, right)) || matches!(at(text, right), b'\n' | b'\r' | 0))
-        || part(at(text, right)) && matches!(before(text, left), b'\n' | b'\r' | 0)
+    // A name before it, or an expiry behind it, makes no table.
+    let row = run_start(text, left, 200, |b| !matches!(b, 0 | b'\n'));
+    let row_end = run_end(text, right, 200, |b| !matches!(b, 0 | b'\n'));
+    let parts = text.get(row..row_end).unwrap_or_default().iter().filter(|b| part(**b)).count();
+    (part(before(text, left)) || part(at(text, right))) && parts > 1
+}
+
+/// A name of a card or of its number.
+fn is_card_word(word: &[u8]) -> bool {
+    let parts: [&[u8]; 8] = [b"card", b"pan", b"cc", b"karte", b"kart", b"carte", b"tarjeta", b"credit"];
+    parts.iter().any(|part| word.windows(part.len()).any(|here| here.eq_ignore_ascii_case(part)))
 }
 
 impl Around<'_> {
@@ -214,14 +234,22 @@ impl Around<'_> {
         });
         let name =
             run_start(text, lead, 40, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        let word = text.get(name..lead).unwrap_or_default();
+        // "trace_id=…", "cart:…", but "card=…".
         let glued = name < lead
+            && run_end(text, lead, 2, |b| matches!(b, b'=' | b':')) == start
             && matches!(at(text, lead), b'=' | b':')
-            && run_end(text, lead, 2, |b| matches!(b, b'=' | b':')) == start;
-        let head = text.get(run_start(text, start, 24, |b| b != 0 && b != b'\n')..start).unwrap_or_default();
+            && !is_card_word(word);
+        // "The uuid is …", "SIRET …".
+        let said = run_start(text, name, 4, |b| b == b' ');
+        let before_it = text
+            .get(run_start(text, said, 20, |b| b.is_ascii_alphanumeric() || b == b'_')..said)
+            .unwrap_or_default();
+        let two = matches!(word, b"is" | b"no" | b"nr" | b"number" | b"Number" | b"No" | b"id" | b"ID");
         is_sequence(self.key.as_bytes())
             || glued
-            || is_sequence(text.get(name..lead).unwrap_or_default())
-            || is_sequence(head)
+            || is_sequence(word) && !(two && is_card_word(before_it))
+            || two && is_sequence(before_it)
     }
 }
 
@@ -318,7 +346,7 @@ fn social_security<'a>(text: &[u8], groups: &[Group], around: &dyn Fn() -> Aroun
         let place = (area.start, serial.end());
         let near = match group.separator {
             b' ' | b'-' => context::is_near(text, place, Topic::SocialSecurity, sink),
-            _ => context::leads(text, area.start, Topic::SocialSecurity, sink),
+            _ => context::leads(text, area.start, Topic::SocialSecurity, sink) && group.separator != b'_',
         };
         if around().says.expects(Expect::Ssn) || near {
             sink.add(Kind::Ssn, place.0, place.1);
@@ -444,9 +472,12 @@ fn card_at<'a>(
         let meant = around.says.expects(Expect::Card)
             || context::is_near(text, (first.start, first.end()), Topic::Cards, sink);
         // Of other lengths there are more ids than cards.
-        let usual = matches!(first.len, 15 | 16);
+        let usual =
+            matches!(first.len, 14..=16) && (first.len != 14 || is_only(text, first.start, first.end()));
         let sequence = around.is_sequence(text, first.start);
-        let meant = around.says.expects(Expect::Card) || meant && !sequence;
+        let named =
+            around.says.expects(Expect::Card) || context::leads(text, first.start, Topic::Cards, sink);
+        let meant = named || meant && !sequence;
         let bare = usual && !sequence && !around.in_table && !is_cell(text, first.start, first.end());
         return (usize::from(meant || bare), !meant);
     }
@@ -457,7 +488,9 @@ fn card_at<'a>(
     if groups.len() > 1 && fits(groups.len()) && context::leads(text, first.start, Topic::Cards, sink) {
         return (groups.len(), false);
     }
-    for grouping in GROUPINGS {
+    // chr12:45048974-86228762 is a place.
+    let place = before(text, first.start) == b':' && before(text, first.start - 1).is_ascii_alphanumeric();
+    for grouping in GROUPINGS.iter().filter(|grouping| !place || grouping.len() > 2) {
         let len = grouping.len();
         let same = grouping.iter().zip(groups).all(|(expected, group)| *expected == group.len);
         let Some(second) = groups.get(1).filter(|_| same && groups.len() >= len) else { continue };
@@ -485,6 +518,11 @@ fn card_at<'a>(
     let last = groups.last().map_or(0, Group::end);
     let blank_before = run_start(text, first.start, 4, |b| b == b' ') == around.start;
     let blank_after = run_end(text, last, 4, |b| b == b' ') == around.end;
+    let same =
+        groups.iter().all(|group| text.get(group.start..group.end()) == text.get(first.start..first.end()));
+    if same {
+        return (0, false);
+    }
     let alone = around.says.expects(Expect::Card)
         || (blank_before && blank_after && !around.is_sequence(text, first.start));
     let even = groups.get(1).is_some_and(|second| {
