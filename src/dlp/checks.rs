@@ -55,7 +55,7 @@ pub(super) fn is_card(digits: &[u8]) -> bool {
     let long = (16..=19).contains(&length);
     let discover = (four == 6011 || matches!(three, 644..=649) || two == 65) && long;
     let jcb = matches!(four, 3528..=3589) && long;
-    let union_pay = (two == 62 || matches!(six, 810_000..=817_199)) && long;
+    let union_pay = (two == 62 || matches!(six, 810_000..=820_199)) && long;
     let maestro =
         matches!(four, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763) && (12..=19).contains(&length);
     let mir = matches!(four, 2200..=2204) && long;
@@ -288,7 +288,7 @@ pub(super) fn is_example_password(user: &str, value: &str) -> bool {
     let lower = value.to_lowercase();
     EXAMPLES.contains(&lower.as_str())
         || super::words::is_hint(value)
-        || value.starts_with('!')
+        || value.starts_with(['!', '/', ':'])
         || value.ends_with("...")
         || value == user && value.bytes().all(|b| b.is_ascii_alphabetic())
 }

@@ -46,7 +46,10 @@ impl Topic {
                 b"karte",
                 b"carte ",
                 b"tarjeta",
-                b"carta di",
+                b"carta ",
+                b"karty",
+                b"kort",
+                b"charge ",
                 b"cart\xc3\xa3o",
                 b"kaart",
             ],
@@ -63,28 +66,9 @@ impl Topic {
                 b"debit",
                 b"credit",
             ],
-            Self::Language => &[
-                b"logprob",
-                b"prob",
-                b"lemma",
-                b"bytes",
-                b"offset",
-                b"vocab",
-                b"merge",
-                b"tokeniz",
-                b"bpe",
-                b"pos",
-                b"lexer",
-                b"parse",
-                b"start",
-                b"end",
-                b"text",
-                b"score",
-                b"entity",
-                b"index",
-                b"unexpected",
-                b"rank",
-            ],
+            Self::Language => {
+                &[b"logprob", b"prob", b"lemma", b"bytes", b"offset", b"vocab", b"tokeniz", b"bpe"]
+            }
             Self::Login => {
                 &[b"user", b"login", b"account", b"host", b"smtp", b"ftp", b"ldap", b"dsn", b"credential"]
             }

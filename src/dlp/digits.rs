@@ -201,13 +201,6 @@ pub(super) fn is_sequence(name: &[u8]) -> bool {
         || SEQUENCE_ENDS.iter().any(ends)
 }
 
-/// Whether a number is all that its text holds, but for the number of a list.
-fn is_only(text: &[u8], start: usize, end: usize) -> bool {
-    let left =
-        run_start(text, start, 8, |b| b.is_ascii_digit() || matches!(b, b' ' | b'.' | b'-' | b'*' | b')'));
-    matches!(before(text, left), 0 | b'\n') && matches!(at(text, end), 0 | b'\n' | b'\r')
-}
-
 /// Whether a number is a cell of a table: between commas, bars or tabs.
 fn is_cell(text: &[u8], start: usize, end: usize) -> bool {
     let left = run_start(text, start, 4, |b| matches!(b, b' ' | b'"'));
@@ -217,7 +210,10 @@ fn is_cell(text: &[u8], start: usize, end: usize) -> bool {
     let row = run_start(text, left, 200, |b| !matches!(b, 0 | b'\n'));
     let row_end = run_end(text, right, 200, |b| !matches!(b, 0 | b'\n'));
     let parts = text.get(row..row_end).unwrap_or_default().iter().filter(|b| part(**b)).count();
-    (part(before(text, left)) || part(at(text, right))) && parts > 1
+    // Other cells are of numbers, too.
+    let others =
+        text.get(row..left).into_iter().chain(text.get(right..row_end)).flatten().any(u8::is_ascii_digit);
+    (part(before(text, left)) || part(at(text, right))) && parts > 1 && others
 }
 
 /// A name of a card or of its number.
@@ -236,7 +232,7 @@ impl Around<'_> {
             run_start(text, lead, 40, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
         let word = text.get(name..lead).unwrap_or_default();
         // "trace_id=…", "cart:…", but "card=…".
-        let glued = name < lead
+        let glued = name + 2 < lead
             && run_end(text, lead, 2, |b| matches!(b, b'=' | b':')) == start
             && matches!(at(text, lead), b'=' | b':')
             && !is_card_word(word);
@@ -246,7 +242,14 @@ impl Around<'_> {
             .get(run_start(text, said, 20, |b| b.is_ascii_alphanumeric() || b == b'_')..said)
             .unwrap_or_default();
         let two = matches!(word, b"is" | b"no" | b"nr" | b"number" | b"Number" | b"No" | b"id" | b"ID");
+        // <input name="form_id" value="…">
+        let attribute = word == b"value" && {
+            let from = run_start(text, name, 48, |b| !matches!(b, 0 | b'<' | b'\n'));
+            let tag = text.get(from..name).unwrap_or_default().trim_ascii_end();
+            is_sequence(tag.strip_suffix(b"\"").or(tag.strip_suffix(b"'")).unwrap_or(tag))
+        };
         is_sequence(self.key.as_bytes())
+            || attribute
             || glued
             || is_sequence(word) && !(two && is_card_word(before_it))
             || two && is_sequence(before_it)
@@ -472,8 +475,7 @@ fn card_at<'a>(
         let meant = around.says.expects(Expect::Card)
             || context::is_near(text, (first.start, first.end()), Topic::Cards, sink);
         // Of other lengths there are more ids than cards.
-        let usual =
-            matches!(first.len, 14..=16) && (first.len != 14 || is_only(text, first.start, first.end()));
+        let usual = matches!(first.len, 14..=16);
         let sequence = around.is_sequence(text, first.start);
         let named =
             around.says.expects(Expect::Card) || context::leads(text, first.start, Topic::Cards, sink);

@@ -439,7 +439,7 @@ impl Document {
             && if container.array {
                 let after = self.segments.get(number + 2);
                 let two = after.is_none_or(|after| after.container != segment.container);
-                segment.step == 0 && two && !text.contains(' ') || text.starts_with('-')
+                segment.step == 0 && two || text.starts_with('-')
             } else {
                 let key = self.segments.get(segment.step as usize).and_then(|key| self.slice(key.span()));
                 key.is_some_and(|key| ends_with_one(key, PAIR_NAMES))

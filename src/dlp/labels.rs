@@ -243,10 +243,11 @@ fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Li
     let blank = |b: u8| matches!(b, b' ' | b'\t');
     let closed = run_end(text, end, 1, is_quote);
     let next = run_end(text, closed, 40, |b| blank(b) || matches!(b, b'\n' | b'\r' | b',' | b'\\' | b'n'));
-    let value = run_end(text, next, 8, |b| b.is_ascii_alphabetic());
+    let value = run_end(text, next, 16, |b| b.is_ascii_alphabetic());
     let lead = run_end(text, value, 1, is_quote);
     let word = text.get(next..value).unwrap_or_default();
-    let is_value = [&b"value"[..], b"v", b"val"].iter().any(|known| word.eq_ignore_ascii_case(known));
+    let known = [&b"value"[..], b"v", b"val", b"parametervalue", b"optionvalue"];
+    let is_value = known.iter().any(|known| word.eq_ignore_ascii_case(known));
     if is_value && matches!(at(text, lead), b':' | b'=') {
         let from = run_end(text, lead + 1, 4, |b| blank(b) || is_quote(b));
         return Some((from, Some(Link::Pair)));
@@ -283,7 +284,8 @@ fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Li
     });
     let shape = Shape::of(text.get(gap..value_end).unwrap_or_default());
     let mixed = shape.digits > 0 && shape.upper + shape.lower > 0 && value_end - gap >= 6;
-    (gap > end && mixed).then_some((gap, Some(Link::Beside)))
+    let ends = matches!(at(text, value_end), 0 | b'\n' | b'\r' | b',' | b';' | b')');
+    (gap > end && mixed && ends).then_some((gap, Some(Link::Beside)))
 }
 
 /// "machine HOST login NAME password", as in netrc(5).
@@ -330,6 +332,7 @@ pub(super) fn look(
             let part = match before(text, begin) {
                 b'=' => !matches!(link, Some(Link::Equals | Link::Pair)),
                 b'/' => !matches!(before(text, begin.saturating_sub(1)), b' ' | 0),
+                b':' => !name.starts_with('_') && !text.get(..begin).unwrap_or_default().ends_with(b"env:"),
                 _ => false,
             };
             if let Some(link) = link.filter(|_| !part) {

@@ -289,7 +289,10 @@ impl Names {
         if says == Says::Nothing && !name.is_ascii() {
             says = self.foreign(name);
         }
-        if says.expects(Expect::Token) && name.starts_with('_') {
+        if says.expects(Expect::Token)
+            && name.starts_with('_')
+            && name.trim_start_matches('_').eq_ignore_ascii_case("token")
+        {
             // A guard against forged requests: "_token".
             return Says::Nothing;
         }

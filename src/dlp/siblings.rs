@@ -98,7 +98,7 @@ fn cards(document: &Document, pieces: &[Piece], joined: &mut Vec<u8>, sink: &mut
             let whole = len <= CARD_MAX && checks::is_card(joined) && of_one(document, run);
             if whole {
                 found(Kind::CreditCard, run, sink);
-            } else if len <= GROUPED_PIECES && of_one(document, run) {
+            } else if len <= GROUPED_PIECES && !is_counted(document, run) {
                 grouped(document, run, joined, sink);
             }
         }
@@ -106,22 +106,30 @@ fn cards(document: &Document, pieces: &[Piece], joined: &mut Vec<u8>, sink: &mut
     }
 }
 
-/// Whether pieces are those of one array, or of as many digits as card numbers are written in groups.
-fn of_one(document: &Document, run: &[Piece]) -> bool {
-    let in_array = |piece: &Piece| {
-        let segment = document.segment_at(piece.start).map(|(_, segment)| segment);
-        let container = segment.and_then(|segment| document.containers.get(segment.container as usize));
-        container.is_some_and(|container| container.array)
-    };
-    let counted = |piece: &Piece| {
+/// Whether keys of pieces are of things that are counted.
+fn is_counted(document: &Document, run: &[Piece]) -> bool {
+    run.iter().any(|piece| {
         document
             .segment_at(piece.start)
             .is_some_and(|(_, segment)| digits::is_sequence(document.key_text(&segment).as_bytes()))
-    };
-    if run.iter().any(counted) {
+    })
+}
+
+/// Whether pieces stand in arrays.
+fn in_array(document: &Document, run: &[Piece]) -> bool {
+    run.iter().all(|piece| {
+        let segment = document.segment_at(piece.start).map(|(_, segment)| segment);
+        let container = segment.and_then(|segment| document.containers.get(segment.container as usize));
+        container.is_some_and(|container| container.array)
+    })
+}
+
+/// Whether pieces are those of one array, or of as many digits as card numbers are written in groups.
+fn of_one(document: &Document, run: &[Piece]) -> bool {
+    if is_counted(document, run) {
         return false;
     }
-    run.iter().all(in_array)
+    in_array(document, run)
         || GROUPINGS.iter().any(|grouping| {
             grouping.len() == run.len()
                 && grouping.iter().zip(run).all(|(len, piece)| {
@@ -132,6 +140,10 @@ fn of_one(document: &Document, run: &[Piece]) -> bool {
 
 fn grouped(document: &Document, run: &[Piece], joined: &mut Vec<u8>, sink: &mut Sink<'_>) {
     for grouping in GROUPINGS {
+        // A row of numbers holds such a window now and then.
+        if in_array(document, run) && run.len() != grouping.len() {
+            continue;
+        }
         for window in run.windows(grouping.len()) {
             let fits = window.iter().zip(*grouping).all(|(piece, len)| piece.end - piece.start == *len);
             joined.clear();

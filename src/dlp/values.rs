@@ -166,7 +166,7 @@ fn token(candidate: &Candidate<'_>, score: &mut Score) -> bool {
         return value.len() >= 9 && value.bytes().all(|b| b.is_ascii_digit());
     }
     let bare = value.strip_prefix("Bearer ").unwrap_or(value);
-    if bare.len() < 6 || bare.contains(char::is_whitespace) || is_path(bare) {
+    if bare.len() < 6 || bare.contains(char::is_whitespace) || is_path(bare) || bare.contains("://") {
         return false;
     }
     let inner = bare.trim_matches(|c: char| !c.is_alphanumeric());
@@ -186,7 +186,11 @@ fn token(candidate: &Candidate<'_>, score: &mut Score) -> bool {
     score.count_if(words::is_constant(bare), "a constant", -60);
     score.count_if(candidate.about, "among texts about values", -60);
     let in_text = !matches!(candidate.link, Link::Member | Link::Pair | Link::Array);
-    score.count_if(in_text && (bare.len() < 16 || shape.digits < 2), "short for a token in text", -30);
+    score.count_if(
+        in_text && (bare.len() < if candidate.link == Link::Option { 10 } else { 16 } || shape.digits < 2),
+        "short for a token in text",
+        -30,
+    );
     let hex = bare.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     score.count_if(in_text && hex && rule_is_weak(score), "an id", -40);
     score.count_if(checks::is_uuid(bare.as_bytes()) && in_text, "a UUID", -40);
@@ -214,6 +218,12 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
         value.bytes().filter(|b| b.is_ascii_punctuation() && !matches!(b, b'_' | b'-' | b'.')).count();
     score.count_if(letters > 0 && shape.digits > 0, "letters and digits", 20);
     score.count_if(shape.digits >= 2 && value.len() >= 8, "several digits", 10);
+    let random = shape.digits > 0
+        && shape.upper > 1
+        && shape.lower > 1
+        && value.len() >= 10
+        && !words::is_word_and_number(value);
+    score.count_if(random && shape.digits < value.len() / 2, "it looks random", 10);
     score.count_if(inside > 0 && letters > 0, "other characters", 10);
     let member = matches!(candidate.link, Link::Member | Link::Pair);
     score.count_if(member, "a member of its own", 10);
@@ -239,7 +249,9 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
         score.count_if(capital && !candidate.quoted, "the name of a type", -40);
         score.count_if(capital && candidate.quoted, "a word with a capital", -20);
         score.count_if(!capital, "a plain word", -10);
-        score.count_if(!candidate.quoted && candidate.code, "a variable", -40);
+        let literal = candidate.link == Link::Equals && letters > 0 && shape.digits > 0;
+        let program = candidate.code && !candidate.quoted && !member && !candidate.number && !literal;
+        score.count_if(program, "part of a program", -60);
         score.count_if(!candidate.quoted && !candidate.last && !member, "a word among others", -30);
     }
     let identifier = !candidate.quoted && !member && words::is_identifier(value) && value.contains('_');
