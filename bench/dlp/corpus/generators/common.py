@@ -166,3 +166,45 @@ def run(description: str, families: dict[str, Family], count: int) -> None:
         print("\n".join(sorted(families)))
         return
     write_families(families, arguments.count, arguments.out, arguments.seed, arguments.family)
+
+
+def message(message_type: str, data: object) -> Message:
+    """What one message carries."""
+    return {"message_type": message_type, "data": data if isinstance(data, dict) else {"text": data}}
+
+
+def written(rng: random.Random, message_type: str, text: str, file: str = "") -> Message:
+    """A text as agents send it: alone, as a file, as output of a command, as a tool's result, in a list of parts."""
+    forms: list[dict[str, object]] = [
+        {"text": text}, {"content": text}, {"stdout": text, "exit_code": 0}, {"result": {"text": text}},
+        {"content": [{"type": "text", "text": text}]}, {"input": text, "task": uuid(rng)}, {"lines": text.splitlines()},
+    ]
+    if file:
+        forms = [{"file": file, "content": text}, {"path": f"src/{file}", "text": text}, {"files": [{"name": file, "content": text}]},
+                 {"content": [{"type": "text", "text": f"```\n{text}\n```"}]}]
+    return {"message_type": message_type, "data": pick(rng, forms)}
+
+
+def ip(rng: random.Random) -> str:
+    """An address of a private or documentation network."""
+    return pick(rng, ["10.{0}.{1}.{2}", "192.168.{1}.{2}", "172.16.{1}.{2}", "203.0.113.{2}", "198.51.100.{2}"]).format(
+        rng.randrange(256), rng.randrange(256), rng.randrange(1, 255))
+
+
+def path(rng: random.Random) -> str:
+    """The path of a resource."""
+    tail = pick(rng, ["", f"/{rng.randrange(1, 10 ** rng.randint(2, 16))}", f"/{uuid(rng)}", f"/{hexa(rng, 24)}"])
+    return f"/{pick(rng, ['api', 'v1', 'v2', 'api/v3', 'internal'])}/{pick(rng, NOUNS)}s{tail}"
+
+
+def host(rng: random.Random) -> str:
+    """A name of a pod or machine."""
+    service = pick(rng, SERVICES)
+    return pick(rng, [f"{service}-{hexa(rng, 10)}-{chars(rng, 'bcdfghjklmnpqrstvwxz2456789', 5)}", f"{service}-{rng.randrange(40)}",
+                      f"ip-10-0-{rng.randrange(256)}-{rng.randrange(256)}", f"{service}.prod.example.internal"])
+
+
+def semver(rng: random.Random) -> str:
+    """A version as packages have it."""
+    core = f"{rng.randrange(12)}.{rng.randrange(30)}.{rng.randrange(60)}"
+    return core + pick(rng, ["", "", "", "", f"-rc.{rng.randrange(5)}", f"-beta{rng.randrange(9)}", f"+build.{rng.randrange(9000)}"])
