@@ -7,10 +7,11 @@ import json
 import random
 import urllib.parse
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from .common import FIRST, SERVICES, Family, Message, base64url, chars, hexa, pick, sentence
 from .numbers import MAIN_ISSUERS, card, iban_of
-from .samples import grouped_card, password, sample, secret_key
+from .samples import grouped_card, password, sample
 from .vendor_tokens import templates, token
 
 COMMANDS = """docker login -u {u} --password {v}
@@ -111,14 +112,18 @@ Endpoint=sb://bus.servicebus.windows.net/;SharedAccessKeyName=root;SharedAccessK
 
 def filled(name: str, lines: list[str], message_type: str) -> Family:
     """A family of templates with a user and a secret, in text or where JSON keeps such lines."""
+
     def generate(rng: random.Random) -> Iterator[Message]:
         while True:
             template, value, key = pick(rng, lines), password(rng, False), base64.b64encode(rng.randbytes(64)).decode()
             text = template.format(u=pick(rng, FIRST).lower(), v=value, k=key)
             form = rng.randrange(5)
-            data: object = [
-                text, f"{sentence(rng)}\n{text}\n", {"command" if name == "labelled_command" else "statement": text},
-                f"```\n{text}\n```\n{sentence(rng)}", {pick(rng, ["url", "run", "query", "line"]): text},
+            data: Any = [
+                text,
+                f"{sentence(rng)}\n{text}\n",
+                {"command" if name == "labelled_command" else "statement": text},
+                f"```\n{text}\n```\n{sentence(rng)}",
+                {pick(rng, ["url", "run", "query", "line"]): text},
             ][form]
             if name == "connection_strings" and rng.random() < 0.3:
                 data = f"{pick(rng, SERVICES).upper()}_URL={text}"
@@ -126,6 +131,7 @@ def filled(name: str, lines: list[str], message_type: str) -> Family:
                 data = {"argv": text.split(" ")}
             secret = key if "{k}" in template else value
             yield sample(name, template[:36], "secret" if "{k}" in template else "password", secret, data, message_type)
+
     return generate
 
 
@@ -135,7 +141,13 @@ def private_jwk(rng: random.Random) -> tuple[str, dict[str, str], str]:
     size = {"P-256": 43, "P-384": 64, "P-521": 88, "secp256k1": 43, "Ed25519": 43, "X25519": 43}
     name, _, curve = kind.partition(" ")
     if name == "EC":
-        key = {"kty": "EC", "crv": curve, "x": base64url(rng, size[curve]), "y": base64url(rng, size[curve]), "d": base64url(rng, size[curve])}
+        key = {
+            "kty": "EC",
+            "crv": curve,
+            "x": base64url(rng, size[curve]),
+            "y": base64url(rng, size[curve]),
+            "d": base64url(rng, size[curve]),
+        }
         return kind, key, key["d"]
     if name == "OKP":
         key = {"kty": "OKP", "crv": curve, "x": base64url(rng, 43), "d": base64url(rng, 43)}
@@ -159,10 +171,15 @@ def jwk(rng: random.Random) -> Iterator[Message]:
         whole = dict(members)
         public = {"kty": "OKP", "crv": "Ed25519", "x": base64url(rng, 43), "kid": hexa(rng, 6)}
         form = pick(rng, ["top", "nested", "jwks", "jwks with public", "text", "indented", "fence", "set in text", "in a list"])
-        data: object = {
-            "top": whole, "nested": {"config": {"signing_key": whole}}, "jwks": {"keys": [whole]}, "jwks with public": {"keys": [public, whole]},
-            "text": json.dumps(whole, separators=(",", ":")), "indented": json.dumps(whole, indent=2),
-            "fence": f"{sentence(rng)}\n```json\n{json.dumps(whole, indent=2)}\n```", "set in text": {"jwks": json.dumps({"keys": [public, whole]})},
+        data: Any = {
+            "top": whole,
+            "nested": {"config": {"signing_key": whole}},
+            "jwks": {"keys": [whole]},
+            "jwks with public": {"keys": [public, whole]},
+            "text": json.dumps(whole, separators=(",", ":")),
+            "indented": json.dumps(whole, indent=2),
+            "fence": f"{sentence(rng)}\n```json\n{json.dumps(whole, indent=2)}\n```",
+            "set in text": {"jwks": json.dumps({"keys": [public, whole]})},
             "in a list": {"items": [{"name": "a"}, {"privateKeyJwk": whole}]},
         }[form]
         yield sample("jwk", f"{kind}, {form}", "private_key", secret, data, "key")
@@ -201,7 +218,9 @@ def evasions(rng: random.Random) -> Iterator[Message]:
         elif what == "iban":
             clear, kind = iban_of(rng, pick(rng, ["DE", "FR", "GB", "NL", "ES", "IT", "PL"])), "iban"
         elif what == "token":
-            _, kind, template = pick(rng, [t for t in templates() if t[0] in ("github", "aws", "stripe", "slack", "openai", "npm", "gitlab")])
+            _, kind, template = pick(
+                rng, [t for t in templates() if t[0] in ("github", "aws", "stripe", "slack", "openai", "npm", "gitlab")]
+            )
             clear = token(rng, template)
         elif what == "ssn":
             clear, kind = f"SSN: {rng.randint(100, 665)}-{rng.randint(10, 99)}-{rng.randint(1000, 9999)}", "ssn"
@@ -209,10 +228,10 @@ def evasions(rng: random.Random) -> Iterator[Message]:
             clear, kind = f"password={password(rng)}", "password"
         if what in ("card", "iban") and rng.random() < 0.15:
             number = clear.removeprefix("card ").replace(" ", "")
-            parts = [number[k:k + 4] for k in range(0, len(number), 4)]
+            parts = [number[k : k + 4] for k in range(0, len(number), 4)]
             names = pick(rng, [["a", "b", "c", "d", "e", "f", "g", "h"], [f"part{k}" for k in range(1, 9)], [f"n{k}" for k in range(8)]])
             key = "card" if what == "card" else "iban"
-            data: object = {key: parts} if rng.random() < 0.5 else {key: dict(zip(names, parts))}
+            data: Any = {key: parts} if rng.random() < 0.5 else {key: dict(zip(names, parts))}
             yield sample("evasions", f"{what} split", kind, parts[-1], data)
             continue
         how = pick(rng, list(ENCODINGS))
@@ -220,20 +239,41 @@ def evasions(rng: random.Random) -> Iterator[Message]:
             how = "zero width"
         hidden = ENCODINGS[how](rng, clear)
         form = pick(rng, ["alone", "key", "sentence", "among"])
-        data = {"alone": hidden, "key": {pick(rng, ["data", "blob", "x", "content"]): hidden}, "sentence": f"see {hidden} for more",
-                "among": {"a": sentence(rng), "b": [hidden, sentence(rng)]}}[form]
+        data = {
+            "alone": hidden,
+            "key": {pick(rng, ["data", "blob", "x", "content"]): hidden},
+            "sentence": f"see {hidden} for more",
+            "among": {"a": sentence(rng), "b": [hidden, sentence(rng)]},
+        }[form]
         yield sample("evasions", f"{what} {how}", kind, hidden, data, "payload")
 
 
 def pem(rng: random.Random) -> Iterator[Message]:
     """Private keys as PEM and OpenSSH write them."""
     while True:
-        name = pick(rng, ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "OPENSSH PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "DSA PRIVATE KEY", "PGP PRIVATE KEY BLOCK"])
+        name = pick(
+            rng,
+            [
+                "PRIVATE KEY",
+                "RSA PRIVATE KEY",
+                "EC PRIVATE KEY",
+                "OPENSSH PRIVATE KEY",
+                "ENCRYPTED PRIVATE KEY",
+                "DSA PRIVATE KEY",
+                "PGP PRIVATE KEY BLOCK",
+            ],
+        )
         body = "MII" + chars(rng, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", rng.randint(200, 1500))
-        lines = [body[k:k + 64] for k in range(0, len(body), 64)]
+        lines = [body[k : k + 64] for k in range(0, len(body), 64)]
         text = "\n".join([f"-----BEGIN {name}-----", *lines, f"-----END {name}-----"]) + "\n"
         form = pick(rng, ["text", "key", "one line", "among", "list"])
-        data: object = {"text": text, "key": {"tls": {"key": text}}, "one line": text.replace("\n", "\\n"), "among": f"{sentence(rng)}\n\n{text}\n{sentence(rng)}", "list": {"lines": text.splitlines()}}[form]
+        data: Any = {
+            "text": text,
+            "key": {"tls": {"key": text}},
+            "one line": text.replace("\n", "\\n"),
+            "among": f"{sentence(rng)}\n\n{text}\n{sentence(rng)}",
+            "list": {"lines": text.splitlines()},
+        }[form]
         yield sample("pem", f"{name} {form}", "private_key", lines[-1], data, "key")
 
 
@@ -241,5 +281,7 @@ FAMILIES: dict[str, Family] = {
     "labelled_command": filled("labelled_command", COMMANDS, "shell.run"),
     "labelled_sql": filled("labelled_sql", STATEMENTS, "sql.query"),
     "connection_strings": filled("connection_strings", CONNECTIONS, "config"),
-    "jwk": jwk, "evasions": evasions, "pem": pem,
+    "jwk": jwk,
+    "evasions": evasions,
+    "pem": pem,
 }

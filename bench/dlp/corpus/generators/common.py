@@ -120,9 +120,18 @@ def person(rng: random.Random) -> str:
 def sentence(rng: random.Random) -> str:
     """A sentence of everyday work."""
     return pick(rng, SENTENCES).format(
-        n=pick(rng, NOUNS), n2=pick(rng, NOUNS), v=pick(rng, VERBS), a=pick(rng, ADJECTIVES), f=pick(rng, FIRST),
-        f2=pick(rng, FIRST), c=pick(rng, CITIES), co=pick(rng, COMPANIES), k=rng.randrange(2, 900),
-        k2=rng.randrange(2, 900), d=when(rng).strftime(pick(rng, ["%d %B", "%A", "%Y-%m-%d", "%d.%m.%Y"])))
+        n=pick(rng, NOUNS),
+        n2=pick(rng, NOUNS),
+        v=pick(rng, VERBS),
+        a=pick(rng, ADJECTIVES),
+        f=pick(rng, FIRST),
+        f2=pick(rng, FIRST),
+        c=pick(rng, CITIES),
+        co=pick(rng, COMPANIES),
+        k=rng.randrange(2, 900),
+        k2=rng.randrange(2, 900),
+        d=when(rng).strftime(pick(rng, ["%d %B", "%A", "%Y-%m-%d", "%d.%m.%Y"])),
+    )
 
 
 def paragraph(rng: random.Random, low: int = 2, high: int = 6) -> str:
@@ -176,19 +185,29 @@ def message(message_type: str, data: object) -> Message:
 def written(rng: random.Random, message_type: str, text: str, file: str = "") -> Message:
     """A text as agents send it: alone, as a file, as output of a command, as a tool's result, in a list of parts."""
     forms: list[dict[str, object]] = [
-        {"text": text}, {"content": text}, {"stdout": text, "exit_code": 0}, {"result": {"text": text}},
-        {"content": [{"type": "text", "text": text}]}, {"input": text, "task": uuid(rng)}, {"lines": text.splitlines()},
+        {"text": text},
+        {"content": text},
+        {"stdout": text, "exit_code": 0},
+        {"result": {"text": text}},
+        {"content": [{"type": "text", "text": text}]},
+        {"input": text, "task": uuid(rng)},
+        {"lines": text.splitlines()},
     ]
     if file:
-        forms = [{"file": file, "content": text}, {"path": f"src/{file}", "text": text}, {"files": [{"name": file, "content": text}]},
-                 {"content": [{"type": "text", "text": f"```\n{text}\n```"}]}]
+        forms = [
+            {"file": file, "content": text},
+            {"path": f"src/{file}", "text": text},
+            {"files": [{"name": file, "content": text}]},
+            {"content": [{"type": "text", "text": f"```\n{text}\n```"}]},
+        ]
     return {"message_type": message_type, "data": pick(rng, forms)}
 
 
 def ip(rng: random.Random) -> str:
     """An address of a private or documentation network."""
     return pick(rng, ["10.{0}.{1}.{2}", "192.168.{1}.{2}", "172.16.{1}.{2}", "203.0.113.{2}", "198.51.100.{2}"]).format(
-        rng.randrange(256), rng.randrange(256), rng.randrange(1, 255))
+        rng.randrange(256), rng.randrange(256), rng.randrange(1, 255)
+    )
 
 
 def path(rng: random.Random) -> str:
@@ -200,8 +219,15 @@ def path(rng: random.Random) -> str:
 def host(rng: random.Random) -> str:
     """A name of a pod or machine."""
     service = pick(rng, SERVICES)
-    return pick(rng, [f"{service}-{hexa(rng, 10)}-{chars(rng, 'bcdfghjklmnpqrstvwxz2456789', 5)}", f"{service}-{rng.randrange(40)}",
-                      f"ip-10-0-{rng.randrange(256)}-{rng.randrange(256)}", f"{service}.prod.example.internal"])
+    return pick(
+        rng,
+        [
+            f"{service}-{hexa(rng, 10)}-{chars(rng, 'bcdfghjklmnpqrstvwxz2456789', 5)}",
+            f"{service}-{rng.randrange(40)}",
+            f"ip-10-0-{rng.randrange(256)}-{rng.randrange(256)}",
+            f"{service}.prod.example.internal",
+        ],
+    )
 
 
 def semver(rng: random.Random) -> str:

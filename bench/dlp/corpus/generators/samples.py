@@ -52,7 +52,7 @@ def grouped_card(number: str, separator: str) -> str:
     elif len(number) == 14:
         parts = [number[:4], number[4:10], number[10:]]
     else:
-        parts = [number[start:start + 4] for start in range(0, len(number), 4)]
+        parts = [number[start : start + 4] for start in range(0, len(number), 4)]
     return separator.join(parts)
 
 
@@ -101,14 +101,36 @@ admin_password root_password user_password mysql_root_password postgres_password
 mail_password ftp_password proxy_password keystore_password ssh_passphrase login_password service_password
 rabbitmq_default_pass ftp_pass mongo_initdb_root_password vpn_password wifi_password""".split()
 SECRET_LABELS: dict[str, str] = {
-    "secret": "secret", "client_secret": "secret", "secret_key": "secret", "app_secret": "secret",
-    "jwt_secret": "secret", "session_secret": "secret", "signing_secret": "secret", "webhook_secret": "secret",
-    "consumer_secret": "secret", "shared_secret": "secret", "encryption_key": "secret", "secret_key_base": "secret",
-    "api_secret": "secret", "cookie_secret": "secret", "api_key": "api_key", "apikey": "api_key",
-    "x_api_key": "api_key", "weather_api_key": "api_key", "maps_api_key": "api_key", "service_api_key": "api_key",
-    "access_token": "auth_token", "auth_token": "auth_token", "refresh_token": "auth_token",
-    "bearer_token": "auth_token", "private_token": "auth_token", "deploy_token": "auth_token",
-    "bot_token": "auth_token", "access_key": "secret", "master_key": "secret", "hmac_key": "secret",
+    "secret": "secret",
+    "client_secret": "secret",
+    "secret_key": "secret",
+    "app_secret": "secret",
+    "jwt_secret": "secret",
+    "session_secret": "secret",
+    "signing_secret": "secret",
+    "webhook_secret": "secret",
+    "consumer_secret": "secret",
+    "shared_secret": "secret",
+    "encryption_key": "secret",
+    "secret_key_base": "secret",
+    "api_secret": "secret",
+    "cookie_secret": "secret",
+    "api_key": "api_key",
+    "apikey": "api_key",
+    "x_api_key": "api_key",
+    "weather_api_key": "api_key",
+    "maps_api_key": "api_key",
+    "service_api_key": "api_key",
+    "access_token": "auth_token",
+    "auth_token": "auth_token",
+    "refresh_token": "auth_token",
+    "bearer_token": "auth_token",
+    "private_token": "auth_token",
+    "deploy_token": "auth_token",
+    "bot_token": "auth_token",
+    "access_key": "secret",
+    "master_key": "secret",
+    "hmac_key": "secret",
     "aws_secret_access_key": "aws_key",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from .common import ALNUM, BASE32, Family, Message, base64url, chars, digits, hexa, pick, sentence, uuid
 from .samples import sample
@@ -149,16 +150,37 @@ mapbox service_token sk.eyJ{B80}.{B22}
 razorpay service_token rzp_live_{A14}
 cal service_token cal_live_{H32}
 """
-ALPHABETS = {"A": ALNUM, "X": "0123456789ABCDEF", "U": "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "T": BASE32,
-             "L": "abcdefghijklmnopqrstuvwxyz0123456789"}
+ALPHABETS = {
+    "A": ALNUM,
+    "X": "0123456789ABCDEF",
+    "U": "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+    "T": BASE32,
+    "L": "abcdefghijklmnopqrstuvwxyz0123456789",
+}
 FORMS = {
-    "bare": "{t}", "sentence": "The new key is {t}, please rotate the old one.", "end of sentence": "Use {t}.", "quoted": "key '{t}' works",
-    "env": "{V}_KEY={t}", "export": "export {V}_TOKEN=\"{t}\"", "yaml": "{v}:\n  key: {t}\n", "header": "Authorization: Bearer {t}",
-    "curl": "curl -H 'Authorization: Bearer {t}' https://api.{v}.example/v1", "url": "https://api.{v}.example/v1/items?key={t}&limit=10",
-    "python": "client = {v}.Client(\"{t}\")", "javascript": "const {v} = new Client('{t}');", "log": "2026-11-02 10:14:03 DEBUG {v} using {t}",
-    "markdown": "- `{t}` ({v})", "table": "| {v} | {t} |", "xml": "<add name=\"{v}\" value=\"{t}\"/>", "option": "run --{v} {t} --verbose",
-    "parentheses": "{s} ({t}) {s}", "comma": "{v},{t},active", "two lines": "{s}\n{t}\n{s}", "angle": "<{t}>", "colon": "{v}: {t}",
-    "escaped json": "{{\\\"{v}\\\": \\\"{t}\\\"}}",
+    "bare": "{t}",
+    "sentence": "The new key is {t}, please rotate the old one.",
+    "end of sentence": "Use {t}.",
+    "quoted": "key '{t}' works",
+    "env": "{V}_KEY={t}",
+    "export": 'export {V}_TOKEN="{t}"',
+    "yaml": "{v}:\n  key: {t}\n",
+    "header": "Authorization: Bearer {t}",
+    "curl": "curl -H 'Authorization: Bearer {t}' https://api.{v}.example/v1",
+    "url": "https://api.{v}.example/v1/items?key={t}&limit=10",
+    "python": 'client = {v}.Client("{t}")',
+    "javascript": "const {v} = new Client('{t}');",
+    "log": "2026-11-02 10:14:03 DEBUG {v} using {t}",
+    "markdown": "- `{t}` ({v})",
+    "table": "| {v} | {t} |",
+    "xml": '<add name="{v}" value="{t}"/>',
+    "option": "run --{v} {t} --verbose",
+    "parentheses": "{s} ({t}) {s}",
+    "comma": "{v},{t},active",
+    "two lines": "{s}\n{t}\n{s}",
+    "angle": "<{t}>",
+    "colon": "{v}: {t}",
+    "escaped json": '{{\\"{v}\\": \\"{t}\\"}}',
 }
 
 
@@ -169,6 +191,7 @@ def templates() -> list[tuple[str, str, str]]:
 
 def token(rng: random.Random, template: str) -> str:
     """A token of that form."""
+
     def part(match: re.Match[str]) -> str:
         code, length = match.group(1), int(match.group(2) or 0)
         if code == "UUID":
@@ -180,6 +203,7 @@ def token(rng: random.Random, template: str) -> str:
         if code == "B":
             return base64url(rng, length)
         return chars(rng, ALPHABETS[code], length)
+
     return re.sub(r"\{([A-Z]+?)(\d*)\}", part, template)
 
 
@@ -191,7 +215,7 @@ def vendor_tokens(rng: random.Random) -> Iterator[Message]:
             secret = token(rng, template)
             if rng.random() < 0.25:
                 key = pick(rng, ["value", "note", "key", "result", vendor, "config", "credential"])
-                data: object = {key: secret} if rng.random() < 0.6 else {"settings": {vendor: {key: secret}}}
+                data: Any = {key: secret} if rng.random() < 0.6 else {"settings": {vendor: {key: secret}}}
             else:
                 form = pick(rng, list(FORMS))
                 data = FORMS[form].format(t=secret, v=vendor, V=vendor.upper(), s=sentence(rng))
