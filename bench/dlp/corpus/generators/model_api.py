@@ -248,11 +248,11 @@ def gemini(rng: random.Random) -> Iterator[Message]:
                 [
                     {
                         "contents": [
-                            {"role": "user", "parts": [{"text": pick(rng, TOPICS)}]},
+                            {"role": "user", "parts": [{"text": pick(rng, [pick(rng, TOPICS), paragraph(rng)])}]},
                             {
                                 "role": "model",
                                 "parts": [
-                                    {"text": pick(rng, ANSWERS)},
+                                    {"text": pick(rng, [pick(rng, ANSWERS), paragraph(rng)])},
                                     {"functionCall": {"name": identifier(rng), "args": tool_arguments(rng)}},
                                 ],
                             },
@@ -277,7 +277,7 @@ def gemini(rng: random.Random) -> Iterator[Message]:
                         "modelVersion": MODELS[8],
                         "responseId": base64url(rng, 22),
                     },
-                    {"totalTokens": rng.randrange(9999), "cachedContentTokenCount": rng.randrange(999)},
+                    {"totalTokens": rng.randrange(9999), "cachedContentTokenCount": rng.randrange(999), "displayName": sentence(rng)},
                 ],
             ),
         )

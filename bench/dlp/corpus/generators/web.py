@@ -171,6 +171,10 @@ def pagination(rng: random.Random) -> Iterator[Message]:
 def json_schemas(rng: random.Random) -> Iterator[Message]:
     """JSON Schemas, tool schemas and models with properties called password or token."""
     while True:
+        others = {
+            identifier(rng): pick(rng, ["string", "int", "boolean", {"type": "string"}, ["null", "long"], 12, True])
+            for _ in range(rng.randrange(3))
+        }
         name = pick(
             rng,
             [
@@ -206,7 +210,8 @@ def json_schemas(rng: random.Random) -> Iterator[Message]:
         )
         yield message(
             "schema",
-            pick(
+            others
+            | pick(
                 rng,
                 [
                     {
