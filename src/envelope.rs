@@ -7,12 +7,11 @@ use sha2::Digest;
 use uuid::Uuid;
 
 use crate::clock::Now;
+use crate::content::Content;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 
 /// Longest `message_type`, in bytes.
 pub const MAX_MESSAGE_TYPE_BYTES: usize = 512;
-/// Longest `traceparent` or `tracestate` that is passed on, in bytes.
-pub const MAX_TRACE_BYTES: usize = 512;
 
 /// A fresh message id: UUIDv7, so that ids of one server sort by time.
 pub fn new_message_id() -> Uuid {
@@ -28,10 +27,8 @@ pub struct Envelope<'a> {
     pub sender_instance: &'a InstanceId,
     /// Who receives.
     pub target: &'a AgentId,
-    /// Free text of the sender.
-    pub message_type: &'a str,
-    /// A checked JSON object.
-    pub data_json: &'a str,
+    /// What was searched, and is delivered.
+    pub content: Content<'a>,
     /// Unique id of this message.
     pub message_id: Uuid,
     /// The request this belongs to.
@@ -40,38 +37,12 @@ pub struct Envelope<'a> {
     pub expects_reply: bool,
     /// For a reply: the instance that asked.
     pub reply_to_instance: Option<&'a InstanceId>,
-    /// W3C trace context of the sender.
-    pub trace: Option<&'a Trace>,
-}
-
-/// W3C trace context, as the sender's request metadata gave it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trace {
-    /// `traceparent`.
-    pub parent: Option<String>,
-    /// `tracestate`.
-    pub state: Option<String>,
-    /// When the request came, Unix microseconds.
-    pub arrived_us: u64,
-}
-
-impl Trace {
-    /// From two optional header values; what is over-long or not printable ASCII is left out.
-    pub fn from_headers(parent: Option<&[u8]>, state: Option<&[u8]>) -> Option<Self> {
-        let clean = |value: Option<&[u8]>| {
-            let text = std::str::from_utf8(value?).ok()?;
-            let printable = text.bytes().all(|b| (0x20..0x7f).contains(&b));
-            (printable && text.len() <= MAX_TRACE_BYTES).then(|| text.to_owned())
-        };
-        let (parent, state) = (clean(parent), clean(state));
-        (parent.is_some() || state.is_some()).then(|| Self { parent, state, arrived_us: Now::read().unix_us })
-    }
 }
 
 impl Envelope<'_> {
     /// The envelope's JSON text.
     pub fn to_json(&self, now: Now) -> String {
-        let mut json = String::with_capacity(self.data_json.len() + 640);
+        let mut json = String::with_capacity(self.content.data_json.len() + 640);
         let _ = self.write_json(now, &mut json);
         json
     }
@@ -84,10 +55,10 @@ impl Envelope<'_> {
         json.push_str("\",\"target_id\":\"");
         json.push_str(self.target.as_str());
         json.push_str("\",\"message_type\":");
-        push_string(json, self.message_type);
+        push_string(json, self.content.message_type);
         json.push_str(",\"data\":");
         let data = json.len() - begin;
-        json.push_str(if self.data_json.is_empty() { "{}" } else { self.data_json });
+        json.push_str(self.content.payload());
         let data = data..json.len() - begin;
         json.push_str(",\"meta\":{\"version\":1,\"correlation_id\":");
         match &self.correlation_id {
@@ -107,9 +78,9 @@ impl Envelope<'_> {
         json.push_str("\",\"reply_to_instance_id\":");
         push_optional(json, self.reply_to_instance.map(InstanceId::as_str));
         json.push_str(",\"traceparent\":");
-        push_optional(json, self.trace.and_then(|t| t.parent.as_deref()));
+        push_optional(json, self.content.trace.map(|trace| trace.parent.as_str()));
         json.push_str(",\"tracestate\":");
-        push_optional(json, self.trace.and_then(|t| t.state.as_deref()));
+        push_optional(json, self.content.trace.and_then(|trace| trace.state.as_deref()));
         json.push_str("},\"timestamp\":");
         push_timestamp(json, now.unix_us);
         json.push_str(",\"message_id\":\"");
@@ -177,6 +148,7 @@ fn push_string(json: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Trace;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
@@ -197,13 +169,15 @@ mod tests {
             sender: &agent("worker"),
             sender_instance: &instance("w1"),
             target: &requester,
-            message_type: "answer",
-            data_json: "{\"n\":1.50}",
+            content: Content {
+                message_type: "answer",
+                data_json: "{\"n\":1.50}",
+                trace: Some(&Trace { parent: "00-ab".to_owned(), state: None, arrived_us: 0 }),
+            },
             message_id,
             correlation_id: Some(correlation_id),
             expects_reply: false,
             reply_to_instance: Some(&instance("a1")),
-            trace: Some(&Trace { parent: Some("00-ab".into()), state: None, arrived_us: 0 }),
         }
         .to_json(Now { unix_us: 1_700_000_000_000_042, mono_ms: 0 });
         assert!(json.contains("{\"n\":1.50}"), "the payload's bytes are kept: {json}");
@@ -231,13 +205,11 @@ mod tests {
             sender: &agent("a"),
             sender_instance: &instance("i"),
             target: &agent("b"),
-            message_type: "t",
-            data_json: "",
+            content: Content { message_type: "t", data_json: "", trace: None },
             message_id: new_message_id(),
             correlation_id: None,
             expects_reply: true,
             reply_to_instance: None,
-            trace: None,
         }
         .to_json(Now { unix_us: 0, mono_ms: 0 });
         let value: Value = serde_json::from_str(&json).unwrap();
@@ -251,8 +223,8 @@ mod tests {
         fn any_message_type_survives(text in any::<String>()) {
             let json = Envelope {
                 sender: &agent("a"), sender_instance: &instance("i"), target: &agent("b"),
-                message_type: &text, data_json: "{}", message_id: new_message_id(),
-                correlation_id: None, expects_reply: false, reply_to_instance: None, trace: None,
+                content: Content { message_type: &text, data_json: "{}", trace: None }, message_id: new_message_id(),
+                correlation_id: None, expects_reply: false, reply_to_instance: None,
             }.to_json(Now { unix_us: 1, mono_ms: 0 });
             let value: Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(value["message_type"].as_str(), Some(text.as_str()));

@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod content;
 pub mod denylist;
 pub mod disks;
 pub mod dlp;

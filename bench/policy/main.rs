@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use mas::clock::Now;
 use mas::config::Config;
+use mas::content::Content;
 use mas::dlp::Scratch;
 use mas::ids::AgentId;
 use mas::policy::{Breaker, Message, Policy, check_payload};
@@ -100,8 +101,7 @@ impl World {
         let message = Message {
             sender: &self.sender,
             target: &self.target,
-            message_type: "task.request",
-            data_json: black_box(CLEAN),
+            content: Content { message_type: "task.request", data_json: black_box(CLEAN), trace: None },
         };
         let verdict = self.policy.check(message, Some(&self.breaker), now, &mut self.scratch);
         let name = black_box(verdict.rule.name());

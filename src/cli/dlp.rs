@@ -21,6 +21,9 @@ pub struct ScanArgs {
     /// The configuration whose rules are used; else MAS_CONFIG_FILE, else mas.yaml upward.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Also every value that was judged by its name, found or not: the evidence, its score, what would have changed the outcome.
+    #[arg(long)]
+    explain: bool,
 }
 
 /// Runs one command.
@@ -37,7 +40,7 @@ pub fn run(command: DlpCommand) -> Exit {
         eprintln!("mas dlp: {}: gateway.features.dlp is off", config.path.display());
         return Exit::Usage;
     };
-    match scan_lines(dlp, std::io::stdin().lock(), std::io::stdout().lock()) {
+    match scan_lines(dlp, std::io::stdin().lock(), std::io::stdout().lock(), args.explain) {
         Ok(()) => Exit::Done,
         // Nobody reads on.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,

@@ -15,13 +15,13 @@ use super::names::{Names, Says};
 use super::secrets::{self, Runs};
 
 /// Parts of keys that say something and are no labels of their own.
-const KEY_WORDS: &[&str] = &["pass", "val", "pw"];
+const KEY_WORDS: &[&str] = &["value", "val"];
 /// Longest text that is looked at as the name of a name/value pair.
 const PAIR_NAME_MAX: usize = 64;
 
 /// Price of a literal, and of a key that is classified.
 const FOUND_STEPS: usize = 12;
-const CLASSIFY_STEPS: usize = 25;
+const CLASSIFY_STEPS: usize = 45;
 
 /// What a literal begins.
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +168,8 @@ impl Anchors {
                         secrets::prefixed(bytes, start, token, &mut runs, sink);
                     }
                 }
+                // Most literals in text are parts of words.
+                Meaning::Name { .. } if goes_on(bytes, end) => {}
                 Meaning::Name { .. } | Meaning::Jwk => {
                     while document.segments.get(segment).is_some_and(|s| (s.end as usize) < end) {
                         segment += 1;
@@ -184,7 +186,8 @@ impl Anchors {
                         }
                         continue;
                     }
-                    if classified != segment && current.part != Part::Number {
+                    // A name says something at its end.
+                    if classified != segment && current.part != Part::Number && is_end(bytes, end, last) {
                         classified = segment;
                         if current.part == Part::Key {
                             current.says = self.names.says(text.get(first..last).unwrap_or_default());
@@ -228,7 +231,7 @@ impl Anchors {
         telling
     }
 
-    /// The commands.
+    /// The commands, by the first words of theirs.
     pub(super) fn commands(&self) -> &[CommandRule] {
         &self.commands
     }
@@ -237,4 +240,16 @@ impl Anchors {
     pub(super) fn names(&self) -> &Names {
         &self.names
     }
+}
+
+/// Whether a name goes on behind byte `end`: it is another one, or a word.
+fn goes_on(text: &[u8], end: usize) -> bool {
+    let next = text.get(end).copied().unwrap_or(0);
+    next.is_ascii_alphanumeric()
+        || matches!(next, b'_' | b'-') && text.get(end + 1).is_some_and(u8::is_ascii_alphanumeric)
+}
+
+/// Whether a segment that ends at `last` has nothing more of a name behind byte `end`.
+fn is_end(text: &[u8], end: usize, last: usize) -> bool {
+    last - end <= 2 && text.get(end..last).is_some_and(|rest| !rest.iter().any(u8::is_ascii_alphanumeric))
 }

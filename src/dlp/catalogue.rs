@@ -191,6 +191,7 @@ fn kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Er
 pub(super) struct Catalogue {
     pub(super) names: Vec<NameRule>,
     pub(super) tokens: Vec<TokenRule>,
+    /// In the order of their names.
     pub(super) commands: Vec<CommandRule>,
 }
 
@@ -198,7 +199,9 @@ impl Catalogue {
     pub(super) fn load() -> Result<Self, String> {
         let names = serde_yaml::from_str(NAMES).map_err(|error| format!("names: {error}"))?;
         let tokens = serde_yaml::from_str(TOKENS).map_err(|error| format!("tokens: {error}"))?;
-        let commands = serde_yaml::from_str(COMMANDS).map_err(|error| format!("commands: {error}"))?;
+        let mut commands: Vec<CommandRule> =
+            serde_yaml::from_str(COMMANDS).map_err(|error| format!("commands: {error}"))?;
+        commands.sort_by(|one, other| one.command.cmp(&other.command));
         Ok(Self { names, tokens, commands })
     }
 }

@@ -250,6 +250,9 @@ pub(super) fn is_placeholder(value: &str) -> bool {
     if bytes.iter().all(|b| matches!(b, b'x' | b'X' | b'-' | b'_' | b'.' | b' ')) {
         return true;
     }
+    if first.is_ascii_alphanumeric() && memchr::memchr(b'*', bytes).is_none() {
+        return false;
+    }
     let stars = bytes.iter().filter(|b| matches!(b, b'*')).count();
     stars >= 4 && stars * 2 >= bytes.len() || value.chars().all(|c| matches!(c, '•' | '●' | '·'))
 }

@@ -8,6 +8,8 @@ use super::kinds::Kind;
 
 /// Part of a command's line that is looked at.
 const LINE_MAX: usize = 400;
+/// Price of a text that may be the name of one.
+const NAME_STEPS: usize = 12;
 /// Price of a command.
 const COMMAND_STEPS: usize = 30;
 
@@ -60,12 +62,15 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
 /// The same of a command whose arguments are the elements of an array.
 pub(super) fn look_at_array(document: &Document, rules: &[CommandRule], first: usize, sink: &mut Sink<'_>) {
     let Some(name) = document.segments.get(first) else { return };
+    sink.spend(NAME_STEPS);
     let text = |segment: &Segment| document.slice(segment.span()).unwrap_or_default();
     let command = text(name).rsplit('/').next().unwrap_or_default();
     let next = document.segments.get(first + 1).map(text).unwrap_or_default();
-    let rule = rules.iter().find(|rule| match rule.command.split_once(' ') {
-        None => rule.command == command,
-        Some((program, verb)) => program == command && verb.split(' ').next() == Some(next),
+    // They stand in the order of their names.
+    let from = rules.partition_point(|rule| rule.command.as_bytes() < command.as_bytes());
+    let rule = rules.iter().skip(from).take_while(|rule| rule.command.starts_with(command)).find(|rule| {
+        let verb = rule.command.get(command.len()..).unwrap_or_default();
+        verb.is_empty() || verb.strip_prefix(' ').and_then(|verb| verb.split(' ').next()) == Some(next)
     });
     let Some(rule) = rule else { return };
     sink.spend(COMMAND_STEPS);

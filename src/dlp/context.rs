@@ -7,7 +7,9 @@ const NEAR: usize = 160;
 /// Longest part of a line that is looked at, before and behind.
 const LINE: usize = 160;
 /// Price of looking for words.
-const NEAR_STEPS: usize = 60;
+const NEAR_STEPS: usize = 250;
+/// Price of asking whether a line is of a program.
+const CODE_STEPS: usize = 200;
 
 /// What words are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +140,8 @@ pub(super) fn leads(text: &[u8], start: usize, topic: Topic, sink: &mut Sink<'_>
 const LEAD: usize = 32;
 
 /// Whether the line around a part of the buffer is of a program.
-pub(super) fn is_code(text: &[u8], (start, end): (usize, usize)) -> bool {
+pub(super) fn is_code(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) -> bool {
+    sink.spend(CODE_STEPS);
     let inside = |b: u8| b != 0 && b != b'\n';
     let from = run_start(text, start, LINE, inside);
     let to = run_end(text, end, LINE, inside);

@@ -6,6 +6,10 @@
 //! bounded number.
 
 use super::catalogue::Expect;
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
 use super::checks;
 use super::context::{self, Topic};
 use super::hits::{Sink, at, before, run_end, run_start};
@@ -25,8 +29,10 @@ const LEAST_GROUPED: usize = 14;
 const NUMBER_STEPS: usize = 6;
 const CLUSTER_STEPS: usize = 40;
 const GROUP_STEPS: usize = 25;
+/// Price of what stands around a card number.
+const AROUND_STEPS: usize = 150;
 /// Price of a group that may begin a card number.
-const CARD_STEPS: usize = 20;
+const CARD_STEPS: usize = 26;
 /// Most letters glued to either side of a card number.
 const MAX_GLUED: usize = 16;
 /// Digits of a telephone number with its country code.
@@ -176,6 +182,12 @@ const SEQUENCES: &[&[u8]] = &[
     b"siren",
     b"ticket",
 ];
+/// [`SEQUENCES`], to be found in one pass.
+static SEQUENCE_WORDS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    let builder =
+        AhoCorasick::builder().ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).build(SEQUENCES);
+    builder.ok()
+});
 /// The ends of such names, as words of their own.
 const SEQUENCE_ENDS: &[&[u8]] = &[
     b"id", b"ids", b"pk", b"uid", b"gid", b"pid", b"tid", b"ref", b"seq", b"ts", b"no", b"nr", b"sku",
@@ -197,8 +209,7 @@ pub(super) fn is_sequence(name: &[u8]) -> bool {
                     || edge.is_ascii_lowercase() && tail.first().is_some_and(u8::is_ascii_uppercase)
             })
     };
-    SEQUENCES.iter().any(|word| name.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word)))
-        || SEQUENCE_ENDS.iter().any(ends)
+    SEQUENCE_WORDS.as_ref().is_some_and(|words| words.is_match(name)) || SEQUENCE_ENDS.iter().any(ends)
 }
 
 /// Whether a number is a cell of a table: between commas, bars or tabs.
@@ -471,6 +482,7 @@ fn card_at<'a>(
             sink.hits.no_cards += 1;
             return (0, false);
         }
+        sink.spend(AROUND_STEPS);
         let around = around();
         let meant = around.says.expects(Expect::Card)
             || context::is_near(text, (first.start, first.end()), Topic::Cards, sink);

@@ -92,7 +92,8 @@ fn ends_with_one(key: &str, known: &[&str]) -> bool {
 /// What a segment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    MessageType,
+    /// A text beside the payload: `step` says which.
+    Beside,
     Key,
     Text,
     Number,
@@ -239,18 +240,21 @@ impl Document {
         self.text.len() as u32
     }
 
-    /// Adds the message type.
-    pub(super) fn add_message_type(&mut self, message_type: &str) {
+    /// Adds a text that stands beside the payload.
+    pub(super) fn add_beside(&mut self, number: usize, text: &str) {
+        if text.is_empty() && number > 0 {
+            return;
+        }
         let start = self.at();
-        append_folded(&mut self.text, message_type, false);
+        append_folded(&mut self.text, text, false);
         self.segments.push(Segment {
             start,
             end: self.at(),
             source: 0,
-            source_end: message_type.len() as u32,
+            source_end: text.len() as u32,
             container: NONE,
-            step: NONE,
-            part: Part::MessageType,
+            step: number as u32,
+            part: Part::Beside,
             origin: Origin::Folded,
             says: Says::Nothing,
         });

@@ -8,9 +8,6 @@ use super::kinds::{Class, Kind};
 
 /// Most findings a scan lists; further ones are counted.
 pub const MAX_FINDINGS: usize = 256;
-/// The pointer of findings in the message type. It does not begin with `/`, as no RFC 6901 pointer to a
-/// member does.
-pub const MESSAGE_TYPE_POINTER: &str = "message_type";
 /// Longest text that is kept of a match for its digest, in bytes.
 pub const MAX_DIGEST_INPUT: usize = 4 * 1024;
 /// One match. What was matched is in none of its printable forms.
@@ -21,7 +18,7 @@ pub struct Finding {
     /// The rule: a custom rule's id, or `default.` and the type.
     pub rule: Arc<str>,
     /// RFC 6901 pointer to the member; for a match in a key, to the member of that key. Keys in the path
-    /// that are findings themselves are shown redacted. [`MESSAGE_TYPE_POINTER`] for the message type.
+    /// that are findings themselves are shown redacted. For a text beside the payload the name of its place (`message_type`, `tracestate`).
     pub pointer: String,
     /// Where the match begins, in characters of the decoded string (of the key, when it is in one).
     pub start: usize,

@@ -3,23 +3,40 @@
 use super::catalogue::{Expect, NameRule};
 use super::checks::{self, Shape};
 use super::context::{self, Topic};
+use super::explain::Judged;
 use super::hits::{Sink, at, before, run_end, run_start};
 use super::kinds::Kind;
 use super::names::Names;
-use super::values::{self, Candidate, Link};
+use super::score::{FOUND, Score};
+use super::values::{self, Candidate, Link, Seen};
 
 /// Farthest a value stands behind its name.
 const REACH: usize = 40;
 /// Longest name that a label is the end of.
 const NAME_MAX: usize = 64;
+/// Part of a value that is judged.
+const SHOWN_MAX: usize = 64;
+/// Of one in quotes, which may be prose.
+const SHOWN_QUOTED_MAX: usize = 120;
 /// Longest value.
 const VALUE_MAX: usize = 4 * 1024;
 /// Price of a label, of a number behind it, of a secret.
-const LABEL_STEPS: usize = 20;
-const NUMBER_STEPS: usize = 25;
-const SECRET_STEPS: usize = 140;
+const LABEL_STEPS: usize = 10;
+const NAME_STEPS: usize = 55;
+const LEAD_STEPS: usize = 40;
+const BESIDE_STEPS: usize = 60;
+const NUMBER_STEPS: usize = 90;
+const SECRET_STEPS: usize = 220;
+/// Price of what stands around one.
+const AROUND_STEPS: usize = 400;
+/// Price of looking for the values of a statement.
+const STATEMENT_STEPS: usize = 120;
 /// Longest user name and password of basic authentication.
 const BASIC_MAX: usize = 512;
+/// What words near a value may add to its evidence, and less than any evidence.
+const MOST_FROM_AROUND: i32 = 20;
+const MOST_FROM_TOPIC: i32 = 40;
+const NEVER: i32 = -1_000;
 /// Longest word between a name and its value.
 const FILLER_MAX: usize = 7;
 
@@ -138,7 +155,7 @@ fn lead(text: &[u8], start: usize, end: usize, number: bool) -> (usize, Option<L
     if gap > end && literal(gap) || at(text, end) == b'(' && literal(end + 1) {
         return (gap + 1 + usize::from(gap == end), Some(Link::Statement));
     }
-    beside(text, (start, end)).unwrap_or((from, None))
+    (from, None)
 }
 
 /// Whether a value is all that stands in its line.
@@ -208,7 +225,14 @@ fn next_element(text: &[u8], end: usize) -> Option<usize> {
 
 /// What stands at the place of a column among the values: `INSERT INTO t (a, password) VALUES ('x', 'y')`; the value of
 /// `SET PASSWORD FOR x = 'y'`.
-fn of_statement(text: &[u8], (start, end): (usize, usize)) -> Option<usize> {
+fn of_statement(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) -> Option<usize> {
+    let next = at(text, end);
+    if !matches!(next, b' ' | b',' | b')' | b'`' | b'"')
+        || next == b' ' && !matches!(at(text, end + 1), b'f' | b'F')
+    {
+        return None;
+    }
+    sink.spend(STATEMENT_STEPS);
     let line = run_end(text, end, 200, |b| !matches!(b, 0 | b';'));
     let rest = text.get(end..line)?;
     if rest.get(..5).is_some_and(|word| word.eq_ignore_ascii_case(b" for ")) {
@@ -219,9 +243,8 @@ fn of_statement(text: &[u8], (start, end): (usize, usize)) -> Option<usize> {
     if !matches!(at(text, end), b',' | b')' | b'`' | b'"') {
         return None;
     }
-    let values = rest
-        .windows(8)
-        .position(|part| part.eq_ignore_ascii_case(b") values") || part.eq_ignore_ascii_case(b")values "))?;
+    let word = |word: &[u8]| memchr::memmem::find(rest, word);
+    let values = word(b"VALUES").or_else(|| word(b"values"))?;
     let open = run_start(text, start, 200, |b| b != b'(' && b != 0);
     let column = text.get(open..start)?.iter().filter(|b| **b == b',').count();
     let list = end + values + memchr::memchr(b'(', rest.get(values..)?)? + 1;
@@ -239,7 +262,7 @@ fn of_statement(text: &[u8], (start, end): (usize, usize)) -> Option<usize> {
 }
 
 /// The value of a name/value pair in text: `name: X` and `value: Y` in the next line, `'X', 'Y'`, `ENV X Y`.
-fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Link>)> {
+fn beside(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) -> Option<(usize, Option<Link>)> {
     let blank = |b: u8| matches!(b, b' ' | b'\t');
     let closed = run_end(text, end, 1, is_quote);
     let next = run_end(text, closed, 40, |b| blank(b) || matches!(b, b'\n' | b'\r' | b',' | b'\\' | b'n'));
@@ -253,6 +276,8 @@ fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Li
         return Some((from, Some(Link::Pair)));
     }
     if closed > end
+        && before(text, start.saturating_sub(1)) == b'='
+        && is_quote(before(text, start))
         && let Some(from) = attribute_before(text, start)
     {
         return Some((from, Some(Link::Pair)));
@@ -260,7 +285,7 @@ fn beside(text: &[u8], (start, end): (usize, usize)) -> Option<(usize, Option<Li
     if let Some(from) = next_element(text, end) {
         return Some((from, Some(Link::Pair)));
     }
-    if let Some(from) = of_statement(text, (start, end)) {
+    if let Some(from) = of_statement(text, (start, end), sink) {
         return Some((from, Some(Link::Statement)));
     }
     let comma = run_end(text, closed, 1, |b| b == b',');
@@ -303,6 +328,10 @@ pub(super) fn look(
     sink: &mut Sink<'_>,
 ) {
     sink.spend(LABEL_STEPS);
+    if memory.found.0 <= start && end <= memory.found.1 {
+        // A part of what was found.
+        return;
+    }
     let next = at(text, end);
     if next.is_ascii_alphanumeric()
         || matches!(next, b'_' | b'-') && at(text, end + 1).is_ascii_alphanumeric()
@@ -310,6 +339,7 @@ pub(super) fn look(
         // The name goes on, and is another one.
         return;
     }
+    sink.spend(NAME_STEPS);
     let part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.') || b >= 0x80;
     let begin = run_start(text, start, NAME_MAX, part);
     let Some(name) = text.get(begin..end).and_then(|name| std::str::from_utf8(name).ok()) else { return };
@@ -327,7 +357,13 @@ pub(super) fn look(
         | Expect::Token
         | Expect::Authorization
         | Expect::Random => {
-            let (from, link) = lead(text, begin, end, false);
+            sink.spend(LEAD_STEPS);
+            let (from, mut link) = lead(text, begin, end, false);
+            let mut from = from;
+            if link.is_none() {
+                sink.spend(BESIDE_STEPS);
+                (from, link) = beside(text, (begin, end), sink).unwrap_or((from, None));
+            }
             // What is assigned, or a part of a path, is no name; but for "--set password=…", "/password:…".
             let part = match before(text, begin) {
                 b'=' => !matches!(link, Some(Link::Equals | Link::Pair)),
@@ -426,18 +462,25 @@ fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usiz
     let candidate = Candidate {
         name,
         value,
+        seen: Seen::default(),
         link: link.unwrap_or(Link::Beside),
         quoted: false,
         number: false,
         last: false,
         code: false,
-        context: topic.is_some_and(|topic| context::is_near(text, (start, end), topic, sink)),
+        context: false,
         json: false,
         about: false,
         names_itself: false,
         login: false,
     };
-    sink.judge(rule, &candidate, from);
+    let mut candidate = candidate;
+    let total = values::judge(rule, &candidate, false).map_or(NEVER, |(score, ..)| score.total());
+    if total < FOUND && total + MOST_FROM_TOPIC >= FOUND {
+        candidate.context = topic.is_some_and(|topic| context::is_near(text, (start, end), topic, sink));
+    }
+    let judged = values::judge(rule, &candidate, sink.explained.is_some());
+    let _ = sink.conclude(rule, judged, &candidate, (from, 0));
 }
 
 /// Memory of the last value, so that many names within one value cost one walk over it.
@@ -445,12 +488,14 @@ fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usiz
 pub(super) struct Memory {
     start: usize,
     end: usize,
+    /// The value that was found last.
+    found: (usize, usize),
 }
 
 impl Memory {
     fn end(&mut self, text: &[u8], from: usize) -> usize {
         if from < self.start || from >= self.end {
-            *self = Self { start: from, end: value_end(text, from) };
+            (self.start, self.end) = (from, value_end(text, from));
         }
         self.end
     }
@@ -509,8 +554,11 @@ fn secret(
         return;
     }
     end -= end - run_start(text, end, 2, tail).max(from);
-    let Some(value) = text.get(from..end).map(String::from_utf8_lossy) else { return };
-    if value.len() < 3 || value.len() > 256 && value.contains(' ') {
+    // The beginning of a long value says what it is.
+    let most = if quoted { SHOWN_QUOTED_MAX } else { SHOWN_MAX };
+    let shown = end.min(from + most);
+    let Some(value) = text.get(from..shown).map(String::from_utf8_lossy) else { return };
+    if value.len() < 3 || value.len() >= SHOWN_QUOTED_MAX && value.contains(' ') {
         return;
     }
     if quoted && value.starts_with([':', ')', ',', ';', '.', ' ', '=']) {
@@ -521,24 +569,42 @@ fn secret(
         // The rest of something else: "<password>@host", `"password" :type="…"`.
         return;
     }
-    sink.spend(value.len() / 8);
+    sink.spend(value.len());
     let rest = run_end(text, end, 64, |b| matches!(b, b' ' | b'\t' | b'.' | b'!'));
     let last = matches!(at(text, rest), 0 | b'\n' | b'\r' | b'\\');
-    let candidate = Candidate {
+    let mut candidate = Candidate {
         name,
         value: &value,
+        seen: Seen::default(),
         link,
         quoted,
         number: false,
         last,
-        code: !quoted && context::is_code(text, (from, end)),
-        context: rule.value == Expect::Token && context::is_near(text, (from, end), Topic::Language, sink),
+        code: false,
+        context: false,
         json: false,
         about: false,
-        names_itself: names.is_name(&value),
-        login: rule.weight < 50 && context::is_near(text, (from, end), Topic::Login, sink),
+        names_itself: false,
+        login: false,
     };
-    sink.judge(rule, &candidate, from);
+    // What lies around it is looked at where it can change the outcome.
+    let judged = values::judge(rule, &candidate, sink.explained.is_some());
+    let total = judged.as_ref().map_or(NEVER, |(score, ..)| score.total());
+    if sink.explained.is_none() && total + MOST_FROM_AROUND < FOUND {
+        return;
+    }
+    sink.spend(AROUND_STEPS);
+    candidate.login = rule.weight < 50 && context::is_near(text, (from, end), Topic::Login, sink);
+    if total + if candidate.login { MOST_FROM_AROUND } else { 0 } >= FOUND {
+        candidate.names_itself = names.is_name(&value);
+        candidate.code = !quoted && context::is_code(text, (from, end), sink);
+        candidate.context = rule.value == Expect::Token
+            && rule.weight < 50
+            && context::is_near(text, (from, end), Topic::Language, sink);
+    }
+    if sink.conclude(rule, judged, &candidate, (from, end - shown)) {
+        memory.found = (from, end);
+    }
 }
 
 /// A credential behind "Bearer".
@@ -576,24 +642,40 @@ pub(super) fn basic(text: &[u8], (start, from): (usize, usize), buffer: &mut Vec
     }
 }
 
-/// Judges the value at byte `base` of the buffer by a rule.
 impl Sink<'_> {
-    pub(super) fn judge(&mut self, rule: &NameRule, candidate: &Candidate<'_>, base: usize) {
-        let explained = self.explained.is_some();
-        let Some((score, start, end)) = values::judge(rule, candidate, explained) else { return };
-        let found = score.is_found();
+    /// Adds what was judged, where the evidence is enough, and says whether it is, of the value at byte `base` of the buffer, of which `more` bytes were not shown.
+    pub(super) fn conclude(
+        &mut self,
+        rule: &NameRule,
+        mut judged: Option<(Score, usize, usize)>,
+        candidate: &Candidate<'_>,
+        (base, more): (usize, usize),
+    ) -> bool {
+        if let Some((score, ..)) = &mut judged {
+            values::around(rule, candidate, score);
+        }
+        let found =
+            judged.as_ref().filter(|(score, ..)| score.is_found()).map(|(_, start, end)| (*start, *end));
         if let Some(explained) = &mut self.explained {
-            explained.push(super::explain::Judged {
+            let (total, start, evidence) = match judged {
+                Some((score, start, _)) => (score.total(), start, score.into_log()),
+                None => {
+                    let against = ("it stands for something else, or has another form", -rule.weight);
+                    (0, 0, vec![("its name", rule.weight), against])
+                }
+            };
+            explained.push(Judged {
                 rule: rule.id.clone(),
                 kind: rule.kind,
                 start: base + start,
-                end: base + end,
-                total: score.total(),
-                evidence: score.into_log(),
+                total,
+                evidence,
             });
         }
-        if found {
-            self.add(rule.kind, base + start, base + end);
+        if let Some((start, end)) = found {
+            let whole = end == candidate.value.trim_end().len();
+            self.add(rule.kind, base + start, base + end + if whole { more } else { 0 });
         }
+        found.is_some()
     }
 }

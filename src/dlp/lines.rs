@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Read, Write};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Action, Dlp, Scan, Scratch};
+use super::{Action, Candidate, Dlp, Scan, Scratch};
+use crate::content::Content;
 use crate::json::{self, JsonError};
 
 /// Longest line.
@@ -26,6 +27,21 @@ struct ScanLine<'a> {
     action: Action,
     findings: Vec<FindingLine<'a>>,
     redacted: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidates: Option<Vec<CandidateLine<'a>>>,
+}
+
+#[derive(Serialize)]
+struct CandidateLine<'a> {
+    rule: &'a str,
+    r#type: &'a str,
+    pointer: &'a str,
+    found: bool,
+    score: i32,
+    needed: i32,
+    evidence: &'a [(&'static str, i32)],
+    /// What alone would have changed the outcome.
+    decisive: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -33,9 +49,14 @@ struct ErrorLine<'a> {
     error: &'a str,
 }
 
-/// Scans every line of `input` and writes a JSON object on it to `out`. A line that is no JSON object
+/// Scans every line of `input` and writes a JSON object on it to `out`; `explained`: with every value that was judged by its name. A line that is no JSON object
 /// gives `{"error": …}`.
-pub fn scan_lines(dlp: &Dlp, mut input: impl BufRead, mut out: impl Write) -> io::Result<()> {
+pub fn scan_lines(
+    dlp: &Dlp,
+    mut input: impl BufRead,
+    mut out: impl Write,
+    explained: bool,
+) -> io::Result<()> {
     let mut scratch = Scratch::new();
     let mut line = Vec::new();
     loop {
@@ -52,7 +73,12 @@ pub fn scan_lines(dlp: &Dlp, mut input: impl BufRead, mut out: impl Write) -> io
             continue;
         }
         match checked(&line) {
-            Ok(text) => write_scan(&mut out, &dlp.scan("", text, &mut scratch))?,
+            Ok(text) if explained => {
+                let content = Content { message_type: "", data_json: text, trace: None };
+                let (scan, candidates) = dlp.explain(&content, &mut scratch);
+                write_scan(&mut out, &scan, Some(&candidates))?;
+            }
+            Ok(text) => write_scan(&mut out, &dlp.scan("", text, &mut scratch), None)?,
             Err(error) => write_line(&mut out, &ErrorLine { error })?,
         }
     }
@@ -67,7 +93,7 @@ fn checked(line: &[u8]) -> Result<&str, &'static str> {
     }
 }
 
-fn write_scan(out: &mut impl Write, scan: &Scan) -> io::Result<()> {
+fn write_scan(out: &mut impl Write, scan: &Scan, candidates: Option<&[Candidate]>) -> io::Result<()> {
     let redacted =
         scan.redacted.as_deref().map(|text| serde_json::from_str::<&RawValue>(text.trim())).transpose()?;
     let findings = scan
@@ -80,7 +106,20 @@ fn write_scan(out: &mut impl Write, scan: &Scan) -> io::Result<()> {
             end: found.end,
         })
         .collect();
-    write_line(out, &ScanLine { action: scan.action, findings, redacted })
+    let candidates = candidates.map(|candidates| {
+        let line = candidates.iter().map(|candidate| CandidateLine {
+            rule: &candidate.rule,
+            r#type: candidate.kind,
+            pointer: &candidate.pointer,
+            found: candidate.is_found(),
+            score: candidate.score,
+            needed: candidate.needed,
+            evidence: &candidate.evidence,
+            decisive: candidate.decisive().collect(),
+        });
+        line.collect()
+    });
+    write_line(out, &ScanLine { action: scan.action, findings, redacted, candidates })
 }
 
 fn write_line(out: &mut impl Write, line: &impl Serialize) -> io::Result<()> {

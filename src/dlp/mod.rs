@@ -44,13 +44,15 @@ mod words;
 mod tests;
 
 use std::fmt;
+use std::sync::LazyLock;
 
 pub use action::Action;
 pub use config::{
     Disabled, DlpConfig, DlpConfigError, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES,
     MAX_REGEX_CACHE_BYTES, MAX_RULES, MergeStrategy, RuleConfig,
 };
-pub use finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, MESSAGE_TYPE_POINTER, Scan};
+pub use explain::Candidate;
+pub use finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, Scan};
 
 use anchors::Anchors;
 use config::CustomRule;
@@ -58,6 +60,11 @@ use document::Document;
 use finding::RuleInfo;
 use hits::{Hits, Sink};
 use kinds::{Class, Kind};
+
+use crate::content::Content;
+
+/// Texts beside the payload.
+const BESIDE: usize = 2;
 
 /// Largest payload that is scanned; a larger one is blocked unseen. The server admits far smaller ones.
 pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;
@@ -68,6 +75,9 @@ const WORK: usize = 256 * 1024;
 const WORK_PER_BYTE: usize = 13;
 /// Largest buffer that is kept between scans.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
+
+/// What the built-in detectors start from: the same for every configuration.
+static ANCHORS: LazyLock<Result<Anchors, String>> = LazyLock::new(Anchors::new);
 
 /// Buffers of a scan, to be used again for the next one: a scan that finds nothing then allocates
 /// nothing.
@@ -95,7 +105,8 @@ impl fmt::Debug for Scratch {
 /// The compiled rules.
 #[derive(Debug)]
 pub struct Dlp {
-    anchors: Option<Anchors>,
+    /// Unless all built-in kinds are allowed.
+    anchors: Option<&'static Anchors>,
     /// The actions of the built-in kinds, by number.
     actions: Vec<Action>,
     custom: Vec<CustomRule>,
@@ -180,14 +191,38 @@ impl Dlp {
             built_in: Some(*kind),
         });
         let rules = built_in.chain(possible).chain(own).collect();
-        let anchors = if any { Some(Anchors::new()?) } else { None };
+        let anchors = if any { Some(ANCHORS.as_ref().map_err(Clone::clone)?) } else { None };
         Ok(Self { anchors, actions, custom, rules })
     }
 
-    /// Scans a message. `data_json` must be what the server's strict check accepts: a JSON object without
+    /// Searches all of a message that its receiver will see.
+    pub fn search(&self, content: &Content<'_>, scratch: &mut Scratch) -> Scan {
+        self.scan_texts(content.texts(), content.payload(), scratch, None)
+    }
+
+    /// The same, and every value that was judged by its name, found or not.
+    pub fn explain(&self, content: &Content<'_>, scratch: &mut Scratch) -> (Scan, Vec<Candidate>) {
+        let mut candidates = Vec::new();
+        let scan = self.scan_texts(content.texts(), content.payload(), scratch, Some(&mut candidates));
+        (scan, candidates)
+    }
+
+    /// Scans a message without a trace context. `data_json` must be what the server's strict check accepts: a JSON object without
     /// duplicate keys.
     pub fn scan(&self, message_type: &str, data_json: &str, scratch: &mut Scratch) -> Scan {
-        if data_json.len().saturating_add(message_type.len()) > MAX_SCAN_BYTES {
+        self.search(&Content { message_type, data_json, trace: None }, scratch)
+    }
+
+    /// `texts`: those beside the payload, each with the name of its place.
+    fn scan_texts(
+        &self,
+        texts: [(&'static str, &str); BESIDE],
+        data_json: &str,
+        scratch: &mut Scratch,
+        candidates: Option<&mut Vec<Candidate>>,
+    ) -> Scan {
+        let bytes = texts.iter().fold(data_json.len(), |sum, (_, text)| sum.saturating_add(text.len()));
+        if bytes > MAX_SCAN_BYTES {
             return Scan { action: Action::Block, truncated: true, ..Scan::default() };
         }
         if self.anchors.is_none() && self.custom.is_empty() {
@@ -196,20 +231,23 @@ impl Dlp {
         let Scratch { document, hits, passes: pass, siblings: sibling } = scratch;
         document.clear();
         hits.clear();
-        document.add_message_type(message_type);
+        for (number, (_, text)) in texts.iter().enumerate() {
+            document.add_beside(number, text);
+        }
         document.add_json(data_json, None, 0);
         let direct = document.segments.len();
-        let work = WORK + WORK_PER_BYTE * (data_json.len() + message_type.len());
-        let mut sink = Sink { hits, actions: &self.actions, work, explained: None };
+        let work = WORK + WORK_PER_BYTE * bytes;
+        let mut sink =
+            Sink { hits, actions: &self.actions, work, explained: candidates.is_some().then(Vec::new) };
         sink.spend(direct * passes::SEGMENT_STEPS);
-        if let Some(anchors) = &self.anchors {
+        if let Some(anchors) = self.anchors {
             passes::detect(anchors, document, (1, 0), true, pass, &mut sink);
             siblings::join(document, sibling, &mut sink);
         }
         let decoded = document.text.len();
         passes::whole_numbers(document, pass, &mut sink);
         passes::decode_layers(document, pass, &mut sink);
-        if let Some(anchors) = &self.anchors
+        if let Some(anchors) = self.anchors
             && document.segments.len() > direct
         {
             passes::detect(anchors, document, (decoded, direct), false, pass, &mut sink);
@@ -217,10 +255,14 @@ impl Dlp {
         let truncated = sink.is_spent();
         sink.settle_cards();
         passes::custom(document, &self.custom, 2 * Kind::ALL.len(), &mut sink);
+        if let (Some(candidates), Some(judged)) = (candidates, sink.explained.take()) {
+            let places = texts.map(|(place, _)| place);
+            candidates.extend(judged.into_iter().map(|judged| judged.shown(document, &places, data_json)));
+        }
         let mut scan = if hits.list.is_empty() && hits.dropped == 0 {
             Scan::default()
         } else {
-            outcome::settle(&self.rules, document, hits, message_type, data_json)
+            outcome::settle(&self.rules, document, hits, &texts, data_json)
         };
         scan.truncated = truncated;
         document.shrink(KEEP_BYTES);

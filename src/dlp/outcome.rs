@@ -3,9 +3,10 @@
 
 use std::cmp::Reverse;
 
+use super::BESIDE;
 use super::action::Action;
 use super::document::{Document, Origin, Part, Place, Segment, Walk};
-use super::finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, MESSAGE_TYPE_POINTER, RuleInfo, Scan};
+use super::finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, RuleInfo, Scan};
 use super::hits::{Hit, Hits};
 use super::kinds::Kind;
 use super::layers;
@@ -47,7 +48,7 @@ pub(super) fn settle(
     rules: &[RuleInfo],
     document: &Document,
     hits: &Hits,
-    message_type: &str,
+    texts: &[(&'static str, &str); BESIDE],
     data: &str,
 ) -> Scan {
     let mut exact = EXACT_ESCAPED;
@@ -55,12 +56,12 @@ pub(super) fn settle(
     matches.sort_by_key(|found| (found.start, Reverse(found.end), found.rule));
     let matches = without_echoes(document, &matches);
     let kept = without_overlaps(rules, &matches);
-    let placed = place(document, &kept, message_type, data);
+    let placed = place(document, &kept, texts, data);
 
     let mut action = hits.dropped_action;
     for found in &placed {
         let own = action_of(rules, found.found.rule);
-        let fixed = found.segment.part == Part::MessageType && own == Action::Redact;
+        let fixed = found.segment.part == Part::Beside && own == Action::Redact;
         action = action.max(if fixed { Action::Block } else { own });
     }
     // What was dropped cannot be redacted.
@@ -80,7 +81,7 @@ pub(super) fn settle(
     let findings: Vec<Finding> = order
         .iter()
         .take(MAX_FINDINGS)
-        .filter_map(|found| finding(rules, document, found, data, &masks))
+        .filter_map(|found| finding(rules, document, found, (texts, data), &masks))
         .collect();
     let further = placed.len() - findings.len() + hits.dropped;
     Scan { action, findings, further, redacted, truncated: false }
@@ -178,15 +179,21 @@ fn covers(outer: &Match, inner: &Match) -> bool {
 }
 
 /// Walks matches, which are in the order of the buffer, back to characters and bytes.
-fn place(document: &Document, matches: &[Match], message_type: &str, data: &str) -> Vec<Placed> {
+fn place(
+    document: &Document,
+    matches: &[Match],
+    texts: &[(&'static str, &str); BESIDE],
+    data: &str,
+) -> Vec<Placed> {
     let mut placed = Vec::with_capacity(matches.len());
     let mut walk: Option<(usize, Walk<'_>)> = None;
     for found in matches {
         let Some((index, segment)) = document.segment_at(found.start) else { continue };
         let (start, end) = segment.span();
         if walk.as_ref().is_none_or(|(current, _)| *current != index) {
-            let in_payload = segment.part != Part::MessageType;
-            let source = if in_payload { data } else { message_type };
+            let in_payload = segment.part != Part::Beside;
+            let source =
+                if in_payload { data } else { texts.get(segment.step as usize).map_or("", |(_, text)| text) };
             let text = source.get(segment.source as usize..segment.source_end as usize).unwrap_or_default();
             walk = Some((index, Walk::new(text, segment.origin, in_payload, segment.source as usize)));
         }
@@ -255,7 +262,7 @@ fn finding(
     rules: &[RuleInfo],
     document: &Document,
     found: &Placed,
-    data: &str,
+    (texts, data): (&[(&'static str, &str); BESIDE], &str),
     masks: &[(u32, String)],
 ) -> Option<Finding> {
     let rule = rules.get(usize::from(found.found.rule))?;
@@ -265,8 +272,8 @@ fn finding(
     } else {
         text.bytes().take(MAX_DIGEST_INPUT).collect()
     };
-    let pointer = if found.segment.part == Part::MessageType {
-        MESSAGE_TYPE_POINTER.to_owned()
+    let pointer = if found.segment.part == Part::Beside {
+        texts.get(found.segment.step as usize).map_or("", |(place, _)| place).to_owned()
     } else {
         document.pointer(&found.segment, data, &|key, name| {
             let mask =
@@ -292,7 +299,7 @@ fn redact(rules: &[RuleInfo], document: &Document, placed: &[Placed], data: &str
     let edits: Vec<&Placed> = placed
         .iter()
         .filter(|found| {
-            action_of(rules, found.found.rule) == Action::Redact && found.segment.part != Part::MessageType
+            action_of(rules, found.found.rule) == Action::Redact && found.segment.part != Part::Beside
         })
         .collect();
     let in_keys = edits.iter().any(|found| found.segment.part == Part::Key);

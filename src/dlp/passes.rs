@@ -12,7 +12,8 @@ use super::document::{Document, Origin, Part, Segment};
 use super::hits::{Sink, at, before};
 use super::kinds::Kind;
 use super::names::{Names, Says};
-use super::values::Candidate;
+use super::score::FOUND;
+use super::values::{self, Candidate, Seen};
 use super::{layers, places, secrets};
 
 /// Price of a segment, and of one that was decoded; of a byte of a decoded text, of one of JSON in a
@@ -23,7 +24,12 @@ const DECODED_STEPS: usize = 4;
 const NESTED_STEPS: usize = 5;
 const UNESCAPED_STEPS: usize = 4;
 /// Price of a value that is judged by its name, beside its bytes.
-const JUDGE_STEPS: usize = 130;
+const JUDGE_STEPS: usize = 180;
+/// Part of a value that is judged, and the price of a byte of it.
+const SHOWN_MAX: usize = 256;
+const JUDGE_BYTE_STEPS: usize = 4;
+/// What words near a value may add to its evidence.
+const MOST_FROM_AROUND: i32 = 40;
 /// Price of a letter before a digit, and of an escape.
 const LETTER_STEPS: usize = 5;
 const ESCAPE_STEPS: usize = 15;
@@ -121,7 +127,7 @@ pub(super) fn detect(
     }
     bytes(document, (from, first), collect, scratch, sink);
     for index in first..document.segments.len() {
-        let Some(segment) = document.segments.get(index) else { break };
+        let Some(segment) = document.segments.get(index).filter(|_| collect) else { break };
         let first_of_array = segment.step == 0
             && segment.part == Part::Text
             && segment.end - segment.start <= COMMAND_NAME_MAX
@@ -144,7 +150,9 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
         return;
     }
     let Some(value) = document.slice(segment.span()) else { return };
-    sink.spend(JUDGE_STEPS + value.len());
+    let shown = value.floor_char_boundary(SHOWN_MAX);
+    let (value, more) = (value.get(..shown).unwrap_or(value), value.len() - shown);
+    sink.spend(JUDGE_STEPS + JUDGE_BYTE_STEPS * shown);
     // The decoded form of a password is one only when the encoded form is.
     let by_shape = [Expect::SecurityCode, Expect::RecordNumber, Expect::InsuranceNumber, Expect::Icd10];
     if matches!(segment.origin, Origin::Decoded | Origin::Percent) && segment.part == Part::Text {
@@ -162,20 +170,40 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
     let candidate = Candidate {
         name: document.name_of(segment, link),
         value,
+        seen: Seen::default(),
         link,
         quoted: segment.part == Part::Text,
         number: segment.part == Part::Number,
         last: true,
         code: false,
-        context: topic
-            .is_some_and(|topic| context::is_near(document.text.as_bytes(), segment.span(), topic, sink)),
+        context: false,
         json: true,
-        about: document.is_about(segment),
-        names_itself: segment.part == Part::Text && names.is_name(value),
-        login: rule.weight < 50
-            && context::is_near(document.text.as_bytes(), segment.span(), Topic::Login, sink),
+        about: false,
+        names_itself: false,
+        login: false,
     };
-    sink.judge(rule, &candidate, segment.start as usize);
+    let mut candidate = candidate;
+    let mut judged = values::judge(rule, &candidate, sink.explained.is_some());
+    let total = judged.as_ref().map_or(i32::MIN, |(score, ..)| score.total());
+    let text = document.text.as_bytes();
+    // What lies around it is looked at where it can change the outcome.
+    if total >= FOUND || sink.explained.is_some() {
+        sink.spend(JUDGE_STEPS);
+        candidate.about = document.is_about(segment);
+        candidate.names_itself = segment.part == Part::Text && names.is_name(value);
+        if topic == Some(Topic::Language) && rule.weight < 50 {
+            candidate.context = context::is_near(text, segment.span(), Topic::Language, sink);
+        }
+    } else if total.saturating_add(MOST_FROM_AROUND) >= FOUND {
+        candidate.login = rule.weight < 50
+            && segment.part == Part::Text
+            && context::is_near(text, segment.span(), Topic::Login, sink);
+        candidate.context = topic.is_some_and(|topic| context::is_near(text, segment.span(), topic, sink));
+        judged = values::judge(rule, &candidate, sink.explained.is_some());
+    } else {
+        return;
+    }
+    let _ = sink.conclude(rule, judged, &candidate, (segment.start as usize, more));
 }
 
 /// The private members of a key as RFC 7517 and RFC 7518 write it.

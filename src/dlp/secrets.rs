@@ -11,7 +11,7 @@ use super::layers;
 /// Part of a token that is looked at for its mix of characters.
 const SHAPE_MAX: usize = 128;
 /// Price of something that begins as a token.
-const TOKEN_STEPS: usize = 15;
+const TOKEN_STEPS: usize = 26;
 /// Longest header of a JSON web token.
 const JWT_HEADER_MAX: usize = 2 * 1024;
 /// Longest PEM block; a longer one is cut there, and still found.

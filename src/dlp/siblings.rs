@@ -12,6 +12,8 @@ const CARD_MAX: usize = 19;
 /// Most pieces of a run of siblings among which the usual groupings of a card number are looked for; in
 /// longer lists of ids one would soon be found by chance.
 const GROUPED_PIECES: usize = 8;
+/// Price of the key of a piece.
+const COUNTED_STEPS: usize = 40;
 /// Price of a piece.
 const PIECE_STEPS: usize = 8;
 /// The usual groupings.
@@ -98,12 +100,22 @@ fn cards(document: &Document, pieces: &[Piece], joined: &mut Vec<u8>, sink: &mut
             let whole = len <= CARD_MAX && checks::is_card(joined) && of_one(document, run);
             if whole {
                 found(Kind::CreditCard, run, sink);
-            } else if len <= GROUPED_PIECES && !is_counted(document, run) {
+            } else if len <= GROUPED_PIECES && may_be_grouped(run) && !is_counted(document, run) {
+                sink.spend(COUNTED_STEPS * run.len());
                 grouped(document, run, joined, sink);
             }
         }
         rest = tail.get(usize::from(len == 0)..).unwrap_or_default();
     }
+}
+
+/// Whether any of the usual groupings is among the lengths of pieces.
+fn may_be_grouped(run: &[Piece]) -> bool {
+    let length = |piece: &Piece| piece.end - piece.start;
+    GROUPINGS.iter().any(|grouping| {
+        run.windows(grouping.len())
+            .any(|window| window.iter().zip(*grouping).all(|(piece, len)| length(piece) == *len))
+    })
 }
 
 /// Whether keys of pieces are of things that are counted.

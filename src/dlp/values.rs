@@ -34,6 +34,8 @@ pub(super) enum Link {
 pub(super) struct Candidate<'a> {
     pub(super) name: &'a str,
     pub(super) value: &'a str,
+    /// What characters the value has; [`judge`] looks.
+    pub(super) seen: Seen,
     pub(super) link: Link,
     /// In quotes of the text, or a string of JSON.
     pub(super) quoted: bool,
@@ -55,6 +57,37 @@ pub(super) struct Candidate<'a> {
     pub(super) login: bool,
 }
 
+/// Which ASCII characters a text has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen(u128);
+
+/// Letters, digits and `_`.
+const WORD: u128 = {
+    let mut word = 1 << b'_';
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            word |= 1 << byte;
+        }
+        byte += 1;
+    }
+    word
+};
+
+impl Seen {
+    fn of(text: &str) -> Self {
+        Self(text.bytes().fold(0, |seen, byte| seen | 1 << (byte & 0x7f)))
+    }
+
+    fn any(self, of: &[u8]) -> bool {
+        of.iter().any(|byte| self.0 & (1 << (byte & 0x7f)) != 0)
+    }
+
+    fn is_word(self) -> bool {
+        self.0 & !WORD == 0
+    }
+}
+
 /// Judges a value by its name: the evidence, and the part of the value that is meant. `None`: it cannot be what the name says.
 pub(super) fn judge(
     rule: &NameRule,
@@ -65,7 +98,7 @@ pub(super) fn judge(
     let start = candidate.value.len() - candidate.value.trim_start().len();
     let whole = (start, start + trimmed.len());
     let mut score = Score::of_name(rule.weight, explained);
-    let candidate = Candidate { value: trimmed, ..*candidate };
+    let candidate = Candidate { value: trimmed, seen: Seen::of(trimmed), ..*candidate };
     let fits = match rule.value {
         Expect::SecurityCode => security_code(&candidate, &mut score),
         Expect::RecordNumber => record_number(&candidate, &mut score),
@@ -76,7 +109,7 @@ pub(super) fn judge(
         Expect::Ssn | Expect::Phone | Expect::Card => false,
         Expect::Authorization => {
             let credential = trimmed.split_once(' ').map_or(trimmed, |(_, rest)| rest.trim_start());
-            let part = Candidate { value: credential, ..candidate };
+            let part = Candidate { value: credential, seen: Seen::of(credential), ..candidate };
             let begins = whole.1 - credential.len();
             return (!stands_in(&part) && key(&part, 6, &mut score)).then_some((score, begins, whole.1));
         }
@@ -95,6 +128,22 @@ pub(super) fn judge(
     fits.then_some((score, whole.0, whole.1))
 }
 
+/// What stands around a value, and so is looked at last: its line, its members' names, words near it.
+pub(super) fn around(rule: &NameRule, candidate: &Candidate<'_>, score: &mut Score) {
+    let shape = Shape::of(candidate.value.as_bytes());
+    let mixed = shape.digits > 0 && shape.upper + shape.lower > 0;
+    if candidate.code && !candidate.quoted && !candidate.json {
+        // "password=hunter2" is a literal wherever it stands.
+        let literal = candidate.link == Link::Equals && mixed;
+        score.count_if(!literal, "part of a program", -70);
+    }
+    let weak = rule_is_weak(score);
+    score.count_if(rule.value == Expect::Token && candidate.context && weak, "words about words", -60);
+    score.count_if(candidate.login && shape.digits > 0, "words about accounts", 20);
+    score.count_if(candidate.about, "among texts about values", -60);
+    score.count_if(candidate.names_itself, "its own name", -80);
+}
+
 /// Whether a value stands for another: a placeholder, a reference, a version, a path of a program.
 fn stands_in(candidate: &Candidate<'_>) -> bool {
     let value = candidate.value;
@@ -102,14 +151,15 @@ fn stands_in(candidate: &Candidate<'_>) -> bool {
     if tag && !candidate.number || candidate.link == Link::Beside && value.contains('=') {
         return true;
     }
+    let seen = candidate.seen;
     checks::is_placeholder(value)
-        || words::is_hint(value)
-        || is_version(value)
-        || is_type(value)
-        || is_date(value)
-        || is_check(value)
-        || is_template(value)
-        || !candidate.quoted && !candidate.number && is_expression(value)
+        || seen.any(b"-_.*") && words::is_hint(value)
+        || seen.any(b".:") && is_version(value)
+        || seen.any(b"([<") && is_type(value)
+        || value.len() >= 10 && seen.any(b"-/.") && is_date(value)
+        || seen.any(b"|:=,") && is_check(value)
+        || seen.any(b"%${<#:0") && is_template(value)
+        || !candidate.quoted && !candidate.number && seen.any(b"([{:-.$@%") && is_expression(value)
 }
 
 fn password(candidate: &Candidate<'_>, score: &mut Score) -> bool {
@@ -117,7 +167,7 @@ fn password(candidate: &Candidate<'_>, score: &mut Score) -> bool {
     if candidate.number {
         return value.len() >= 4 && value.bytes().all(|b| b.is_ascii_digit());
     }
-    if value.chars().count() < 3 {
+    if value.chars().take(3).count() < 3 {
         return false;
     }
     // "pwd" is the working directory as often as a password.
@@ -133,8 +183,10 @@ fn password(candidate: &Candidate<'_>, score: &mut Score) -> bool {
         score.count_if(value.contains(' '), "several words", -30);
         score.count_if(is_measure(value), "a measure", -40);
     }
-    score.count_if(is_path(value) && !candidate.quoted, "a path", -60);
-    prose(value, score);
+    score.count_if(!candidate.quoted && candidate.seen.any(b"/\\.") && is_path(value), "a path", -60);
+    if candidate.seen.any(b" ") {
+        prose(value, score);
+    }
     true
 }
 
@@ -143,7 +195,8 @@ fn key(candidate: &Candidate<'_>, least: usize, score: &mut Score) -> bool {
     if candidate.number {
         return value.len() >= least.max(6) && value.bytes().all(|b| b.is_ascii_digit());
     }
-    if value.len() < least || value.contains(char::is_whitespace) || is_path(value) {
+    if value.len() < least || candidate.seen.any(b" \t\n\r") || candidate.seen.any(b"/\\.") && is_path(value)
+    {
         return false;
     }
     credential(candidate, score);
@@ -152,7 +205,7 @@ fn key(candidate: &Candidate<'_>, least: usize, score: &mut Score) -> bool {
     let quoted = matches!(candidate.link, Link::Member | Link::Pair) || candidate.quoted;
     score.count_if(shape.digits == 0 && !quoted, "no digit", -30);
     score.count_if(
-        words::is_identifier(value) && shape.digits == 0 && value.contains('_'),
+        shape.digits == 0 && candidate.seen.any(b"_") && words::is_identifier(value),
         "an identifier",
         -30,
     );
@@ -181,10 +234,8 @@ fn token(candidate: &Candidate<'_>, score: &mut Score) -> bool {
     score.count_if(words::is_file(inner), "a file", -60);
     score.count_if(shape.digits > 0 && shape.upper + shape.lower > 0, "letters and digits", 20);
     score.count_if(bare.len() >= 16, "long", 15);
-    score.count_if(candidate.context && rule_is_weak(score), "words about words", -60);
     score.count_if(bare.starts_with(['Ġ', '▁', '#']), "a piece of a word", -60);
     score.count_if(words::is_constant(bare), "a constant", -60);
-    score.count_if(candidate.about, "among texts about values", -60);
     let in_text = !matches!(candidate.link, Link::Member | Link::Pair | Link::Array);
     score.count_if(
         in_text && (bare.len() < if candidate.link == Link::Option { 10 } else { 16 } || shape.digits < 2),
@@ -237,11 +288,10 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     score.count_if(matches!(candidate.link, Link::Beside), "a word beside it", -25);
     let numbered = matches!(candidate.link, Link::Beside) && words::is_word_and_number(value);
     score.count_if(numbered, "a word and its number", -20);
-    score.count_if(candidate.login && shape.digits > 0, "words about accounts", 20);
     score.count_if(candidate.quoted && !member, "in quotes", 10);
-    score.count_if(candidate.last && !candidate.quoted && !candidate.code, "the end of its line", 10);
-    let plain =
-        value.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\'' | '’' | '¿' | '¡' | '?' | '!'));
+    score.count_if(candidate.last && !candidate.quoted, "the end of its line", 10);
+    let plain = shape.digits == 0
+        && value.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\'' | '’' | '¿' | '¡' | '?' | '!'));
     score.count_if(candidate.link == Link::Said && plain && !candidate.quoted, "said of it", -40);
     if plain {
         let capital =
@@ -249,30 +299,23 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
         score.count_if(capital && !candidate.quoted, "the name of a type", -40);
         score.count_if(capital && candidate.quoted, "a word with a capital", -20);
         score.count_if(!capital, "a plain word", -10);
-        let literal = candidate.link == Link::Equals && letters > 0 && shape.digits > 0;
-        let program = candidate.code && !candidate.quoted && !member && !candidate.number && !literal;
-        score.count_if(program, "part of a program", -60);
         score.count_if(!candidate.quoted && !candidate.last && !member, "a word among others", -30);
     }
-    let identifier = !candidate.quoted && !member && words::is_identifier(value) && value.contains('_');
+    let word = candidate.seen.is_word() && words::is_identifier(value);
+    let snake = word && candidate.seen.any(b"_");
+    let identifier = !candidate.quoted && !member && snake;
     score.count_if(identifier && shape.digits == 0, "a variable", -50);
-    let named = words::is_identifier(value) && value.contains('_') && shape.digits == 0 && shape.upper == 0;
+    let named = snake && shape.digits == 0 && shape.upper == 0;
     score.count_if(named && !identifier, "a name of something", -25);
-    let camel = words::is_camel(value) && shape.digits == 0 && (member || !candidate.quoted);
+    let camel = shape.digits == 0 && word && (member || !candidate.quoted) && words::is_camel(value);
     score.count_if(camel, "the name of a type", -40);
-    score.count_if(words::is_constant(value), "a constant", -60);
-    score.count_if(candidate.about, "among texts about values", -60);
+    score.count_if(snake && shape.lower == 0 && words::is_constant(value), "a constant", -60);
     let cut = value.starts_with(['Ġ', '▁']) || value.starts_with("##");
     score.count_if(cut, "a piece of a word", -60);
     let words = candidate.link == Link::Pair && value.contains(' ') && !candidate.json;
     score.count_if(words, "several words", -60);
-    score.count_if(
-        !candidate.quoted && candidate.code && !member && !candidate.number,
-        "part of a program",
-        -60,
-    );
-    score.count_if(words::is_file(value), "a file", -60);
-    score.count_if(words::is_name_of(value, name) || candidate.names_itself, "its own name", -80);
+    score.count_if(candidate.seen.any(b".") && words::is_file(value), "a file", -60);
+    score.count_if(words::is_name_of(value, name), "its own name", -80);
 }
 
 /// A name as environment variables have it: "DB_PASS".

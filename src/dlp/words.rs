@@ -166,6 +166,8 @@ const HINTS: &[&str] = &[
     "generated",
     "deprecated",
 ];
+/// Most words of a passphrase.
+const MAX_WORDS: usize = 6;
 /// Longest text that is looked at for words.
 const MAX_PROSE: usize = 400;
 
@@ -189,7 +191,7 @@ pub(super) fn prose(text: &str) -> Prose {
     }
     let head = text.get(..end).unwrap_or(text);
     let (mut count, mut plain, mut function) = (0, 0, 0);
-    for word in head.split_whitespace() {
+    for word in head.split_whitespace().take(MAX_WORDS + 1) {
         let bare = word.trim_matches(|c: char| c.is_ascii_punctuation());
         count += 1;
         plain += usize::from(bare.chars().all(|c| c.is_alphabetic() || matches!(c, '\'' | '’')));
@@ -199,7 +201,7 @@ pub(super) fn prose(text: &str) -> Prose {
     let ended = head.ends_with(['.', '!', '?', ':', '…']);
     let mostly = plain * 4 >= count * 3;
     match () {
-        () if count > 6 || count >= 3 && mostly && (function > 0 || ended) => Prose::Sentence,
+        () if count > MAX_WORDS || count >= 3 && mostly && (function > 0 || ended) => Prose::Sentence,
         () if count >= 2 && plain == count && (function > 0 || capital || ended) => Prose::Title,
         () => Prose::None,
     }

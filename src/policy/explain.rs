@@ -8,6 +8,7 @@ use super::rule::Rule;
 use super::{Message, Policy};
 use crate::clock::Now;
 use crate::config::Config;
+use crate::content::Content;
 use crate::dlp::Scratch;
 use crate::ids::AgentId;
 use crate::refusal::Refusal;
@@ -60,8 +61,7 @@ impl Explained {
         let message = Message {
             sender: &sender,
             target: asked.to,
-            message_type: asked.message_type,
-            data_json: asked.data_json,
+            content: Content { message_type: asked.message_type, data_json: asked.data_json, trace: None },
         };
         let verdict = policy.check(message, None, Now::read(), &mut Scratch::new());
         let refusal = verdict.refusal();

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::audit::Decision;
 use crate::clock::Now;
 use crate::config::{BreakerConfig, Config, Features};
+use crate::content::Content;
 use crate::dlp::{self, Dlp, Scan, Scratch};
 use crate::ids::{AgentId, AgentMap};
 use acl::Acl;
@@ -73,10 +74,8 @@ pub struct Message<'a> {
     pub sender: &'a AgentId,
     /// Whom it is for, as the sender gave it: any text.
     pub target: &'a str,
-    /// Free text of the sender.
-    pub message_type: &'a str,
-    /// The payload, checked to be one JSON object, or empty.
-    pub data_json: &'a str,
+    /// What is to be forwarded.
+    pub content: Content<'a>,
 }
 
 impl Policy {
@@ -143,7 +142,7 @@ impl Policy {
             return verdict;
         }
         // 4. The payload.
-        self.search(message.message_type, message.data_json, verdict, scratch)
+        self.search(message.content, verdict, scratch)
     }
 
     /// The stages before the payload: what they refuse is not searched.
@@ -188,23 +187,16 @@ impl Policy {
     }
 
     /// Decides on the payload of a reply: its request is its permission.
-    pub fn check_reply(&self, message_type: &str, data_json: &str, scratch: &mut Scratch) -> Verdict {
-        self.search(message_type, data_json, allowed(Rule::PendingRequest), scratch)
+    pub fn check_reply(&self, content: Content<'_>, scratch: &mut Scratch) -> Verdict {
+        self.search(content, allowed(Rule::PendingRequest), scratch)
     }
 
     /// DLP: the most restrictive action among the findings decides; without any, `verdict` stands.
-    fn search(
-        &self,
-        message_type: &str,
-        data_json: &str,
-        verdict: Verdict,
-        scratch: &mut Scratch,
-    ) -> Verdict {
+    fn search(&self, content: Content<'_>, verdict: Verdict, scratch: &mut Scratch) -> Verdict {
         let Some(dlp) = &self.dlp else {
             return verdict;
         };
-        let data_json = if data_json.is_empty() { "{}" } else { data_json };
-        let scan = dlp.scan(message_type, data_json, scratch);
+        let scan = dlp.search(&content, scratch);
         if scan.truncated {
             // What could not be looked at as a whole does not pass.
             let rule = Rule::Dlp("work_budget".into());

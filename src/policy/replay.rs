@@ -8,7 +8,8 @@ use super::verdict::allowed;
 use super::{Breaker, Policy, Rule, Verdict};
 use crate::audit::Decision;
 use crate::clock::Now;
-use crate::dlp::{Action, MESSAGE_TYPE_POINTER};
+use crate::content::{MESSAGE_TYPE, TRACE_STATE};
+use crate::dlp::Action;
 use crate::ids::AgentId;
 
 /// The rule on record where a payload could not be searched as a whole.
@@ -84,7 +85,8 @@ impl Policy {
                 continue;
             };
             // A type of message cannot be redacted.
-            let in_type = found.pointer == MESSAGE_TYPE_POINTER && action == Action::Redact;
+            let beside = [MESSAGE_TYPE, TRACE_STATE].contains(&found.pointer.as_str());
+            let in_type = beside && action == Action::Redact;
             let action = if in_type { Action::Block } else { action };
             if worst.is_none_or(|(worst, _)| action > worst) {
                 worst = Some((action, &found.rule));

@@ -4,7 +4,7 @@
 use super::answer::{findings, receipt, refused_receipt};
 use super::status::code;
 use crate::clock::Now;
-use crate::envelope::Trace;
+use crate::content::Trace;
 use crate::ids::{AgentId, CorrelationId};
 use crate::protocol::submission::Call;
 use crate::protocol::submission_result::Outcome as Wire;

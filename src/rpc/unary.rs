@@ -12,7 +12,7 @@ use super::gateway::Gateway;
 use super::sending::Sending;
 use super::status::status;
 use crate::audit::Action;
-use crate::envelope::Trace;
+use crate::content::Trace;
 use crate::gate::{Answering, Credit};
 use crate::ids::InstanceId;
 use crate::protocol::{

@@ -111,10 +111,25 @@ fn unknown_settings_are_refused() {
 }
 
 #[test]
+fn what_was_judged_is_explained() {
+    let data = r#"{"password":"hunter2","passwort":"erforderlich","db":{"pass":"mem2reg"}}"#;
+    let content = Content { message_type: "t", data_json: data, trace: None };
+    let (scan, candidates) = defaults().explain(&content, &mut Scratch::new());
+    assert_eq!(scan.findings.len(), 1);
+    let about = |pointer: &str| candidates.iter().find(|candidate| candidate.pointer == pointer).unwrap();
+    let found = about("/password");
+    assert!(found.is_found() && found.evidence.contains(&("its name", 60)), "{found:?}");
+    let (stands_in, weak) = (about("/passwort"), about("/db/pass"));
+    assert!(!stands_in.is_found() && !weak.is_found());
+    assert_eq!(weak.score, weak.evidence.iter().map(|(_, weight)| weight).sum::<i32>());
+    assert!(weak.decisive().any(|what| what == "a name that is also a word"), "{weak:?}");
+}
+
+#[test]
 fn lines_are_scanned_one_by_one() {
     let input = "{\"ssn\":\"123-45-6789\"}\nnonsense\n[1]\n{}\r\n{\"password\":\"hunter2\"}";
     let mut out = Vec::new();
-    lines::scan_lines(&defaults(), input.as_bytes(), &mut out).unwrap();
+    lines::scan_lines(&defaults(), input.as_bytes(), &mut out, false).unwrap();
     let lines: Vec<serde_json::Value> =
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let found = serde_json::json!([{ "type": "ssn", "pointer": "/ssn", "start": 0, "end": 11 }]);

@@ -190,10 +190,20 @@ fn pointers_and_offsets_name_the_match() {
 fn the_message_type_is_scanned() {
     let scan = defaults().scan("lookup 123-45-6789 ssn", "{}", &mut Scratch::new());
     assert_eq!(kinds(&scan), ["ssn"]);
-    assert_eq!(scan.findings[0].pointer, MESSAGE_TYPE_POINTER);
+    assert_eq!(scan.findings[0].pointer, crate::content::MESSAGE_TYPE);
     assert_eq!((scan.findings[0].start, scan.findings[0].end), (7, 18));
     // It cannot be redacted.
     assert_eq!((scan.action, scan.redacted), (Action::Block, None));
+}
+
+#[test]
+fn the_trace_state_is_searched() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned();
+    let trace = Trace { parent, state: Some("v=4111111111111111,w=x".to_owned()), arrived_us: 0 };
+    let content = Content { message_type: "t", data_json: "", trace: Some(&trace) };
+    let scan = defaults().search(&content, &mut Scratch::new());
+    assert_eq!((scan.action, kinds(&scan)), (Action::Block, vec!["credit_card".to_owned()]));
+    assert_eq!((scan.findings[0].pointer.as_str(), scan.findings[0].start), ("tracestate", 2));
 }
 
 #[test]

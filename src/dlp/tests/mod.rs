@@ -8,6 +8,7 @@ mod found;
 mod redaction;
 
 use super::*;
+use crate::content::Trace;
 
 /// The default rules.
 fn defaults() -> Dlp {

@@ -8,7 +8,7 @@ use super::delivery::DeliveryId;
 use super::outcome::{Accepted, CommitResult, Declined, Discovered};
 use super::session::Session;
 use crate::audit::Action;
-use crate::envelope::Trace;
+use crate::content::{Content, Trace};
 use crate::identity::Identity;
 use crate::ids::{AgentId, CorrelationId, InstanceId};
 use crate::refusal::Refusal;
@@ -114,6 +114,13 @@ pub struct Post {
     pub trace: Option<Trace>,
 }
 
+impl Post {
+    /// What is searched and delivered.
+    pub fn content(&self) -> Content<'_> {
+        Content { message_type: &self.message_type, data_json: &self.data_json, trace: self.trace.as_ref() }
+    }
+}
+
 /// A reply to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
@@ -125,6 +132,13 @@ pub struct Response {
     pub data_json: String,
     /// Trace context.
     pub trace: Option<Trace>,
+}
+
+impl Response {
+    /// What is searched and delivered.
+    pub fn content(&self) -> Content<'_> {
+        Content { message_type: &self.message_type, data_json: &self.data_json, trace: self.trace.as_ref() }
+    }
 }
 
 /// One message of a commit.

@@ -5,6 +5,7 @@ use super::facts::Remembered;
 use super::parties::{Addressee, Sender};
 use super::transaction::Transaction;
 use crate::audit::Decision;
+use crate::content::Content;
 use crate::dlp::{Action, Scan};
 use crate::ids::AgentId;
 use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
@@ -32,6 +33,11 @@ pub(super) struct Judged {
 }
 
 impl Judged {
+    /// What is delivered of what was judged: the redacted payload in place of its own.
+    pub(super) fn content<'a>(&'a self, content: Content<'a>) -> Content<'a> {
+        Content { data_json: self.redacted.as_deref().unwrap_or(content.data_json), ..content }
+    }
+
     fn new(policy: &Policy, verdict: Verdict) -> Self {
         Self {
             decision: verdict.decision,
@@ -115,12 +121,7 @@ impl Transaction<'_> {
         let waiting = elsewhere.then(|| Breaker::reopened(self.now.mono_ms));
         let breaker =
             waiting.as_ref().or(self.trials.get(post.target.as_str())).or(inbox.map(|inbox| &inbox.breaker));
-        let message = Message {
-            sender: sender.agent(),
-            target: &post.target,
-            message_type: &post.message_type,
-            data_json: &post.data_json,
-        };
+        let message = Message { sender: sender.agent(), target: &post.target, content: post.content() };
         let verdict = settings.policy.check(message, breaker, self.now, self.scratch);
         let mut judged = Judged::new(&settings.policy, verdict);
         if judged.refusal.is_some() {
@@ -208,7 +209,7 @@ impl Transaction<'_> {
                     return Judged::refused(refusal);
                 }
                 let policy = &self.settings.policy;
-                let verdict = policy.check_reply(&response.message_type, &response.data_json, self.scratch);
+                let verdict = policy.check_reply(response.content(), self.scratch);
                 Judged::new(policy, verdict)
             }
             Err(refusal) => {

@@ -104,13 +104,11 @@ impl Transaction<'_> {
             sender: sender.agent(),
             sender_instance: sender.instance,
             target: &target,
-            message_type: &post.message_type,
-            data_json: judged.redacted.as_deref().unwrap_or(&post.data_json),
+            content: judged.content(post.content()),
             message_id,
             correlation_id,
             expects_reply: correlation_id.is_some(),
             reply_to_instance: None,
-            trace: sender.trace,
         };
         let now_ms = self.now.unix_us / 1000;
         let expires_ms = (post.ttl_ms > 0).then(|| now_ms.saturating_add(post.ttl_ms));

@@ -1,7 +1,7 @@
 //! Who sends, and to whom a reply goes.
 
 use super::facts::PendingRequest;
-use crate::envelope::Trace;
+use crate::content::Trace;
 use crate::ids::{AgentId, InstanceId};
 use crate::shard::desk::job::Caller;
 

@@ -89,13 +89,11 @@ impl Transaction<'_> {
             sender: sender.agent(),
             sender_instance: sender.instance,
             target: &target,
-            message_type: &response.message_type,
-            data_json: judged.redacted.as_deref().unwrap_or(&response.data_json),
+            content: judged.content(response.content()),
             message_id,
             correlation_id: Some(response.correlation_id),
             expects_reply: false,
             reply_to_instance: Some(&instance),
-            trace: sender.trace,
         };
         let digest = (judged.redacted.is_none() && !response.data_json.is_empty()).then_some(digest);
         let bytes = self.append(

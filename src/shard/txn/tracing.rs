@@ -20,7 +20,7 @@ impl Transaction<'_> {
     /// Keeps the decision, which is on record as `seq`, where its message is traced.
     pub(super) fn trace(&mut self, sender: Sender<'_>, what: Traced<'_>, judged: &Judged, seq: u64) {
         let Some(tracer) = self.shared.tracer() else { return };
-        let parent = sender.trace.and_then(|trace| trace.parent.as_deref());
+        let parent = sender.trace.map(|trace| trace.parent.as_str());
         let context = parent.and_then(Context::parse);
         if !tracer.keeps(context.as_ref(), what.message_id) {
             return;
