@@ -82,9 +82,10 @@ export class Connection {
     return this.#client.makeBidiStreamRequest(TRANSPORT.path, TRANSPORT.encode, TRANSPORT.decode);
   }
 
-  /** Makes a unary call; throws gRPC's `ServiceError`. */
-  unary<Q, R>(method: Method<Q, R>, request: Q, limit: Limit): Promise<R> {
+  /** Makes a unary call; throws gRPC's `ServiceError`. `sent` hears when it is on its way. */
+  unary<Q, R>(method: Method<Q, R>, request: Q, limit: Limit, sent: () => void): Promise<R> {
     return limit.wait<R>((resolve, reject) => {
+      sent();
       const answered = (error: ServiceError | null, response?: R): void => {
         if (error !== null) reject(error);
         else resolve(response as R);

@@ -20,6 +20,8 @@ const MAX_REASON = 200;
  * own retry time may be longer; the server bounds it. What is kept here is kept no longer than the last. */
 const LATER_FIRST_MS = 250;
 const LATER_LAST_MS = 60_000;
+/** The same of what stopping leaves: another instance gets it at once. */
+const LEFT_MS = 1;
 
 /** Whose handler the running code is part of. */
 const within = new AsyncLocalStorage<Intake>();
@@ -52,7 +54,8 @@ export class Intake {
   readonly #postponed = new Map<string, number>();
   #waiting: Taken[] = [];
   #running = 0;
-  #stopping = false;
+  /** `draining`: nothing is begun any more; `over`: whatever there is goes back to the server. */
+  #phase: "open" | "draining" | "over" = "open";
   #drained: (() => void) | undefined;
 
   constructor(handlers: Handlers, concurrency: number, around: Surroundings, log: Logger) {
@@ -76,12 +79,13 @@ export class Intake {
     if (this.#done.has(message.id)) {
       // Only the acknowledgement was lost.
       this.#around.session()?.ack(deliveryId);
-    } else if (known !== undefined) {
-      known.deliveryId = deliveryId;
     } else if (message.isReply) {
       this.#reply(message, deliveryId);
-    } else if (!this.#stopping) {
-      // While stopping the server keeps it for the next session.
+    } else if (this.#phase === "over") {
+      this.#leave(deliveryId);
+    } else if (known !== undefined) {
+      known.deliveryId = deliveryId;
+    } else {
       const taken: Taken = { message, deliveryId, state: "waiting" };
       this.#taken.set(message.id, taken);
       this.#waiting.push(taken);
@@ -116,11 +120,10 @@ export class Intake {
     return within.getStore() === this;
   }
 
-  /** Takes no further messages and lets handlers finish, so many milliseconds; then they are given up, and their
-   * messages stay with the server. */
+  /** Begins no further messages and lets handlers finish, so many milliseconds; then they are given up. Messages that are
+   * not finished go back to the server. */
   async drain(timeout: number): Promise<void> {
-    this.#stopping = true;
-    this.lost();
+    this.#phase = "draining";
     if (this.#running > 0) {
       let timer: NodeJS.Timeout | undefined;
       await new Promise<void>((resolve) => {
@@ -132,10 +135,19 @@ export class Intake {
     if (this.#running > 0) {
       this.#log.warn(`${this.#running} handlers did not finish within ${timeout / 1000} s; their messages stay with the server`);
     }
+    this.#phase = "over";
+    this.#waiting = [];
     for (const taken of this.#taken.values()) {
+      if (taken.state !== "committed") this.#leave(taken.deliveryId);
       if (taken.state === "running") taken.state = "given up";
+      else if (taken.state !== "committed") this.#drop(taken);
       taken.message.giveUp(new NotConnected("the agent stops"));
     }
+  }
+
+  /** Gives a delivery back, which is nobody's failure. A server that does not know this keeps it until the session has ended. */
+  #leave(deliveryId: string): void {
+    if (this.#around.session()?.features.has("later")) this.#nack(deliveryId, "later:agent_stopping", true, LEFT_MS);
   }
 
   #reply(message: Message, deliveryId: string): void {
@@ -145,7 +157,7 @@ export class Intake {
   }
 
   #next(): void {
-    while (this.#running < this.#concurrency) {
+    while (this.#running < this.#concurrency && this.#phase === "open") {
       const taken = this.#waiting.shift();
       if (taken === undefined) return;
       taken.state = "running";
@@ -232,7 +244,7 @@ export class Intake {
     const knowsLater = session?.features.has("later") ?? false;
     const wait = Math.ceil(Math.min(Math.max(asked, grown), knowsLater ? Infinity : LATER_LAST_MS));
     this.#log.warn(`the handler of ${message.title} could not go on (${word}); it comes again in ${wait / 1000} s`);
-    if (session === undefined || knowsLater || this.#stopping) {
+    if (session === undefined || knowsLater || this.#phase !== "open") {
       this.#taken.delete(message.id);
       // Where this says nothing the server delivers it to the next session.
       if (knowsLater) this.#nack(deliveryId, `later:${word}`, true, wait);
@@ -249,10 +261,13 @@ export class Intake {
   #letGo(which: (state: Taken["state"]) => boolean): void {
     this.#waiting = [];
     for (const taken of this.#taken.values()) {
-      if (!which(taken.state)) continue;
-      clearTimeout(taken.timer);
-      this.#taken.delete(taken.message.id);
+      if (which(taken.state)) this.#drop(taken);
     }
+  }
+
+  #drop(taken: Taken): void {
+    clearTimeout(taken.timer);
+    this.#taken.delete(taken.message.id);
   }
 
   #finish(messageId: string): void {

@@ -50,7 +50,7 @@ export class Running {
       },
       () => this.#intake.lost(),
     );
-    this.calls = new Calls(this.link, settings.instanceId, settings.callTimeout);
+    this.calls = new Calls(this.link, settings);
   }
 
   /** Drains and closes. The first call does it, each waits for it; but not a handler, for which this waits. */

@@ -39,6 +39,8 @@ export interface AgentOptions {
   readonly refusedRetry?: number | undefined;
   /** Whether the first refusal of the agent ends it. */
   readonly refusedIsFinal?: boolean | undefined;
+  /** `false`: the library makes no idempotency keys, and a send or request whose answer was lost is `OutcomeUnknown`. */
+  readonly repeatSends?: boolean | undefined;
   /** `false`: no proxy, whatever `https_proxy` and its like say. Loopback addresses never use one. */
   readonly proxy?: boolean | undefined;
   /** Takes what the library has to say; by default warnings and errors go to stderr. */
@@ -56,6 +58,7 @@ export interface Settings {
   readonly drainTimeout: number;
   readonly refusedRetry: number;
   readonly refusedIsFinal: boolean;
+  readonly repeatSends: boolean;
   readonly proxy: boolean;
   readonly log: Logger;
 }
@@ -89,6 +92,7 @@ export function settingsOf(options: AgentOptions): Settings {
     drainTimeout: time("drainTimeout", options.drainTimeout ?? DRAIN_TIMEOUT_MS, 0),
     refusedRetry: time("refusedRetry", options.refusedRetry ?? REFUSED_RETRY_MS, 1),
     refusedIsFinal: options.refusedIsFinal ?? false,
+    repeatSends: options.repeatSends ?? true,
     proxy: options.proxy ?? true,
     log: safe(options.logger ?? STDERR),
   };

@@ -35,7 +35,12 @@ export class Limit {
 
   /** Whether nothing is begun any more: the time is over, or the caller has cancelled. */
   get isOver(): boolean {
-    return this.#over !== undefined;
+    return this.#over !== undefined || this.left === 0;
+  }
+
+  /** Ends it where its time is over and the timer has not said so yet, as the program was busy. */
+  look(): void {
+    if (this.left === 0) this.#expire();
   }
 
   /**
@@ -44,6 +49,7 @@ export class Limit {
    */
   wait<T>(start: (resolve: (value: T) => void, reject: (why: unknown) => void) => () => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
+      this.look();
       if (this.#over !== undefined) return reject(this.#over.why);
       let settled = false;
       const settle = (): void => {
