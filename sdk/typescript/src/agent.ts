@@ -8,8 +8,8 @@ import { Events } from "./events.js";
 import { Handler, Handlers, type HandlerOptions, type PlainHandler, type TypedHandler } from "./handlers.js";
 import type { Message } from "./message.js";
 import { toFields } from "./payload.js";
-import { sentOf, type Sent } from "./receipt.js";
-import { sendRequest, ttlMs, whole } from "./requests.js";
+import type { Sent } from "./receipt.js";
+import { ttlMs, whole } from "./requests.js";
 import { Running } from "./running.js";
 import type { OutputOf, StandardSchema } from "./schema.js";
 import { endpointOf, settingsOf, type AgentOptions, type Settings } from "./settings.js";
@@ -91,7 +91,7 @@ export class Agent {
     this.#running = running;
     try {
       await load(endpoint.credentials);
-      await running.link.start(options.signal, timeout);
+      await running.start(options.signal, timeout);
     } catch (error) {
       await this.stop();
       throw error;
@@ -158,8 +158,7 @@ export class Agent {
 
   /** Sends a message: when this returns it is stored and on record. */
   async send(target: string, type: string, data?: object, options: SendOptions = {}): Promise<Sent> {
-    const { calls } = this.#started();
-    return sentOf(await calls.send(sendRequest(this.instanceId, target, type, data, options), options));
+    return this.#started().send(target, type, data, options);
   }
 
   /** Sends a request and waits for its reply: `NoReply` after `timeout` (60 s), and at once where none will come. */

@@ -230,6 +230,13 @@ export function refusal(called: Called, facts: RefusalFacts): Refused {
   return new Kind(called, facts);
 }
 
+/** The kind of an error, never its text. */
+export function kindOf(error: unknown): string {
+  if (!(error instanceof Error)) return error === null ? "null" : typeof error;
+  const name = error instanceof MasError ? error.name : error.constructor.name || error.name;
+  return /^[\w$.]{1,64}$/.test(name) ? name : "Error";
+}
+
 /** Such as `send "question" to worker`. */
 export function describe({ call, target, messageType }: Called): string {
   const type = messageType === undefined ? "" : ` ${JSON.stringify(messageType)}`;

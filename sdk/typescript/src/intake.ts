@@ -2,7 +2,7 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 
-import { MasError, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, SetupError, VersionMismatch } from "./errors.js";
+import { kindOf, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, SetupError, VersionMismatch } from "./errors.js";
 import { isLater } from "./failures.js";
 import type { Handler, Handlers } from "./handlers.js";
 import type { Logger } from "./log.js";
@@ -10,6 +10,7 @@ import { Message, readEnvelope, type Doings } from "./message.js";
 import type * as wire from "./proto/mas/runtime/v1/runtime.js";
 import type { Session } from "./session.js";
 import { jittered } from "./time.js";
+import type { Operation, Outcome } from "./tracing.js";
 
 /** Messages whose end is remembered, so that a redelivery after a lost acknowledgement is not handled again; and messages
  * whose postponements are counted. */
@@ -32,6 +33,8 @@ interface Taken {
   /** The newest delivery: what is said of an earlier one changes nothing. */
   deliveryId: string;
   state: "waiting" | "running" | "held" | "committed" | "given up";
+  /** What is told of its handler. */
+  operation?: Operation | undefined;
   /** Until a held one is given back. */
   timer?: NodeJS.Timeout;
 }
@@ -41,6 +44,8 @@ export interface Surroundings extends Doings {
   session(): Session | undefined;
   /** A reply has arrived. */
   replied(correlationId: string, reply: Message): void;
+  /** A handler runs; undefined: nobody is told. */
+  processing(message: Message): Operation | undefined;
 }
 
 /** Runs handlers, at most so many at a time. What waits is bounded by the server's credit for one session. */
@@ -139,9 +144,16 @@ export class Intake {
     this.#waiting = [];
     for (const taken of this.#taken.values()) {
       if (taken.state !== "committed") this.#leave(taken.deliveryId);
-      if (taken.state === "running") taken.state = "given up";
-      else if (taken.state !== "committed") this.#drop(taken);
-      taken.message.giveUp(new NotConnected("the agent stops"));
+      const why = new NotConnected("the agent stops");
+      if (taken.state === "running") {
+        taken.state = "given up";
+        taken.operation?.settled("lost");
+        taken.operation?.failed(why);
+        taken.operation?.end();
+      } else if (taken.state !== "committed") {
+        this.#drop(taken);
+      }
+      taken.message.giveUp(why);
     }
   }
 
@@ -185,12 +197,17 @@ export class Intake {
       this.#nack(taken.deliveryId, `no_handler:${message.type}`, false);
       return;
     }
+    const operation = (taken.operation = this.#around.processing(message));
+    const run = (): Promise<void> => within.run(this, () => handler.run(message));
     try {
-      await within.run(this, () => handler.run(message));
+      await (operation === undefined ? run() : operation.run(run));
     } catch (error) {
-      this.#failed(taken, handler, error);
+      operation?.settled(this.#failed(taken, handler, error), { error });
+      operation?.end();
       return;
     }
+    operation?.settled("ack");
+    operation?.end();
     this.#taken.delete(message.id);
     if (taken.state === "running") {
       this.#finish(message.id);
@@ -198,22 +215,23 @@ export class Intake {
     }
   }
 
-  #failed(taken: Taken, handler: Handler, error: unknown): void {
+  /** Settles a message whose handler has failed; returns how. */
+  #failed(taken: Taken, handler: Handler, error: unknown): Outcome {
     const { message, deliveryId } = taken;
     const title = message.title;
     if (taken.state === "given up") {
       this.#taken.delete(message.id);
-      return;
+      return "lost";
     }
     if (taken.state === "committed") {
       this.#taken.delete(message.id);
       this.#log.error(`the handler of ${title} failed after its commit; the message is handled`, error);
-      return;
+      return "ack";
     }
     const asked = !(error instanceof Reject) && (error instanceof Retry || handler.retries(error));
     if (!asked && isPostponed(error)) {
       this.#postpone(taken, error);
-      return;
+      return "later";
     }
     this.#taken.delete(message.id);
     if (error instanceof Retry || error instanceof Reject) {
@@ -228,6 +246,7 @@ export class Intake {
       const unfit = error instanceof PayloadError && error.messageId === message.id;
       this.#nack(deliveryId, unfit ? `invalid_payload:${error.fields.join(",")}` : `handler_error:${kindOf(error)}`, false);
     }
+    return asked || isUncertain(error) ? "nack" : "dead";
   }
 
   /** Nobody's failure: the message comes again after a while. */
@@ -297,13 +316,6 @@ function laterWord(error: Postponing): string {
 
 function isUncertain(error: unknown): boolean {
   return error instanceof NoReply || error instanceof VersionMismatch;
-}
-
-/** The kind of an error, never its text. */
-function kindOf(error: unknown): string {
-  if (!(error instanceof Error)) return error === null ? "null" : typeof error;
-  const name = error instanceof MasError ? error.name : error.constructor.name || error.name;
-  return /^[\w$.]{1,64}$/.test(name) ? name : "Error";
 }
 
 function forgetOldest(kept: { readonly size: number; keys(): IterableIterator<string>; delete(key: string): boolean }): void {

@@ -76,6 +76,11 @@ export class Link {
     return this.#current;
   }
 
+  /** Of the session, or of the next try. */
+  get address(): string {
+    return this.#endpoint.addresses[this.#address] ?? "";
+  }
+
   /** Connects; throws the refusal, and `NotConnected` after the time. */
   async start(signal: AbortSignal | undefined, timeout: number): Promise<void> {
     const limit = new Limit(timeout, signal);
@@ -155,8 +160,7 @@ export class Link {
     const backoff = new Backoff(RECONNECT_FIRST_MS, RECONNECT_LAST_MS);
     let lostAt = performance.now();
     while (!this.#isStopping) {
-      const address = this.#endpoint.addresses[this.#address] ?? "";
-      const tried = await this.#attempt(address, lostAt);
+      const tried = await this.#attempt(this.address, lostAt);
       if (tried.opened) {
         backoff.reset();
         lostAt = performance.now();

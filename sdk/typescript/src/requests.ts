@@ -10,7 +10,7 @@ const MAX_REQUEST_MS = 86_400_000;
 
 const IDEMPOTENCY_KEY = /^[A-Za-z0-9_-]{1,64}$/;
 
-/** Where a trace would go: this library makes none. */
+/** Where a trace goes, if there is one. */
 const NO_TRACE = { traceparent: "", tracestate: "" };
 
 export function sendRequest(

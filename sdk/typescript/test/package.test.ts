@@ -41,6 +41,11 @@ check("the lock file names no host, and there are two dependencies", async () =>
   assert.deepEqual(Object.keys(dependencies).sort(), ["@bufbuild/protobuf", "@grpc/grpc-js"]);
 });
 
+check("the version that is told is the package's", async () => {
+  const { version } = JSON.parse(readFileSync(`${PACKAGE}package.json`, "utf8")) as { version: string };
+  assert.ok(readFileSync(`${PACKAGE}dist/version.js`, "utf8").includes(`VERSION = "${version}"`));
+});
+
 check("no public type is any", async () => {
   for (const file of readdirSync(`${PACKAGE}dist`).filter((name) => name.endsWith(".d.ts"))) {
     const types = readFileSync(`${PACKAGE}dist/${file}`, "utf8").replace(/\/\*\*.*?\*\/|\/\/.*/gs, "");
