@@ -56,6 +56,7 @@ export class Agent {
 
   /** Registers the handler of a type; with a schema it gets the payload as the schema makes it. */
   on<S extends StandardSchema>(type: string, schema: S, handler: TypedHandler<S>, options?: HandlerOptions): this;
+  /** Registers the handler of a type, which gets the payload as `message.data`. */
   on(type: string, handler: PlainHandler, options?: HandlerOptions): this;
   on(
     type: string,
@@ -125,6 +126,7 @@ export class Agent {
     }
   }
 
+  /** Stops, at the end of a block with `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
@@ -203,6 +205,7 @@ export class Agent {
     change: (state: OutputOf<S>) => T | Promise<T>,
     options?: CallOptions,
   ): Promise<T>;
+  /** The same without a schema: `change` gets the fields as texts. */
   async changeState<T extends object>(change: (state: State) => T | Promise<T>, options?: CallOptions): Promise<T>;
   async changeState(
     first: StandardSchema | ((state: State) => object | Promise<object>),

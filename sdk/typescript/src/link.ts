@@ -281,7 +281,8 @@ export class Link {
 
   #noSession(ms: number): NotConnected {
     const refused = this.#refused === undefined ? "" : "the server refuses this agent: ";
-    return new NotConnected(`no session within ${ms / 1000} s: ${refused}${this.#why}`);
+    const options = this.#refused === undefined ? {} : { cause: this.#refused };
+    return new NotConnected(`no session within ${ms / 1000} s: ${refused}${this.#why}`, options);
   }
 }
 

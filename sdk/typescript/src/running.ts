@@ -226,7 +226,9 @@ export class Running {
             : error instanceof Unanswered
               ? { reason: error.reason }
               : undefined;
-      throw why === undefined ? error : new NoReply(called, why, accepted.messageId, receiptOf(accepted.receipt));
+      if (why === undefined) throw error;
+      const options = error instanceof NotConnected ? { cause: error } : {};
+      throw new NoReply(called, why, accepted.messageId, receiptOf(accepted.receipt), options);
     } finally {
       limit.close();
     }

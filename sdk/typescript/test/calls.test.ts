@@ -1,6 +1,7 @@
 // The life of a call.
 
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { DlpBlocked, InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Reject, SetupError, Unsupported, type PendingReply } from "mas-agent";
 import { Replies, Unanswered } from "../src/replies.js";
 import { Limit } from "../src/time.js";
@@ -209,6 +210,25 @@ behaviour("call.cancelled", "leaves nothing behind", async () => {
   assert.equal(await world.redis("xlen", `agent.stream:${peer}`), "2");
 });
 
+behaviour("call.cancelled", "one signal may be that of many calls, and keeps nothing of them", async () => {
+  const [name, peer] = world.names(2);
+  const agent = await world.started(name);
+  const warnings: Error[] = [];
+  const warned = (warning: Error): unknown => warnings.push(warning);
+  process.on("warning", warned);
+  const cancel = new AbortController();
+  const { signal } = cancel;
+  await Promise.all(Array.from({ length: 50 }, () => agent.send(peer, "note", {}, { signal })));
+  assert.equal(getEventListeners(signal, "abort").length, 0);
+  const asked = Array.from({ length: 50 }, () => agent.request(peer, "question", {}, { signal }));
+  await until("they are accepted", async () => (await world.redis("xlen", `agent.stream:${peer}`)) === "100");
+  cancel.abort(new RangeError("not needed any more"));
+  for (const one of asked) await failure(RangeError, one);
+  await new Promise(setImmediate);
+  process.off("warning", warned);
+  assert.deepEqual(warnings, []);
+});
+
 behaviour("call.errors", "a refusal says what, to whom, why, and where it is on record", async () => {
   const [name] = world.names(1);
   const agent = await world.started(name);
@@ -355,7 +375,8 @@ behaviour("call.errors", "a payload that JSON would spoil is an error before it 
   const [name, peer] = world.names(2);
   const agent = await world.started(name);
   for (const data of [{ n: NaN }, { n: [null, Infinity] }, { n: 1n }, [1]]) {
-    await failure(SetupError, agent.send(peer, "note", data));
+    const { cause } = await failure(SetupError, agent.send(peer, "note", data));
+    assert.equal(cause instanceof TypeError, !Array.isArray(data));
   }
   await agent.send(peer, "note", { n: null, text: "null" });
 });
