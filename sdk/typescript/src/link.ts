@@ -214,6 +214,8 @@ export class Link {
     } finally {
       limit.close();
       connection?.close();
+      // It would keep the process until its own time is over.
+      if (this.#isStopping) connection?.giveUp();
     }
   }
 

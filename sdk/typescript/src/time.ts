@@ -75,9 +75,10 @@ export class Limit {
       this.look();
       if (this.#over !== undefined) return reject(this.#over.why);
       let settled = false;
+      // What comes after the first answer is not of this wait any more.
       const settle = (): void => {
+        if (!settled) this.#giveUp = undefined;
         settled = true;
-        this.#giveUp = undefined;
       };
       const cancel = start(
         (value) => {
@@ -91,6 +92,7 @@ export class Limit {
       );
       if (settled) return;
       this.#giveUp = (why) => {
+        settled = true;
         cancel();
         reject(why);
       };

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { NotConnected, Retry } from "mas-agent";
+import { NotConnected, OutcomeUnknown, Retry } from "mas-agent";
 import type { ClientEvent } from "../src/proto/mas/runtime/v1/runtime.js";
 import { behaviour } from "./behaviour.js";
 import { failure, gate, until } from "./wait.js";
@@ -59,6 +59,26 @@ behaviour("handler.calls", "a handler can stop its agent, and its message is ack
   await world.nothingLeft(name);
   await failure(NotConnected, agent.discover());
   await agent.start();
+});
+
+behaviour("stop.drain", "what the server does not answer any more fails when the agent is stopped, and not when its own time is over", async () => {
+  const [name, peer] = world.names(2);
+  const agent = await world.started(name);
+  await agent.getState();
+  const { process } = world.server;
+  process.signal("SIGSTOP");
+  try {
+    const calls = [agent.updateState({ a: 1 }), agent.send(peer, "note")].map((call) => failure(OutcomeUnknown, call));
+    await new Promise(setImmediate);
+    const began = performance.now();
+    await agent.stop();
+    const [updated, sent] = await Promise.all(calls);
+    assert.match(updated?.message ?? "", /updateState: outcome unknown: the agent was stopped before the answer/);
+    assert.match(sent?.message ?? "", /outcome unknown: the session ended before the answer/);
+    assert.ok(performance.now() - began < 5_000);
+  } finally {
+    process.signal("SIGCONT");
+  }
 });
 
 behaviour("stop.drain", "can be started again", async () => {
