@@ -142,24 +142,23 @@ export class Intake {
     }
     this.#phase = "over";
     this.#waiting = [];
+    const why = new NotConnected("the agent stops");
     for (const taken of this.#taken.values()) {
-      if (taken.state !== "committed") this.#leave(taken.deliveryId);
-      const why = new NotConnected("the agent stops");
-      if (taken.state === "running") {
-        taken.state = "given up";
-        taken.operation?.settled("lost");
-        taken.operation?.failed(why);
-        taken.operation?.end();
-      } else if (taken.state !== "committed") {
-        this.#drop(taken);
-      }
+      const outcome = taken.state === "committed" ? "ack" : this.#leave(taken.deliveryId);
+      if (taken.state === "waiting" || taken.state === "held") this.#drop(taken);
+      else if (taken.state === "running") taken.state = "given up";
+      taken.operation?.settled(outcome);
+      taken.operation?.failed(why);
+      taken.operation?.end();
       taken.message.giveUp(why);
     }
   }
 
   /** Gives a delivery back, which is nobody's failure. A server that does not know this keeps it until the session has ended. */
-  #leave(deliveryId: string): void {
-    if (this.#around.session()?.features.has("later")) this.#nack(deliveryId, "later:agent_stopping", true, LEFT_MS);
+  #leave(deliveryId: string): Outcome {
+    if (!this.#around.session()?.features.has("later")) return "lost";
+    this.#nack(deliveryId, "later:agent_stopped", true, LEFT_MS);
+    return "later";
   }
 
   #reply(message: Message, deliveryId: string): void {

@@ -256,7 +256,7 @@ check("failures say which, and no payload is told", async () => {
       spans.map(({ attributes, events }) => `${attributes["mas.outcome"]} ${attributes["error.type"] ?? "-"} ${events.length}`).sort();
     await named(`process ${beta}`, 5);
     await b.stop();
-    assert.deepEqual(rows(await named(`process ${beta}`, 6)), ["ack - 0", "dead Odd 1", "dead PayloadError 1", "dead Reject 1", "lost NotConnected 0", "nack Retry 1"]);
+    assert.deepEqual(rows(await named(`process ${beta}`, 6)), ["ack - 0", "dead Odd 1", "dead PayloadError 1", "dead Reject 1", "later NotConnected 0", "nack Retry 1"]);
     const unfit = (await named(`process ${beta}`, 6)).find(({ attributes }) => attributes["error.type"] === "PayloadError");
     const told = JSON.stringify([unfit?.attributes, unfit?.events, unfit?.status]);
     assert.ok(told.includes("/number") && !told.includes("secret"), told);
