@@ -131,14 +131,14 @@ class Commit:
         message = self._message
         called = Called("commit")
         if message is not None:
-            if message._given_up:
-                raise NotConnected("commit: the agent is stopped; the message comes again")
             called = Called("commit", message_type=message.type)
         submissions = [part.submission for part in self._parts if part.late is None]
         for reference, submission in enumerate(submissions, 1):
             submission.reference = reference
 
         def build() -> pb.Commit:
+            if message is not None and message._given_up:
+                raise NotConnected("the agent is stopped; the message comes again")
             # The message's delivery is another one after each redelivery.
             return pb.Commit(
                 delivery_id=message._delivery_id if message is not None else "",

@@ -20,6 +20,9 @@ from ._refusals import Fault, Refusal
 # Deliveries that a session may hold without acknowledging them.
 MAX_IN_FLIGHT = 200
 DEFAULT_REQUEST_S = 60
+# How long a message waits at least that cannot be handled now, in seconds: doubling.
+PUT_OFF_FIRST_S = 0.25
+PUT_OFF_LAST_S = 60.0
 # Why no reply will come to a request; everything else is a handler's failure.
 REASONS = frozenset({"handler_failed", "no_handler", "max_attempts", "expired"})
 
@@ -58,6 +61,8 @@ class Entry:
     asked: str = ""
     """Of a request: its correlation id."""
     attempt: int = 1
+    put_off: int = 0
+    """How often it could not be handled now."""
     not_before: float = 0.0
     expires: float = float("inf")
 
@@ -280,7 +285,9 @@ class Core:
         if entry is None:
             return
         if nack.retryable and nack.retry_after_ms:
-            self._later(entry, nack.retry_after_ms / 1000)
+            growing = min(PUT_OFF_FIRST_S * 2 ** min(entry.put_off, 8), PUT_OFF_LAST_S)
+            entry.put_off += 1
+            self._later(entry, max(growing, nack.retry_after_ms / 1000))
         elif nack.retryable and entry.attempt < self._max_attempts:
             wait = self._backoff[min(entry.attempt, len(self._backoff)) - 1]
             entry.attempt += 1
