@@ -17,13 +17,16 @@ from mas_agent import (
     Refused,
     Reject,
     Retry,
+    SetupError,
     StateOf,
     Unsupported,
     VersionMismatch,
 )
 from mas_agent.testing import FakeServer
-from places import Fake, Place, Real, behaviour, both, fake, real, soon, until
+from places import Fake, Place, Real, agent_of, behaviour, both, configuration, fake, real, soon, until
 from pydantic import BaseModel
+
+from world import World
 
 
 class Order(BaseModel):
@@ -471,6 +474,90 @@ async def test_a_commit_is_all_or_nothing(place: Place) -> None:
                 commit.update_state({"done": 3}, expected_version=99)
                 commit.send(sender, "next")
         assert (await beta.get_state()).fields == {"done": "1"} and arrived.empty()
+
+
+@behaviour("commit.whole")
+@both
+async def test_a_commit_that_answers_its_message_twice_is_refused_there(place: Place) -> None:
+    alpha, beta = place.agent(), place.agent(name := place.name())
+    failed: asyncio.Queue[SetupError] = asyncio.Queue()
+
+    @beta.on_raw("ask")
+    async def ask(message: Message) -> None:
+        commit = message.commit()
+        commit.reply("answer", {"n": 1})
+        with pytest.raises(SetupError, match="^this commit answers its message already$") as error:
+            commit.reply("answer", {"n": 2})
+        failed.put_nowait(error.value)
+        # It stands as it was.
+        async with commit:
+            pass
+
+    async with alpha, beta:
+        assert (await alpha.request(name, "ask", timeout=20)).data == {"n": 1}
+        assert failed.qsize() == 1
+
+
+LONG = 200_000
+
+
+@behaviour("commit.whole")
+async def test_a_commit_that_is_longer_than_the_server_takes_is_not_sent() -> None:
+    settings = f"limits: {{max_message_bytes: {LONG}, max_state_bytes: {LONG}}}\n"
+    with World(configuration(["alpha", "beta"]), settings=settings) as world:
+        server = await asyncio.to_thread(world.server)
+        async with agent_of(world, server, "alpha") as alpha:
+            await one_that_is_too_long(alpha)
+
+
+@behaviour("commit.whole")
+async def test_so_it_is_at_the_server_in_memory() -> None:
+    async with FakeServer(max_event_bytes=LONG + 64 * 1024) as server, server.agent("alpha") as alpha:
+        await one_that_is_too_long(alpha)
+    # Where a server does not say, it is a mebibyte.
+    async with FakeServer(max_event_bytes=0) as server, server.agent("alpha") as alpha:
+        await commit_of(alpha, 2**20 - 100)
+        with pytest.raises(SetupError, match="the server takes at most 1048576$"):
+            await commit_of(alpha, 2**20)
+
+
+async def one_that_is_too_long(alpha: Agent) -> None:
+    session = alpha._opened().link.current
+    # Longer and longer, by a byte each time: what counts is the whole event.
+    most = LONG + 64 * 1024
+    for size in range(most - 64, most):
+        try:
+            await commit_of(alpha, size)
+        except SetupError as error:
+            assert str(error) == f"commit: {most + 1} bytes, and the server takes at most {most}"
+            break
+        except Refused as error:
+            assert error.detail == "state_too_large"
+    else:
+        raise AssertionError("none was too long")
+    # The stream has gone on.
+    assert alpha._opened().link.current is session
+    await commit_of(alpha, 1)
+
+
+async def commit_of(agent: Agent, size: int) -> None:
+    """A commit of so many bytes, and a few around them."""
+    async with agent.commit(timeout=20) as commit:
+        commit.update_state({"a": "x" * size})
+
+
+@behaviour("commit.whole")
+@fake
+async def test_a_commit_meets_the_bound_of_a_session_that_came_meanwhile(place: Fake) -> None:
+    async with place.agent(name := place.name()) as alpha:
+        await commit_of(alpha, LONG)
+        place.server.refuse("overloaded", operation="commit")
+        committing = asyncio.create_task(commit_of(alpha, LONG))
+        await until(lambda: alpha.backlog, "it waits to be made again")
+        place.server._max_event_bytes = LONG
+        place.server.disconnect(name)
+        with pytest.raises(SetupError, match=f"^commit: [0-9]+ bytes, and the server takes at most {LONG}$"):
+            await soon(committing)
 
 
 @behaviour("commit.whole")

@@ -22,7 +22,7 @@ from ._payload import Payload, to_json
 from ._proto import runtime_pb2 as pb
 from ._receipt import Receipt, Sent, findings
 from ._replies import Replies, Unanswered
-from ._session import MAX_COMMIT_BYTES, Session
+from ._session import Session
 from ._tracing import Tracing
 from .errors import (
     NOT_HELD,
@@ -44,6 +44,8 @@ log = logging.getLogger("mas_agent")
 # Waits before a call is made again, in seconds: doubling, of each half to all.
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 2.0
+# So much longer than its call may take the server remembers a key of the library's own, in seconds.
+KEY_KEPT_S = 60.0
 # Tries of a commit whose delivery the session does not hold. Few: what the server is to deliver again may wait for a
 # place that this handler takes.
 NOT_HELD_TRIES = 4
@@ -92,11 +94,14 @@ def milliseconds(seconds: float | None) -> int:
 class Calls:
     """The calls of one agent and the replies it waits for."""
 
-    def __init__(self, link: Link, instance_id: str, timeout: float, tracing: Tracing) -> None:
+    def __init__(
+        self, link: Link, instance_id: str, timeout: float, tracing: Tracing, *, repeat_sends: bool
+    ) -> None:
         self._link = link
         self.instance_id = instance_id
         self.timeout = timeout
         self.tracing = tracing
+        self._repeat_sends = repeat_sends
         self.replies = Replies()
         # Idempotency keys of the library's own: a random beginning and a count.
         self._keys = (f"{secrets.token_hex(8)}-{number:x}" for number in itertools.count())
@@ -148,14 +153,14 @@ class Calls:
         keyed = self._keyed(request, options)
 
         async def once(session: Session, give_up: float) -> pb.SendResponse:
-            keyed(session)
+            keyed(session, give_up)
             if session.takes(request):
                 return (await session.submit(pb.Submission(send=request), give_up)).send
             return await session.methods.send(request, timeout=_left(give_up))
 
         with self.tracing.sending("send", request.target_id, request) as operation:
             called = Called("send", request.target_id, request.message_type)
-            done = sent(await self.call(once, called, timeout, again=_knows_keys))
+            done = sent(await self.call(once, called, timeout, again=self._again_of(options)))
             operation.accepted(done)
             return done
 
@@ -184,7 +189,7 @@ class Calls:
         keyed = self._keyed(request, options)
 
         async def once(session: Session, give_up: float) -> pb.RequestResponse:
-            keyed(session)
+            keyed(session, give_up)
             if session.takes(request):
                 return (await session.submit(pb.Submission(request=request), give_up)).request
             return await session.methods.request(request, timeout=_left(give_up))
@@ -195,7 +200,7 @@ class Calls:
         with self.tracing.sending("request", request.target_id, request) as operation:
             self.replies.asking(1)
             try:
-                accepted = await self.call(once, called, until_accepted, again=_knows_keys)
+                accepted = await self.call(once, called, until_accepted, again=self._again_of(options))
                 reply = self.replies.expect(accepted.correlation_id, give_up - time.monotonic())
             finally:
                 self.replies.asking(-1)
@@ -281,8 +286,6 @@ class Calls:
             if not (session.features >= {_wire.SUBMIT, _wire.COMMIT}):
                 raise Unsupported("this server has no atomic commit")
             commit = build()
-            if (size := commit.ByteSize()) > MAX_COMMIT_BYTES:
-                raise SetupError(f"a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}")
             try:
                 return (await session.submit(pb.Submission(commit=commit), give_up)).commit
             except Refused as error:
@@ -340,19 +343,28 @@ class Calls:
                 self._again -= 1
             pause = min(pause * 2, RETRY_LAST_S)
 
-    def _keyed(self, request: pb.SendRequest | pb.RequestRequest, options: Options) -> Callable[[Session], None]:
+    def _keyed(
+        self, request: pb.SendRequest | pb.RequestRequest, options: Options
+    ) -> Callable[[Session, float], None]:
         """Before each try: what the server must not get, and a key of the library's own where it knows keys."""
-        own = options.idempotency_key is None
-        key = ""
+        makes_one = options.idempotency_key is None and self._repeat_sends
+        key, window_ms = "", 0
 
-        def prepare(session: Session) -> None:
-            nonlocal key
+        def prepare(session: Session, give_up: float) -> None:
+            nonlocal key, window_ms
             options.require(session)
-            if own:
-                key = key or next(self._keys)
-                request.idempotency_key = key if session.offers(_wire.IDEMPOTENCY) else ""
+            if not makes_one:
+                return
+            if not key:
+                key, window_ms = next(self._keys), milliseconds(_left(give_up) + KEY_KEPT_S)
+            knows = session.offers(_wire.IDEMPOTENCY)
+            request.idempotency_key, request.idempotency_window_ms = (key, window_ms) if knows else ("", 0)
 
         return prepare
+
+    def _again_of(self, options: Options) -> Callable[[Session], bool] | None:
+        """Whether a send or request may be made again after a lost answer: under a key."""
+        return _knows_keys if self._repeat_sends or options.idempotency_key is not None else None
 
 
 def _knows_keys(session: Session) -> bool:

@@ -71,9 +71,11 @@ class Commit:
         return reply
 
     def reply(self, message_type: str, data: Payload | None = None) -> None:
-        """Answers the message with the commit."""
+        """Answers the message with the commit; once."""
         if self._message is None:
             raise SetupError("a commit without a message has nothing to reply to")
+        if any(part.submission.HasField("reply") for part in self._parts):
+            raise SetupError("this commit answers its message already")
         request = self._calls.reply_request(self._message._reply_to(message_type), message_type, data)
         self._parts.append(
             _Part(pb.Submission(reply=request), Called("reply", self._message.sender, message_type))

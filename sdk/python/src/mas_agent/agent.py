@@ -46,7 +46,8 @@ class Agent(Registration, Calling):
     ``address``: HOST:PORT, or several (a sequence, or separated by commas), tried in turn. Times in seconds:
     ``connect_timeout`` bounds ``start``, ``call_timeout`` a call that says nothing else, ``drain_timeout`` the
     handlers' last work; a server that refuses this agent is asked again every ``refused_retry``, or not with
-    ``refused_is_final``. ``proxy``: whether ``https_proxy`` and its like are used; they never are for the machine
+    ``refused_is_final``. ``repeat_sends``: whether a send or request whose answer was lost is made again, under an
+    idempotency key of the library's own. ``proxy``: whether ``https_proxy`` and its like are used; they never are for the machine
     itself.
 
     Where OpenTelemetry is installed, a handler runs in a span of its own. ``trace_parent``: it is in a trace of its
@@ -67,6 +68,7 @@ class Agent(Registration, Calling):
         drain_timeout: float = 8.0,
         refused_retry: float = 10.0,
         refused_is_final: bool = False,
+        repeat_sends: bool = True,
         proxy: bool = True,
         trace_parent: _tracing.TraceParent = "link",
     ) -> None:
@@ -85,6 +87,7 @@ class Agent(Registration, Calling):
         self._call_timeout = call_timeout
         self._drain_timeout = drain_timeout
         self._waits = Waits(refused_retry, refused_is_final, connect_timeout)
+        self._repeat_sends = repeat_sends
         self._proxy = proxy
         self._trace_parent = trace_parent
         self._dialer: _dial.Dialer | None = None
@@ -231,7 +234,7 @@ class Agent(Registration, Calling):
         told = Told(self._hooks, lambda error: self._end(context, error))
         link = Link(dialer, self._instance_id, intake.take, intake.unanswered, told, self._waits)
         tracing = _tracing.find(self._trace_parent, dialer.address, self._instance_id)
-        calls = Calls(link, self._instance_id, self._call_timeout, tracing)
+        calls = Calls(link, self._instance_id, self._call_timeout, tracing, repeat_sends=self._repeat_sends)
         context = Context(
             agent=self,
             link=link,

@@ -164,6 +164,7 @@ class Agent:
         drain_timeout: float = 8.0,
         refused_retry: float = 10.0,
         refused_is_final: bool = False,
+        repeat_sends: bool = True,
         proxy: bool = True,
         trace_parent: _tracing.TraceParent = "link",
     ) -> None:
@@ -177,6 +178,7 @@ class Agent:
             drain_timeout=drain_timeout,
             refused_retry=refused_retry,
             refused_is_final=refused_is_final,
+            repeat_sends=repeat_sends,
             proxy=proxy,
             trace_parent=trace_parent,
         )
