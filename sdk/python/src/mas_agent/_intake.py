@@ -18,7 +18,7 @@ from ._payload import named_fields
 from ._proto import runtime_pb2 as pb
 from ._replies import Unanswered
 from ._threads import handler_task
-from ._tracing import Operation
+from ._tracing import Operation, Outcome
 from .errors import NoReply, NotConnected, OutcomeUnknown, Refused, Reject, Retry, VersionMismatch
 from .message import Message
 
@@ -231,7 +231,7 @@ class Intake:
                 else:
                     await handler.run(message, self._context)
             except asyncio.CancelledError as error:
-                operation.settled("ack" if message._settled else "lost" if message._given_up else "nack")
+                operation.settled(self._given_back(message) if message._given_up else "ack" if message._settled else "nack")
                 if not message._given_up and not message._settled:
                     # Not ours: something that it waited for was cancelled, or the whole loop ends.
                     self._nack(message._delivery_id, f"handler_error:{type(error).__name__}", True)
@@ -239,7 +239,7 @@ class Intake:
             except Exception as error:
                 return self._failed(message, error, handler, operation)
             if message._given_up:
-                operation.settled("ack" if message._settled else "lost")
+                operation.settled(self._given_back(message))
                 return None
             self._finish(message)
             operation.settled("ack")
@@ -265,11 +265,11 @@ class Intake:
             log.error("%s: failed after its commit, which stands", what, exc_info=error)
             return None
         if message._given_up:
-            operation.settled("lost", cause)
+            operation.settled(self._given_back(message), cause)
             log.warning("%s: failed when it was given up: it comes again", what, exc_info=error)
             return None
         if _is_later(error):
-            operation.settled("nack", error)
+            operation.settled("later", error)
             return self._later(message, error, what)
         if isinstance(error, WrongPayload):
             reason, retryable = f"invalid_payload:{named_fields(error.cause)}", False
@@ -302,6 +302,12 @@ class Intake:
             return wait
         self._put_back(message, _reason_of_later(error), wait)
         return None
+
+    def _given_back(self, message: Message) -> Outcome:
+        """What becomes of a message that was given up."""
+        if message._settled:
+            return "ack"
+        return "later" if self._tells_when() else "lost"
 
     def _tells_when(self) -> bool:
         """Whether the server can be told when a message is to come again."""
