@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -232,6 +234,15 @@ async def test_a_wait_for_a_pending_reply_that_was_given_up_can_be_made_again() 
             await asyncio.wait_for(pending.get(), 0.05)
         go.set()
         assert (await pending.get()).type == "answer"
+
+
+async def test_a_program_cannot_begin_a_loop_in_a_loop() -> None:
+    """Of asyncio's own error a coroutine that nobody awaits would be left."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(SetupError, match="await agent.serve"):
+            FakeServer().agent("alpha").run()
+        gc.collect()
 
 
 async def test_an_agent_that_is_stopped_while_it_starts_does_not_start() -> None:

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import random
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -49,11 +50,15 @@ KEY_KEPT_S = 60.0
 # Tries of a commit whose delivery the session does not hold. Few: what the server is to deliver again may wait for a
 # place that this handler takes.
 NOT_HELD_TRIES = 4
-# How long a request may be answered when nobody says, and at most; in seconds.
+# How long a request may be answered when nobody says, in seconds.
 REQUEST_S = 60.0
-MAX_REQUEST_S = 86_400.0
+# What a call may take at most, and the longest time that can be sent; in seconds.
+MAX_TIMEOUT_S = 86_400.0
+MAX_TIME_S = 1e12
 # The refusal of a reply that nobody waits for any more.
 NOBODY_WAITS = "unknown_correlation_id"
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 T = TypeVar("T")
 
@@ -65,6 +70,10 @@ class Options:
     idempotency_key: str | None = None
     ttl: float | None = None
     not_before: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.idempotency_key is not None and not _KEY.fullmatch(self.idempotency_key):
+            raise SetupError(f"idempotency_key {self.idempotency_key!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
 
     def require(self, session: Session) -> None:
         """A server that would ignore them must not get them."""
@@ -86,9 +95,16 @@ def milliseconds(seconds: float | None) -> int:
     """Seconds as milliseconds; ``None`` is 0, and what is more than 0 stays so."""
     if seconds is None:
         return 0
-    if seconds <= 0:
-        raise SetupError(f"{seconds} is no time: expected more than 0 seconds")
+    if not 0 < seconds <= MAX_TIME_S:
+        raise SetupError(f"{seconds} is no time: expected more than 0 and at most {MAX_TIME_S:.0f} seconds")
     return max(1, round(seconds * 1000))
+
+
+def checked_timeout(timeout: float, name: str = "timeout") -> float:
+    """The seconds, where a call can take so many."""
+    if not 0 < timeout <= MAX_TIMEOUT_S:
+        raise SetupError(f"{name} {timeout}: expected more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds")
+    return timeout
 
 
 class Calls:
@@ -113,6 +129,10 @@ class Calls:
         session = self._link.current
         return self._link.waiting + self._again + (session.waiting if session is not None else 0)
 
+    def give_up(self, timeout: float | None) -> float:
+        """When the time of a call that begins now is over, of the monotonic clock."""
+        return time.monotonic() + (self.timeout if timeout is None else checked_timeout(timeout))
+
     def send_request(self, target: str, message_type: str, data: Payload | None, options: Options) -> pb.SendRequest:
         """The message as the protocol has it."""
         return pb.SendRequest(
@@ -127,9 +147,7 @@ class Calls:
         self, target: str, message_type: str, data: Payload | None, timeout: float | None, options: Options
     ) -> pb.RequestRequest:
         """The request as the protocol has it."""
-        seconds = REQUEST_S if timeout is None else timeout
-        if not 0 < seconds <= MAX_REQUEST_S:
-            raise SetupError(f"timeout {seconds}: expected more than 0 and at most {MAX_REQUEST_S:.0f} seconds")
+        seconds = REQUEST_S if timeout is None else checked_timeout(timeout)
         return pb.RequestRequest(
             target_id=target,
             message_type=message_type,
@@ -305,9 +323,7 @@ class Calls:
         again: Callable[[Session], bool] | None = None,
     ) -> T:
         """Makes a call within its time. ``again``: whether it may be made again after a lost answer."""
-        if timeout is not None and timeout <= 0:
-            raise SetupError(f"timeout {timeout}: expected more than 0 seconds")
-        give_up = time.monotonic() + (self.timeout if timeout is None else timeout)
+        give_up = self.give_up(timeout)
         pause = RETRY_FIRST_S
         unknown: OutcomeUnknown | None = None
         while True:

@@ -110,7 +110,7 @@ class Commit:
         return tracing.sending("reply", target, reply, correlation_id=reply.correlation_id, collected=True)
 
     async def _commit(self) -> None:
-        give_up = time.monotonic() + (self._calls.timeout if self._timeout is None else self._timeout)
+        give_up = self._calls.give_up(self._timeout)
         pending = sum(part.pending is not None for part in self._parts)
         self._calls.replies.asking(pending)
         try:

@@ -9,11 +9,11 @@ import re
 import uuid
 from collections.abc import Sequence
 from types import TracebackType
-from typing import ClassVar, get_args
+from typing import ClassVar, TypeVar, get_args
 
 from . import _credentials, _dial, _tracing
 from ._calling import Calling, Peer
-from ._calls import Calls
+from ._calls import Calls, checked_timeout
 from ._context import Context
 from ._credentials import Credentials
 from ._hooks import Told
@@ -31,6 +31,8 @@ log = logging.getLogger("mas_agent")
 
 # How long the agent's tasks may take to end after they were cancelled, in seconds.
 CANCEL_S = 1.0
+
+A = TypeVar("A", bound="Agent")
 
 _INSTANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -73,8 +75,13 @@ class Agent(Registration, Calling):
         trace_parent: _tracing.TraceParent = "link",
     ) -> None:
         super().__init__()
-        if concurrency < 1:
-            raise SetupError("concurrency: expected 1 or more")
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise SetupError(f"concurrency {concurrency!r}: expected 1 or more")
+        checked_timeout(connect_timeout, "connect_timeout")
+        checked_timeout(call_timeout, "call_timeout")
+        checked_timeout(refused_retry, "refused_retry")
+        if drain_timeout != 0:
+            checked_timeout(drain_timeout, "drain_timeout")
         if trace_parent not in get_args(_tracing.TraceParent):
             raise SetupError(f"trace_parent {trace_parent!r}: expected link or parent")
         self._address = address
@@ -164,7 +171,7 @@ class Agent(Registration, Calling):
             raise SetupError("the agent is not started")
         await asyncio.shield(context.over)
 
-    async def __aenter__(self) -> Agent:
+    async def __aenter__(self: A) -> A:
         await self.start()
         return self
 
@@ -186,6 +193,8 @@ class Agent(Registration, Calling):
     def run(self) -> None:
         """:meth:`serve` in an event loop of its own: the body of a program. Ends it with one line for what is wrong
         with its setup, or that the server refuses it."""
+        if _in_loop():
+            raise SetupError("run() begins an event loop of its own: in one that runs, write `await agent.serve()`")
         try:
             asyncio.run(self.serve())
         except MasError as error:
@@ -267,6 +276,14 @@ class Agent(Registration, Calling):
             return
         context.reason = context.reason or error
         context.ending = asyncio.ensure_future(self.stop())
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _cancelled(tasks: set[asyncio.Future[None]]) -> None:

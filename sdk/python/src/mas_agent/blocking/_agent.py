@@ -25,6 +25,7 @@ from ._parts import Commit, Message, beside_loop
 M = TypeVar("M", bound=BaseModel)
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+A = TypeVar("A", bound="Agent")
 
 
 class Agent:
@@ -116,7 +117,7 @@ class Agent:
         """Takes no further messages and lets handlers finish."""
         self._call(self._inner.drain(timeout))
 
-    def __enter__(self) -> Agent:
+    def __enter__(self: A) -> A:
         self.start()
         return self
 
