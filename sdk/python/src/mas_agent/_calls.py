@@ -8,17 +8,16 @@ import itertools
 import json
 import logging
 import random
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 
 from . import _wire
 from ._link import Link
+from ._options import Options, checked_timeout, milliseconds
 from ._payload import Payload, to_json
 from ._proto import runtime_pb2 as pb
 from ._receipt import Receipt, Sent, findings
@@ -33,7 +32,6 @@ from .errors import (
     NotConnected,
     OutcomeUnknown,
     Refused,
-    SetupError,
     Unsupported,
 )
 
@@ -52,59 +50,10 @@ KEY_KEPT_S = 60.0
 NOT_HELD_TRIES = 4
 # How long a request may be answered when nobody says, in seconds.
 REQUEST_S = 60.0
-# What a call may take at most, and the longest time that can be sent; in seconds.
-MAX_TIMEOUT_S = 86_400.0
-MAX_TIME_S = 1e12
 # The refusal of a reply that nobody waits for any more.
 NOBODY_WAITS = "unknown_correlation_id"
 
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a message may carry beyond the base protocol."""
-
-    idempotency_key: str | None = None
-    ttl: float | None = None
-    not_before: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.idempotency_key is not None and not _KEY.fullmatch(self.idempotency_key):
-            raise SetupError(f"idempotency_key {self.idempotency_key!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
-
-    def require(self, session: Session) -> None:
-        """A server that would ignore them must not get them."""
-        if self.idempotency_key is not None and not session.offers(_wire.IDEMPOTENCY):
-            raise Unsupported("this server has no idempotency keys")
-        if (self.ttl is not None or self.not_before is not None) and not session.offers(_wire.TIMES):
-            raise Unsupported("this server has no times to live")
-
-    def fields(self) -> dict[str, Any]:
-        """As fields of SendRequest and RequestRequest."""
-        return {
-            "idempotency_key": self.idempotency_key or "",
-            "ttl_ms": milliseconds(self.ttl),
-            "not_before_ms": milliseconds(self.not_before),
-        }
-
-
-def milliseconds(seconds: float | None) -> int:
-    """Seconds as milliseconds; ``None`` is 0, and what is more than 0 stays so."""
-    if seconds is None:
-        return 0
-    if not 0 < seconds <= MAX_TIME_S:
-        raise SetupError(f"{seconds} is no time: expected more than 0 and at most {MAX_TIME_S:.0f} seconds")
-    return max(1, round(seconds * 1000))
-
-
-def checked_timeout(timeout: float, name: str = "timeout") -> float:
-    """The seconds, where a call can take so many."""
-    if not 0 < timeout <= MAX_TIMEOUT_S:
-        raise SetupError(f"{name} {timeout}: expected more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds")
-    return timeout
 
 
 class Calls:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ._calls import NOBODY_WAITS, Calls, Options, sent, too_late
+from ._calls import NOBODY_WAITS, Calls, sent, too_late
+from ._options import Options
 from ._payload import Payload, to_fields
 from ._proto import runtime_pb2 as pb
 from ._receipt import Sent

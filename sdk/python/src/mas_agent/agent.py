@@ -13,12 +13,13 @@ from typing import ClassVar, TypeVar, get_args
 
 from . import _credentials, _dial, _tracing
 from ._calling import Calling, Peer
-from ._calls import Calls, checked_timeout
+from ._calls import Calls
 from ._context import Context
 from ._credentials import Credentials
 from ._hooks import Told
 from ._intake import Intake
 from ._link import Link, Waits
+from ._options import checked_timeout
 from ._registration import Registration
 from ._signals import until_signal
 from ._state import State, Store
