@@ -177,6 +177,35 @@ async def test_all_that_a_session_holds_goes_to_another_instance(place: Place) -
 
 
 @behaviour("stop.untouched")
+@both
+async def test_so_it_is_where_nobody_waits_for_the_stop(place: Place) -> None:
+    alpha, beta, begun = place.agent(), place.agent(name := place.name(), drain_timeout=PATIENCE_S), asyncio.Event()
+
+    @beta.on_other
+    async def work(message: Message) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with alpha:
+        await beta.start()
+        await alpha.send(name, "work")
+        await soon(begun.wait())
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(beta.stop(), 0.1)
+        assert beta.closed
+        arrived: list[int] = []
+        again = place.agent(name)
+
+        @again.on_other
+        async def take(message: Message) -> None:
+            arrived.append(message.attempt)
+
+        async with again:
+            await until(lambda: arrived, "it comes again")
+    assert arrived == [1]
+
+
+@behaviour("stop.untouched")
 async def test_a_server_that_cannot_put_a_message_off_is_told_nothing() -> None:
     features = ["submit", "acks", "deliveries", "commit"]
     async with FakeServer(features=features) as server, server.agent("alpha") as alpha:
