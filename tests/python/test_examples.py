@@ -47,6 +47,21 @@ def free_port() -> int:
         return port
 
 
+def no_npm() -> str | None:
+    """Why packages of npm cannot be had, where they cannot."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "there is no node, or no npm"
+    words = ["npm", "view", "zod", "version"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    return None if done.returncode == 0 else f"the registry of npm does not answer: {done.stderr[-200:]}"
+
+
+def copy_typescript(to: Path) -> None:
+    """A checkout with nothing but the library for TypeScript: building it leaves files in its folder."""
+    ignored = shutil.ignore_patterns("node_modules", "dist", "build", "*.tgz")
+    shutil.copytree(ROOT / "sdk" / "typescript", to / "sdk" / "typescript", ignore=ignored)
+
+
 def prepare(name: str, to: Path) -> list[str]:
     """A copy of the example at a free port, its certificates made by its readme; the readme's last command."""
     example = ROOT / "examples" / name
