@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,7 +19,9 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 from test_examples import copy_typescript, free_port, no_npm
-from world import PATIENCE_S, ROOT, Process, binary, wait_until
+from terminal import DESKTOP, Terminal, login, pairs
+from test_examples import copy_typescript, free_port, no_npm
+from world import PATIENCE_S, ROOT, binary, wait_until
 
 README = ROOT / "README.md"
 PYTHON = ROOT / "docs" / "tutorial-python.md"
@@ -37,12 +36,6 @@ NEEDS_CARGO = ("cargo ", "loadgen ")
 # Where a text goes on in another terminal, for its reader and for this file.
 TERMINAL = re.compile(r"\*\*In the (first|second) terminal:\*\*")
 CTRL_C = "**Ctrl-C**"
-# Behind a command that is meant to fail.
-FAILS = "# fails"
-# Longest that one line may take; making the virtual environment takes longest.
-LINE_S = 60.0
-# What a program of the desktop finds.
-DESKTOP = "/usr/local/bin:/usr/bin:/bin"
 
 
 @dataclass
@@ -83,53 +76,6 @@ def assert_shown(expected: str, printed: str, where: object) -> None:
         found = next((index for index, one in enumerate(rest) if re.search(pattern, one)), None)
         assert found is not None, f"{where}: {line!r} is not in\n{printed}"
         rest = rest[found + 1 :]
-
-
-@dataclass
-class Terminal:
-    """A shell in which one command runs after the other, until one of them stays."""
-
-    folder: Path
-    environment: dict[str, str]
-    left: Path
-    running: Process | None = None
-
-    def run(self, line: str, where: object) -> str:
-        """Runs a line in the folder and environment that those before have left; what it prints."""
-        assert self.running is None, f"{where}: {line}: something else runs in this terminal"
-        script = f"{line}\ncode=$?\npwd >{self.left}\nenv -0 >>{self.left}\nexit $code"
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=LINE_S,
-            check=False,
-        )
-        assert (done.returncode != 0) == (FAILS in line), f"{where}: {line}: {done.returncode}\n{done.stdout}"
-        folder, _, values = self.left.read_text().partition("\n")
-        self.folder = Path(folder)
-        self.environment = dict(one.split("=", 1) for one in values.split("\0") if one)
-        return done.stdout
-
-    def start(self, line: str, log: Path) -> None:
-        """Leaves a command running."""
-        words = line.split("#")[0].split()
-        # Looked for as its terminal does; this process has another PATH.
-        program = shutil.which(words[0], path=self.environment["PATH"])
-        assert program is not None, f"{words[0]}: command not found"
-        process = Process(["env", "-i", *pairs(self.environment), program, *words[1:]], folder=self.folder, log=log)
-        self.running = process
-        try:
-            wait_until(lambda: "server_ready" in log.read_text(), f"{line} is ready")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{log.read_text()}") from None
-
-
-def pairs(environment: dict[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in environment.items()]
 
 
 @dataclass
@@ -215,22 +161,7 @@ def terminals() -> Iterator[Terminals]:
         release = home / ".cache" / "mas-server" / "target" / "release"
         release.parent.mkdir(parents=True)
         release.symlink_to(Path(binary("mas")).parent)
-        # As at a login: the system's programs, none of this project or of the tests' environment.
-        path = [str(Path(sys.base_prefix) / "bin"), *os.environ["PATH"].split(os.pathsep)]
-        path = [one for one in path if not any((Path(one) / name).exists() for name in ("mas", "mas-agent"))]
-        path = [one for one in path if Path(one) != Path(sys.executable).parent]
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("MAS_")},
-            "HOME": made,
-            "PATH": os.pathsep.join(path),
-            # What npm has fetched before.
-            "npm_config_cache": os.environ.get("npm_config_cache") or str(Path.home() / ".npm"),
-            # What the tests' interpreter has need not be fetched; of the library the tutorial installs its own.
-            "PYTHONPATH": sysconfig.get_paths()["purelib"],
-            "PIP_NO_DEPS": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        }
+        environment = login(home)
         terminals = Terminals(home, environment, free_port(), opens_in=home)
         try:
             yield terminals
