@@ -201,7 +201,8 @@ export class Intake {
     try {
       await (operation === undefined ? run() : operation.run(run));
     } catch (error) {
-      operation?.settled(this.#failed(taken, handler, error), { error });
+      const outcome = this.#failed(taken, handler, error);
+      operation?.settled(outcome, { error });
       operation?.end();
       return;
     }
