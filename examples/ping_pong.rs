@@ -1,8 +1,9 @@
 //! Two agents: one asks, one answers.
 //!
 //! ```text
-//! mas dev --dir .mas &                 # a server with the agents alpha and beta
-//! cargo run --release --example ping_pong -- 127.0.0.1:50051 .mas/certs
+//! mas dev --dir .mas/dev               # a server with the agents alpha and beta; the rest in a second terminal
+//! . scripts/env
+//! cargo run --release --locked --example ping_pong -- 127.0.0.1:50051 .mas/dev/certs
 //! ```
 
 use std::path::Path;

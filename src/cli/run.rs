@@ -26,9 +26,9 @@ pub struct DevArgs {
     /// Show what the server does with bundled agents, then exit.
     #[arg(long)]
     pub demo: bool,
-    /// Where certificates, configuration and data go.
-    #[arg(long, value_name = "DIR", default_value = ".mas")]
-    dir: PathBuf,
+    /// Where certificates, configuration and data go [default: .mas/dev, or .mas/demo]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 /// `mas run`.
@@ -45,13 +45,15 @@ pub fn run(args: RunArgs) -> Exit {
 
 /// `mas dev`.
 pub fn dev(args: DevArgs) -> Exit {
+    // Apart from each other, and from what a mas.yaml beside them keeps in .mas.
+    let dir = args.dir.unwrap_or_else(|| PathBuf::from(if args.demo { ".mas/demo" } else { ".mas/dev" }));
     if args.demo {
-        return demo::run(&args.dir);
+        return demo::run(&dir);
     }
-    match dev_config(&args.dir) {
+    match dev_config(&dir) {
         Ok(config) => {
             eprintln!("configuration: {}", config.path.display());
-            eprintln!("agents' certificates: {}", args.dir.join("certs/agents").display());
+            eprintln!("agents' certificates: {}", dir.join("certs/agents").display());
             serve(config, None)
         }
         Err(problem) => {

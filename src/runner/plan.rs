@@ -115,6 +115,8 @@ fn agent_process(config: &Config, agent: &Agent, instance: u32) -> Result<Option
             "MAS_TLS_KEY".to_owned(),
             file("tls_key_path", &agent.key).inspect(|key| warn_if_public(key.as_ref()))?,
         ),
+        // What agents in Python print is to be seen when they print it.
+        ("PYTHONUNBUFFERED".to_owned(), "1".into()),
     ]);
     env.extend(own);
     // The agent's own variables come last: the operator wrote them for this agent.
@@ -152,8 +154,6 @@ fn python_start(config: &Config, agent: &Agent, class_path: &str) -> Start {
             "MAS_INIT_KWARGS".to_owned(),
             serde_json::Value::Object(agent.init_kwargs.clone()).to_string().into(),
         ),
-        // What agents print is to be seen when they print it.
-        ("PYTHONUNBUFFERED".to_owned(), "1".into()),
     ]);
     let host = config.listen_addr.rsplit_once(':').map(|(host, _)| host);
     if matches!(host, Some("0.0.0.0" | "[::]" | "*")) {

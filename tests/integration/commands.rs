@@ -112,6 +112,8 @@ fn the_demo_shows_every_scene() {
     assert_eq!(text.matches('✔').count(), 13, "{text}");
     // Again, on what the first run left.
     assert_eq!(world.mas(&["dev", "--demo", "--dir", "demo"]).status.code(), Some(0));
+    let log = std::fs::read_to_string(world.path().join("demo/demo.log")).unwrap();
+    assert!(!log.contains("redis_rolled_back"), "{log}");
 }
 
 #[test]

@@ -16,20 +16,20 @@ from mas_agent import Message
 from mas_agent._proto import runtime_pb2
 from mas_agent.testing import FakeServer
 
-from world import PATIENCE_S, ROOT, World
+from world import HERE, PATIENCE_S, ROOT, World
 
 SDK = ROOT / "sdk" / "python"
 
 
 def examples() -> dict[str, str]:
     """The README's whole files, by their names."""
-    blocks = re.findall(r"```(?:python|yaml)\n# ([a-z]+\.(?:py|yaml))\n(.*?)```", (SDK / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```(?:python|yaml)\n# ([a-z_]+\.(?:py|yaml))\n(.*?)```", (SDK / "README.md").read_text(), re.DOTALL)
     return dict(blocks)
 
 
 def test_types(tmp_path: Path) -> None:
     """Strict, for the package and for those who use it as its README does."""
-    written = []
+    written = [str(HERE / "typed_program.py")]
     for name, text in examples().items():
         if name.endswith(".py") and name != "traced.py":
             (tmp_path / name).write_text(text)
@@ -109,10 +109,18 @@ def test_the_example_of_the_readme_answers() -> None:
         assert running.stop() == 0
 
 
+def test_the_test_of_the_readme_passes(tmp_path: Path) -> None:
+    for name in ("agent.py", "test_agent.py"):
+        (tmp_path / name).write_text(examples()[name])
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_agent.py"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 async def test_the_example_of_the_readme_counts_everything() -> None:
     """98 questions at once are 98; get_state and update_state alone lost most of them."""
-    names: dict[str, Any] = {}
-    exec(examples()["agent.py"].replace("agent.run()", ""), names)
+    names: dict[str, Any] = {"__name__": "agent"}
+    exec(examples()["agent.py"], names)
     async with FakeServer() as server:
         agent = server.attach("assistant", names["agent"])
         async with agent, server.agent("asker") as asker, server.agent("archive") as archive:

@@ -390,7 +390,7 @@ async def test_a_handler_may_stop_its_agent_and_draining_leaves_it_connected() -
                 await asyncio.wait_for(beta.wait(), 5)
                 assert beta.closed
                 # It is acknowledged: otherwise the next start would stop at once.
-                assert server._core._inboxes["beta"] == deque()
+                assert server._core.inboxes._inboxes["beta"] == deque()
         gamma = server.agent("gamma")
         async with gamma:
             await gamma.drain(0.1)

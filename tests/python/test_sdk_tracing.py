@@ -18,6 +18,7 @@ from mas_agent import (
     NoReply,
     NotAuthorized,
     NotConnected,
+    RateLimited,
     Reject,
     Retry,
     SetupError,
@@ -285,7 +286,7 @@ async def test_the_messages_of_a_commit(application: Application, world: World, 
 
 async def test_failures_say_which(application: Application, world: World, server: Server) -> None:
     alpha, beta = agent(world, server, "alpha"), agent(world, server, "beta", drain_timeout=0.05)
-    hangs = asyncio.Event()
+    hangs, done_once = asyncio.Event(), list[int]()
 
     @beta.on_raw("again")
     async def again(message: Message) -> None:
@@ -300,6 +301,12 @@ async def test_failures_say_which(application: Application, world: World, server
     async def broken(message: Message) -> None:
         raise json.JSONDecodeError("nothing", "", 0)
 
+    @beta.on_raw("limited")
+    async def limited(message: Message) -> None:
+        if not done_once:
+            done_once.append(message.attempt)
+            raise RateLimited("RESOURCE_EXHAUSTED", "rate_limited", retry_after=60.0)
+
     @beta.on_raw("silent")
     async def silent(message: Message) -> None:
         hangs.set()
@@ -309,13 +316,13 @@ async def test_failures_say_which(application: Application, world: World, server
         async with beta:
             with pytest.raises(NotAuthorized) as refused:
                 await alpha.send("gamma", "note")
-            for kind in ("again", "never", "broken"):
+            for kind in ("again", "never", "broken", "limited"):
                 await alpha.send("beta", kind)
             with pytest.raises(NoReply):
                 await alpha.request("beta", "silent", timeout=0.2)
-            await until(lambda: hangs.is_set() and len(application.named("process beta")) == 4, "the handlers' spans")
+            await until(lambda: hangs.is_set() and len(application.named("process beta")) == 5, "the handlers' spans")
         # Its handler was cancelled.
-        await until(lambda: len(application.named("process beta")) == 5, "the last handler's span")
+        await until(lambda: len(application.named("process beta")) == 6, "the last handler's span")
         server.stop()
         alpha._opened().calls.timeout = 0.2
         await until(lambda: not alpha.is_connected, "the agent knows")
@@ -337,7 +344,8 @@ async def test_failures_say_which(application: Application, world: World, server
         ("ack", "", 0),
         ("dead", "Reject", 1),
         ("dead", "json.decoder.JSONDecodeError", 1),
-        ("lost", "asyncio.exceptions.CancelledError", 0),
+        ("later", "asyncio.exceptions.CancelledError", 0),
+        ("later", "rate_limited", 1),
         ("nack", "Retry", 1),
     ]
     keys = ("messaging.operation.name", "messaging.destination.name", "error.type")
@@ -345,7 +353,7 @@ async def test_failures_say_which(application: Application, world: World, server
     # Without the one for which there was no connection; a request without a reply was sent.
     assert {tuple(point.attributes.get(key) for key in keys): point.value for point in sent} == {
         ("send", "gamma", "not_authorized"): 1,
-        ("send", "beta", None): 3,
+        ("send", "beta", None): 4,
         ("request", "beta", None): 1,
     }
 

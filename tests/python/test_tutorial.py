@@ -1,15 +1,13 @@
-"""The tutorials, from top to bottom: their commands are run, their listings written, their outputs compared."""
+"""The tutorials and the README's tour, from top to bottom: commands are run, listings written, outputs compared."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,28 +18,29 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-from test_examples import free_port
-from world import PATIENCE_S, ROOT, Process, binary, wait_until
+from test_examples import copy_typescript, free_port, no_npm
+from terminal import DESKTOP, Terminal, login, pairs
+from test_examples import copy_typescript, free_port, no_npm
+from world import PATIENCE_S, ROOT, binary, wait_until
 
-DOCS = ROOT / "docs"
-PYTHON = DOCS / "tutorial-python.md"
-TYPESCRIPT = DOCS / "tutorial-typescript.md"
-# What the text says and this machine has not.
+README = ROOT / "README.md"
+PYTHON = ROOT / "docs" / "tutorial-python.md"
+TYPESCRIPT = ROOT / "docs" / "tutorial-typescript.md"
+# What the texts say and this machine has not.
 ADDRESS = "127.0.0.1:50051"
-HOME = "~/mas-server"
-FOLDER = "/home/me/fleet"
-# What is left running; everything else is waited for.
-STAYS = "mas run"
+ME = "/home/me"
+# What is left running, up to a comment; everything else is waited for.
+STAYS = ("mas run", "mas dev --dir .mas/dev")
+# What builds programs of Rust, or needs one that this would build.
+NEEDS_CARGO = ("cargo ", "loadgen ")
+# Where a text goes on in another terminal, for its reader and for this file.
+TERMINAL = re.compile(r"\*\*In the (first|second) terminal:\*\*")
 CTRL_C = "**Ctrl-C**"
-# Behind a command that is meant to fail.
-FAILS = "# fails"
-# Longest that one block may take; making the virtual environment takes longest.
-BLOCK_S = 60.0
 
 
 @dataclass
 class Step:
-    """A block of the text, or the words that stop what runs."""
+    """A block of the text, the words that stop what runs, or a change of the terminal."""
 
     kind: str
     text: str
@@ -55,15 +54,18 @@ def steps(tutorial: Path) -> Iterator[Step]:
     """The blocks of a tutorial, in order."""
     lines = enumerate(tutorial.read_text().splitlines(), 1)
     for number, line in lines:
-        if line == CTRL_C:
-            yield Step("stop", "", f"{tutorial.name}:{number}")
+        where = f"{tutorial.name}:{number}"
+        if named := TERMINAL.fullmatch(line):
+            yield Step("terminal", named[1], where)
+        elif line.startswith(CTRL_C):
+            yield Step("stop", "", where)
         elif line.startswith("```"):
             content = []
             for _, inside in lines:
                 if inside == "```":
                     break
                 content.append(inside)
-            yield Step(line[3:], "\n".join(content), f"{tutorial.name}:{number}")
+            yield Step(line[3:], "\n".join(content), where)
 
 
 def assert_shown(expected: str, printed: str, where: object) -> None:
@@ -78,66 +80,52 @@ def assert_shown(expected: str, printed: str, where: object) -> None:
 
 @dataclass
 class Terminals:
-    """A shell in which one command runs after the other, and what is left running beside it."""
+    """The two terminals of a tutorial. Each begins with nothing but what a login gives."""
 
-    folder: Path
+    home: Path
     environment: dict[str, str]
     port: int
-    home: Path = ROOT
+    opens_in: Path
     printed: str = ""
-    running: list[Process] = field(default_factory=list)
+    opened: dict[str, Terminal] = field(default_factory=dict)
+    now: str = "first"
 
-    def rewritten(self, text: str) -> str:
-        return (
-            text.replace(ADDRESS, f"127.0.0.1:{self.port}")
-            .replace(HOME, str(self.home))
-            .replace(FOLDER, str(self.folder))
-        )
+    @property
+    def terminal(self) -> Terminal:
+        if self.now not in self.opened:
+            left = self.home / f"left-{self.now}"
+            self.opened[self.now] = Terminal(self.opens_in, dict(self.environment), left)
+        return self.opened[self.now]
 
-    def run(self, step: Step) -> None:
-        """Runs the lines one by one, in the folder and environment that those before have left."""
-        self.printed = ""
-        for line in step.text.splitlines():
-            if line == STAYS:
-                self._start()
-                continue
-            fails = FAILS in line
-            script = f"{self.rewritten(line)}\ncode=$?\npwd >$TUTORIAL_LEFT\nenv -0 >>$TUTORIAL_LEFT\nexit $code"
-            left = Path(self.environment["TUTORIAL_LEFT"])
-            done = subprocess.run(
-                ["bash", "-c", script],
-                cwd=self.folder,
-                env=self.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=BLOCK_S,
-                check=False,
-            )
-            assert (done.returncode != 0) == fails, f"{step}: {line}: {done.returncode}\n{done.stdout}{self.log()}"
-            self.printed += done.stdout
-            where, _, values = left.read_text().partition("\n")
-            self.folder = Path(where)
-            self.environment = dict(one.split("=", 1) for one in values.split("\0") if one)
-
-    def _start(self) -> None:
-        process = Process(
-            STAYS.split(), env=self.environment, folder=self.folder, log=self.folder / "first-terminal.log"
-        )
-        self.running.append(process)
-        wait_until(
-            lambda: "assistant" in self.ask("agents") and "ACTIVE" in self.ask("agents"), "the agent is connected"
-        )
-
-    def ask(self, command: str) -> str:
-        done = subprocess.run(
-            ["mas", command], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
-        return done.stdout
+    @property
+    def log_path(self) -> Path:
+        return self.home / "first-terminal.log"
 
     def log(self) -> str:
-        path = self.folder / "first-terminal.log"
-        return path.read_text() if path.exists() else ""
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    def rewritten(self, text: str) -> str:
+        return text.replace(ADDRESS, f"127.0.0.1:{self.port}").replace(ME, str(self.home))
+
+    def run(self, step: Step) -> None:
+        self.printed = ""
+        for line in step.text.splitlines():
+            if line.startswith(STAYS):
+                self.log_path.unlink(missing_ok=True)
+                self.terminal.start(line, self.log_path)
+                if "assistant" in self.ask("agents"):
+                    wait_until(lambda: "ACTIVE" in self.ask("agents"), "the agent is connected")
+            elif not line.startswith(NEEDS_CARGO):
+                try:
+                    self.printed += self.terminal.run(self.rewritten(line), step)
+                except AssertionError as error:
+                    raise AssertionError(f"{error}\nThe first terminal:\n{self.log()}") from None
+
+    def ask(self, command: str) -> str:
+        """What `mas` says where the terminal is."""
+        terminal = self.terminal
+        words = ["env", "-i", *pairs(terminal.environment), "mas", command]
+        return subprocess.run(words, cwd=terminal.folder, capture_output=True, text=True, check=False).stdout
 
     def write(self, step: Step) -> None:
         first, _, text = step.text.partition("\n")
@@ -147,42 +135,34 @@ class Terminals:
         if step.kind == "yaml":
             # Other servers may run at the same time.
             text += "\nadmin_listen_addr: null\n"
-        (self.folder / names[1]).write_text(text + "\n")
+        (self.terminal.folder / names[1]).write_text(text + "\n")
 
     def stop(self, step: Step) -> None:
         """As the keys do it."""
-        process = self.running.pop()
+        process = self.terminal.running
+        assert process is not None, f"{step}: nothing runs here"
+        self.terminal.running = None
         process.popen.send_signal(signal.SIGINT)
         assert process.popen.wait(PATIENCE_S) == 0, f"{step}\n{self.log()}"
         process.stop()
 
     def close(self) -> None:
-        for process in self.running:
-            process.stop()
+        for terminal in self.opened.values():
+            if terminal.running is not None:
+                terminal.running.stop()
 
 
 @pytest.fixture
 def terminals() -> Iterator[Terminals]:
     # Short: the socket of the managed Redis is below it, and such a path has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="mastu", dir="/tmp") as made:
-        folder = Path(made)
-        # What the tests' interpreter has need not be fetched; of the library the tutorial installs its own.
-        packages = [sysconfig.get_paths()["purelib"]]
-        environment = {
-            **os.environ,
-            "HOME": made,
-            # What npm has fetched before.
-            "npm_config_cache": os.environ.get("npm_config_cache") or str(Path.home() / ".npm"),
-            "PATH": os.pathsep.join(
-                [str(Path(binary("mas")).parent), str(Path(sys.executable).parent), os.environ["PATH"]]
-            ),
-            "PYTHONPATH": os.pathsep.join(packages),
-            "PIP_NO_DEPS": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "TUTORIAL_LEFT": str(folder / "left"),
-        }
-        terminals = Terminals(folder, environment, free_port())
+        home = Path(made)
+        # Where scripts/quickstart builds.
+        release = home / ".cache" / "mas-server" / "target" / "release"
+        release.parent.mkdir(parents=True)
+        release.symlink_to(Path(binary("mas")).parent)
+        environment = login(home)
+        terminals = Terminals(home, environment, free_port(), opens_in=home)
         try:
             yield terminals
         finally:
@@ -190,35 +170,59 @@ def terminals() -> Iterator[Terminals]:
 
 
 async def test_the_tutorial_for_python(terminals: Terminals) -> None:
-    assert await follow(terminals, PYTHON) == {"sh", "text", "python", "yaml", "json", "stop"}
+    (terminals.home / "mas-server").symlink_to(ROOT)
+    assert await follow(terminals, steps(PYTHON)) == {"sh", "text", "python", "yaml", "json", "stop", "terminal"}
 
 
 async def test_the_tutorial_for_typescript(terminals: Terminals) -> None:
     if why := no_npm():
         pytest.skip(f"NOT RUN: {why}")
-    # Building the library leaves files in its folder.
-    terminals.home = terminals.folder / "mas-server"
-    ignored = shutil.ignore_patterns("node_modules", "dist", "build", "*.tgz")
-    shutil.copytree(ROOT / "sdk" / "typescript", terminals.home / "sdk" / "typescript", ignore=ignored)
-    assert await follow(terminals, TYPESCRIPT) == {"sh", "text", "js", "yaml", "stop"}
+    copy_typescript(terminals.home / "mas-server")
+    assert await follow(terminals, steps(TYPESCRIPT)) == {"sh", "text", "js", "yaml", "stop", "terminal"}
 
 
-def no_npm() -> str | None:
-    """Why packages of npm cannot be had, where they cannot."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        return "there is no node, or no npm"
-    words = ["npm", "view", "zod", "version"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=BLOCK_S, check=False)
-    return None if done.returncode == 0 else f"the registry of npm does not answer: {done.stderr[-200:]}"
+async def test_the_tour_of_the_readme(terminals: Terminals) -> None:
+    """After the demo, in one folder and in the order of the page; what cargo builds is left out."""
+    checkout = terminals.home / "mas-server"
+    (checkout / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "env", checkout / "scripts")
+    config = (ROOT / "mas.yaml").read_text()
+    assert ADDRESS in config
+    (checkout / "mas.yaml").write_text(terminals.rewritten(config) + "admin_listen_addr: null\n")
+    dev_at(terminals, checkout / ".mas" / "dev")
+    [demo] = re.findall(r'^"\$programs/mas" (dev --demo .*)$', (ROOT / "scripts" / "quickstart").read_text(), re.MULTILINE)
+    programs = terminals.home / ".cache" / "mas-server" / "target" / "release"
+    terminals.opens_in = checkout
+    terminals.terminal.run(f"{programs}/mas {demo}", "scripts/quickstart")
+
+    lines = README.read_text().splitlines()
+    first = lines.index("## A tour of five minutes")
+    last = next(number for number, line in enumerate(lines) if line.startswith("## What it promises"))
+    within = (step for step in steps(README) if first < int(str(step).split(":")[1]) < last)
+    kinds = await follow(terminals, (step for step in within if step.kind not in ("rust", "yaml")))
+    assert kinds == {"sh", "stop", "terminal"}
+    assert "redis_rolled_back" not in terminals.log()
 
 
-async def follow(terminals: Terminals, tutorial: Path) -> set[str]:
+def dev_at(terminals: Terminals, folder: Path) -> None:
+    """What `mas dev` makes in an empty folder, at an address of this test's own."""
+    found = re.search(r'DEV_CONFIG: &str = "\\\n(.*?)";', (ROOT / "src" / "cli" / "run.rs").read_text(), re.DOTALL)
+    assert found is not None and ADDRESS in found[1]
+    folder.mkdir(parents=True)
+    (folder / "mas.yaml").write_text(terminals.rewritten(found[1]) + "admin_listen_addr: null\n")
+    for words in ("init --dir certs", "issue --dir certs alpha beta"):
+        subprocess.run([binary("mas"), "certs", *words.split()], cwd=folder, check=True, capture_output=True)
+
+
+async def follow(terminals: Terminals, tutorial: Iterator[Step]) -> set[str]:
     """Does what the tutorial says; the kinds of its steps."""
     kinds = set()
-    for step in steps(tutorial):
+    for step in tutorial:
         kinds.add(step.kind)
-        if step.kind == "sh":
-            terminals.run(step)
+        if step.kind == "terminal":
+            terminals.now = step.text
+        elif step.kind == "sh":
+            await asyncio.to_thread(terminals.run, step)
         elif step.kind == "text":
             assert_shown(step.text, terminals.printed, step)
         elif step.kind in ("python", "js", "yaml"):
@@ -228,14 +232,15 @@ async def follow(terminals: Terminals, tutorial: Path) -> set[str]:
         else:
             assert step.kind == "json", f"{step}: what is {step.kind!r}?"
             await join(terminals, step)
-    assert not terminals.running
+    assert all(terminal.running is None for terminal in terminals.opened.values())
     return kinds
 
 
 async def join(terminals: Terminals, step: Step) -> None:
-    """What an MCP client does with its configuration."""
+    """What an MCP client does with its configuration: a program of the desktop, which knows no terminal."""
     [server] = json.loads(terminals.rewritten(step.text))["mcpServers"].values()
-    started = StdioServerParameters(command=server["command"], args=server["args"], env=terminals.environment)
+    environment = {**terminals.environment, "PATH": DESKTOP}
+    started = StdioServerParameters(command=server["command"], args=server["args"], env=environment, cwd="/")
     async with Client(stdio_client(started)) as client:
         found = await client.call_tool("discover_peers", {})
         assert found.structured_content is not None and not found.is_error, found

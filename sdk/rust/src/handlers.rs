@@ -264,7 +264,7 @@ impl Worker {
                 calls.outbox.nack(current.get(), cut(&reason), true, millis(after).max(1));
             }
             Err(HandlerError::Retry(reason)) => {
-                log::warn!(code = "handler_failed"; "{what} {} from {from} failed at attempt {}, and is delivered again: {reason}", message.message_id(), message.attempt());
+                log::warn!(code = "handler_failed"; "{what} {} from {from} failed at attempt {}, and is delivered again unless that was the last: {reason}", message.message_id(), message.attempt());
                 calls.outbox.nack(current.get(), cut(&reason), true, 0);
             }
             Err(HandlerError::Reject(reason)) => {

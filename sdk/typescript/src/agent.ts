@@ -8,8 +8,8 @@ import { Events } from "./events.js";
 import { Handler, Handlers, type HandlerOptions, type PlainHandler, type TypedHandler } from "./handlers.js";
 import type { Message } from "./message.js";
 import { toFields } from "./payload.js";
-import { sentOf, type Sent } from "./receipt.js";
-import { sendRequest, ttlMs, whole } from "./requests.js";
+import type { Sent } from "./receipt.js";
+import { ttlMs, whole } from "./requests.js";
 import { Running } from "./running.js";
 import type { OutputOf, StandardSchema } from "./schema.js";
 import { endpointOf, settingsOf, type AgentOptions, type Settings } from "./settings.js";
@@ -56,6 +56,7 @@ export class Agent {
 
   /** Registers the handler of a type; with a schema it gets the payload as the schema makes it. */
   on<S extends StandardSchema>(type: string, schema: S, handler: TypedHandler<S>, options?: HandlerOptions): this;
+  /** Registers the handler of a type, which gets the payload as `message.data`. */
   on(type: string, handler: PlainHandler, options?: HandlerOptions): this;
   on(
     type: string,
@@ -91,7 +92,7 @@ export class Agent {
     this.#running = running;
     try {
       await load(endpoint.credentials);
-      await running.link.start(options.signal, timeout);
+      await running.start(options.signal, timeout);
     } catch (error) {
       await this.stop();
       throw error;
@@ -125,6 +126,7 @@ export class Agent {
     }
   }
 
+  /** Stops, at the end of a block with `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop();
   }
@@ -158,8 +160,7 @@ export class Agent {
 
   /** Sends a message: when this returns it is stored and on record. */
   async send(target: string, type: string, data?: object, options: SendOptions = {}): Promise<Sent> {
-    const { calls } = this.#started();
-    return sentOf(await calls.send(sendRequest(this.instanceId, target, type, data, options), options));
+    return this.#started().send(target, type, data, options);
   }
 
   /** Sends a request and waits for its reply: `NoReply` after `timeout` (60 s), and at once where none will come. */
@@ -204,6 +205,7 @@ export class Agent {
     change: (state: OutputOf<S>) => T | Promise<T>,
     options?: CallOptions,
   ): Promise<T>;
+  /** The same without a schema: `change` gets the fields as texts. */
   async changeState<T extends object>(change: (state: State) => T | Promise<T>, options?: CallOptions): Promise<T>;
   async changeState(
     first: StandardSchema | ((state: State) => object | Promise<object>),

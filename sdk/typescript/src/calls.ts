@@ -10,6 +10,7 @@ import { Lost, NOT_HELD, ofStatus, ofSubmission, Passing } from "./failures.js";
 import type { Link } from "./link.js";
 import type * as wire from "./proto/mas/runtime/v1/runtime.js";
 import type { Session } from "./session.js";
+import type { Settings } from "./settings.js";
 import { Backoff, Expired, Limit, MAX_MS } from "./time.js";
 
 /** Waits before a call is made again, in milliseconds: from the first, doubling to the last. */
@@ -18,8 +19,8 @@ const RETRY_LAST_MS = 2_000;
 /** Tries of a commit whose delivery the session does not hold. Few: what the server is to deliver again may wait for a
  * place that this handler takes. */
 const NOT_HELD_TRIES = 4;
-/** Longest commit, which has no other way than the stream. */
-const MAX_COMMIT_BYTES = 1024 * 1024;
+/** How much longer than its call the server remembers a key of the library's, in milliseconds. */
+const KEY_LONGER_MS = 60_000;
 
 /** Features of servers; one that commits has keys, times and versions, too. */
 const KEYS = ["idempotency", "commit"];
@@ -68,39 +69,41 @@ export class Calls {
   readonly instanceId: string;
   readonly #link: Link;
   readonly #timeout: number;
+  readonly #repeatSends: boolean;
   /** Keys of this process: a random part, and a number. */
   readonly #keyPrefix = randomBytes(12).toString("hex");
   #keys = 0;
 
-  constructor(link: Link, instanceId: string, timeout: number) {
+  constructor(link: Link, { instanceId, callTimeout, repeatSends }: Settings) {
     this.#link = link;
     this.instanceId = instanceId;
-    this.#timeout = timeout;
+    this.#timeout = callTimeout;
+    this.#repeatSends = repeatSends;
   }
 
   async send(request: wire.SendRequest, options: SendOptions): Promise<wire.SendResponse> {
-    const keyed = { ...request, idempotencyKey: request.idempotencyKey || this.#newKey() };
     const called = { call: "send", target: request.targetId, messageType: request.messageType };
+    const keyed = this.#keyed(request);
     return this.#call(called, options, {
       require: (session) => requireOptions(session, options),
       make: (session, attempt) => {
-        const value = session.offers(...KEYS) ? keyed : request;
+        const value = keyed(session, attempt.limit);
         return this.#message(session, attempt, "send", { $case: "send", value }, METHODS.send, value);
       },
-      again: knowsKeys,
+      again: this.#repeats(request),
     });
   }
 
   async request(request: wire.RequestRequest, options: SendOptions): Promise<wire.RequestResponse> {
-    const keyed = { ...request, idempotencyKey: request.idempotencyKey || this.#newKey() };
     const called = { call: "request", target: request.targetId, messageType: request.messageType };
+    const keyed = this.#keyed(request);
     return this.#call(called, options, {
       require: (session) => requireOptions(session, options),
       make: (session, attempt) => {
-        const value = session.offers(...KEYS) ? keyed : request;
+        const value = keyed(session, attempt.limit);
         return this.#message(session, attempt, "request", { $case: "request", value }, METHODS.request, value);
       },
-      again: knowsKeys,
+      again: this.#repeats(request),
     });
   }
 
@@ -152,10 +155,8 @@ export class Calls {
       },
       make: async (session, attempt) => {
         const value = commit();
-        const bytes = commitBytes(value);
-        if (bytes > MAX_COMMIT_BYTES) throw new SetupError(`a commit of ${bytes} bytes: expected at most ${MAX_COMMIT_BYTES}`);
         try {
-          return expect(await this.#submit(session, attempt, { $case: "commit", value }, bytes), "commit");
+          return expect(await this.#submit(session, attempt, { $case: "commit", value }, commitBytes(value)), "commit");
         } catch (error) {
           const unheld = error instanceof Refused && error.detail === NOT_HELD;
           if (unheld && (tries += 1) < NOT_HELD_TRIES) throw new Passing(error);
@@ -169,6 +170,20 @@ export class Calls {
   /** The time of a call. */
   timeOf(options: CallOptions): number {
     return timeoutOf(options.timeout) ?? this.#timeout;
+  }
+
+  /** What is sent at each try: with a key of the library's own where nobody gave one and the server knows keys. */
+  #keyed<Q extends wire.SendRequest>(request: Q): (session: Session, limit: Limit) => Q {
+    let keyed: Q | undefined;
+    return (session, limit) => {
+      if (request.idempotencyKey !== "" || !this.#repeatSends || !session.offers(...KEYS)) return request;
+      return (keyed ??= { ...request, idempotencyKey: this.#newKey(), idempotencyWindowMs: Math.ceil(limit.left) + KEY_LONGER_MS });
+    };
+  }
+
+  /** Whether a message whose answer was lost is sent again. */
+  #repeats({ idempotencyKey }: wire.SendRequest): (session: Session) => boolean {
+    return idempotencyKey !== "" || this.#repeatSends ? knowsKeys : never;
   }
 
   #newKey(): string {
@@ -211,9 +226,8 @@ export class Calls {
 
   async #unary<Q, R>(session: Session, attempt: Attempt, method: Method<Q, R>, request: Q): Promise<R> {
     return session.unary(attempt.limit, async (connection) => {
-      attempt.sent = true;
       try {
-        return await connection.unary(method, request, attempt.limit);
+        return await connection.unary(method, request, attempt.limit, () => (attempt.sent = true));
       } catch (error) {
         throw isStatus(error) ? ofStatus(attempt.called, error) : error;
       }
@@ -261,7 +275,7 @@ export class Calls {
 function meaning(called: Called, error: unknown, attempt: Attempt, lost: string | undefined): unknown {
   if (error instanceof Expired) {
     if (attempt.sent) return unknown(called, "no answer in time");
-    return unknown(called, lost) ?? new NotConnected(`${describe(called)}: no place within ${attempt.limit.ms / 1000} s`);
+    return unknown(called, lost) ?? new NotConnected(`${describe(called)}: not sent within ${attempt.limit.ms / 1000} s`);
   }
   if (error instanceof Lost) return unknown(called, error.message);
   if (error instanceof NotConnected) return unknown(called, lost) ?? error;
@@ -300,11 +314,12 @@ function expect<K extends Outcome["$case"]>(outcome: Outcome, kind: K): Case<K> 
 }
 
 /** The texts of a message that its length depends on. */
-type Texts = { readonly dataJson: string; readonly messageType: string; readonly targetId?: string };
+type Texts = Pick<wire.ReplyRequest, "dataJson" | "messageType" | "traceparent" | "tracestate"> & { readonly targetId?: string };
 
-function textBytes({ dataJson, messageType, targetId = "" }: Texts): number {
-  // The instance's id, keys, times and traces are short: Session adds for them.
-  return Buffer.byteLength(dataJson) + Buffer.byteLength(messageType) + Buffer.byteLength(targetId) + 256;
+/** Bytes of a message, rather too many: ids, keys and times are short. */
+function textBytes({ dataJson, messageType, targetId = "", traceparent, tracestate }: Texts): number {
+  const texts = Buffer.byteLength(dataJson) + Buffer.byteLength(messageType) + Buffer.byteLength(targetId);
+  return texts + traceparent.length + tracestate.length + 256;
 }
 
 function commitBytes(commit: wire.Commit): number {

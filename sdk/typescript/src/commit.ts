@@ -38,6 +38,7 @@ export class Commit {
   #expectedVersion: number | undefined;
   readonly #messages: wire.Submission[] = [];
   readonly #needs: SendOptions[] = [];
+  #answered = false;
   #closed = false;
 
   /** @internal */
@@ -69,7 +70,10 @@ export class Commit {
   /** Answers the message that is committed. */
   reply(type: string, data?: object): void {
     if (this.#message === undefined) throw new SetupError("a commit without a message has nothing to reply to");
-    this.#add({ $case: "reply", value: replyRequest(this.#instanceId, replyTo(this.#message), type, data) });
+    const value = replyRequest(this.#instanceId, replyTo(this.#message), type, data);
+    if (this.#answered) throw new SetupError("this commit answers its message already");
+    this.#add({ $case: "reply", value });
+    this.#answered = true;
   }
 
   /** Sets fields of the agent's state, if it has the version that is expected. */

@@ -13,6 +13,7 @@ import {
 } from "@grpc/grpc-js";
 
 import type { Loaded } from "./credentials.js";
+import { Lost } from "./failures.js";
 import * as wire from "./proto/mas/runtime/v1/runtime.js";
 import { hostOf, isLoopback } from "./settings.js";
 import type { Limit } from "./time.js";
@@ -55,6 +56,8 @@ export type Stream = ClientDuplexStream<wire.ClientEvent, wire.ServerEvent>;
 /** A channel of its own: it shares no connection with another agent, and none outlives it. */
 export class Connection {
   readonly #client: Client;
+  /** How each unary call is given up that has no answer yet. */
+  readonly #unanswered = new Set<() => void>();
 
   constructor(address: string, { ca, cert, key }: Loaded, proxy: boolean) {
     const options: ChannelOptions = {
@@ -82,18 +85,30 @@ export class Connection {
     return this.#client.makeBidiStreamRequest(TRANSPORT.path, TRANSPORT.encode, TRANSPORT.decode);
   }
 
-  /** Makes a unary call; throws gRPC's `ServiceError`. */
-  unary<Q, R>(method: Method<Q, R>, request: Q, limit: Limit): Promise<R> {
+  /** Makes a unary call; throws gRPC's `ServiceError`. `sent` hears when it is on its way. */
+  unary<Q, R>(method: Method<Q, R>, request: Q, limit: Limit, sent: () => void): Promise<R> {
     return limit.wait<R>((resolve, reject) => {
+      sent();
       const answered = (error: ServiceError | null, response?: R): void => {
+        this.#unanswered.delete(giveUp);
         if (error !== null) reject(error);
         else resolve(response as R);
       };
       const { path, encode, decode } = method;
       const options = { deadline: Date.now() + limit.left };
       const call = this.#client.makeUnaryRequest(path, encode, decode, request, new Metadata(), options, answered);
+      const giveUp = (): void => {
+        call.cancel();
+        reject(new Lost("the agent was stopped before the answer"));
+      };
+      this.#unanswered.add(giveUp);
       return () => call.cancel();
     });
+  }
+
+  /** Waits for no more answers. */
+  giveUp(): void {
+    for (const giveUp of this.#unanswered) giveUp();
   }
 
   close(): void {

@@ -3,7 +3,8 @@
 import type { Finding, Receipt } from "./receipt.js";
 import type { Issue } from "./schema.js";
 
-/** The root of what this package throws. */
+/** The root of what this package throws. `name` tells the classes apart, too: for a `switch`, and where a program has two copies
+ * of this package. */
 export class MasError extends Error {
   static {
     this.prototype.name = "MasError";
@@ -15,6 +16,7 @@ export class SetupError extends MasError {
   static {
     this.prototype.name = "SetupError";
   }
+  declare name: "SetupError";
 }
 
 /** No session with the server in time, or the agent is stopped: nothing was done. */
@@ -22,6 +24,7 @@ export class NotConnected extends MasError {
   static {
     this.prototype.name = "NotConnected";
   }
+  declare name: "NotConnected";
 }
 
 /** The answer was lost on the way: it may or may not have happened. */
@@ -29,6 +32,7 @@ export class OutcomeUnknown extends MasError {
   static {
     this.prototype.name = "OutcomeUnknown";
   }
+  declare name: "OutcomeUnknown";
 }
 
 /** The server does not offer this: nothing was sent. */
@@ -36,6 +40,7 @@ export class Unsupported extends MasError {
   static {
     this.prototype.name = "Unsupported";
   }
+  declare name: "Unsupported";
 }
 
 /** Data is not what a schema takes. The message names the fields and never their values. */
@@ -43,6 +48,7 @@ export class PayloadError extends MasError {
   static {
     this.prototype.name = "PayloadError";
   }
+  declare name: "PayloadError";
   /** The schema's own words, which may hold values. */
   readonly issues: readonly Issue[];
   /** The fields that do not fit, as JSON pointers; "" is the whole. */
@@ -71,6 +77,7 @@ export class NoReply extends MasError {
   static {
     this.prototype.name = "NoReply";
   }
+  declare name: "NoReply";
   readonly call: string;
   readonly target: string | undefined;
   readonly messageType: string | undefined;
@@ -80,8 +87,14 @@ export class NoReply extends MasError {
   /** Why none will come, where the server knows: `handler_failed`, `no_handler`, `max_attempts` or `expired`. */
   readonly reason: string | undefined;
 
-  constructor(called: Called, why: string | { readonly reason: string }, messageId: string, receipt: Receipt | undefined) {
-    super(noReplyText(called, why, messageId));
+  constructor(
+    called: Called,
+    why: string | { readonly reason: string },
+    messageId: string,
+    receipt: Receipt | undefined,
+    options?: ErrorOptions,
+  ) {
+    super(noReplyText(called, why, messageId), options);
     this.call = called.call;
     this.target = called.target;
     this.messageType = called.messageType;
@@ -103,11 +116,24 @@ export interface RefusalFacts {
   readonly findings?: readonly Finding[];
 }
 
+/** The classes of refusals. */
+type RefusedName =
+  | "Refused"
+  | "Unauthenticated"
+  | "InvalidRequest"
+  | "NotAuthorized"
+  | "DlpBlocked"
+  | "RateLimited"
+  | "CircuitOpen"
+  | "QueueFull"
+  | "VersionMismatch";
+
 /** The server refused: nothing happened. */
 export class Refused extends MasError {
   static {
     this.prototype.name = "Refused";
   }
+  declare name: RefusedName;
   readonly call: string;
   readonly target: string | undefined;
   readonly messageType: string | undefined;
@@ -142,6 +168,7 @@ export class Unauthenticated extends Refused {
   static {
     this.prototype.name = "Unauthenticated";
   }
+  declare name: "Unauthenticated";
 }
 
 /** The request itself is wrong. */
@@ -149,6 +176,7 @@ export class InvalidRequest extends Refused {
   static {
     this.prototype.name = "InvalidRequest";
   }
+  declare name: "InvalidRequest";
 }
 
 /** No rule allows it, or there is no such agent: both look the same. */
@@ -156,6 +184,7 @@ export class NotAuthorized extends Refused {
   static {
     this.prototype.name = "NotAuthorized";
   }
+  declare name: "NotAuthorized";
 }
 
 /** The payload holds what must not be sent; `findings` says where. */
@@ -163,6 +192,7 @@ export class DlpBlocked extends Refused {
   static {
     this.prototype.name = "DlpBlocked";
   }
+  declare name: "DlpBlocked";
 }
 
 /** Too many messages; `retryAfter` says when there is room again. */
@@ -170,6 +200,7 @@ export class RateLimited extends Refused {
   static {
     this.prototype.name = "RateLimited";
   }
+  declare name: "RateLimited";
 }
 
 /** The target's handlers fail too often. */
@@ -177,6 +208,7 @@ export class CircuitOpen extends Refused {
   static {
     this.prototype.name = "CircuitOpen";
   }
+  declare name: "CircuitOpen";
 }
 
 /** The target has too many messages waiting. */
@@ -184,6 +216,7 @@ export class QueueFull extends Refused {
   static {
     this.prototype.name = "QueueFull";
   }
+  declare name: "QueueFull";
 }
 
 /** The state has another version than the one that was expected. */
@@ -191,6 +224,7 @@ export class VersionMismatch extends Refused {
   static {
     this.prototype.name = "VersionMismatch";
   }
+  declare name: "VersionMismatch";
 }
 
 /** Thrown by a handler: deliver the message again; the server waits longer each time. The reason is put on record. */
@@ -210,7 +244,7 @@ export class Reject extends Error {
   }
 }
 
-const BY_DETAIL: ReadonlyMap<string, typeof Refused> = new Map([
+const BY_DETAIL: ReadonlyMap<string, typeof Refused> = new Map<string, typeof Refused>([
   ["not_authorized", NotAuthorized],
   ["reply_sender_mismatch", NotAuthorized],
   ["dlp_blocked", DlpBlocked],
@@ -219,7 +253,7 @@ const BY_DETAIL: ReadonlyMap<string, typeof Refused> = new Map([
   ["queue_full", QueueFull],
   ["version_mismatch", VersionMismatch],
 ]);
-const BY_CODE: ReadonlyMap<string, typeof Refused> = new Map([
+const BY_CODE: ReadonlyMap<string, typeof Refused> = new Map<string, typeof Refused>([
   ["UNAUTHENTICATED", Unauthenticated],
   ["INVALID_ARGUMENT", InvalidRequest],
 ]);
@@ -228,6 +262,13 @@ const BY_CODE: ReadonlyMap<string, typeof Refused> = new Map([
 export function refusal(called: Called, facts: RefusalFacts): Refused {
   const Kind = BY_DETAIL.get(facts.detail) ?? BY_CODE.get(facts.code) ?? Refused;
   return new Kind(called, facts);
+}
+
+/** The kind of an error, never its text. */
+export function kindOf(error: unknown): string {
+  if (!(error instanceof Error)) return error === null ? "null" : typeof error;
+  const name = error instanceof MasError ? error.name : error.constructor.name || error.name;
+  return /^[\w$.]{1,64}$/.test(name) ? name : "Error";
 }
 
 /** Such as `send "question" to worker`. */

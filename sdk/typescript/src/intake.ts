@@ -2,7 +2,7 @@
 
 import { AsyncLocalStorage } from "node:async_hooks";
 
-import { MasError, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, SetupError, VersionMismatch } from "./errors.js";
+import { kindOf, NoReply, NotConnected, OutcomeUnknown, PayloadError, Refused, Reject, Retry, SetupError, VersionMismatch } from "./errors.js";
 import { isLater } from "./failures.js";
 import type { Handler, Handlers } from "./handlers.js";
 import type { Logger } from "./log.js";
@@ -10,6 +10,7 @@ import { Message, readEnvelope, type Doings } from "./message.js";
 import type * as wire from "./proto/mas/runtime/v1/runtime.js";
 import type { Session } from "./session.js";
 import { jittered } from "./time.js";
+import type { Operation, Outcome } from "./tracing.js";
 
 /** Messages whose end is remembered, so that a redelivery after a lost acknowledgement is not handled again; and messages
  * whose postponements are counted. */
@@ -20,6 +21,8 @@ const MAX_REASON = 200;
  * own retry time may be longer; the server bounds it. What is kept here is kept no longer than the last. */
 const LATER_FIRST_MS = 250;
 const LATER_LAST_MS = 60_000;
+/** The same of what stopping leaves: another instance gets it at once. */
+const LEFT_MS = 1;
 
 /** Whose handler the running code is part of. */
 const within = new AsyncLocalStorage<Intake>();
@@ -30,6 +33,8 @@ interface Taken {
   /** The newest delivery: what is said of an earlier one changes nothing. */
   deliveryId: string;
   state: "waiting" | "running" | "held" | "committed" | "given up";
+  /** What is told of its handler. */
+  operation?: Operation | undefined;
   /** Until a held one is given back. */
   timer?: NodeJS.Timeout;
 }
@@ -39,6 +44,8 @@ export interface Surroundings extends Doings {
   session(): Session | undefined;
   /** A reply has arrived. */
   replied(correlationId: string, reply: Message): void;
+  /** A handler runs; undefined: nobody is told. */
+  processing(message: Message): Operation | undefined;
 }
 
 /** Runs handlers, at most so many at a time. What waits is bounded by the server's credit for one session. */
@@ -52,7 +59,8 @@ export class Intake {
   readonly #postponed = new Map<string, number>();
   #waiting: Taken[] = [];
   #running = 0;
-  #stopping = false;
+  /** `draining`: nothing is begun any more; `over`: whatever there is goes back to the server. */
+  #phase: "open" | "draining" | "over" = "open";
   #drained: (() => void) | undefined;
 
   constructor(handlers: Handlers, concurrency: number, around: Surroundings, log: Logger) {
@@ -76,12 +84,13 @@ export class Intake {
     if (this.#done.has(message.id)) {
       // Only the acknowledgement was lost.
       this.#around.session()?.ack(deliveryId);
-    } else if (known !== undefined) {
-      known.deliveryId = deliveryId;
     } else if (message.isReply) {
       this.#reply(message, deliveryId);
-    } else if (!this.#stopping) {
-      // While stopping the server keeps it for the next session.
+    } else if (this.#phase === "over") {
+      this.#leave(deliveryId);
+    } else if (known !== undefined) {
+      known.deliveryId = deliveryId;
+    } else {
       const taken: Taken = { message, deliveryId, state: "waiting" };
       this.#taken.set(message.id, taken);
       this.#waiting.push(taken);
@@ -116,11 +125,10 @@ export class Intake {
     return within.getStore() === this;
   }
 
-  /** Takes no further messages and lets handlers finish, so many milliseconds; then they are given up, and their
-   * messages stay with the server. */
+  /** Begins no further messages and lets handlers finish, so many milliseconds; then they are given up. Messages that are
+   * not finished go back to the server. */
   async drain(timeout: number): Promise<void> {
-    this.#stopping = true;
-    this.lost();
+    this.#phase = "draining";
     if (this.#running > 0) {
       let timer: NodeJS.Timeout | undefined;
       await new Promise<void>((resolve) => {
@@ -132,10 +140,25 @@ export class Intake {
     if (this.#running > 0) {
       this.#log.warn(`${this.#running} handlers did not finish within ${timeout / 1000} s; their messages stay with the server`);
     }
+    this.#phase = "over";
+    this.#waiting = [];
+    const why = new NotConnected("the agent stops");
     for (const taken of this.#taken.values()) {
-      if (taken.state === "running") taken.state = "given up";
-      taken.message.giveUp(new NotConnected("the agent stops"));
+      const outcome = taken.state === "committed" ? "ack" : this.#leave(taken.deliveryId);
+      if (taken.state === "waiting" || taken.state === "held") this.#drop(taken);
+      else if (taken.state === "running") taken.state = "given up";
+      taken.operation?.settled(outcome);
+      taken.operation?.failed(why);
+      taken.operation?.end();
+      taken.message.giveUp(why);
     }
+  }
+
+  /** Gives a delivery back, which is nobody's failure. A server that does not know this keeps it until the session has ended. */
+  #leave(deliveryId: string): Outcome {
+    if (!this.#around.session()?.features.has("later")) return "lost";
+    this.#nack(deliveryId, "later:agent_stopped", true, LEFT_MS);
+    return "later";
   }
 
   #reply(message: Message, deliveryId: string): void {
@@ -145,7 +168,7 @@ export class Intake {
   }
 
   #next(): void {
-    while (this.#running < this.#concurrency) {
+    while (this.#running < this.#concurrency && this.#phase === "open") {
       const taken = this.#waiting.shift();
       if (taken === undefined) return;
       taken.state = "running";
@@ -173,12 +196,18 @@ export class Intake {
       this.#nack(taken.deliveryId, `no_handler:${message.type}`, false);
       return;
     }
+    const operation = (taken.operation = this.#around.processing(message));
+    const run = (): Promise<void> => within.run(this, () => handler.run(message));
     try {
-      await within.run(this, () => handler.run(message));
+      await (operation === undefined ? run() : operation.run(run));
     } catch (error) {
-      this.#failed(taken, handler, error);
+      const outcome = this.#failed(taken, handler, error);
+      operation?.settled(outcome, { error });
+      operation?.end();
       return;
     }
+    operation?.settled("ack");
+    operation?.end();
     this.#taken.delete(message.id);
     if (taken.state === "running") {
       this.#finish(message.id);
@@ -186,22 +215,23 @@ export class Intake {
     }
   }
 
-  #failed(taken: Taken, handler: Handler, error: unknown): void {
+  /** Settles a message whose handler has failed; returns how. */
+  #failed(taken: Taken, handler: Handler, error: unknown): Outcome {
     const { message, deliveryId } = taken;
     const title = message.title;
     if (taken.state === "given up") {
       this.#taken.delete(message.id);
-      return;
+      return "lost";
     }
     if (taken.state === "committed") {
       this.#taken.delete(message.id);
       this.#log.error(`the handler of ${title} failed after its commit; the message is handled`, error);
-      return;
+      return "ack";
     }
     const asked = !(error instanceof Reject) && (error instanceof Retry || handler.retries(error));
     if (!asked && isPostponed(error)) {
       this.#postpone(taken, error);
-      return;
+      return "later";
     }
     this.#taken.delete(message.id);
     if (error instanceof Retry || error instanceof Reject) {
@@ -216,6 +246,7 @@ export class Intake {
       const unfit = error instanceof PayloadError && error.messageId === message.id;
       this.#nack(deliveryId, unfit ? `invalid_payload:${error.fields.join(",")}` : `handler_error:${kindOf(error)}`, false);
     }
+    return asked || isUncertain(error) ? "nack" : "dead";
   }
 
   /** Nobody's failure: the message comes again after a while. */
@@ -232,7 +263,7 @@ export class Intake {
     const knowsLater = session?.features.has("later") ?? false;
     const wait = Math.ceil(Math.min(Math.max(asked, grown), knowsLater ? Infinity : LATER_LAST_MS));
     this.#log.warn(`the handler of ${message.title} could not go on (${word}); it comes again in ${wait / 1000} s`);
-    if (session === undefined || knowsLater || this.#stopping) {
+    if (session === undefined || knowsLater || this.#phase !== "open") {
       this.#taken.delete(message.id);
       // Where this says nothing the server delivers it to the next session.
       if (knowsLater) this.#nack(deliveryId, `later:${word}`, true, wait);
@@ -249,10 +280,13 @@ export class Intake {
   #letGo(which: (state: Taken["state"]) => boolean): void {
     this.#waiting = [];
     for (const taken of this.#taken.values()) {
-      if (!which(taken.state)) continue;
-      clearTimeout(taken.timer);
-      this.#taken.delete(taken.message.id);
+      if (which(taken.state)) this.#drop(taken);
     }
+  }
+
+  #drop(taken: Taken): void {
+    clearTimeout(taken.timer);
+    this.#taken.delete(taken.message.id);
   }
 
   #finish(messageId: string): void {
@@ -282,13 +316,6 @@ function laterWord(error: Postponing): string {
 
 function isUncertain(error: unknown): boolean {
   return error instanceof NoReply || error instanceof VersionMismatch;
-}
-
-/** The kind of an error, never its text. */
-function kindOf(error: unknown): string {
-  if (!(error instanceof Error)) return error === null ? "null" : typeof error;
-  const name = error instanceof MasError ? error.name : error.constructor.name || error.name;
-  return /^[\w$.]{1,64}$/.test(name) ? name : "Error";
 }
 
 function forgetOldest(kept: { readonly size: number; keys(): IterableIterator<string>; delete(key: string): boolean }): void {

@@ -76,6 +76,11 @@ export class Link {
     return this.#current;
   }
 
+  /** Of the session, or of the next try. */
+  get address(): string {
+    return this.#endpoint.addresses[this.#address] ?? "";
+  }
+
   /** Connects; throws the refusal, and `NotConnected` after the time. */
   async start(signal: AbortSignal | undefined, timeout: number): Promise<void> {
     const limit = new Limit(timeout, signal);
@@ -155,8 +160,7 @@ export class Link {
     const backoff = new Backoff(RECONNECT_FIRST_MS, RECONNECT_LAST_MS);
     let lostAt = performance.now();
     while (!this.#isStopping) {
-      const address = this.#endpoint.addresses[this.#address] ?? "";
-      const tried = await this.#attempt(address, lostAt);
+      const tried = await this.#attempt(this.address, lostAt);
       if (tried.opened) {
         backoff.reset();
         lostAt = performance.now();
@@ -210,6 +214,8 @@ export class Link {
     } finally {
       limit.close();
       connection?.close();
+      // It would keep the process until its own time is over.
+      if (this.#isStopping) connection?.giveUp();
     }
   }
 
@@ -277,7 +283,8 @@ export class Link {
 
   #noSession(ms: number): NotConnected {
     const refused = this.#refused === undefined ? "" : "the server refuses this agent: ";
-    return new NotConnected(`no session within ${ms / 1000} s: ${refused}${this.#why}`);
+    const options = this.#refused === undefined ? {} : { cause: this.#refused };
+    return new NotConnected(`no session within ${ms / 1000} s: ${refused}${this.#why}`, options);
   }
 }
 

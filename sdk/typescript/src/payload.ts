@@ -11,7 +11,7 @@ export function toJson(value: unknown, what: string): string {
     // NaN and its like come out as null; looking at each value costs more than the rest.
     if (text?.includes("null")) text = JSON.stringify(value, finite);
   } catch (error) {
-    throw new SetupError(`${what} cannot be written as JSON: ${error instanceof Error ? error.message : String(error)}`);
+    throw new SetupError(`${what} cannot be written as JSON: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
   }
   if (text === undefined) throw new SetupError(`${what} cannot be written as JSON: it is ${typeof value}`);
   return text;

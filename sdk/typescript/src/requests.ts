@@ -10,7 +10,7 @@ const MAX_REQUEST_MS = 86_400_000;
 
 const IDEMPOTENCY_KEY = /^[A-Za-z0-9_-]{1,64}$/;
 
-/** Where a trace would go: this library makes none. */
+/** Where a trace goes, if there is one. */
 const NO_TRACE = { traceparent: "", tracestate: "" };
 
 export function sendRequest(
@@ -68,11 +68,11 @@ export function whole(value: number, what: string): number {
 
 function carried({ idempotencyKey, ttl, notBefore }: SendOptions): Pick<
   wire.SendRequest,
-  "idempotencyKey" | "ttlMs" | "notBeforeMs"
+  "idempotencyKey" | "idempotencyWindowMs" | "ttlMs" | "notBeforeMs"
 > {
   if (idempotencyKey !== undefined && !IDEMPOTENCY_KEY.test(idempotencyKey)) {
     throw new SetupError(`idempotencyKey ${JSON.stringify(idempotencyKey)}: expected 1 to 64 of A-Z a-z 0-9 _ -`);
   }
   const notBeforeMs = whole(notBefore?.getTime() ?? 0, "notBefore, in milliseconds since 1970:");
-  return { idempotencyKey: idempotencyKey ?? "", ttlMs: ttlMs(ttl), notBeforeMs };
+  return { idempotencyKey: idempotencyKey ?? "", ttlMs: ttlMs(ttl), notBeforeMs, idempotencyWindowMs: 0 };
 }

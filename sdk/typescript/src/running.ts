@@ -12,9 +12,10 @@ import type { Message } from "./message.js";
 import type * as wire from "./proto/mas/runtime/v1/runtime.js";
 import { receiptOf, sentOf, type Sent } from "./receipt.js";
 import { Replies, Unanswered } from "./replies.js";
-import { replyRequest, requestRequest } from "./requests.js";
+import { replyRequest, requestRequest, sendRequest } from "./requests.js";
 import { REQUEST_TIMEOUT_MS, type Endpoint, type Settings } from "./settings.js";
 import { Expired, Limit } from "./time.js";
+import { findTracing, traced, type Operation, type Tracing } from "./tracing.js";
 
 /** A reply to a request that has expired, or was answered already. */
 const NOBODY_WAITS = "unknown_correlation_id";
@@ -26,6 +27,7 @@ export class Running {
   readonly #settings: Settings;
   readonly #intake: Intake;
   readonly #replies: Replies<Message>;
+  #tracing: Tracing | undefined;
   #stopped: Promise<void> | undefined;
   #isOver = false;
 
@@ -35,6 +37,7 @@ export class Running {
     const around = {
       session: () => this.link.current,
       replied: (correlationId: string, reply: Message) => this.#replies.arrived(correlationId, reply),
+      processing: (message: Message) => this.#tracing?.processing(message),
       reply: this.#reply.bind(this),
       commit: (of: Message, collect: (commit: Commit) => void | Promise<void>, options: CallOptions) =>
         this.commit(of, collect, options),
@@ -50,7 +53,14 @@ export class Running {
       },
       () => this.#intake.lost(),
     );
-    this.calls = new Calls(this.link, settings.instanceId, settings.callTimeout);
+    this.calls = new Calls(this.link, settings);
+  }
+
+  /** Connects; throws the refusal, and `NotConnected` after the time. */
+  async start(signal: AbortSignal | undefined, timeout: number): Promise<void> {
+    const { traceParent, instanceId, log } = this.#settings;
+    this.#tracing = await findTracing({ traceParent, instanceId, log, address: () => this.link.address });
+    await this.link.start(signal, timeout);
   }
 
   /** Drains and closes. The first call does it, each waits for it; but not a handler, for which this waits. */
@@ -71,6 +81,16 @@ export class Running {
     await this.#stopped;
   }
 
+  /** Sends a message. */
+  async send(target: string, type: string, data: object | undefined, options: SendOptions): Promise<Sent> {
+    const request = sendRequest(this.#settings.instanceId, target, type, data, options);
+    return traced(this.#tracing?.sending("send", target, request), async (operation) => {
+      const accepted = await this.calls.send(request, options);
+      operation?.accepted(accepted);
+      return sentOf(accepted);
+    });
+  }
+
   /** Sends a request and waits for its reply. */
   async request(
     target: string,
@@ -82,9 +102,15 @@ export class Running {
     const request = requestRequest(this.#settings.instanceId, target, type, data, timeout, options);
     const end = performance.now() + timeout;
     const acceptance = options.timeout ?? Math.min(timeout, this.#settings.callTimeout);
-    const accepted = await this.#replies.asking(() => this.calls.request(request, { ...options, timeout: acceptance }));
     const called = { call: "request", target, messageType: type };
-    return this.#replyTo(called, accepted, timeout, new Limit(Math.max(0, end - performance.now()), options.signal));
+    return traced(this.#tracing?.sending("request", target, request), async (operation) => {
+      const accepted = await this.#replies.asking(() => this.calls.request(request, { ...options, timeout: acceptance }));
+      operation?.accepted(accepted);
+      const limit = new Limit(Math.max(0, end - performance.now()), options.signal);
+      const reply = await this.#replyTo(called, accepted, timeout, limit);
+      operation?.answered(reply);
+      return reply;
+    });
   }
 
   /** Everything that `collect` says, or nothing; with a message its acknowledgement, too. */
@@ -126,11 +152,28 @@ export class Running {
         if (outcome === undefined || outcome.$case === "commit" || outcome.$case === "failure") return;
         sent.push(sentOf(outcome.value));
         const place = (messages[index]?.reference ?? 0) - 1;
+        operations?.[place]?.accepted(outcome.value);
         if (outcome.$case === "request") pending.find((one) => one.place === place)?.accept(outcome.value);
       });
       return { sent, version: response.version };
     };
-    return pending.length > 0 ? this.#replies.asking(run) : run();
+    const operations = this.#tracing && commit.messages.map((message) => this.#collected(of, message));
+    try {
+      return await (pending.length > 0 ? this.#replies.asking(run) : run());
+    } catch (error) {
+      for (const operation of operations ?? []) operation?.failed(error);
+      throw error;
+    } finally {
+      for (const operation of operations ?? []) operation?.end();
+    }
+  }
+
+  /** One message of a commit. */
+  #collected(of: Message | undefined, { call }: wire.Submission): Operation | undefined {
+    if (call === undefined || call.$case === "commit") return undefined;
+    const { $case, value } = call;
+    const [target, correlationId] = "targetId" in value ? [value.targetId, ""] : [of?.sender ?? "", value.correlationId];
+    return this.#tracing?.sending($case, target, value, { correlationId, collected: true });
   }
 
   async #stop(): Promise<void> {
@@ -152,13 +195,17 @@ export class Running {
   ): Promise<Sent | undefined> {
     const request = replyRequest(this.#settings.instanceId, correlationId, type, data);
     if (to.gaveUp !== undefined) throw to.gaveUp;
-    try {
-      return sentOf(await this.calls.reply(request, to.sender, options));
-    } catch (error) {
-      if (!(error instanceof Refused && error.detail === NOBODY_WAITS)) throw error;
-      this.#logLate(to, error);
-      return undefined;
-    }
+    return traced(this.#tracing?.sending("reply", to.sender, request, { correlationId }), async (operation) => {
+      try {
+        const accepted = await this.calls.reply(request, to.sender, options);
+        operation?.accepted({ ...accepted, correlationId });
+        return sentOf(accepted);
+      } catch (error) {
+        if (!(error instanceof Refused && error.detail === NOBODY_WAITS)) throw error;
+        this.#logLate(to, error);
+        return undefined;
+      }
+    });
   }
 
   #logLate(to: Message | undefined, error: Refused): void {
@@ -179,7 +226,9 @@ export class Running {
             : error instanceof Unanswered
               ? { reason: error.reason }
               : undefined;
-      throw why === undefined ? error : new NoReply(called, why, accepted.messageId, receiptOf(accepted.receipt));
+      if (why === undefined) throw error;
+      const options = error instanceof NotConnected ? { cause: error } : {};
+      throw new NoReply(called, why, accepted.messageId, receiptOf(accepted.receipt), options);
     } finally {
       limit.close();
     }
@@ -188,16 +237,23 @@ export class Running {
   /** The reply to a request of a commit. */
   #pending(timeout: number, request: wire.RequestRequest): PendingReply & { accept(accepted: wire.RequestResponse): void } {
     let reply: Promise<Message> | undefined;
+    let correlationId = "";
     return {
       accept: (accepted) => {
         const called = { call: "request", target: request.targetId, messageType: request.messageType };
+        ({ correlationId } = accepted);
         reply = this.#replyTo(called, accepted, timeout, new Limit(timeout));
         // Nobody may ask for it.
         reply.catch(() => undefined);
       },
       message: async () => {
-        if (reply === undefined) throw new SetupError("the request is sent when its commit is done");
-        return reply;
+        const coming = reply;
+        if (coming === undefined) throw new SetupError("the request is sent when its commit is done");
+        return traced(this.#tracing?.receiving(correlationId), async (operation) => {
+          const message = await coming;
+          operation?.answered(message);
+          return message;
+        });
       },
     };
   }

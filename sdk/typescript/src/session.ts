@@ -3,10 +3,10 @@
 import { Metadata, status, type StatusObject } from "@grpc/grpc-js";
 
 import type { Connection, Stream } from "./connection.js";
-import { NotConnected } from "./errors.js";
+import { NotConnected, SetupError } from "./errors.js";
 import { Lost, Passing } from "./failures.js";
 import type { Logger } from "./log.js";
-import type * as wire from "./proto/mas/runtime/v1/runtime.js";
+import * as wire from "./proto/mas/runtime/v1/runtime.js";
 import { Slots } from "./slots.js";
 import type { Limit } from "./time.js";
 
@@ -21,8 +21,10 @@ const MAX_BATCH = 64;
 /** Bytes of submissions in one event. An event that is longer than the server takes ends the stream; what it takes is
  * configured there, and more than this in any case. What is longer goes the unary way. */
 const MAX_BATCH_BYTES = 64 * 1024;
-/** What a submission takes beside its texts. */
+/** What a submission takes beside its texts, at most. */
 const OVERHEAD_BYTES = 64;
+/** Longest event of a server that does not say. */
+const MAX_EVENT_BYTES = 1024 * 1024;
 
 /** What this library understands beyond the base protocol. */
 const HELLO_FEATURES = ["submit", "deliveries", "request_failed"];
@@ -38,8 +40,10 @@ export interface Arrivals {
 type Call = NonNullable<wire.Submission["call"]>;
 
 interface Entry {
+  readonly reference: number;
   readonly call: Call;
   readonly bytes: number;
+  readonly limit: Limit;
   state: "queued" | "sent" | "given up";
   readonly resolve: (result: wire.SubmissionResult) => void;
   readonly reject: (why: unknown) => void;
@@ -90,6 +94,7 @@ export class Session {
   readonly #stream: Stream;
   readonly #arrivals: Arrivals;
   readonly #log: Logger;
+  readonly #maxEventBytes: number;
   readonly #slots: Slots;
   readonly #unary = new Slots(MAX_UNARY);
   readonly #results = new Map<number, Entry>();
@@ -117,6 +122,7 @@ export class Session {
     this.#stream = stream;
     this.#arrivals = arrivals;
     this.#log = log;
+    this.#maxEventBytes = welcome.maxEventBytes || MAX_EVENT_BYTES;
     this.#slots = new Slots(Math.min(welcome.maxSubmissions || MAX_SUBMISSIONS, MAX_SUBMISSIONS));
     stream.on("data", (event: wire.ServerEvent) => this.#event(event));
     stream.on("drain", () => {
@@ -156,15 +162,18 @@ export class Session {
     this.#wake();
   }
 
-  /** Makes a call on the stream, of so many bytes of text; `sent` hears when it may have happened. */
+  /** Makes a call on the stream, of at most so many bytes beside `OVERHEAD_BYTES`; `sent` hears when it may have happened. */
   async submit(call: Call, bytes: number, limit: Limit, sent: () => void): Promise<wire.SubmissionResult> {
     const place = this.#place(this.#slots, limit);
     if (place !== undefined) await place;
     if (this.#isEnded) throw sessionOver();
+    const reference = (this.#reference += 1);
+    const tooLong = this.#tooLong({ reference, call }, bytes);
     // Nothing is begun then: the wait only throws.
-    if (limit.isOver) this.#slots.give();
+    if (limit.isOver || tooLong !== undefined) this.#slots.give();
+    if (tooLong !== undefined) throw tooLong;
     return limit.wait<wire.SubmissionResult>((resolve, reject) => {
-      const entry: Entry = { call, bytes: bytes + OVERHEAD_BYTES, state: "queued", resolve, reject };
+      const entry: Entry = { reference, call, bytes: bytes + OVERHEAD_BYTES, limit, state: "queued", resolve, reject };
       this.#queue.push(entry);
       this.#wake();
       return () => {
@@ -278,23 +287,34 @@ export class Session {
       }
       return { $case: "ack", value: { deliveryId: this.#acks.shift() ?? "" } };
     }
+    // Whose time is over is not sent: its call takes it off the queue.
+    for (const { limit } of [...this.#queue]) limit.look();
     if (this.#queue.length > 0) return { $case: "submit", value: { submissions: this.#nextSubmissions() } };
     return undefined;
   }
 
+  /** An event that is longer than the server takes would end the stream. Measured only where it may be. */
+  #tooLong(submission: wire.Submission, bytes: number): SetupError | undefined {
+    if (bytes + OVERHEAD_BYTES <= this.#maxEventBytes) return undefined;
+    const event: wire.ClientEvent = { event: { $case: "submit", value: { submissions: [submission] } } };
+    const length = wire.ClientEvent.encode(event).finish().length;
+    if (length <= this.#maxEventBytes) return undefined;
+    const what = submission.call?.$case ?? "call";
+    return new SetupError(`a ${what} of ${length} bytes: this server takes at most ${this.#maxEventBytes}`);
+  }
+
   #nextSubmissions(): wire.Submission[] {
     let count = 0;
-    let room = MAX_BATCH_BYTES;
+    let room = Math.min(MAX_BATCH_BYTES, this.#maxEventBytes);
     for (const { bytes } of this.#queue) {
       room -= bytes;
       if (count === MAX_BATCH || (room < 0 && count > 0)) break;
       count += 1;
     }
     return this.#queue.splice(0, count).map((entry) => {
-      const reference = (this.#reference += 1);
       entry.state = "sent";
-      this.#results.set(reference, entry);
-      return { reference, call: entry.call };
+      this.#results.set(entry.reference, entry);
+      return { reference: entry.reference, call: entry.call };
     });
   }
 

@@ -6,6 +6,7 @@ import type { Credentials } from "./credentials.js";
 import { SetupError } from "./errors.js";
 import { safe, STDERR, type Logger } from "./log.js";
 import { MAX_MS } from "./time.js";
+import type { TraceParent } from "./tracing.js";
 
 /** Handlers that run at a time. */
 export const CONCURRENCY = 64;
@@ -39,8 +40,13 @@ export interface AgentOptions {
   readonly refusedRetry?: number | undefined;
   /** Whether the first refusal of the agent ends it. */
   readonly refusedIsFinal?: boolean | undefined;
+  /** `false`: the library makes no idempotency keys, and a send or request whose answer was lost is `OutcomeUnknown`. */
+  readonly repeatSends?: boolean | undefined;
   /** `false`: no proxy, whatever `https_proxy` and its like say. Loopback addresses never use one. */
   readonly proxy?: boolean | undefined;
+  /** Where OpenTelemetry is installed: the span of a handler is in a trace of its own and links to the sender's (`link`), or
+   * is its child, too (`parent`). */
+  readonly traceParent?: TraceParent | undefined;
   /** Takes what the library has to say; by default warnings and errors go to stderr. */
   readonly logger?: Logger | undefined;
 }
@@ -56,7 +62,9 @@ export interface Settings {
   readonly drainTimeout: number;
   readonly refusedRetry: number;
   readonly refusedIsFinal: boolean;
+  readonly repeatSends: boolean;
   readonly proxy: boolean;
+  readonly traceParent: TraceParent;
   readonly log: Logger;
 }
 
@@ -79,6 +87,8 @@ export function settingsOf(options: AgentOptions): Settings {
   };
   const concurrency = options.concurrency ?? CONCURRENCY;
   if (!(Number.isInteger(concurrency) && concurrency >= 1)) wrong.push("concurrency: expected 1 or more");
+  const traceParent = options.traceParent ?? "link";
+  if (traceParent !== "link" && traceParent !== "parent") wrong.push(`traceParent ${JSON.stringify(traceParent)}: expected link or parent`);
   const settings: Settings = {
     address: options.address,
     credentials: options.credentials,
@@ -89,7 +99,9 @@ export function settingsOf(options: AgentOptions): Settings {
     drainTimeout: time("drainTimeout", options.drainTimeout ?? DRAIN_TIMEOUT_MS, 0),
     refusedRetry: time("refusedRetry", options.refusedRetry ?? REFUSED_RETRY_MS, 1),
     refusedIsFinal: options.refusedIsFinal ?? false,
+    repeatSends: options.repeatSends ?? true,
     proxy: options.proxy ?? true,
+    traceParent,
     log: safe(options.logger ?? STDERR),
   };
   if (wrong.length > 0) throw new SetupError(wrong.join("; "));
@@ -116,7 +128,7 @@ export function endpointOf(settings: Settings): Endpoint {
   }
   const listed = typeof address === "string" ? address.split(",") : address;
   const addresses = listed.map((one) => one.trim()).filter((one) => one !== "");
-  const wrong = addresses.filter((one) => Number(ADDRESS.exec(one)?.[2] ?? 0) < 1 || Number(ADDRESS.exec(one)?.[2]) > 65_535);
+  const wrong = addresses.filter((one) => portOf(one) < 1 || portOf(one) > 65_535);
   if (wrong.length > 0 || addresses.length === 0) {
     throw new SetupError(`address ${wrong.join(", ") || '""'}: expected host:port`);
   }
@@ -126,6 +138,11 @@ export function endpointOf(settings: Settings): Endpoint {
 /** The host of an address, without the brackets of IPv6. */
 export function hostOf(address: string): string {
   return (ADDRESS.exec(address)?.[1] ?? "").replace(/^\[|\]$/g, "");
+}
+
+/** The port of an address. */
+export function portOf(address: string): number {
+  return Number(ADDRESS.exec(address)?.[2] ?? 0);
 }
 
 /** Whether the address is of this machine. */

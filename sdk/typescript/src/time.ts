@@ -3,6 +3,29 @@
 /** Longest time that a timer takes, in milliseconds: 2^31 - 1. */
 export const MAX_MS = 2_147_483_647;
 
+/** Who hears that a signal is aborted: one listener for all, as Node takes many on one signal for a leak. */
+const hearing = new WeakMap<AbortSignal, { readonly each: Set<() => void>; readonly all: () => void }>();
+
+function hear(signal: AbortSignal, listener: () => void): void {
+  let heard = hearing.get(signal);
+  if (heard === undefined) {
+    const each = new Set<() => void>();
+    heard = { each, all: () => each.forEach((one) => one()) };
+    hearing.set(signal, heard);
+    signal.addEventListener("abort", heard.all, { once: true });
+  }
+  heard.each.add(listener);
+}
+
+function unhear(signal: AbortSignal, listener: () => void): void {
+  const heard = hearing.get(signal);
+  if (heard === undefined) return;
+  heard.each.delete(listener);
+  if (heard.each.size > 0) return;
+  signal.removeEventListener("abort", heard.all);
+  hearing.delete(signal);
+}
+
 /** The time of a call is over. */
 export class Expired extends Error {
   static {
@@ -25,7 +48,7 @@ export class Limit {
     this.#signal = signal;
     this.#timer = setTimeout(this.#expire, this.ms);
     if (signal?.aborted) this.#abort();
-    else signal?.addEventListener("abort", this.#abort);
+    else if (signal !== undefined) hear(signal, this.#abort);
   }
 
   /** Milliseconds that are left. */
@@ -35,7 +58,12 @@ export class Limit {
 
   /** Whether nothing is begun any more: the time is over, or the caller has cancelled. */
   get isOver(): boolean {
-    return this.#over !== undefined;
+    return this.#over !== undefined || this.left === 0;
+  }
+
+  /** Ends it where its time is over and the timer has not said so yet, as the program was busy. */
+  look(): void {
+    if (this.left === 0) this.#expire();
   }
 
   /**
@@ -44,11 +72,13 @@ export class Limit {
    */
   wait<T>(start: (resolve: (value: T) => void, reject: (why: unknown) => void) => () => void): Promise<T> {
     return new Promise<T>((resolve, reject) => {
+      this.look();
       if (this.#over !== undefined) return reject(this.#over.why);
       let settled = false;
+      // What comes after the first answer is not of this wait any more.
       const settle = (): void => {
+        if (!settled) this.#giveUp = undefined;
         settled = true;
-        this.#giveUp = undefined;
       };
       const cancel = start(
         (value) => {
@@ -62,6 +92,7 @@ export class Limit {
       );
       if (settled) return;
       this.#giveUp = (why) => {
+        settled = true;
         cancel();
         reject(why);
       };
@@ -79,7 +110,7 @@ export class Limit {
   /** The call is over. */
   close(): void {
     clearTimeout(this.#timer);
-    this.#signal?.removeEventListener("abort", this.#abort);
+    if (this.#signal !== undefined) unhear(this.#signal, this.#abort);
   }
 
   readonly #expire = (): void => this.#finish(new Expired("the time is over"));

@@ -1,7 +1,8 @@
 // The life of a call.
 
 import assert from "node:assert/strict";
-import { DlpBlocked, InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Reject, SetupError, Unsupported, type PendingReply } from "mas-agent";
+import { getEventListeners } from "node:events";
+import { DlpBlocked, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Reject, SetupError, Unsupported, type PendingReply } from "mas-agent";
 import { Replies, Unanswered } from "../src/replies.js";
 import { Limit } from "../src/time.js";
 import { behaviour } from "./behaviour.js";
@@ -57,71 +58,6 @@ behaviour("call.passing", "a call that met a stopping server is made again", asy
   assert.ok(version === 1 || version instanceof OutcomeUnknown, String(version));
 });
 
-behaviour("call.repeat", "a send whose answer was lost is made again and happens once", async () => {
-  const [name, peer] = world.names(2);
-  const wire = await Wire.to(world.address);
-  const agent = await world.started(name, { address: wire.address });
-  wire.loseAnswers();
-  const sent = agent.send(peer, "note", { n: 1 });
-  await until("the server has it", async () => (await world.redis("xlen", `agent.stream:${peer}`)) === "1");
-  wire.cut();
-  const { messageId } = await sent;
-  assert.equal(await world.redis("xlen", `agent.stream:${peer}`), "1");
-  const got = gate<string>();
-  const receiver = world.agent(peer);
-  receiver.on("note", (message) => got.open(message.id));
-  await receiver.start();
-  assert.equal(await got.promise, messageId);
-});
-
-behaviour("call.repeat", "so is a request, and a read; the caller's own key is kept", async () => {
-  const [name, peer] = world.names(2);
-  const wire = await Wire.to(world.address);
-  const agent = await world.started(name, { address: wire.address });
-  const answers = world.agent(peer);
-  let count = 0;
-  answers.on("question", async (message) => {
-    count += 1;
-    await message.reply("answer", { n: 1 });
-  });
-  await answers.start();
-  wire.loseAnswers();
-  const reply = agent.request(peer, "question", {}, { idempotencyKey: "mine" });
-  const state = agent.getState();
-  await until("the request is handled", () => count === 1);
-  wire.cut();
-  assert.deepEqual((await reply).data, { n: 1 });
-  assert.equal((await state).version, 0);
-  assert.equal(count, 1);
-  const first = await agent.send(peer, "note", {}, { idempotencyKey: "k" });
-  assert.equal((await agent.send(peer, "note", {}, { idempotencyKey: "k" })).messageId, first.messageId);
-});
-
-behaviour("call.repeat", "where the server knows no keys a send is not made again", async () => {
-  const [name, peer] = world.names(2);
-  const wire = await Wire.to(await plainServer(world, name, () => false));
-  const agent = await world.started(name, { address: wire.address });
-  wire.loseAnswers();
-  const lost = failure(OutcomeUnknown, agent.send(peer, "note", {}));
-  await until("the server has it", async () => (await world.redis("xlen", `agent.stream:${peer}`)) === "1");
-  wire.cut();
-  await lost;
-});
-
-behaviour("call.unknown", "what is not made again fails as outcome unknown, a refusal never", async () => {
-  const [name, peer] = world.names(2);
-  const wire = await Wire.to(world.address);
-  const agent = await world.started(name, { address: wire.address });
-  await failure(InvalidRequest, agent.commit((commit) => commit.send(peer, "x".repeat(10_000))));
-  wire.loseAnswers();
-  const lost = [agent.updateState({ a: 1 }), agent.commit((commit) => commit.send(peer, "note"))];
-  const failures = Promise.all(lost.map((one) => failure(OutcomeUnknown, one)));
-  await until("the server has it", async () => (await world.redis("xlen", `agent.stream:${peer}`)) === "1");
-  await until("the state is set", async () => (await world.redis("exists", `agent.state:${name}`)) === "1");
-  wire.cut();
-  for (const { message } of await failures) assert.match(message, /outcome unknown/);
-});
-
 behaviour("call.cancelled", "leaves nothing behind", async () => {
   const [name, peer] = world.names(2);
   const wire = await Wire.to(world.address);
@@ -147,6 +83,41 @@ behaviour("call.cancelled", "leaves nothing behind", async () => {
   }
   await agent.send(peer, "note");
   assert.equal(await world.redis("xlen", `agent.stream:${peer}`), "2");
+});
+
+behaviour("call.cancelled", "also where what was waited for before answers twice", async () => {
+  const cancel = new AbortController();
+  const limit = new Limit(10_000, cancel.signal);
+  let answer = (): void => undefined;
+  await limit.wait<void>((resolve) => {
+    answer = resolve;
+    resolve();
+    return () => undefined;
+  });
+  const sleeps = assert.rejects(limit.sleep(1_000), RangeError);
+  answer();
+  cancel.abort(new RangeError("not needed any more"));
+  await sleeps;
+  limit.close();
+});
+
+behaviour("call.cancelled", "one signal may be that of many calls, and keeps nothing of them", async () => {
+  const [name, peer] = world.names(2);
+  const agent = await world.started(name);
+  const warnings: Error[] = [];
+  const warned = (warning: Error): unknown => warnings.push(warning);
+  process.on("warning", warned);
+  const cancel = new AbortController();
+  const { signal } = cancel;
+  await Promise.all(Array.from({ length: 50 }, () => agent.send(peer, "note", {}, { signal })));
+  assert.equal(getEventListeners(signal, "abort").length, 0);
+  const asked = Array.from({ length: 50 }, () => agent.request(peer, "question", {}, { signal }));
+  await until("they are accepted", async () => (await world.redis("xlen", `agent.stream:${peer}`)) === "100");
+  cancel.abort(new RangeError("not needed any more"));
+  for (const one of asked) await failure(RangeError, one);
+  await new Promise(setImmediate);
+  process.off("warning", warned);
+  assert.deepEqual(warnings, []);
 });
 
 behaviour("call.errors", "a refusal says what, to whom, why, and where it is on record", async () => {
@@ -295,7 +266,8 @@ behaviour("call.errors", "a payload that JSON would spoil is an error before it 
   const [name, peer] = world.names(2);
   const agent = await world.started(name);
   for (const data of [{ n: NaN }, { n: [null, Infinity] }, { n: 1n }, [1]]) {
-    await failure(SetupError, agent.send(peer, "note", data));
+    const { cause } = await failure(SetupError, agent.send(peer, "note", data));
+    assert.equal(cause instanceof TypeError, !Array.isArray(data));
   }
   await agent.send(peer, "note", { n: null, text: "null" });
 });

@@ -120,8 +120,9 @@ behaviour("connect.refused", "a refusal is logged, and tried again until an oper
   await until("it is refused twice", () => refusals.length > 1);
   assert.equal(refusals[0]?.detail, "agent_not_allowlisted");
   assert.ok(heard.has("error", "the server refuses this agent: agent_not_allowlisted"));
-  const { message } = await failure(NotConnected, agent.send(peer, "note", {}, { timeout: 50 }));
+  const { message, cause } = await failure(NotConnected, agent.send(peer, "note", {}, { timeout: 50 }));
   assert.match(message, /agent_not_allowlisted/);
+  assert.ok(cause instanceof Refused);
   world.configure({ without: ["a59"] });
   world.server.process.signal("SIGHUP");
   await until("it is back", () => agent.isConnected);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type } from "arktype";
-import { Agent, InvalidRequest, NoReply, NotAuthorized, NotConnected, OutcomeUnknown, RateLimited, Refused, Reject, Retry, SetupError, Unauthenticated, VersionMismatch, type Message } from "mas-agent";
+import { Agent, NoReply, NotConnected, OutcomeUnknown, RateLimited, Refused, Reject, Retry, SetupError, Unauthenticated, VersionMismatch, type Message } from "mas-agent";
 import * as v from "valibot";
 import { z } from "zod";
 import type { ClientEvent } from "../src/proto/mas/runtime/v1/runtime.js";
@@ -362,65 +362,6 @@ behaviour("reply.unasked", "fails with words that say so", async () => {
   const error = await failed.promise;
   assert.ok(error instanceof SetupError);
   assert.match(error.message, /asked for no reply/);
-});
-
-behaviour("commit.whole", "acknowledgement, state and messages happen together", async () => {
-  const [name, asker, target] = world.names(3);
-  const agent = world.agent(name);
-  const receiver = world.agent(target);
-  receiver.on("pick", async (message) => void (await message.reply("picked", { n: 7 })));
-  const committed = gate<{ readonly sent: readonly unknown[]; readonly version: number }>();
-  const picked = gate<unknown>();
-  agent.on("order", async (message) => {
-    let pending: ReturnType<Parameters<Parameters<typeof message.commit>[0]>[0]["request"]> | undefined;
-    const done = await message.commit(async (commit) => {
-      commit.updateState({ orders: 1 }, { expectedVersion: 0 });
-      pending = commit.request(target, "pick", { n: 1 });
-      await failure(SetupError, pending.message());
-      commit.reply("accepted");
-    });
-    committed.open(done);
-    picked.open((await pending?.message())?.data);
-    throw new Error("after the commit: the message is handled all the same");
-  });
-  await receiver.start();
-  await agent.start();
-  const reply = await (await world.started(asker)).request(name, "order");
-  assert.equal(reply.type, "accepted");
-  const { sent, version } = await committed.promise;
-  assert.deepEqual([sent.length, version], [2, 1]);
-  assert.deepEqual(await picked.promise, { n: 7 });
-  assert.deepEqual((await agent.getState()).fields, { orders: "1" });
-  await world.nothingLeft(name);
-  assert.deepEqual(await world.dead(name), []);
-});
-
-behaviour("commit.whole", "one refusal refuses all of it, and so does an error while it is collected", async () => {
-  const [name, peer, target] = world.names(3);
-  const agent = world.agent(name);
-  agent.on("refused", async (message) => {
-    await message.commit((commit) => {
-      commit.updateState({ a: 1 });
-      commit.send(target, "note");
-      commit.send("nobody", "note");
-    });
-  });
-  agent.on("fails", async (message) => {
-    await message.commit((commit) => {
-      commit.send(target, "note");
-      throw new RangeError("while it is collected");
-    });
-  });
-  await agent.start();
-  const sender = await world.started(peer);
-  await sender.send(name, "refused");
-  assert.equal((await world.oneDead(name)).reason, "handler_error:NotAuthorized");
-  await sender.send(name, "fails");
-  await until("it is a dead letter, too", async () => (await world.dead(name)).length === 2);
-  assert.deepEqual((await agent.getState()).fields, {});
-  assert.equal(await world.redis("xlen", `agent.stream:${target}`), "0");
-  await failure(NotAuthorized, agent.commit((commit) => commit.send("nobody", "note")));
-  await failure(InvalidRequest, agent.commit((commit) => commit.send(target, "x".repeat(10_000))));
 });
 
 behaviour("handler.retry", "what cannot be a handler or a kind of error is refused where it is registered", async () => {

@@ -1,8 +1,8 @@
 // The package as its users get it.
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { check } from "./behaviour.js";
 import { World } from "./world.js";
@@ -10,6 +10,32 @@ import { World } from "./world.js";
 // From build/sdk/typescript/test.
 const PACKAGE = fileURLToPath(new URL("../../../../", import.meta.url));
 const BUILD = `${PACKAGE}build/`;
+
+/** A program that tells errors apart, by their classes and by their names. */
+const CONSUMER = `
+import { Agent, MasError, NoReply, NotConnected, Refused, SetupError } from "mas-agent";
+export async function main(signal?: AbortSignal): Promise<void> {
+  await using agent = new Agent({ traceParent: "parent", repeatSends: undefined });
+  await agent.start({ signal });
+}
+export function byClass(error: MasError): string {
+  if (error instanceof NotConnected) return "";
+  if (error instanceof SetupError) return error.message;
+  if (error instanceof Refused) return error.detail;
+  return error.message;
+}
+export function byName(error: NoReply | NotConnected | SetupError | Refused): string {
+  switch (error.name) {
+    case "NoReply":
+      return error.messageId;
+    case "NotConnected":
+    case "SetupError":
+      return error.message;
+    default:
+      return error.detail;
+  }
+}
+`;
 
 check("each behaviour of docs/clients.md has a test, and each test a behaviour", async () => {
   const page = readFileSync(`${PACKAGE}../../docs/clients.md`, "utf8");
@@ -39,6 +65,39 @@ check("the lock file names no host, and there are two dependencies", async () =>
   assert.ok(!lock.includes('"resolved"'), "omit-lockfile-registry-resolved");
   const { dependencies } = JSON.parse(readFileSync(`${PACKAGE}package.json`, "utf8")) as { dependencies: object };
   assert.deepEqual(Object.keys(dependencies).sort(), ["@bufbuild/protobuf", "@grpc/grpc-js"]);
+});
+
+check("the version that is told is the package's", async () => {
+  const { version } = JSON.parse(readFileSync(`${PACKAGE}package.json`, "utf8")) as { version: string };
+  assert.ok(readFileSync(`${PACKAGE}dist/version.js`, "utf8").includes(`VERSION = "${version}"`));
+});
+
+check("its types fit strict programs of both kinds, without OpenTelemetry, and CommonJS can require it", async () => {
+  const folder = mkdtempSync("/tmp/masts-");
+  try {
+    const modules = `${folder}/node_modules`;
+    mkdirSync(modules);
+    mkdirSync(`${modules}/mas-agent`);
+    for (const name of ["dist", "package.json"]) cpSync(PACKAGE + name, `${modules}/mas-agent/${name}`, { recursive: true });
+    for (const name of readdirSync(`${PACKAGE}node_modules`)) {
+      if (!name.startsWith(".") && name !== "@opentelemetry") symlinkSync(`${PACKAGE}node_modules/${name}`, `${modules}/${name}`);
+    }
+    writeFileSync(`${folder}/es.mts`, CONSUMER);
+    writeFileSync(`${folder}/common.cts`, CONSUMER);
+    const words = "--noEmit --strict --exactOptionalPropertyTypes --skipLibCheck false --target es2022 --lib es2022,esnext.disposable";
+    for (const resolution of ["--module nodenext", "--module preserve --moduleResolution bundler"]) {
+      const args = [`${PACKAGE}node_modules/typescript/bin/tsc`, ...`${words} --types node ${resolution}`.split(" "), "es.mts", "common.cts"];
+      const { status, stdout } = spawnSync(process.execPath, args, { cwd: folder, encoding: "utf8" });
+      assert.equal(status, 0, stdout);
+    }
+    const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+    if (major > 22 || (major === 22 && minor >= 12) || (major === 20 && minor >= 19)) {
+      const code = 'process.stdout.write(typeof require("mas-agent").Agent)';
+      assert.equal(execFileSync(process.execPath, ["-e", code], { cwd: folder, encoding: "utf8", stdio: "pipe" }), "function");
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 check("no public type is any", async () => {

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { NotConnected, VersionMismatch, type StandardSchema } from "mas-agent";
 import { z } from "zod";
 import { behaviour } from "./behaviour.js";
-import { failure, gate, until } from "./wait.js";
+import { blocked, failure, gate, until } from "./wait.js";
 import { World } from "./world.js";
 
 const world = await World.make();
@@ -75,8 +75,7 @@ behaviour("state.change", "its time bounds what the change does, too, and nothin
   assert.match(message, /not done within 0.05 s; nothing was written/);
   late.open({ text: "late" });
   const blocks = (): object => {
-    const end = performance.now() + 60;
-    while (performance.now() < end);
+    blocked(60);
     return { text: "late" };
   };
   await failure(NotConnected, agent.changeState(blocks, { timeout: 50 }));

@@ -2,9 +2,11 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { NotConnected, Retry } from "mas-agent";
+import { NotConnected, OutcomeUnknown, Retry } from "mas-agent";
+import type { ClientEvent } from "../src/proto/mas/runtime/v1/runtime.js";
 import { behaviour } from "./behaviour.js";
 import { failure, gate, until } from "./wait.js";
+import { plainServer } from "./wires.js";
 import { Heard, World } from "./world.js";
 
 const world = await World.make({ settings: "delivery: {reclaim_idle_ms: 1000}" });
@@ -59,6 +61,26 @@ behaviour("handler.calls", "a handler can stop its agent, and its message is ack
   await agent.start();
 });
 
+behaviour("stop.drain", "what the server does not answer any more fails when the agent is stopped, and not when its own time is over", async () => {
+  const [name, peer] = world.names(2);
+  const agent = await world.started(name);
+  await agent.getState();
+  const { process } = world.server;
+  process.signal("SIGSTOP");
+  try {
+    const calls = [agent.updateState({ a: 1 }), agent.send(peer, "note")].map((call) => failure(OutcomeUnknown, call));
+    await new Promise(setImmediate);
+    const began = performance.now();
+    await agent.stop();
+    const [updated, sent] = await Promise.all(calls);
+    assert.match(updated?.message ?? "", /updateState: outcome unknown: the agent was stopped before the answer/);
+    assert.match(sent?.message ?? "", /outcome unknown: the session ended before the answer/);
+    assert.ok(performance.now() - began < 5_000);
+  } finally {
+    process.signal("SIGCONT");
+  }
+});
+
 behaviour("stop.drain", "can be started again", async () => {
   const [name] = world.names(1);
   const agent = await world.started(name);
@@ -110,10 +132,61 @@ behaviour("stop.untouched", "what is not finished stays as it was, whatever the 
   assert.equal(await world.redis("xlen", `agent.stream:${target}`), "0");
   const again: string[] = [];
   const next = world.agent(name, { instanceId: "i1" });
-  next.onOther((message) => again.push(message.type));
+  next.onOther((message) => again.push(`${message.type} ${message.attempt}`));
   await next.start();
   await until("all are delivered again", () => again.length === kinds.length);
-  assert.deepEqual(again.sort(), [...kinds].sort());
+  assert.deepEqual(again.sort(), kinds.map((kind) => `${kind} 1`).sort());
+});
+
+behaviour("stop.untouched", "what has arrived goes to another instance within a moment, begun or not, and was no attempt", async () => {
+  const [name, peer] = world.names(2);
+  const said: ClientEvent[] = [];
+  const address = await plainServer(world, name, () => true, (event) => said.push(event));
+  const agent = world.agent(name, { address, concurrency: 1, drainTimeout: 50 });
+  const began = gate();
+  agent.on("job", async () => {
+    began.open();
+    await new Promise(() => undefined);
+  });
+  await agent.start();
+  const sender = await world.started(peer);
+  for (let n = 0; n < 3; n += 1) await sender.send(name, "job", { n });
+  await began.promise;
+  await until("all have arrived", async () => (await world.redis("xpending", `agent.stream:${name}`, "agents")).startsWith("3"));
+  const next = world.agent(name, { instanceId: "i1" });
+  const got: string[] = [];
+  next.on("job", ({ data, attempt }) => got.push(`${data["n"]} ${attempt}`));
+  await next.start();
+  await agent.stop();
+  await until("the other instance has all", () => got.length === 3);
+  assert.deepEqual(got.sort(), ["0 1", "1 1", "2 1"]);
+  const nacks = said.flatMap(({ event }) => (event?.$case === "nack" ? [event.value] : []));
+  assert.ok(nacks.length >= 3);
+  for (const { retryable, retryAfterMs } of nacks) assert.deepEqual([retryable, retryAfterMs], [true, 1]);
+  assert.deepEqual(await world.dead(name), []);
+});
+
+behaviour("stop.untouched", "where the server does not know how, nothing is said", async () => {
+  const [name, peer] = world.names(2);
+  const said: ClientEvent[] = [];
+  const address = await plainServer(world, name, (feature) => feature !== "later", (event) => said.push(event));
+  const agent = world.agent(name, { address, concurrency: 1, drainTimeout: 50 });
+  const began = gate();
+  agent.on("job", async () => {
+    began.open();
+    await new Promise(() => undefined);
+  });
+  await agent.start();
+  const sender = await world.started(peer);
+  for (let n = 0; n < 2; n += 1) await sender.send(name, "job", { n });
+  await began.promise;
+  await agent.stop();
+  assert.deepEqual(said.map(({ event }) => event?.$case), ["hello"]);
+  const next = world.agent(name, { instanceId: "i1" });
+  let count = 0;
+  next.on("job", () => (count += 1));
+  await next.start();
+  await until("they are delivered again", () => count === 2);
 });
 
 behaviour("stop.signals", "run drains on SIGTERM", async () => {

@@ -36,3 +36,9 @@ export async function failure<E extends Error>(Kind: abstract new (...args: neve
   }
   throw new Error(`no ${Kind.name}`);
 }
+
+/** Keeps the event loop busy. */
+export function blocked(ms: number): void {
+  const end = performance.now() + ms;
+  while (performance.now() < end);
+}

@@ -14,7 +14,7 @@ import {
   type ServiceError,
   type StatusObject,
 } from "@grpc/grpc-js";
-import { ClientEvent, ServerEvent } from "../src/proto/mas/runtime/v1/runtime.js";
+import { ClientEvent, ServerEvent, type Welcome } from "../src/proto/mas/runtime/v1/runtime.js";
 import { atEnd } from "./behaviour.js";
 import type { World } from "./world.js";
 
@@ -86,12 +86,13 @@ const SERVICE = "/mas.runtime.v1.RuntimeService/";
 const UNARY = ["Send", "Request", "Reply", "Discover", "GetState", "UpdateState", "ResetState"];
 
 /** The world's server, for one agent, as one that offers only these features: it hands on everything else. `heard` is told
- * what the agent says. */
+ * what the agent says; `change` changes the server's first word. */
 export async function plainServer(
   world: World,
   agent: string,
   offers: (feature: string) => boolean,
   heard: (event: ClientEvent) => void = () => undefined,
+  change: (welcome: Welcome) => void = () => undefined,
 ): Promise<string> {
   const { ca, cert, key } = world.files(agent);
   const upstream = new Client(
@@ -120,8 +121,10 @@ export async function plainServer(
     call.on("cancelled", () => far.cancel());
     call.on("error", () => far.cancel());
     far.on("data", ({ event }: ServerEvent) => {
-      const welcome = event?.$case === "welcome";
-      if (welcome) event.value.features = event.value.features.filter(offers);
+      if (event?.$case === "welcome") {
+        event.value.features = event.value.features.filter(offers);
+        change(event.value);
+      }
       call.write({ event });
     });
     far.on("error", () => undefined);

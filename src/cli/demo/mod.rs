@@ -24,8 +24,8 @@ pub use worker::run as run_worker;
 
 /// Agents of the demo: the two that talk, and one that nobody may talk to.
 const AGENTS: [&str; 3] = ["planner", "worker", "vault"];
-/// Data of the demo's Redis.
-const DATA_DIR: &str = "demo-redis";
+/// What one run keeps: Redis' data, keys, the trail outside of Redis.
+const RUN_DIR: &str = "demo-run";
 /// Output of the children, kept for when something goes wrong.
 const LOG_FILE: &str = "demo.log";
 
@@ -45,7 +45,7 @@ pub fn run(dir: &Path) -> Exit {
 fn play(dir: &Path) -> Result<bool, AnyError> {
     let started = Instant::now();
     // A demo begins with nothing: what an earlier one has sent would count against its limits.
-    match std::fs::remove_dir_all(dir.join(DATA_DIR)) {
+    match std::fs::remove_dir_all(dir.join(RUN_DIR)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         Ok(()) | Err(_) => {}
     }
@@ -115,7 +115,12 @@ delivery:
   # Short, so that the killed worker's message moves while you watch.
   reclaim_idle_ms: 1000
 gateway:
-  redis: {{url: managed, data_dir: {DATA_DIR}}}
+  redis: {{url: managed, data_dir: {RUN_DIR}/redis}}
+  audit:
+    signing_key_path: {RUN_DIR}/audit.ed25519
+    store_key_path: {RUN_DIR}/store.key
+    anchor_path: {RUN_DIR}/audit-anchor.jsonl
+    archive_dir: {RUN_DIR}/audit-archive
   rate_limit: {{per_minute: 10000, per_hour: 100000}}
   # Short, so that you see it close again.
   circuit_breaker: {{failure_threshold: 5, success_threshold: 1, timeout_seconds: 1}}

@@ -85,6 +85,12 @@ class Real:
                 return value
         return None
 
+    def key_lifetimes(self, name: str) -> dict[str, float]:
+        """For how long each idempotency key of an agent is still remembered, in seconds."""
+        prefix = f"mas.idempotency:{name}:"
+        found = [key for key in self.world.redis("KEYS", f"{prefix}*").split("\n") if key]
+        return {key.removeprefix(prefix): int(self.world.redis("PTTL", key)) / 1000 for key in found}
+
     def is_settled(self, name: str) -> bool:
         """Whether nothing that was delivered waits for its acknowledgement."""
         return self.world.redis("XPENDING", f"agent.stream:{name}", "agents").split("\n")[0] == "0"
@@ -117,8 +123,11 @@ class Fake:
     def dead(self, message_id: str) -> str | None:
         return next((one.reason for one in self.server.dead_letters if one.message.message_id == message_id), None)
 
+    def key_lifetimes(self, name: str) -> dict[str, float]:
+        return self.server._core.keys.lifetimes(name)
+
     def is_settled(self, name: str) -> bool:
-        return not any(one.held for one in self.server._core.sessions if one.agent_id == name)
+        return not any(one.held for one in self.server._core.inboxes.sessions if one.agent_id == name)
 
     def close(self) -> None:
         pass

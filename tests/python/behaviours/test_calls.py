@@ -61,11 +61,33 @@ async def test_a_calls_time_bounds_all_of_it(place: Place) -> None:
         with pytest.raises(NoReply):
             await alpha.request(name, "silent", timeout=0.2)
         assert 0.15 < time.monotonic() - began < 5
-        for timeout in (0, -1):
-            with pytest.raises(SetupError, match="timeout"):
-                await alpha.request(name, "silent", timeout=timeout)
-            with pytest.raises(SetupError, match="timeout"):
-                await alpha.send(name, "silent", timeout=timeout)
+        nan, infinite = float("nan"), float("inf")
+        for timeout in (0, -1, nan, infinite):
+            for call in (
+                lambda: alpha.request(name, "silent", timeout=timeout),
+                lambda: alpha.send(name, "silent", timeout=timeout),
+                lambda: alpha.get_state(timeout=timeout),
+                lambda: alpha.change_state(Memory, lambda memory: None, timeout=timeout),
+            ):
+                with pytest.raises(SetupError, match=f"^[^ ]*timeout {timeout}: expected more than 0"):
+                    await soon(call())
+        for time_to_live in (0, nan, infinite, 1e30):
+            with pytest.raises(SetupError, match="is no time"):
+                await alpha.send(name, "silent", ttl=time_to_live)
+
+
+@behaviour("call.repeat")
+@fake
+async def test_a_key_that_is_none_is_refused_before_it_is_sent(place: Fake) -> None:
+    """An empty one would be no key, and a lost answer would be asked for again without one."""
+    async with place.agent() as alpha:
+        for key in ("", "ä", "a b", "x" * 65):
+            place.server.lose_answers("send")
+            with pytest.raises(SetupError, match="idempotency_key"):
+                await alpha.send("n1", "work", idempotency_key=key)
+            with pytest.raises(SetupError, match="idempotency_key"):
+                alpha.commit().send("n1", "work", idempotency_key=key)
+        assert not place.server.messages
 
 
 @behaviour("call.deadline")
@@ -149,6 +171,68 @@ async def test_many_lost_answers_of_a_killed_server_are_asked_for_again() -> Non
             sent = await soon(asyncio.gather(*sends))
             await until(lambda: len({one.data["n"] for one in arrived}) == 300, "all have arrived")
         assert {one.id for one in arrived} == {one.message_id for one in sent}
+
+
+@behaviour("call.repeat")
+@both
+async def test_a_key_of_the_librarys_is_remembered_for_the_calls_time_and_a_minute(place: Place) -> None:
+    alpha = place.agent(one := place.name(), call_timeout=40)
+    beta = place.agent(other := place.name(), repeat_sends=False)
+
+    @beta.on_raw("ask")
+    async def ask(message: Message) -> None:
+        await message.reply("answer")
+
+    hears(alpha)
+    hears(beta)
+
+    def lifetimes(name: str) -> list[float]:
+        return sorted(place.key_lifetimes(name).values())
+
+    async with alpha, beta:
+        await alpha.send(other, "work")
+        await alpha.send(other, "work", {"a": "x" * 100_000}, timeout=7)
+        await alpha.request(other, "ask", timeout=20)
+        found = await asyncio.to_thread(lifetimes, one)
+        assert len(found) == 3 and all(near - 5 < one <= near for one, near in zip(found, (67, 80, 100))), found
+        # As long as the server remembers any: the caller may come back to it.
+        await alpha.send(other, "work", idempotency_key="mine")
+        assert (await asyncio.to_thread(place.key_lifetimes, one))["mine"] > 590
+        await beta.send(one, "work")
+        assert not await asyncio.to_thread(lifetimes, other)
+        await beta.send(one, "work", idempotency_key="its")
+        assert list(await asyncio.to_thread(place.key_lifetimes, other)) == ["its"]
+
+
+@behaviour("call.repeat")
+@fake
+async def test_without_keys_of_the_librarys_a_lost_answer_is_unknown(place: Fake) -> None:
+    alpha, beta = place.agent(repeat_sends=False), place.agent(name := place.name())
+    hears(beta)
+
+    @beta.on_raw("ask")
+    async def ask(message: Message) -> None:
+        await message.reply("answer")
+
+    async with alpha, beta:
+        for size in (0, 100_000):
+            place.server.lose_answers("send")
+            with pytest.raises(OutcomeUnknown, match=f'^send "work" to {name}: '):
+                await alpha.send(name, "work", {"a": "x" * size})
+        place.server.lose_answers("request")
+        with pytest.raises(OutcomeUnknown, match=f'^request "ask" to {name}: '):
+            await alpha.request(name, "ask", timeout=10)
+        await place.server.idle()
+        before = len(place.server.messages)
+        # What has happened for sure, or not at all, goes on as usual.
+        place.server.refuse("overloaded")
+        await alpha.send(name, "work")
+        # A caller's key does.
+        place.server.lose_answers("send", "request")
+        await alpha.send(name, "work", idempotency_key="a")
+        await alpha.request(name, "ask", timeout=10, idempotency_key="b")
+        await place.server.idle()
+        assert len(place.server.messages) == before + 4
 
 
 @behaviour("call.unknown")
@@ -379,7 +463,7 @@ async def test_what_a_server_does_not_offer_is_not_sent() -> None:
         assert not server.messages and not server.state("alpha")
         # And no key of the library's own.
         await alpha.send("beta", "work")
-        assert not server._core._keys
+        assert not server._core.keys.lifetimes("alpha")
 
 
 @behaviour("state.change")

@@ -65,6 +65,10 @@ async def test_what_is_wrong_with_the_setup_is_said_at_once_and_all_of_it(
         await Agent().start()
     with pytest.raises(SetupError, match="instance id"):
         Agent(instance_id="a b")
+    for name in ("connect_timeout", "call_timeout", "drain_timeout", "refused_retry", "concurrency"):
+        for value in (-1, float("nan"), float("inf")):
+            with pytest.raises(SetupError, match=f"^{name} {value}: expected"):
+                Agent(**{name: value})
     ca, cert, key = place.world.files(STRANGER)
     _, other_cert, other_key = place.world.files("n0")
     missing, empty = tmp_path / "none.pem", tmp_path / "empty.pem"

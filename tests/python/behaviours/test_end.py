@@ -12,6 +12,7 @@ from collections import Counter
 
 import pytest
 from mas_agent import Agent, Message, NotConnected, Reject, Retry, blocking
+from mas_agent.testing import FakeServer
 from places import Place, Real, behaviour, both, real, soon, until
 from pydantic import BaseModel
 
@@ -139,6 +140,139 @@ async def test_what_is_not_finished_stays_with_the_server(place: Place, way: str
             await until(lambda: arrived, "it comes again")
             assert (await again.get_state()).fields == {}
         assert (arrived[0].id, place.dead(sent.message_id)) == (sent.message_id, None)
+        # It was put off, which is no attempt.
+        assert arrived[0].attempt == 1
+
+
+@behaviour("stop.untouched")
+@both
+async def test_all_that_a_session_holds_goes_to_another_instance(place: Place) -> None:
+    """What has begun, what waits for its turn, and what arrives meanwhile."""
+    alpha, beta = place.agent(), place.agent(name := place.name(), instance_id="first", concurrency=1, drain_timeout=0.5)
+    begun, arrived = asyncio.Event(), dict[str, int]()
+
+    @beta.on_other
+    async def work(message: Message) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with alpha:
+        await beta.start()
+        sent = [await alpha.send(name, "work") for _ in range(20)]
+        await soon(begun.wait())
+        stopping = asyncio.create_task(beta.stop())
+        await asyncio.sleep(0)
+        sent += [await alpha.send(name, "work") for _ in range(20)]
+        other = place.agent(name, instance_id="other")
+
+        @other.on_other
+        async def take(message: Message) -> None:
+            arrived[message.id] = message.attempt
+
+        async with other:
+            await until(lambda: len(arrived) == 40, "all of them come to the other instance")
+            await soon(stopping)
+            await until(lambda: place.is_settled(name), "they are acknowledged")
+    assert arrived == {one.message_id: 1 for one in sent}
+
+
+@behaviour("stop.untouched")
+@both
+async def test_so_it_is_where_nobody_waits_for_the_stop(place: Place) -> None:
+    alpha, beta, begun = place.agent(), place.agent(name := place.name(), drain_timeout=PATIENCE_S), asyncio.Event()
+
+    @beta.on_other
+    async def work(message: Message) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with alpha:
+        await beta.start()
+        await alpha.send(name, "work")
+        await soon(begun.wait())
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(beta.stop(), 0.1)
+        assert beta.closed
+        arrived: list[int] = []
+        again = place.agent(name)
+
+        @again.on_other
+        async def take(message: Message) -> None:
+            arrived.append(message.attempt)
+
+        async with again:
+            await until(lambda: arrived, "it comes again")
+    assert arrived == [1]
+
+
+@behaviour("stop.untouched")
+async def test_a_server_that_cannot_put_a_message_off_is_told_nothing() -> None:
+    features = ["submit", "acks", "deliveries", "commit"]
+    async with FakeServer(features=features) as server, server.agent("alpha") as alpha:
+        beta, begun = server.agent("beta", drain_timeout=0.05), asyncio.Event()
+
+        @beta.on_other
+        async def work(message: Message) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        await beta.start()
+        await alpha.send("beta", "work")
+        await soon(begun.wait())
+        await beta.stop()
+        arrived: list[int] = []
+        again = server.agent("beta")
+
+        @again.on_other
+        async def take(message: Message) -> None:
+            arrived.append(message.attempt)
+
+        async with again:
+            await until(lambda: arrived, "it comes again")
+    # Its session ended with it, which was an attempt.
+    assert arrived == [2] and not server.dead_letters
+
+
+@behaviour("stop.untouched")
+@both
+async def test_what_a_given_up_thread_says_is_not_sent(place: Place) -> None:
+    """Its commit waits in the library when the agent gives its message up, and is tried no further."""
+    beta, alpha = place.agent(name := place.name(), drain_timeout=0.05), place.agent()
+    begun, end, said = asyncio.Event(), threading.Event(), asyncio.Event()
+    errors: list[Exception] = []
+
+    @beta.on("work")
+    def work(message: blocking.Message) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        end.wait(PATIENCE_S)
+        try:
+            with message.commit(timeout=5) as commit:
+                commit.update_state({"a": 1})
+        except NotConnected as error:
+            errors.append(error)
+        loop.call_soon_threadsafe(said.set)
+
+    loop = asyncio.get_running_loop()
+    async with alpha:
+        await beta.start()
+        await alpha.send(name, "work")
+        await soon(begun.wait())
+        # The session stays open for what it does after the drain.
+        await beta.drain()
+        end.set()
+        await soon(said.wait())
+        assert (await beta.get_state()).fields == {} and "stopped" in str(errors[0])
+        await beta.stop()
+        arrived: list[Message] = []
+        again = place.agent(name)
+
+        @again.on("work")
+        async def take(message: Message) -> None:
+            arrived.append(message)
+
+        async with again:
+            await until(lambda: arrived, "it comes again")
+        assert arrived[0].attempt == 1
 
 
 @behaviour("stop.signals")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from typing import Any
 
 import pytest
 from mas_agent import (
     Agent,
-    InvalidRequest,
     Message,
     NoReply,
     OutcomeUnknown,
@@ -18,12 +16,12 @@ from mas_agent import (
     Reject,
     Retry,
     StateOf,
-    Unsupported,
     VersionMismatch,
 )
 from mas_agent.testing import FakeServer
 from places import Fake, Place, Real, behaviour, both, fake, real, soon, until
 from pydantic import BaseModel
+
 
 
 class Order(BaseModel):
@@ -366,151 +364,3 @@ async def test_one_at_a_time_keeps_the_order_of_each_sender(place: Place) -> Non
             await asyncio.gather(*(one.send(name, "work", {"n": n}) for one in (alpha, gamma)))
         await until(lambda: sum(map(len, seen.values())) == 80, "all are handled")
     assert list(seen.values()) == [list(range(40))] * 2
-
-
-@behaviour("reply.late")
-@both
-async def test_a_reply_that_nobody_waits_for_fails_nothing(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    alpha, beta = place.agent(), place.agent(name := place.name())
-    asked, go, through = Counter[str](), asyncio.Event(), Counter[str]()
-
-    @beta.on_raw("reply")
-    async def reply(message: Message) -> None:
-        asked["reply"] += 1
-        await go.wait()
-        sent = await message.reply("answer")
-        assert sent.late and not sent.message_id
-        through["reply"] += 1
-
-    @beta.on_raw("commit")
-    async def commit(message: Message) -> None:
-        asked["commit"] += 1
-        await go.wait()
-        async with message.commit() as commit:
-            commit.update_state({"done": True})
-            commit.send(name, "aside")
-            commit.reply("answer")
-        assert [one.late for one in commit.sent] == [False, True]
-        through["commit"] += 1
-
-    @beta.on_raw("aside")
-    async def aside(message: Message) -> None:
-        through["aside"] += 1
-
-    async def ask(kind: str) -> None:
-        with pytest.raises(NoReply):
-            await alpha.request(name, kind, timeout=0.5)
-
-    async with alpha, beta:
-        await asyncio.gather(ask("reply"), ask("commit"))
-        assert asked == {"reply": 1, "commit": 1}
-        # The server counts whole seconds.
-        await asyncio.sleep(1.2)
-        go.set()
-        await until(lambda: through == {"reply": 1, "commit": 1, "aside": 1}, "both are through")
-        await until(lambda: place.is_settled(name), "both are acknowledged")
-        assert (await beta.get_state()).fields == {"done": "true"}
-    assert len([one for one in caplog.records if "nobody waits for it any more" in one.getMessage()]) == 2
-
-
-@behaviour("reply.unasked")
-@both
-async def test_a_reply_to_a_message_that_asked_for_none_says_so(place: Place) -> None:
-    alpha, beta = place.agent(sender := place.name()), place.agent(name := place.name())
-    errors: asyncio.Queue[Any] = asyncio.Queue()
-
-    @beta.on_raw("work")
-    async def work(message: Message) -> None:
-        try:
-            await message.reply("answer")
-        except InvalidRequest as error:
-            errors.put_nowait(error)
-
-    async with alpha, beta:
-        sent = await alpha.send(name, "work")
-        error = await soon(errors.get())
-    assert str(error) == (
-        f'reply "answer": "work" from {sender} ({sent.message_id}) asked for no reply; answer with agent.send '
-        f"(missing_correlation_id)"
-    )
-
-
-@behaviour("commit.whole")
-@both
-async def test_a_commit_is_all_or_nothing(place: Place) -> None:
-    alpha, beta = place.agent(sender := place.name()), place.agent(name := place.name())
-    arrived: asyncio.Queue[Message] = asyncio.Queue()
-    failed: asyncio.Queue[Refused] = asyncio.Queue()
-
-    @alpha.on_raw("next")
-    async def take(message: Message) -> None:
-        arrived.put_nowait(message)
-
-    @beta.on_raw("work")
-    async def work(message: Message) -> None:
-        try:
-            async with message.commit() as commit:
-                commit.update_state({"done": message.data["n"]})
-                commit.send(sender, "next", message.data)
-                if "forbidden" in message.data:
-                    commit.send("nobody-at-all", "next")
-        except Refused as error:
-            failed.put_nowait(error)
-            raise Reject("refused") from error
-
-    async with alpha, beta:
-        await alpha.send(name, "work", {"n": 1})
-        assert (await soon(arrived.get())).data == {"n": 1}
-        await until(lambda: place.is_settled(name), "it is acknowledged")
-        sent = await alpha.send(name, "work", {"n": 2, "forbidden": True})
-        assert (await soon(failed.get())).detail == "not_authorized"
-        await until(lambda: place.dead(sent.message_id), "the dead letter")
-        assert (await beta.get_state()).fields == {"done": "1"} and arrived.empty()
-        with pytest.raises(VersionMismatch):
-            async with beta.commit() as commit:
-                commit.update_state({"done": 3}, expected_version=99)
-                commit.send(sender, "next")
-        assert (await beta.get_state()).fields == {"done": "1"} and arrived.empty()
-
-
-@behaviour("commit.whole")
-@fake
-async def test_a_commit_takes_the_newest_delivery(place: Fake) -> None:
-    """The connection is lost before it: the message is delivered anew, and the commit goes on with that delivery."""
-    alpha, beta = place.agent(), place.agent(name := place.name())
-    handled: list[str] = []
-
-    @beta.on_raw("work")
-    async def work(message: Message) -> None:
-        place.server.disconnect(name)
-        place.server.refuse("delivery_not_held", operation="commit", sender=name, times=2)
-        async with message.commit() as commit:
-            commit.update_state({"done": message.id})
-        handled.append(message.id)
-
-    @beta.on_raw("moved")
-    async def moved(message: Message) -> None:
-        if message.attempt == 1 and not handled[1:]:
-            handled.append(message.id)
-            place.server.refuse("delivery_not_held", operation="commit", sender=name, times=4)
-        async with message.commit() as commit:
-            commit.update_state({"moved": message.id})
-
-    async with alpha, beta:
-        sent = await alpha.send(name, "work")
-        await until(lambda: handled, "it is committed")
-        await place.server.idle()
-        assert handled == [sent.message_id] and place.server.state(name) == {"done": sent.message_id}
-        # It is tried a few times, and then the message comes again later.
-        sent = await alpha.send(name, "moved")
-        await until(lambda: "moved" in place.server.state(name), "it is committed later")
-        await place.server.idle()
-    assert not place.server.dead_letters and not place.server._core.faults
-
-
-async def test_a_server_without_commits_gets_none() -> None:
-    async with FakeServer(features=["submit"]) as server:
-        async with server.agent("alpha") as alpha:
-            with pytest.raises(Unsupported, match="commit: "):
-                async with alpha.commit() as commit:
-                    commit.update_state({"a": 1})

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from ._calls import Options, milliseconds
 from ._commit import Commit
 from ._context import Context
+from ._options import Options, milliseconds
 from ._payload import Payload
 from ._receipt import Sent
 from ._state import Change, State

@@ -11,18 +11,18 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 
 from . import _wire
 from ._link import Link
+from ._options import Options, checked_timeout, milliseconds
 from ._payload import Payload, to_json
 from ._proto import runtime_pb2 as pb
 from ._receipt import Receipt, Sent, findings
 from ._replies import Replies, Unanswered
-from ._session import MAX_COMMIT_BYTES, Session
+from ._session import Session
 from ._tracing import Tracing
 from .errors import (
     NOT_HELD,
@@ -32,7 +32,6 @@ from .errors import (
     NotConnected,
     OutcomeUnknown,
     Refused,
-    SetupError,
     Unsupported,
 )
 
@@ -44,59 +43,30 @@ log = logging.getLogger("mas_agent")
 # Waits before a call is made again, in seconds: doubling, of each half to all.
 RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 2.0
+# So much longer than its call may take the server remembers a key of the library's own, in seconds.
+KEY_KEPT_S = 60.0
 # Tries of a commit whose delivery the session does not hold. Few: what the server is to deliver again may wait for a
 # place that this handler takes.
 NOT_HELD_TRIES = 4
-# How long a request may be answered when nobody says, and at most; in seconds.
+# How long a request may be answered when nobody says, in seconds.
 REQUEST_S = 60.0
-MAX_REQUEST_S = 86_400.0
 # The refusal of a reply that nobody waits for any more.
 NOBODY_WAITS = "unknown_correlation_id"
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a message may carry beyond the base protocol."""
-
-    idempotency_key: str | None = None
-    ttl: float | None = None
-    not_before: float | None = None
-
-    def require(self, session: Session) -> None:
-        """A server that would ignore them must not get them."""
-        if self.idempotency_key is not None and not session.offers(_wire.IDEMPOTENCY):
-            raise Unsupported("this server has no idempotency keys")
-        if (self.ttl is not None or self.not_before is not None) and not session.offers(_wire.TIMES):
-            raise Unsupported("this server has no times to live")
-
-    def fields(self) -> dict[str, Any]:
-        """As fields of SendRequest and RequestRequest."""
-        return {
-            "idempotency_key": self.idempotency_key or "",
-            "ttl_ms": milliseconds(self.ttl),
-            "not_before_ms": milliseconds(self.not_before),
-        }
-
-
-def milliseconds(seconds: float | None) -> int:
-    """Seconds as milliseconds; ``None`` is 0, and what is more than 0 stays so."""
-    if seconds is None:
-        return 0
-    if seconds <= 0:
-        raise SetupError(f"{seconds} is no time: expected more than 0 seconds")
-    return max(1, round(seconds * 1000))
-
-
 class Calls:
     """The calls of one agent and the replies it waits for."""
 
-    def __init__(self, link: Link, instance_id: str, timeout: float, tracing: Tracing) -> None:
+    def __init__(
+        self, link: Link, instance_id: str, timeout: float, tracing: Tracing, *, repeat_sends: bool
+    ) -> None:
         self._link = link
         self.instance_id = instance_id
         self.timeout = timeout
         self.tracing = tracing
+        self._repeat_sends = repeat_sends
         self.replies = Replies()
         # Idempotency keys of the library's own: a random beginning and a count.
         self._keys = (f"{secrets.token_hex(8)}-{number:x}" for number in itertools.count())
@@ -107,6 +77,10 @@ class Calls:
         """Calls that wait for a session, for room at the server, or to be made again."""
         session = self._link.current
         return self._link.waiting + self._again + (session.waiting if session is not None else 0)
+
+    def give_up(self, timeout: float | None) -> float:
+        """When the time of a call that begins now is over, of the monotonic clock."""
+        return time.monotonic() + (self.timeout if timeout is None else checked_timeout(timeout))
 
     def send_request(self, target: str, message_type: str, data: Payload | None, options: Options) -> pb.SendRequest:
         """The message as the protocol has it."""
@@ -122,9 +96,7 @@ class Calls:
         self, target: str, message_type: str, data: Payload | None, timeout: float | None, options: Options
     ) -> pb.RequestRequest:
         """The request as the protocol has it."""
-        seconds = REQUEST_S if timeout is None else timeout
-        if not 0 < seconds <= MAX_REQUEST_S:
-            raise SetupError(f"timeout {seconds}: expected more than 0 and at most {MAX_REQUEST_S:.0f} seconds")
+        seconds = REQUEST_S if timeout is None else checked_timeout(timeout)
         return pb.RequestRequest(
             target_id=target,
             message_type=message_type,
@@ -148,14 +120,14 @@ class Calls:
         keyed = self._keyed(request, options)
 
         async def once(session: Session, give_up: float) -> pb.SendResponse:
-            keyed(session)
+            keyed(session, give_up)
             if session.takes(request):
                 return (await session.submit(pb.Submission(send=request), give_up)).send
             return await session.methods.send(request, timeout=_left(give_up))
 
         with self.tracing.sending("send", request.target_id, request) as operation:
             called = Called("send", request.target_id, request.message_type)
-            done = sent(await self.call(once, called, timeout, again=_knows_keys))
+            done = sent(await self.call(once, called, timeout, again=self._again_of(options)))
             operation.accepted(done)
             return done
 
@@ -184,7 +156,7 @@ class Calls:
         keyed = self._keyed(request, options)
 
         async def once(session: Session, give_up: float) -> pb.RequestResponse:
-            keyed(session)
+            keyed(session, give_up)
             if session.takes(request):
                 return (await session.submit(pb.Submission(request=request), give_up)).request
             return await session.methods.request(request, timeout=_left(give_up))
@@ -195,7 +167,7 @@ class Calls:
         with self.tracing.sending("request", request.target_id, request) as operation:
             self.replies.asking(1)
             try:
-                accepted = await self.call(once, called, until_accepted, again=_knows_keys)
+                accepted = await self.call(once, called, until_accepted, again=self._again_of(options))
                 reply = self.replies.expect(accepted.correlation_id, give_up - time.monotonic())
             finally:
                 self.replies.asking(-1)
@@ -281,8 +253,6 @@ class Calls:
             if not (session.features >= {_wire.SUBMIT, _wire.COMMIT}):
                 raise Unsupported("this server has no atomic commit")
             commit = build()
-            if (size := commit.ByteSize()) > MAX_COMMIT_BYTES:
-                raise SetupError(f"a commit of {size} bytes: expected at most {MAX_COMMIT_BYTES}")
             try:
                 return (await session.submit(pb.Submission(commit=commit), give_up)).commit
             except Refused as error:
@@ -302,9 +272,7 @@ class Calls:
         again: Callable[[Session], bool] | None = None,
     ) -> T:
         """Makes a call within its time. ``again``: whether it may be made again after a lost answer."""
-        if timeout is not None and timeout <= 0:
-            raise SetupError(f"timeout {timeout}: expected more than 0 seconds")
-        give_up = time.monotonic() + (self.timeout if timeout is None else timeout)
+        give_up = self.give_up(timeout)
         pause = RETRY_FIRST_S
         unknown: OutcomeUnknown | None = None
         while True:
@@ -340,19 +308,28 @@ class Calls:
                 self._again -= 1
             pause = min(pause * 2, RETRY_LAST_S)
 
-    def _keyed(self, request: pb.SendRequest | pb.RequestRequest, options: Options) -> Callable[[Session], None]:
+    def _keyed(
+        self, request: pb.SendRequest | pb.RequestRequest, options: Options
+    ) -> Callable[[Session, float], None]:
         """Before each try: what the server must not get, and a key of the library's own where it knows keys."""
-        own = options.idempotency_key is None
-        key = ""
+        makes_one = options.idempotency_key is None and self._repeat_sends
+        key, window_ms = "", 0
 
-        def prepare(session: Session) -> None:
-            nonlocal key
+        def prepare(session: Session, give_up: float) -> None:
+            nonlocal key, window_ms
             options.require(session)
-            if own:
-                key = key or next(self._keys)
-                request.idempotency_key = key if session.offers(_wire.IDEMPOTENCY) else ""
+            if not makes_one:
+                return
+            if not key:
+                key, window_ms = next(self._keys), milliseconds(_left(give_up) + KEY_KEPT_S)
+            knows = session.offers(_wire.IDEMPOTENCY)
+            request.idempotency_key, request.idempotency_window_ms = (key, window_ms) if knows else ("", 0)
 
         return prepare
+
+    def _again_of(self, options: Options) -> Callable[[Session], bool] | None:
+        """Whether a send or request may be made again after a lost answer: under a key."""
+        return _knows_keys if self._repeat_sends or options.idempotency_key is not None else None
 
 
 def _knows_keys(session: Session) -> bool:

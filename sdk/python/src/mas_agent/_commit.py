@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ._calls import NOBODY_WAITS, Calls, Options, sent, too_late
+from ._calls import NOBODY_WAITS, Calls, sent, too_late
+from ._options import Options
 from ._payload import Payload, to_fields
 from ._proto import runtime_pb2 as pb
 from ._receipt import Sent
@@ -71,9 +72,11 @@ class Commit:
         return reply
 
     def reply(self, message_type: str, data: Payload | None = None) -> None:
-        """Answers the message with the commit."""
+        """Answers the message with the commit; once."""
         if self._message is None:
             raise SetupError("a commit without a message has nothing to reply to")
+        if any(part.submission.HasField("reply") for part in self._parts):
+            raise SetupError("this commit answers its message already")
         request = self._calls.reply_request(self._message._reply_to(message_type), message_type, data)
         self._parts.append(
             _Part(pb.Submission(reply=request), Called("reply", self._message.sender, message_type))
@@ -108,7 +111,7 @@ class Commit:
         return tracing.sending("reply", target, reply, correlation_id=reply.correlation_id, collected=True)
 
     async def _commit(self) -> None:
-        give_up = time.monotonic() + (self._calls.timeout if self._timeout is None else self._timeout)
+        give_up = self._calls.give_up(self._timeout)
         pending = sum(part.pending is not None for part in self._parts)
         self._calls.replies.asking(pending)
         try:
@@ -131,14 +134,14 @@ class Commit:
         message = self._message
         called = Called("commit")
         if message is not None:
-            if message._given_up:
-                raise NotConnected("commit: the agent is stopped; the message comes again")
             called = Called("commit", message_type=message.type)
         submissions = [part.submission for part in self._parts if part.late is None]
         for reference, submission in enumerate(submissions, 1):
             submission.reference = reference
 
         def build() -> pb.Commit:
+            if message is not None and message._given_up:
+                raise NotConnected("the agent is stopped; the message comes again")
             # The message's delivery is another one after each redelivery.
             return pb.Commit(
                 delivery_id=message._delivery_id if message is not None else "",

@@ -18,7 +18,7 @@ from ._payload import named_fields
 from ._proto import runtime_pb2 as pb
 from ._replies import Unanswered
 from ._threads import handler_task
-from ._tracing import Operation
+from ._tracing import Operation, Outcome
 from .errors import NoReply, NotConnected, OutcomeUnknown, Refused, Reject, Retry, VersionMismatch
 from .message import Message
 
@@ -40,8 +40,12 @@ LATER_LAST_S = 60.0
 # And at most, where the server says when to try again: at the server, and in this process.
 LATER_AT_MOST_S = 3600.0
 LATER_AT_MOST_HERE_S = 60.0
-# After how long a message comes again that had not begun when the agent stopped, in seconds.
+# After how long a message comes again that had not begun when the agent stopped, while handlers go on; in seconds.
 STOPPING_S = 1.0
+# And what is left at the end: at once. The server has a shortest wait of its own.
+AT_ONCE_S = 0.001
+# What is on record of such a message.
+STOPPED = "agent_stopped"
 # How long handlers that were cancelled may take to end, in seconds.
 CANCEL_S = 1.0
 
@@ -52,6 +56,7 @@ class Running:
 
     message: Message
     task: asyncio.Task[None] | None = None
+    """``None``: it arrived when the agent was stopping."""
     handling: bool = False
     """Its handler has begun and has not ended."""
 
@@ -76,6 +81,8 @@ class Intake:
         self._put_off: OrderedDict[str, int] = OrderedDict()
         self._ready = asyncio.Event()
         self._stopping = False
+        # Whether handlers have had their time, after which everything goes back at once.
+        self._drained = False
         self._link: Link
         self._context: Context
 
@@ -103,17 +110,22 @@ class Intake:
             return
         if message.id in self._running:
             # Its handler acknowledges by the newest delivery: no other counts any more.
-            self._running[message.id].message._delivery_id = delivery_id
+            current = self._running[message.id].message
+            current._delivery_id = delivery_id
+            if current._given_up:
+                self._give_back(current, AT_ONCE_S)
             return
         if message.is_reply:
             # Replies go to their request, not through the handlers.
             self._context.calls.replies.arrived(message.correlation_id or "", message)
             self._ack(delivery_id)
-        elif not self._stopping:
-            # While stopping the server keeps it for the next session.
-            running = Running(message)
-            self._running[message.id] = running
-            running.task = asyncio.create_task(self._handle(running), name=f"mas-agent {message.type}")
+        elif self._drained:
+            self._give_back(message, AT_ONCE_S)
+        else:
+            running = self._running[message.id] = Running(message)
+            # What comes while stopping is given back at its end.
+            if not self._stopping:
+                running.task = asyncio.create_task(self._handle(running), name=f"mas-agent {message.type}")
 
     def unanswered(self, request: pb.RequestFailed) -> None:
         """No reply will come to a request of this agent's."""
@@ -121,40 +133,63 @@ class Intake:
 
     def is_handler(self, task: asyncio.Task[object] | None) -> bool:
         """Whether the task runs a handler: it cannot wait for its own end."""
-        return any(one.task is task for one in self._running.values())
+        return task is not None and any(one.task is task for one in self._running.values())
 
     async def drain(self, timeout: float) -> None:
         """Takes no further messages and lets handlers finish, until ``timeout``; then they are cancelled. What is not
-        finished stays with the server as it is."""
+        finished goes back to the server."""
         self._stopping = True
         # A plain handler that has asked for this cannot be waited for either.
         asking = (asyncio.current_task(), handler_task.get())
-        handling: set[asyncio.Task[None]] = set()
-        waiting: set[asyncio.Task[None]] = set()
-        for one in list(self._running.values()):
-            if one.task is not None and one.task not in asking:
-                (handling if one.handling else waiting).add(one.task)
-        # These have not begun: they go back, so that having been here is no attempt of theirs.
-        for one in self._running.values():
-            if one.task in waiting and self._tells_when():
-                self._put_back(one.message, "stopping", STOPPING_S)
-        self._give_up(waiting)
-        if handling:
-            _, late = await asyncio.wait(handling, timeout=timeout)
-            if late:
-                said = "%d handlers did not finish within %s s: their messages stay with the server"
-                log.warning(said, len(late), timeout)
-                self._give_up(late)
-                _, stubborn = await asyncio.wait(late, timeout=CANCEL_S)
-                if stubborn:
-                    log.warning("%d handlers go on although they were cancelled", len(stubborn))
+        try:
+            await self._let_finish(asking, timeout)
+        finally:
+            # Also where whoever stops the agent waits no longer.
+            self._drained = True
+            left = self._others(asking)
+            self._give_up(left)
+            try:
+                await _ended(left)
+            finally:
+                for one in left:
+                    self._give_back(one.message, AT_ONCE_S)
+                    if one.task is None:
+                        self._running.pop(one.message.id, None)
 
-    def _give_up(self, tasks: set[asyncio.Task[None]]) -> None:
-        for one in self._running.values():
-            if one.task in tasks:
-                one.message._given_up = True
-        for task in tasks:
-            task.cancel()
+    async def _let_finish(self, asking: tuple[object, ...], timeout: float) -> None:
+        others = self._others(asking)
+        handling = {one.task for one in others if one.task is not None and one.handling}
+        if not handling:
+            return
+        # These have not begun: another instance may have them meanwhile.
+        waiting = [one for one in others if not one.handling]
+        self._give_up(waiting)
+        for one in waiting:
+            self._give_back(one.message, STOPPING_S)
+        _, late = await asyncio.wait(handling, timeout=timeout)
+        if late:
+            log.warning("%d handlers did not finish within %s s: their messages come again", len(late), timeout)
+
+    def _others(self, asking: tuple[object, ...]) -> list[Running]:
+        """What this process holds, apart from that of who waits for its end."""
+        return [
+            one
+            for one in self._running.values()
+            if not one.message._given_up and (one.task is None or one.task not in asking)
+        ]
+
+    def _give_up(self, given_up: list[Running]) -> None:
+        """What their handlers say from now on is not sent."""
+        for one in given_up:
+            one.message._given_up = True
+            if one.task is not None:
+                one.task.cancel()
+
+    def _give_back(self, message: Message, wait: float) -> None:
+        """Puts a message off that is not handled here, which is no attempt of it. Where the server cannot be told so, the
+        end of the session gives it back."""
+        if self._tells_when() and not message._settled:
+            self._put_back(message, STOPPED, wait)
 
     async def _handle(self, running: Running) -> None:
         message = running.message
@@ -196,7 +231,7 @@ class Intake:
                 else:
                     await handler.run(message, self._context)
             except asyncio.CancelledError as error:
-                operation.settled("ack" if message._settled else "lost" if message._given_up else "nack")
+                operation.settled(self._given_back(message) if message._given_up else "ack" if message._settled else "nack")
                 if not message._given_up and not message._settled:
                     # Not ours: something that it waited for was cancelled, or the whole loop ends.
                     self._nack(message._delivery_id, f"handler_error:{type(error).__name__}", True)
@@ -204,7 +239,7 @@ class Intake:
             except Exception as error:
                 return self._failed(message, error, handler, operation)
             if message._given_up:
-                operation.settled("ack" if message._settled else "lost")
+                operation.settled(self._given_back(message))
                 return None
             self._finish(message)
             operation.settled("ack")
@@ -230,11 +265,11 @@ class Intake:
             log.error("%s: failed after its commit, which stands", what, exc_info=error)
             return None
         if message._given_up:
-            operation.settled("lost", cause)
-            log.warning("%s: failed when it was given up: it stays with the server", what, exc_info=error)
+            operation.settled(self._given_back(message), cause)
+            log.warning("%s: failed when it was given up: it comes again", what, exc_info=error)
             return None
         if _is_later(error):
-            operation.settled("nack", error)
+            operation.settled("later", error)
             return self._later(message, error, what)
         if isinstance(error, WrongPayload):
             reason, retryable = f"invalid_payload:{named_fields(error.cause)}", False
@@ -268,6 +303,12 @@ class Intake:
         self._put_back(message, _reason_of_later(error), wait)
         return None
 
+    def _given_back(self, message: Message) -> Outcome:
+        """What becomes of a message that was given up."""
+        if message._settled:
+            return "ack"
+        return "later" if self._tells_when() else "lost"
+
     def _tells_when(self) -> bool:
         """Whether the server can be told when a message is to come again."""
         session = self._link.current
@@ -299,6 +340,15 @@ class Intake:
         session = self._link.current
         if session is not None:
             session.nack(delivery_id, _sendable(reason), retryable)
+
+
+async def _ended(cancelled: list[Running]) -> None:
+    """Returns when these tasks have ended, within a bound."""
+    tasks = {one.task for one in cancelled if one.task is not None}
+    if tasks:
+        _, stubborn = await asyncio.wait(tasks, timeout=CANCEL_S)
+        if stubborn:
+            log.warning("%d handlers go on although they were cancelled", len(stubborn))
 
 
 async def _with_next(middleware: Middleware, call_next: CallNext, message: Message) -> None:

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry import context, metrics, trace
 from opentelemetry.context import Context
@@ -22,6 +22,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from pydantic import ValidationError
 
+from ._payload import named_fields
 from ._receipt import Receipt, Sent
 from ._tracing import Operation, Outcome, Outgoing, TraceParent, Tracing
 from .errors import NotConnected, Refused, SetupError, Unsupported
@@ -34,8 +35,6 @@ if "explicit_bucket_boundaries_advisory" not in inspect.signature(metrics.Meter.
 
 # Boundaries of the conventions for durations, in seconds.
 BOUNDARIES_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-# Fields of a payload that the failure to read it names.
-MAX_NAMED_FIELDS = 8
 # Failures after which nothing has left the process.
 NOT_SENT = (NotConnected, SetupError, Unsupported)
 
@@ -279,9 +278,7 @@ def _text(error: BaseException) -> str:
     """What it says; of a payload that a model does not take the fields, and not what is in them."""
     if not isinstance(error, ValidationError):
         return str(error)
-    named = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_NAMED_FIELDS]
-    fields = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in named)
-    return f"{error.error_count()} of {error.title}: {fields}"
+    return f"{error.error_count()} of {error.title}: {named_fields(error)}"
 
 
 def _without_payload(error: Exception) -> dict[str, str] | None:

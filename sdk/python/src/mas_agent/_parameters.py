@@ -68,7 +68,7 @@ def plan(
             continue
         hint = hints.get(parameter.name, inspect.Parameter.empty)
         kind, state = _kind(parameter, hint, what)
-        if is_async and (getattr(hint, "__module__", "") == "mas_agent.blocking"):
+        if is_async and str(getattr(hint, "__module__", "")).startswith("mas_agent.blocking."):
             raise SetupError(
                 f"{what}: {parameter.name} would block the event loop: write `def {what}(…)` without async, or take the "
                 f"class of that name from mas_agent"

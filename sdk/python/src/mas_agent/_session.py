@@ -12,17 +12,18 @@ import grpc.aio
 
 from . import _wire
 from ._proto import runtime_pb2 as pb
-from .errors import NotConnected, OutcomeUnknown
+from .errors import NotConnected, OutcomeUnknown, SetupError
 
 # Submissions without an answer, whatever more the server allows.
 MAX_SUBMISSIONS = 256
 # Submissions or acknowledgements in one event.
 MAX_BATCH = 64
-# Bytes of submissions in one event. An event that is longer than the server takes ends the stream; what it takes
-# is configured there, and more than this in any case. What is longer goes the unary way.
+# Bytes of submissions in one event, where the server takes that much. What is longer goes the unary way.
 MAX_BATCH_BYTES = 64 * 1024
-# Longest commit, which has no other way than the stream.
-MAX_COMMIT_BYTES = 1024 * 1024
+# Bytes of one event where the server does not say; a longer one would end the stream. A commit has no other way.
+MAX_EVENT_BYTES = 1024 * 1024
+# Bytes that an event has around its submissions, at most: lengths, tags, references.
+AROUND_BYTES = 2048
 
 FEATURES = (_wire.SUBMIT, _wire.DELIVERIES, _wire.REQUEST_FAILED)
 
@@ -59,6 +60,8 @@ class Session:
         self._results: dict[int, asyncio.Future[pb.SubmissionResult]] = {}
         allowed = welcome.max_submissions or MAX_SUBMISSIONS
         self._slots = asyncio.Semaphore(min(allowed, MAX_SUBMISSIONS))
+        self._max_event_bytes = welcome.max_event_bytes or MAX_EVENT_BYTES
+        self._batch_bytes = min(MAX_BATCH_BYTES, self._max_event_bytes - AROUND_BYTES)
 
     def offers(self, any_of: frozenset[str]) -> bool:
         """Whether the server lists one of these."""
@@ -78,7 +81,7 @@ class Session:
 
     def takes(self, request: pb.SendRequest | pb.RequestRequest | pb.ReplyRequest) -> bool:
         """Whether the call can be made on the stream."""
-        return _wire.SUBMIT in self.features and request.ByteSize() <= MAX_BATCH_BYTES
+        return _wire.SUBMIT in self.features and request.ByteSize() <= self._batch_bytes
 
     async def submit(self, submission: pb.Submission, give_up: float) -> pb.SubmissionResult:
         """Makes a call on the stream, until ``give_up`` (of the monotonic clock). Raises what the failure means."""
@@ -88,6 +91,11 @@ class Session:
             raise _wire.Passing(NotConnected("the session has ended"))
         reference = next(self._references)
         submission.reference = reference
+        try:
+            self._require_fits(submission)
+        except SetupError:
+            self._slots.release()
+            raise
         result: asyncio.Future[pb.SubmissionResult] = asyncio.get_running_loop().create_future()
         # The server counts a submission until it has answered, also when nobody waits for that any more.
         result.add_done_callback(self._answered)
@@ -146,6 +154,14 @@ class Session:
             raise NotConnected("the server has no room for another call") from None
         finally:
             self.waiting -= 1
+
+    def _require_fits(self, submission: pb.Submission) -> None:
+        """A commit is as long as its program makes it. All else goes the unary way before it is too long."""
+        if submission.ByteSize() <= self._batch_bytes:
+            return
+        size = pb.ClientEvent(submit=pb.Submit(submissions=[submission])).ByteSize()
+        if size > self._max_event_bytes:
+            raise SetupError(f"{size} bytes, and the server takes at most {self._max_event_bytes}")
 
     def _withdrawn(self, submission: pb.Submission) -> bool:
         """Takes back what has not been sent yet."""
@@ -208,7 +224,7 @@ class Session:
 
     def _next_submissions(self) -> list[pb.Submission]:
         taken = [self._submissions.popleft()]
-        room = MAX_BATCH_BYTES - taken[0].ByteSize()
+        room = self._batch_bytes - taken[0].ByteSize()
         while self._submissions and len(taken) < MAX_BATCH:
             room -= self._submissions[0].ByteSize()
             if room < 0:

@@ -67,7 +67,7 @@ class Store:
 
     async def change(self, model: type[M], change: Change[M], timeout: float | None) -> tuple[M, State]:
         """Reads, changes, and writes if nobody else has written meanwhile; again from the start where somebody has."""
-        give_up = time.monotonic() + (self._calls.timeout if timeout is None else timeout)
+        give_up = self._calls.give_up(timeout)
         try:
             await asyncio.wait_for(self._changing.acquire(), max(0.0, give_up - time.monotonic()))
         except asyncio.TimeoutError:

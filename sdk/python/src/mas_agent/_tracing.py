@@ -21,9 +21,9 @@ TraceParent = Literal["link", "parent"]
 Outgoing = pb.SendRequest | pb.RequestRequest | pb.ReplyRequest
 """What carries the sender's trace context."""
 
-Outcome = Literal["ack", "nack", "dead", "lost"]
-"""What becomes of a message: handled, to be delivered again, a dead letter, or still the server's because its
-handler was cancelled. The words are those of the server's spans."""
+Outcome = Literal["ack", "nack", "later", "dead", "lost"]
+"""What becomes of a message: handled, to be delivered again, put off (no attempt of it), a dead letter, or given back
+by the end of the session. The words are those of the server's spans."""
 
 
 class Operation:

@@ -9,7 +9,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from types import TracebackType
-from typing import ClassVar, get_args
+from typing import ClassVar, TypeVar, get_args
 
 from . import _credentials, _dial, _tracing
 from ._calling import Calling, Peer
@@ -19,6 +19,7 @@ from ._credentials import Credentials
 from ._hooks import Told
 from ._intake import Intake
 from ._link import Link, Waits
+from ._options import checked_timeout
 from ._registration import Registration
 from ._signals import until_signal
 from ._state import State, Store
@@ -31,6 +32,8 @@ log = logging.getLogger("mas_agent")
 
 # How long the agent's tasks may take to end after they were cancelled, in seconds.
 CANCEL_S = 1.0
+
+A = TypeVar("A", bound="Agent")
 
 _INSTANCE_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
@@ -46,7 +49,8 @@ class Agent(Registration, Calling):
     ``address``: HOST:PORT, or several (a sequence, or separated by commas), tried in turn. Times in seconds:
     ``connect_timeout`` bounds ``start``, ``call_timeout`` a call that says nothing else, ``drain_timeout`` the
     handlers' last work; a server that refuses this agent is asked again every ``refused_retry``, or not with
-    ``refused_is_final``. ``proxy``: whether ``https_proxy`` and its like are used; they never are for the machine
+    ``refused_is_final``. ``repeat_sends``: whether a send or request whose answer was lost is made again, under an
+    idempotency key of the library's own. ``proxy``: whether ``https_proxy`` and its like are used; they never are for the machine
     itself.
 
     Where OpenTelemetry is installed, a handler runs in a span of its own. ``trace_parent``: it is in a trace of its
@@ -67,12 +71,18 @@ class Agent(Registration, Calling):
         drain_timeout: float = 8.0,
         refused_retry: float = 10.0,
         refused_is_final: bool = False,
+        repeat_sends: bool = True,
         proxy: bool = True,
         trace_parent: _tracing.TraceParent = "link",
     ) -> None:
         super().__init__()
-        if concurrency < 1:
-            raise SetupError("concurrency: expected 1 or more")
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise SetupError(f"concurrency {concurrency!r}: expected 1 or more")
+        checked_timeout(connect_timeout, "connect_timeout")
+        checked_timeout(call_timeout, "call_timeout")
+        checked_timeout(refused_retry, "refused_retry")
+        if drain_timeout != 0:
+            checked_timeout(drain_timeout, "drain_timeout")
         if trace_parent not in get_args(_tracing.TraceParent):
             raise SetupError(f"trace_parent {trace_parent!r}: expected link or parent")
         self._address = address
@@ -85,6 +95,7 @@ class Agent(Registration, Calling):
         self._call_timeout = call_timeout
         self._drain_timeout = drain_timeout
         self._waits = Waits(refused_retry, refused_is_final, connect_timeout)
+        self._repeat_sends = repeat_sends
         self._proxy = proxy
         self._trace_parent = trace_parent
         self._dialer: _dial.Dialer | None = None
@@ -161,7 +172,7 @@ class Agent(Registration, Calling):
             raise SetupError("the agent is not started")
         await asyncio.shield(context.over)
 
-    async def __aenter__(self) -> Agent:
+    async def __aenter__(self: A) -> A:
         await self.start()
         return self
 
@@ -183,6 +194,8 @@ class Agent(Registration, Calling):
     def run(self) -> None:
         """:meth:`serve` in an event loop of its own: the body of a program. Ends it with one line for what is wrong
         with its setup, or that the server refuses it."""
+        if _in_loop():
+            raise SetupError("run() begins an event loop of its own: in one that runs, write `await agent.serve()`")
         try:
             asyncio.run(self.serve())
         except MasError as error:
@@ -231,7 +244,7 @@ class Agent(Registration, Calling):
         told = Told(self._hooks, lambda error: self._end(context, error))
         link = Link(dialer, self._instance_id, intake.take, intake.unanswered, told, self._waits)
         tracing = _tracing.find(self._trace_parent, dialer.address, self._instance_id)
-        calls = Calls(link, self._instance_id, self._call_timeout, tracing)
+        calls = Calls(link, self._instance_id, self._call_timeout, tracing, repeat_sends=self._repeat_sends)
         context = Context(
             agent=self,
             link=link,
@@ -264,6 +277,14 @@ class Agent(Registration, Calling):
             return
         context.reason = context.reason or error
         context.ending = asyncio.ensure_future(self.stop())
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 async def _cancelled(tasks: set[asyncio.Future[None]]) -> None:

@@ -57,7 +57,7 @@ class Message(Received):
     # Committed, and so acknowledged.
     _settled: bool = field(default=False, repr=False, kw_only=True)
     _answered: bool = field(default=False, repr=False, kw_only=True)
-    # Stopping has given it up: it stays with the server as it is.
+    # Stopping has given it up: it goes back to the server, whatever its handler says.
     _given_up: bool = field(default=False, repr=False, kw_only=True)
 
     @classmethod

@@ -56,16 +56,18 @@ class Hello(_message.Message):
     def __init__(self, instance_id: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("agent_id", "instance_id", "features", "max_submissions")
+    __slots__ = ("agent_id", "instance_id", "features", "max_submissions", "max_event_bytes")
     AGENT_ID_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     MAX_SUBMISSIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_EVENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     agent_id: str
     instance_id: str
     features: _containers.RepeatedScalarFieldContainer[str]
     max_submissions: int
-    def __init__(self, agent_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., max_submissions: _Optional[int] = ...) -> None: ...
+    max_event_bytes: int
+    def __init__(self, agent_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., max_submissions: _Optional[int] = ..., max_event_bytes: _Optional[int] = ...) -> None: ...
 
 class Delivery(_message.Message):
     __slots__ = ("delivery_id", "envelope_json", "attempt")
@@ -152,7 +154,7 @@ class Findings(_message.Message):
     def __init__(self, findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
 
 class SendRequest(_message.Message):
-    __slots__ = ("target_id", "message_type", "data_json", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "traceparent", "tracestate")
+    __slots__ = ("target_id", "message_type", "data_json", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "idempotency_window_ms", "traceparent", "tracestate")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +162,7 @@ class SendRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     target_id: str
@@ -169,9 +172,10 @@ class SendRequest(_message.Message):
     idempotency_key: str
     ttl_ms: int
     not_before_ms: int
+    idempotency_window_ms: int
     traceparent: str
     tracestate: str
-    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
+    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., idempotency_window_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class SendResponse(_message.Message):
     __slots__ = ("message_id", "receipt", "findings")
@@ -184,7 +188,7 @@ class SendResponse(_message.Message):
     def __init__(self, message_id: _Optional[str] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ...) -> None: ...
 
 class RequestRequest(_message.Message):
-    __slots__ = ("target_id", "message_type", "data_json", "timeout_ms", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "traceparent", "tracestate")
+    __slots__ = ("target_id", "message_type", "data_json", "timeout_ms", "instance_id", "idempotency_key", "ttl_ms", "not_before_ms", "idempotency_window_ms", "traceparent", "tracestate")
     TARGET_ID_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_TYPE_FIELD_NUMBER: _ClassVar[int]
     DATA_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +197,7 @@ class RequestRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     TTL_MS_FIELD_NUMBER: _ClassVar[int]
     NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     target_id: str
@@ -203,9 +208,10 @@ class RequestRequest(_message.Message):
     idempotency_key: str
     ttl_ms: int
     not_before_ms: int
+    idempotency_window_ms: int
     traceparent: str
     tracestate: str
-    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
+    def __init__(self, target_id: _Optional[str] = ..., message_type: _Optional[str] = ..., data_json: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., instance_id: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., ttl_ms: _Optional[int] = ..., not_before_ms: _Optional[int] = ..., idempotency_window_ms: _Optional[int] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ...) -> None: ...
 
 class RequestResponse(_message.Message):
     __slots__ = ("message_id", "correlation_id", "receipt", "findings")

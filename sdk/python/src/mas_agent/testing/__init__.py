@@ -12,7 +12,7 @@ does not have can be provoked: :meth:`FakeServer.refuse`, :meth:`FakeServer.lose
 :meth:`FakeServer.disconnect`.
 """
 
-from ._core import DeadLetter, Recorded
+from ._inboxes import DeadLetter, Recorded
 from ._server import FakeServer
 
 __all__ = ["DeadLetter", "FakeServer", "Recorded"]

@@ -1,77 +1,26 @@
-"""What the server in memory knows: inboxes, requests, states, and what it was told to refuse."""
+"""What the server in memory decides about calls, as the real one does; and what it was told to refuse."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import itertools
 import json
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from .._proto import runtime_pb2 as pb
-from ._content import content_of
+from ._inboxes import Entry, Inboxes, Open, Recorded
+from ._keys import Keys
 from ._refusals import Fault, Refusal
+from ._states import States
 
-# Deliveries that a session may hold without acknowledging them.
-MAX_IN_FLIGHT = 200
 DEFAULT_REQUEST_S = 60
 # Why no reply will come to a request; everything else is a handler's failure.
 REASONS = frozenset({"handler_failed", "no_handler", "max_attempts", "expired"})
 
 Outgoing = pb.SendRequest | pb.RequestRequest | pb.ReplyRequest
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A message that was accepted."""
-
-    message_id: str
-    sender: str
-    target: str
-    type: str
-    data: dict[str, Any]
-    is_reply: bool
-
-
-@dataclass(frozen=True)
-class DeadLetter:
-    """A message that no handler could handle."""
-
-    message: Recorded
-    reason: str
-    attempts: int
-
-
-@dataclass
-class Entry:
-    """A message in an inbox."""
-
-    message: Recorded
-    envelope: str
-    instance: str = ""
-    """Of a reply: the instance that asked."""
-    asked: str = ""
-    """Of a request: its correlation id."""
-    attempt: int = 1
-    not_before: float = 0.0
-    expires: float = float("inf")
-
-
-@dataclass
-class Open:
-    """A session: what the server may send to it, and what it holds."""
-
-    agent_id: str
-    instance: str
-    push: Callable[[pb.Delivery], None]
-    unanswered: Callable[[pb.RequestFailed], None] | None = None
-    """Takes the word that no reply will come, where the client understands it."""
-    held: dict[str, Entry] = field(default_factory=dict)
 
 
 @dataclass
@@ -96,38 +45,20 @@ class Core:
     ) -> None:
         self._permissions = None if permissions is None else set(permissions)
         self._capabilities = capabilities
-        self._max_attempts = max_attempts
-        self._backoff = backoff
-        self.sessions: list[Open] = []
+        self.inboxes = Inboxes(max_attempts, backoff, self._died)
+        self.states = States()
+        self.keys = Keys()
         self.faults: list[Fault] = []
         self.recorded: list[Recorded] = []
-        self.dead: list[DeadLetter] = []
-        self.states: dict[str, dict[str, str]] = {}
-        self._versions: dict[str, int] = {}
-        self._expiring: dict[str, asyncio.TimerHandle] = {}
-        self._inboxes: dict[str, deque[Entry]] = {}
         self._pending: dict[str, Pending] = {}
-        self._keys: dict[tuple[str, str], tuple[str, pb.SendResponse | pb.RequestResponse]] = {}
         self._count = itertools.count(1)
-        self.waiting = 0
-        """Messages that are to come later."""
-        self._turn = 0
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits, and no session holds anything."""
-        here = {one.agent_id for one in self.sessions}
-        waits = any(inbox for agent, inbox in self._inboxes.items() if agent in here)
-        return not waits and not self.waiting and not any(one.held for one in self.sessions)
-
-    # Calls
 
     def check(self, agent: str, request: Outgoing) -> None:
         """Raises the refusal of a message."""
         operation = {pb.SendRequest: "send", pb.RequestRequest: "request", pb.ReplyRequest: "reply"}[type(request)]
         target = "" if isinstance(request, pb.ReplyRequest) else request.target_id
         self.fault(operation, agent, target)
-        if not any(one.agent_id == agent and one.instance == request.instance_id for one in self.sessions):
+        if not self.inboxes.has_session(agent, request.instance_id):
             raise Refusal("session_not_connected")
         try:
             data = json.loads(request.data_json or "{}")
@@ -165,22 +96,12 @@ class Core:
         else:
             message_id = self._post(agent, request.target_id, request, None)
             response = pb.SendResponse(message_id=message_id, receipt=self.receipt())
-        if request.idempotency_key:
-            self._keys[agent, request.idempotency_key] = (content_of(request), response)
-        return response
-
-    def known(self, agent: str, request: Outgoing) -> pb.SendResponse | pb.RequestResponse | None:
-        """The answer that this key has got before."""
-        if isinstance(request, pb.ReplyRequest) or not request.idempotency_key:
-            return None
-        content, response = self._keys.get((agent, request.idempotency_key), ("", None))
-        if response is not None and content != content_of(request):
-            raise Refusal("idempotency_key_reused")
+        self.keys.remember(agent, request, response)
         return response
 
     def one(self, agent: str, request: Outgoing) -> pb.SendResponse | pb.RequestResponse | pb.ReplyResponse:
         """A message of its own."""
-        before = self.known(agent, request)
+        before = None if isinstance(request, pb.ReplyRequest) else self.keys.answer(agent, request)
         if before is not None:
             return before
         self.check(agent, request)
@@ -192,8 +113,8 @@ class Core:
         self.fault("commit", agent, "")
         if commit.delivery_id and commit.delivery_id not in session.held:
             raise Refusal("delivery_not_held")
-        if commit.HasField("expected_version") and commit.expected_version != self._versions.get(agent, 0):
-            raise Refusal("version_mismatch")
+        if commit.HasField("expected_version"):
+            self.states.require(agent, commit.expected_version)
         requests: list[Outgoing] = [getattr(one, one.WhichOneof("call") or "send") for one in commit.messages]
         for request in requests:
             self.check(agent, request)
@@ -201,8 +122,8 @@ class Core:
         if len(set(replies)) < len(replies):
             raise Refusal("unknown_correlation_id", message_id=str(uuid.uuid4()))
         if commit.delivery_id:
-            self.ack(session, commit.delivery_id)
-        response = pb.CommitResponse(version=self.set(agent, dict(commit.updates)) if commit.updates else 0)
+            self.inboxes.ack(session, commit.delivery_id)
+        response = pb.CommitResponse(version=self.states.set(agent, commit.updates) if commit.updates else 0)
         for one, request in zip(commit.messages, requests):
             result = response.results.add(reference=one.reference)
             getattr(result, one.WhichOneof("call") or "send").CopyFrom(self.accept(agent, request))
@@ -211,39 +132,12 @@ class Core:
     def discover(self, agent: str, wanted: Sequence[str]) -> pb.DiscoverResponse:
         """Who is connected, may be messaged and offers any of these."""
         found = pb.DiscoverResponse()
-        for other in sorted({one.agent_id for one in self.sessions}):
+        for other in sorted({one.agent_id for one in self.inboxes.sessions}):
             offers = list(self._capabilities.get(other, ()))
             may = other != agent if self._permissions is None else (agent, other) in self._permissions
             if may and (not wanted or set(wanted) & set(offers)):
                 found.agents.add(agent_id=other, capabilities=offers, metadata_json="{}", status="ACTIVE")
         return found
-
-    def get(self, agent: str) -> pb.GetStateResponse:
-        """A state."""
-        return pb.GetStateResponse(state=self.states.get(agent, {}), version=self._versions.get(agent, 0))
-
-    def update(self, agent: str, request: pb.UpdateStateRequest) -> int:
-        """Sets fields of a state."""
-        if request.HasField("expected_version") and request.expected_version != self._versions.get(agent, 0):
-            raise Refusal("version_mismatch")
-        version = self.set(agent, dict(request.updates))
-        if request.ttl_ms:
-            loop = asyncio.get_running_loop()
-            self._expiring[agent] = loop.call_later(request.ttl_ms / 1000, self.reset, agent)
-        return version
-
-    def set(self, agent: str, updates: dict[str, str]) -> int:
-        """Sets fields; the version."""
-        self.states.setdefault(agent, {}).update(updates)
-        self._versions[agent] = self._versions.get(agent, 0) + 1
-        if timer := self._expiring.pop(agent, None):
-            timer.cancel()
-        return self._versions[agent]
-
-    def reset(self, agent: str) -> None:
-        """Removes a state."""
-        self.states.pop(agent, None)
-        self._versions.pop(agent, None)
 
     def fault(self, operation: str, sender: str, target: str) -> None:
         """Raises the refusal that was asked for."""
@@ -267,33 +161,7 @@ class Core:
             message_id=message_id,
         )
 
-    # Deliveries
-
-    def ack(self, session: Open, delivery_id: str) -> None:
-        """A delivery was handled."""
-        session.held.pop(delivery_id, None)
-        self.deliver(session.agent_id)
-
-    def nack(self, session: Open, nack: pb.Nack) -> None:
-        """A delivery was not handled."""
-        entry = session.held.pop(nack.delivery_id, None)
-        if entry is None:
-            return
-        if nack.retryable and nack.retry_after_ms:
-            self._later(entry, nack.retry_after_ms / 1000)
-        elif nack.retryable and entry.attempt < self._max_attempts:
-            wait = self._backoff[min(entry.attempt, len(self._backoff)) - 1]
-            entry.attempt += 1
-            self._later(entry, wait)
-        else:
-            self._bury(entry, nack.reason)
-        self.deliver(session.agent_id)
-
-    def _bury(self, entry: Entry, reason: str) -> None:
-        self.dead.append(DeadLetter(entry.message, reason, entry.attempt))
-        self._tell_unanswered(entry, reason)
-
-    def _tell_unanswered(self, entry: Entry, reason: str) -> None:
+    def _died(self, entry: Entry, reason: str) -> None:
         """Tells who waits for a reply to it that none will come."""
         pending = self._pending.get(entry.asked)
         if pending is None:
@@ -304,65 +172,10 @@ class Core:
             message_id=entry.message.message_id,
             reason=kind if kind in REASONS else "handler_failed",
         )
-        for one in self.sessions:
+        for one in self.inboxes.sessions:
             is_requester = one.agent_id == pending.requester and one.instance == pending.instance
             if is_requester and one.unanswered is not None:
                 one.unanswered(failed)
-
-    def leave(self, session: Open) -> None:
-        """A session has ended: what it held is for the next one, and this was an attempt of it."""
-        if session in self.sessions:
-            self.sessions.remove(session)
-            inbox = self._inboxes.setdefault(session.agent_id, deque())
-            for entry in reversed(session.held.values()):
-                if entry.attempt >= self._max_attempts:
-                    self._bury(entry, "max_attempts")
-                else:
-                    entry.attempt += 1
-                    inbox.appendleft(entry)
-            session.held.clear()
-            self.deliver(session.agent_id)
-
-    def deliver(self, agent: str) -> None:
-        """Hands out what waits, in turn."""
-        inbox = self._inboxes.get(agent, deque())
-        skipped: deque[Entry] = deque()
-        while inbox:
-            entry = inbox.popleft()
-            if entry.expires < time.time():
-                self._tell_unanswered(entry, "expired")
-                continue
-            if (left := entry.not_before - time.time()) > 0:
-                self._later(entry, left)
-                continue
-            free = [
-                one
-                for one in self.sessions
-                if one.agent_id == agent
-                and (not entry.instance or one.instance == entry.instance)
-                and len(one.held) < MAX_IN_FLIGHT
-            ]
-            if not free:
-                skipped.append(entry)
-                continue
-            self._turn += 1
-            session = free[self._turn % len(free)]
-            delivery_id = f"d{next(self._count)}"
-            session.held[delivery_id] = entry
-            delivery = pb.Delivery(delivery_id=delivery_id, envelope_json=entry.envelope, attempt=entry.attempt)
-            session.push(delivery)
-        if agent in self._inboxes:
-            inbox.extend(skipped)
-
-    def _later(self, entry: Entry, seconds: float) -> None:
-        self.waiting += 1
-
-        def back() -> None:
-            self.waiting -= 1
-            self._inboxes.setdefault(entry.message.target, deque()).append(entry)
-            self.deliver(entry.message.target)
-
-        asyncio.get_running_loop().call_later(seconds, back)
 
     def _post(
         self, sender: str, target: str, request: Outgoing, correlation_id: str | None, *, instance: str = ""
@@ -395,6 +208,5 @@ class Core:
             if request.ttl_ms:
                 entry.expires = time.time() + request.ttl_ms / 1000
         self.recorded.append(message)
-        self._inboxes.setdefault(target, deque()).append(entry)
-        self.deliver(target)
+        self.inboxes.post(entry)
         return message.message_id

@@ -15,12 +15,15 @@ from .._proto import runtime_pb2 as pb
 from .._proto import status_pb2
 from .._receipt import Finding
 from ..agent import Agent
-from ._core import Core, DeadLetter, Recorded
+from ._core import Core
+from ._inboxes import DeadLetter, Recorded
 from ._refusals import Fault, Refusal
-from ._stream import FakeStream, ended
+from ._stream import FakeStream, Offers, ended
 
 # All that servers offer.
 FEATURES = ("submit", "acks", "deliveries", "commit", "later", "request_failed")
+# Bytes of one event, as a real server takes them by default.
+MAX_EVENT_BYTES = 1024 * 1024 + 64 * 1024
 # Between two looks at whether everything is handled, and for how long at most; seconds.
 LOOK_AGAIN_S = 0.005
 IDLE_S = 10.0
@@ -35,7 +38,8 @@ class FakeServer:
 
     ``permissions``: who may send to whom, as (sender, target); ``None``: everybody to everybody. ``capabilities``:
     what agents are found by. ``max_attempts`` and ``backoff`` (seconds): of messages whose handlers ask for another
-    delivery.
+    delivery. ``max_event_bytes``: the longest event that a session takes, and so the longest commit;
+    0: the server does not say, as those before it.
     """
 
     def __init__(
@@ -46,9 +50,11 @@ class FakeServer:
         features: Collection[str] = FEATURES,
         max_attempts: int = 5,
         backoff: Sequence[float] = (0.01, 0.05),
+        max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self._core = Core(permissions, capabilities or {}, max_attempts, backoff)
         self._features = tuple(features)
+        self._max_event_bytes = max_event_bytes
         self._streams: list[FakeStream] = []
         self._lost: list[str] = []
         self._shut_out: dict[str, str] = {}
@@ -80,21 +86,21 @@ class FakeServer:
     @property
     def dead_letters(self) -> list[DeadLetter]:
         """What no handler could handle."""
-        return self._core.dead
+        return self._core.inboxes.dead
 
     def state(self, agent_id: str) -> dict[str, str]:
         """An agent's state: fields of text."""
-        return dict(self._core.states.get(agent_id, {}))
+        return self._core.states.fields(agent_id)
 
     def connected(self) -> set[str]:
         """The agents that have a session."""
-        return {one.agent_id for one in self._core.sessions}
+        return {one.agent_id for one in self._core.inboxes.sessions}
 
     async def idle(self, timeout: float = IDLE_S) -> None:
         """Returns when everything that was sent to connected agents is handled; ``TimeoutError`` otherwise."""
 
         async def look() -> None:
-            while not self._core.is_idle:
+            while not self._core.inboxes.is_idle:
                 await asyncio.sleep(LOOK_AGAIN_S)
 
         await asyncio.wait_for(look(), timeout)
@@ -139,7 +145,8 @@ class FakeServer:
     # What a connection needs
 
     def _open(self, agent_id: str) -> FakeStream:
-        stream = FakeStream(agent_id, self._core, self._features, self._loses, self._streams.remove)
+        offers = Offers(self._features, self._max_event_bytes)
+        stream = FakeStream(agent_id, self._core, offers, self._loses, self._streams.remove)
         self._streams.append(stream)
         if detail := self._shut_out.get(agent_id):
             stream.end(error_of(Refusal(detail)))
@@ -213,10 +220,10 @@ class FakeMethods:
             return unary(operation, lambda request: core.one(agent_id, request), own=True)
 
         def update(request: pb.UpdateStateRequest) -> pb.UpdateStateResponse:
-            return pb.UpdateStateResponse(version=core.update(agent_id, request))
+            return pb.UpdateStateResponse(version=core.states.update(agent_id, request))
 
         def reset(_: pb.ResetStateRequest) -> pb.ResetStateResponse:
-            core.reset(agent_id)
+            core.states.reset(agent_id)
             return pb.ResetStateResponse()
 
         self.send: _wire.Method[pb.SendRequest, pb.SendResponse] = message("send")
@@ -226,7 +233,7 @@ class FakeMethods:
             "discover", lambda request: core.discover(agent_id, request.capabilities)
         )
         self.get_state: _wire.Method[pb.GetStateRequest, pb.GetStateResponse] = unary(
-            "get_state", lambda _: core.get(agent_id)
+            "get_state", lambda _: core.states.get(agent_id)
         )
         self.update_state: _wire.Method[pb.UpdateStateRequest, pb.UpdateStateResponse] = unary("update_state", update)
         self.reset_state: _wire.Method[pb.ResetStateRequest, pb.ResetStateResponse] = unary("reset_state", reset)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -11,11 +12,21 @@ import grpc.aio
 
 from .. import _wire
 from .._proto import runtime_pb2 as pb
-from ._core import Core, Open
+from ._core import Core
+from ._inboxes import Open
 from ._refusals import Refusal
 
 # Submissions that may be unanswered at a time.
 MAX_SUBMISSIONS = 256
+
+
+@dataclass(frozen=True)
+class Offers:
+    """What Welcome says."""
+
+    features: tuple[str, ...]
+    max_event_bytes: int
+    """0: it does not say, and takes any."""
 
 
 class FakeStream:
@@ -25,13 +36,13 @@ class FakeStream:
         self,
         agent_id: str,
         core: Core,
-        features: Sequence[str],
+        offers: Offers,
         loses: Callable[[str], bool],
         gone: Callable[[FakeStream], None],
     ) -> None:
         self.agent_id = agent_id
         self._core = core
-        self._features = features
+        self._offers = offers
         self._loses = loses
         self._gone = gone
         self._events: asyncio.Queue[pb.ServerEvent | grpc.aio.AioRpcError | None] = asyncio.Queue()
@@ -43,18 +54,21 @@ class FakeStream:
         await asyncio.sleep(0)
         if self._ended:
             raise asyncio.InvalidStateError("the stream is over")
+        if 0 < self._offers.max_event_bytes < (size := event.ByteSize()):
+            self.end(ended(grpc.StatusCode.RESOURCE_EXHAUSTED, f"message too large: {size} bytes"))
+            return
         kind = event.WhichOneof("event")
         if kind == "hello":
             self._hello(event.hello)
         elif self._session is None:
             self.end(ended(grpc.StatusCode.INVALID_ARGUMENT, "expected_hello"))
         elif kind == "ack":
-            self._core.ack(self._session, event.ack.delivery_id)
+            self._core.inboxes.ack(self._session, event.ack.delivery_id)
         elif kind == "acks":
             for delivery_id in event.acks.delivery_ids:
-                self._core.ack(self._session, delivery_id)
+                self._core.inboxes.ack(self._session, delivery_id)
         elif kind == "nack":
-            self._core.nack(self._session, event.nack)
+            self._core.inboxes.nack(self._session, event.nack)
         elif kind == "submit":
             for submission in event.submit.submissions:
                 if not self._ended:
@@ -85,27 +99,24 @@ class FakeStream:
         self._events.put_nowait(error)
         self._gone(self)
         if self._session is not None:
-            self._core.leave(self._session)
+            self._core.inboxes.leave(self._session)
 
     def _hello(self, hello: pb.Hello) -> None:
-        taken = any(
-            one.agent_id == self.agent_id and one.instance == hello.instance_id for one in self._core.sessions
-        )
-        if taken:
+        if self._core.inboxes.has_session(self.agent_id, hello.instance_id):
             self.end(ended(grpc.StatusCode.FAILED_PRECONDITION, "instance_already_connected"))
             return
         welcome = pb.Welcome(
             agent_id=self.agent_id,
             instance_id=hello.instance_id,
-            features=self._features,
+            features=self._offers.features,
             max_submissions=MAX_SUBMISSIONS,
+            max_event_bytes=self._offers.max_event_bytes,
         )
         self._events.put_nowait(pb.ServerEvent(welcome=welcome))
-        hears = _wire.REQUEST_FAILED in hello.features and _wire.REQUEST_FAILED in self._features
+        hears = _wire.REQUEST_FAILED in hello.features and _wire.REQUEST_FAILED in self._offers.features
         unanswered = self._unanswered if hears else None
         self._session = Open(self.agent_id, hello.instance_id, self._deliver, unanswered)
-        self._core.sessions.append(self._session)
-        self._core.deliver(self.agent_id)
+        self._core.inboxes.join(self._session)
 
     def _deliver(self, delivery: pb.Delivery) -> None:
         self._events.put_nowait(pb.ServerEvent(delivery=delivery))

@@ -68,6 +68,8 @@ export interface Welcome {
   features: string[];
   /** Submissions that may be unanswered at a time; one more ends the stream. */
   maxSubmissions: number;
+  /** Bytes of one client event; a longer one ends the stream. 0: not said. */
+  maxEventBytes: number;
 }
 
 /** One message. It stays with this session until it is acknowledged or refused. */
@@ -166,6 +168,8 @@ export interface SendRequest {
   ttlMs: number;
   /** Not delivered before this time, Unix milliseconds; 0: at once. */
   notBeforeMs: number;
+  /** How long the key has to be remembered, at most the server's `delivery.idempotency_window_s`; 0: that long. */
+  idempotencyWindowMs: number;
   /** W3C trace context of the sender, where it is not in the call's metadata: on the stream. */
   traceparent: string;
   tracestate: string;
@@ -191,6 +195,7 @@ export interface RequestRequest {
   idempotencyKey: string;
   ttlMs: number;
   notBeforeMs: number;
+  idempotencyWindowMs: number;
   /** W3C trace context of the sender, where it is not in the call's metadata: on the stream. */
   traceparent: string;
   tracestate: string;
@@ -687,7 +692,7 @@ export const Hello: MessageFns<Hello> = {
 };
 
 function createBaseWelcome(): Welcome {
-  return { agentId: "", instanceId: "", features: [], maxSubmissions: 0 };
+  return { agentId: "", instanceId: "", features: [], maxSubmissions: 0, maxEventBytes: 0 };
 }
 
 export const Welcome: MessageFns<Welcome> = {
@@ -703,6 +708,9 @@ export const Welcome: MessageFns<Welcome> = {
     }
     if (message.maxSubmissions !== 0) {
       writer.uint32(808).uint32(message.maxSubmissions);
+    }
+    if (message.maxEventBytes !== 0) {
+      writer.uint32(816).uint32(message.maxEventBytes);
     }
     return writer;
   },
@@ -750,6 +758,14 @@ export const Welcome: MessageFns<Welcome> = {
             }
 
             message.maxSubmissions = reader.uint32();
+            continue;
+          }
+          case 102: {
+            if (tag !== 816) {
+              break;
+            }
+
+            message.maxEventBytes = reader.uint32();
             continue;
           }
         }
@@ -1373,6 +1389,7 @@ function createBaseSendRequest(): SendRequest {
     idempotencyKey: "",
     ttlMs: 0,
     notBeforeMs: 0,
+    idempotencyWindowMs: 0,
     traceparent: "",
     tracestate: "",
   };
@@ -1400,6 +1417,9 @@ export const SendRequest: MessageFns<SendRequest> = {
     }
     if (message.notBeforeMs !== 0) {
       writer.uint32(816).uint64(message.notBeforeMs);
+    }
+    if (message.idempotencyWindowMs !== 0) {
+      writer.uint32(824).uint64(message.idempotencyWindowMs);
     }
     if (message.traceparent !== "") {
       writer.uint32(882).string(message.traceparent);
@@ -1477,6 +1497,14 @@ export const SendRequest: MessageFns<SendRequest> = {
             }
 
             message.notBeforeMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 103: {
+            if (tag !== 824) {
+              break;
+            }
+
+            message.idempotencyWindowMs = longToNumber(reader.uint64());
             continue;
           }
           case 110: {
@@ -1586,6 +1614,7 @@ function createBaseRequestRequest(): RequestRequest {
     idempotencyKey: "",
     ttlMs: 0,
     notBeforeMs: 0,
+    idempotencyWindowMs: 0,
     traceparent: "",
     tracestate: "",
   };
@@ -1616,6 +1645,9 @@ export const RequestRequest: MessageFns<RequestRequest> = {
     }
     if (message.notBeforeMs !== 0) {
       writer.uint32(816).uint64(message.notBeforeMs);
+    }
+    if (message.idempotencyWindowMs !== 0) {
+      writer.uint32(824).uint64(message.idempotencyWindowMs);
     }
     if (message.traceparent !== "") {
       writer.uint32(882).string(message.traceparent);
@@ -1701,6 +1733,14 @@ export const RequestRequest: MessageFns<RequestRequest> = {
             }
 
             message.notBeforeMs = longToNumber(reader.uint64());
+            continue;
+          }
+          case 103: {
+            if (tag !== 824) {
+              break;
+            }
+
+            message.idempotencyWindowMs = longToNumber(reader.uint64());
             continue;
           }
           case 110: {

@@ -1,0 +1,11 @@
+// A program without OpenTelemetry: asks a question, and says what was loaded of it.
+
+import { createRequire } from "node:module";
+import { Agent } from "mas-agent";
+
+await using agent = new Agent();
+await agent.start();
+const { data } = await agent.request(process.env["PEER"] ?? "", "question");
+const require = createRequire(import.meta.url);
+const loaded = Object.keys(require.cache).filter((path) => path.includes("opentelemetry"));
+console.log(JSON.stringify({ data, loaded }));
