@@ -350,7 +350,7 @@ fn the_rules_are_shown_and_explained_as_the_command_does() {
         ("beta", "gamma", "{}"),
         ("nobody", "beta", "{}"),
         ("alpha", "nobody", "{}"),
-        ("alpha", "beta", "{\"a\":\"123-45-6789\"}"),
+        ("alpha", "beta", "{\"ssn\":\"123-45-6789\"}"),
         ("alpha", "beta", "no JSON"),
     ] {
         let said =

@@ -5,6 +5,7 @@ mod bounds;
 mod configured;
 mod evasion;
 mod found;
+mod quoted;
 mod redaction;
 
 use super::*;
