@@ -553,10 +553,14 @@ fn secret(
     if !quoted && text.get(end.saturating_sub(3)..end) == Some(b"...") {
         return;
     }
-    end -= end - run_start(text, end, 2, tail).max(from);
+    end = run_start(text, end, 2, tail).max(from);
     // The beginning of a long value says what it is.
     let most = if quoted { SHOWN_QUOTED_MAX } else { SHOWN_MAX };
-    let shown = end.min(from + most);
+    let mut shown = end.min(from + most);
+    while shown > from && at(text, shown) & 0xc0 == 0x80 {
+        // Within a character.
+        shown -= 1;
+    }
     let Some(value) = text.get(from..shown).map(String::from_utf8_lossy) else { return };
     if value.len() < 3 || value.len() >= SHOWN_QUOTED_MAX && value.contains(' ') {
         return;

@@ -304,10 +304,9 @@ impl Names {
         if says.expects(Expect::Password) && ABOUT.iter().any(|word| ends_with_word(name, says_from, word)) {
             return Says::Nothing;
         }
-        if self.rule(says).is_some_and(|rule| rule.value == Expect::Random || rule.kind == Kind::ApiKey) {
-            if self.harmless.is_match(before) {
-                return Says::Nothing;
-            }
+        let may_be_harmless = |rule: &NameRule| rule.value == Expect::Random || rule.kind == Kind::ApiKey;
+        if self.rule(says).is_some_and(may_be_harmless) && self.harmless.is_match(before) {
+            return Says::Nothing;
         }
         says
     }

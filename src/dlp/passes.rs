@@ -150,7 +150,10 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
         return;
     }
     let Some(value) = document.slice(segment.span()) else { return };
-    let shown = value.floor_char_boundary(SHOWN_MAX);
+    let mut shown = value.len().min(SHOWN_MAX);
+    while !value.is_char_boundary(shown) {
+        shown -= 1;
+    }
     let (value, more) = (value.get(..shown).unwrap_or(value), value.len() - shown);
     sink.spend(JUDGE_STEPS + JUDGE_BYTE_STEPS * shown);
     // The decoded form of a password is one only when the encoded form is.

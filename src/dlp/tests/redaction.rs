@@ -118,3 +118,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_long_value_is_redacted_as_a_whole_wherever_its_letters_fall() {
+    let policy_overrides = [("password".to_owned(), Action::Redact)].into();
+    let dlp = Dlp::compile(&DlpConfig { policy_overrides, ..DlpConfig::default() }).unwrap();
+    for before in 0..4 {
+        for filler in ["é", "日", "😀", "q"] {
+            let secret = format!("7zK{}{}9", "a".repeat(before), filler.repeat(150));
+            for text in [format!("password={secret} end"), format!("{{'password': '{secret}'}} end")] {
+                let data = serde_json::json!({ "x": text, "password": secret }).to_string();
+                let out = dlp.scan("t", &data, &mut Scratch::new()).redacted.unwrap();
+                let parsed: serde_json::Value = serde_json::from_str(&out).unwrap();
+                assert_eq!(parsed["password"], "[REDACTED:password]", "{out}");
+                assert_eq!(parsed["x"], text.replace(&secret, "[REDACTED:password]"), "{out}");
+            }
+        }
+    }
+}
