@@ -16,6 +16,8 @@ use super::secrets::{self, Runs};
 
 /// Parts of keys that say something and are no labels of their own.
 const KEY_WORDS: &[&str] = &["value", "val"];
+/// Words that are labels themselves, and end longer ones.
+const LAST_WORDS: &[&str] = &["token", "secret", "password", "pass", "card"];
 /// Longest text that is looked at as the name of a name/value pair.
 const PAIR_NAME_MAX: usize = 64;
 
@@ -75,7 +77,13 @@ impl Anchors {
         // A name of one word that ends another one is found by it, too: once is enough.
         let mut seen: HashMap<String, usize> = HashMap::new();
         for rule in &names {
-            for spelling in rule.names.iter().flat_map(|name| spellings(name)) {
+            let written = rule.names.iter().flat_map(|name| {
+                // Its last word finds the others: `access_token`, `accessToken`.
+                let last = name.rsplit_once(' ').map(|(_, last)| last);
+                let found = last.is_some_and(|last| LAST_WORDS.contains(&last));
+                spellings(name).into_iter().filter(move |spelling| !found || spelling == name)
+            });
+            for spelling in written {
                 match seen.get(&spelling).and_then(|at| literals.get_mut(*at)) {
                     Some((_, Meaning::Name { label })) => *label |= rule.text,
                     _ => {

@@ -218,18 +218,6 @@ pub(super) fn spellings(name: &str) -> Vec<String> {
             break;
         }
     }
-    // Letters outside ASCII have cases of their own.
-    let capitals: Vec<String> = spellings
-        .iter()
-        .filter(|spelling| !spelling.is_ascii())
-        .flat_map(|spelling| {
-            let mut letters = spelling.chars();
-            let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
-            [spelling.to_uppercase(), first + letters.as_str()]
-        })
-        .filter(|spelling| !spellings.iter().any(|known| known.eq_ignore_ascii_case(spelling)))
-        .collect();
-    spellings.extend(capitals);
     spellings
 }
 
@@ -257,6 +245,6 @@ mod tests {
     #[test]
     fn names_are_written_in_several_ways() {
         assert_eq!(spellings("api key"), ["api key", "api_key", "api-key", "apikey"]);
-        assert_eq!(spellings("contraseña"), ["contraseña", "CONTRASEÑA"]);
+        assert_eq!(spellings("contraseña"), ["contraseña"]);
     }
 }
