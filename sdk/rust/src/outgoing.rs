@@ -213,7 +213,7 @@ impl Outgoing {
                     || Call::Send(request.clone()),
                     |outcome| if let Outcome::Send(response) = outcome { Some(response) } else { None },
                     |receipts, response| {
-                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref())
+                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref());
                     },
                 )
             },
@@ -259,7 +259,7 @@ impl Outgoing {
                     || Call::Request(request.clone()),
                     |outcome| if let Outcome::Request(response) = outcome { Some(response) } else { None },
                     |receipts, response| {
-                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref())
+                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref());
                     },
                 )
             },

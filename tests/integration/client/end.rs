@@ -9,7 +9,6 @@ use std::time::Duration;
 use mas_agent::{Agent, HandlerError};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
 
 use super::{Number, agent, behaviours};
 use crate::support::{PATIENCE, World, until};
