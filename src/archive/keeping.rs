@@ -1,6 +1,6 @@
 //! An archive that is being written: its folder, the segment that is open, and what of it is in Redis still.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub(super) struct Archive {
     pub(super) archived: Archived,
     /// What is archived and still in Redis, oldest first.
     pub(super) kept: VecDeque<Appended>,
-    /// The segments in this folder.
+    /// The segments in this folder that hold anything.
     pub(super) numbers: Numbers,
     _lock: Flock<File>,
 }
@@ -91,22 +91,32 @@ impl Archive {
             numbers: Numbers::default(),
             _lock: lock,
         };
-        folder::segments(dir)?.iter().for_each(|segment| archive.numbers.push(segment.number));
+        let mut numbers: BTreeSet<u64> =
+            folder::segments(dir)?.iter().map(|segment| segment.number).collect();
         for segment in open_segments(dir, &archive.index)? {
             match OpenSegment::open(segment, &archive.index.lanes)? {
-                Recovered::Open(open) => archive.open = Some(*open),
+                Recovered::Open(open) => {
+                    if open.newest().is_none() {
+                        // Nothing was appended to it: its number may be a segment's elsewhere.
+                        let _ = numbers.remove(&open.number());
+                    }
+                    archive.open = Some(*open);
+                }
                 // It was closed, and the crash came before that was listed.
                 Recovered::Closed(entry) => archive.index.append(&entry)?,
             }
         }
+        numbers.into_iter().for_each(|number| archive.numbers.push(number));
         let Self { index, open, archived, .. } = &mut archive;
         archived.lanes.clone_from(&index.lanes);
         archived.newest = index.checkpoint.as_deref().and_then(EntryId::parse);
         archived.segment = index.newest;
         if let Some(open) = open {
             archived.lanes.extend(open.trees().map(|(lane, tree)| (lane.clone(), tree.clone())));
-            archived.newest = open.newest().or(archived.newest);
-            archived.segment = open.number();
+            if let Some(newest) = open.newest() {
+                archived.newest = Some(newest);
+                archived.segment = open.number();
+            }
         }
         Ok(Some(archive))
     }

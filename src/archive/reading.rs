@@ -77,9 +77,18 @@ impl Reading {
         self.dirs.len() > 1
     }
 
-    /// The numbers of its segments.
-    pub fn numbers(&self) -> BTreeSet<u64> {
-        self.segments.iter().map(|segment| segment.number).collect()
+    /// The numbers of its segments that hold anything. One that was begun and not filled is none: its number may be a segment's
+    /// elsewhere.
+    pub fn numbers(&self) -> Result<BTreeSet<u64>, ArchiveError> {
+        let mut numbers = BTreeSet::new();
+        let mut waiting = self.segments.iter();
+        while let Some(segment) = waiting.next() {
+            let may_be_empty = segment.is_compressed() && may_be_open(segment, waiting.as_slice());
+            if !may_be_empty || committed(segment)? > 0 {
+                let _ = numbers.insert(segment.number);
+            }
+        }
+        Ok(numbers)
     }
 
     /// Whether more was archived since it was read.
@@ -100,9 +109,7 @@ impl Reading {
         let mut waiting = self.segments.clone().into_iter();
         loop {
             while let Some(segment) = waiting.next() {
-                // Each host has one that it fills.
-                let dir = segment.path.parent();
-                let may_be_open = waiting.as_slice().iter().all(|later| later.path.parent() != dir);
+                let may_be_open = may_be_open(&segment, waiting.as_slice());
                 if self.segment(&segment, may_be_open, wanted, on)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
@@ -175,6 +182,11 @@ impl Reading {
             end = now;
         }
     }
+}
+
+/// Whether this segment may be one that is being filled: each host has one, the last in its folder.
+fn may_be_open(segment: &SegmentFile, later: &[SegmentFile]) -> bool {
+    later.iter().all(|later| later.path.parent() != segment.path.parent())
 }
 
 /// The segments in these folders, in their order. Of two of one number the second is another one's copy, or another history:

@@ -175,7 +175,7 @@ impl Source {
         let mut source = Self { archive, files, live, no_index, folders, elsewhere: Vec::new() };
         if let Some(Live { connection, keys: Some(keys), .. }) = &mut source.live {
             let known = archived::read(connection, keys)?;
-            source.elsewhere = elsewhere(source.archive.as_ref(), &known, own);
+            source.elsewhere = elsewhere(source.archive.as_ref(), &known, own)?;
         }
         Ok(source)
     }
@@ -263,22 +263,22 @@ pub fn elsewhere_of(
     own: &str,
 ) -> Result<Vec<String>, HistoryError> {
     let known = archived::read(connection, keys)?;
-    Ok(elsewhere(Reading::open(folders)?.as_ref(), &known, own))
+    elsewhere(Reading::open(folders)?.as_ref(), &known, own)
 }
 
 /// Archives of other hosts that have segments which are not here. None, where one is missing that no other host has: then it is
 /// damage. What was before the first segment here may have been moved away.
-fn elsewhere(here: Option<&Reading>, known: &Archived, own: &str) -> Vec<String> {
-    let numbers = here.map(Reading::numbers).unwrap_or_default();
+fn elsewhere(here: Option<&Reading>, known: &Archived, own: &str) -> Result<Vec<String>, HistoryError> {
+    let numbers = here.map(Reading::numbers).transpose()?.unwrap_or_default();
     let others = || known.places.iter().filter(|(place, _)| *place != own);
     let missing: Vec<u64> = (1..=known.segment).filter(|number| !numbers.contains(number)).collect();
     let is_before = |number: &u64| numbers.first().is_some_and(|first| number < first);
     let is_there = |number: &u64| others().any(|(_, there)| there.contains(*number));
     if !missing.iter().all(|number| is_before(number) || is_there(number)) {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let has_some = |there: &Numbers| missing.iter().any(|number| there.contains(*number));
-    others().filter(|(_, there)| has_some(there)).map(|(place, _)| place.clone()).collect()
+    Ok(others().filter(|(_, there)| has_some(there)).map(|(place, _)| place.clone()).collect())
 }
 
 /// Reads what is in Redis behind `progress`.

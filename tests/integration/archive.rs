@@ -259,6 +259,14 @@ fn two_hosts_archive_one_after_the_other_and_neither_is_told_of_a_rollback() {
     sent += talk(&world, &there, 100).len();
     until("the other one archives", || live_records(&world) <= 60);
     assert!(!files(&world.path().join("other-archive"), ".zst").is_empty());
+    // A segment that was begun here, as a kill may leave it, shows nothing of the one of its number that is elsewhere.
+    let there_first = files(&world.path().join("other-archive"), ".zst").remove(0);
+    let empty = world.path().join("audit-archive").join(there_first.file_name().unwrap());
+    assert!(!empty.exists());
+    std::fs::write(&empty, "").unwrap();
+    let (code, report) = world.verify();
+    assert_eq!(code, 0, "{report}");
+    assert!(report["not_shown"][0].as_str().unwrap().contains("other-archive"), "{report}");
     let mut here = world.server();
     sent += talk(&world, &here, 100).len();
     until("it goes on", || live_records(&world) <= 60);
@@ -266,8 +274,12 @@ fn two_hosts_archive_one_after_the_other_and_neither_is_told_of_a_rollback() {
     sent += talk(&world, &here, 60).len();
     // Its lease has to run out.
     within(std::time::Duration::from_secs(60), "the first one archives again", || live_records(&world) <= 60);
+    // As its kill may have left it: begun, and nothing appended. Its number was given to a segment here.
+    let begun = world.path().join("other-archive").join(segments(&world)[1].file_name().unwrap());
+    std::fs::write(&begun, "").unwrap();
     let _there = on_other();
     here.stop();
+    until("what was begun is given up", || !begun.exists());
     let log = world.logged();
     assert!(!log.contains("rolled back") && !log.contains("ERROR"), "{log}");
 

@@ -16,7 +16,7 @@ use crate::protocol::submission_result::Outcome;
 use crate::protocol::{REQUEST, RequestRequest, SEND, SendRequest};
 use crate::receipts::Sent;
 use crate::replies::{Answer, Replies};
-use crate::session::Offers;
+use crate::session::{Offers, Open};
 use crate::wire::{in_words, millis, receipt, timeout_ms};
 
 /// So much longer than a call may take is a key of the library's remembered.
@@ -49,6 +49,24 @@ impl Options {
             (None, Some(own)) if offers.idempotency => (own.key.clone(), own.window_ms),
             (None, _) => (String::new(), 0),
         }
+    }
+
+    /// Tries until `give_up`. Each attempt is given the message's key and for how long it is to be remembered.
+    fn until<R>(
+        &self,
+        calls: &Calls,
+        what: &str,
+        give_up: Instant,
+        mut attempt: impl FnMut(&Open, String, u64) -> Result<R, Failure>,
+    ) -> Result<R, AgentError> {
+        let own_key = self.own_key(calls, give_up);
+        let has_key = self.key.is_some() || own_key.is_some();
+        let is_repeatable = |open: &Open| has_key && open.offers.idempotency;
+        calls.until(what, give_up, is_repeatable, |open| {
+            self.check(&open.offers).map_err(Failure::Final)?;
+            let (key, window_ms) = self.key_at(&open.offers, own_key.as_ref());
+            attempt(open, key, window_ms)
+        })
     }
 
     /// A key of the library's, where the caller has given none and lost answers are to be repeated.
@@ -197,27 +215,18 @@ impl Outgoing {
         };
         let options = self.options;
         let give_up = from_now(self.timeout.unwrap_or(calls.call_timeout));
-        let own_key = options.own_key(calls, give_up);
-        let has_key = options.key.is_some() || own_key.is_some();
-        let response = calls.until(
-            &what,
-            give_up,
-            |open| has_key && open.offers.idempotency,
-            |open| {
-                options.check(&open.offers).map_err(Failure::Final)?;
-                (request.idempotency_key, request.idempotency_window_ms) =
-                    options.key_at(&open.offers, own_key.as_ref());
-                calls.message(
-                    (&what, open, give_up),
-                    (&SEND, &request, request.data_json.len()),
-                    || Call::Send(request.clone()),
-                    |outcome| if let Outcome::Send(response) = outcome { Some(response) } else { None },
-                    |receipts, response| {
-                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref());
-                    },
-                )
-            },
-        );
+        let response = options.until(calls, &what, give_up, |open, key, window_ms| {
+            (request.idempotency_key, request.idempotency_window_ms) = (key, window_ms);
+            calls.message(
+                (&what, open, give_up),
+                (&SEND, &request, request.data_json.len()),
+                || Call::Send(request.clone()),
+                |outcome| if let Outcome::Send(response) = outcome { Some(response) } else { None },
+                |receipts, response| {
+                    receipts.keep(receipt(&response.receipt, &response.message_id).as_ref());
+                },
+            )
+        });
         let response = response.inspect_err(|error| operation.failed(error))?;
         operation.accepted(&response.message_id, "", response.receipt.as_ref());
         Ok(Sent::new(response.message_id, response.receipt.as_ref(), &response.findings))
@@ -243,27 +252,18 @@ impl Outgoing {
             ..RequestRequest::new()
         };
         let options = self.options;
-        let own_key = options.own_key(calls, give_up);
-        let has_key = options.key.is_some() || own_key.is_some();
-        let asked = calls.until(
-            &what,
-            give_up,
-            |open| has_key && open.offers.idempotency,
-            |open| {
-                options.check(&open.offers).map_err(Failure::Final)?;
-                (request.idempotency_key, request.idempotency_window_ms) =
-                    options.key_at(&open.offers, own_key.as_ref());
-                calls.message(
-                    (&what, open, give_up),
-                    (&REQUEST, &request, request.data_json.len()),
-                    || Call::Request(request.clone()),
-                    |outcome| if let Outcome::Request(response) = outcome { Some(response) } else { None },
-                    |receipts, response| {
-                        receipts.keep(receipt(&response.receipt, &response.message_id).as_ref());
-                    },
-                )
-            },
-        );
+        let asked = options.until(calls, &what, give_up, |open, key, window_ms| {
+            (request.idempotency_key, request.idempotency_window_ms) = (key, window_ms);
+            calls.message(
+                (&what, open, give_up),
+                (&REQUEST, &request, request.data_json.len()),
+                || Call::Request(request.clone()),
+                |outcome| if let Outcome::Request(response) = outcome { Some(response) } else { None },
+                |receipts, response| {
+                    receipts.keep(receipt(&response.receipt, &response.message_id).as_ref());
+                },
+            )
+        });
         let asked = asked.inspect_err(|error| operation.failed(error))?;
         operation.accepted(&asked.message_id, &asked.correlation_id, asked.receipt.as_ref());
         let expected = Replies::expect(&calls.replies, asked.correlation_id.clone());

@@ -308,14 +308,15 @@ check("without OpenTelemetry the package works, and nothing is loaded or said", 
   const got = gate<Message["meta"]>();
   b.on("question", async (message) => {
     got.open(message.meta);
-    await message.reply("answer", { ok: true });
+    const failed = await b.request(alpha, "broken", {}, { timeout: 10_000 }).catch((error: unknown) => error);
+    await message.reply("answer", { ok: true, failed: failed instanceof NoReply && failed.reason });
   });
   await b.start();
   const running = world.start(process.execPath, [join(world.folder, "untraced/untraced.mjs")], env);
   const before = world.log().length;
   const said = JSON.parse(await running.line("{")) as object;
   assert.equal(await running.end(), 0);
-  assert.deepEqual(said, { data: { ok: true }, loaded: [] });
+  assert.deepEqual(said, { data: { ok: true, failed: "handler_failed" }, loaded: [] });
   assert.ok(!(await got.promise).traceparent);
   assert.equal(world.log().slice(before), "");
 });

@@ -94,7 +94,7 @@ def builds(rng: random.Random) -> Iterator[Message]:
                     f"Build {rng.randrange(300)}.{rng.randrange(99)}.{rng.randrange(9999)} ({hexa(rng, 7)})",
                     f"Step {rng.randrange(30)}/30 : RUN --mount=type=secret,id=npm_token npm ci",
                     "Login Succeeded",
-                    "WARNING! Your password will be stored unencrypted in /root/.docker/config.json.",
+                    "WARNING! Your password will be stored unencrypted in /home/ci/.docker/config.json.",
                     "##[add-mask]***",
                     "env:\n  DB_PASSWORD: ***\n  TOKEN: ***",
                     f"PASS src/{pick(rng, VARIABLES)}.test.ts ({rng.random() * 9:.3f} s)",

@@ -1,9 +1,12 @@
-// A program without OpenTelemetry: asks a question, and says what was loaded of it.
+// A program without OpenTelemetry: asks a question, has a handler that fails, and says what was loaded of it.
 
 import { createRequire } from "node:module";
-import { Agent } from "mas-agent";
+import { Agent, Reject } from "mas-agent";
 
 await using agent = new Agent();
+agent.on("broken", () => {
+  throw new Reject("broken by design");
+});
 await agent.start();
 const { data } = await agent.request(process.env["PEER"] ?? "", "question");
 const require = createRequire(import.meta.url);
