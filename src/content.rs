@@ -9,6 +9,9 @@ const MAX_TRACE_MEMBERS: usize = 32;
 /// Bytes of a `traceparent`.
 const TRACE_PARENT_BYTES: usize = 55;
 
+/// Texts beside the payload that a receiver sees.
+pub const BESIDE: usize = 2;
+
 /// A message's content.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Content<'a> {
@@ -27,7 +30,7 @@ impl<'a> Content<'a> {
     }
 
     /// The texts beside the payload that the receiver sees and the sender is free to choose, by the name of their place.
-    pub fn texts(&self) -> [(&'static str, &'a str); 2] {
+    pub fn texts(&self) -> [(&'static str, &'a str); BESIDE] {
         let state = self.trace.and_then(|trace| trace.state.as_deref()).unwrap_or_default();
         [(MESSAGE_TYPE, self.message_type), (TRACE_STATE, state)]
     }

@@ -8,8 +8,9 @@ use aho_corasick::{Anchored, MatchKind, PatternID};
 
 use super::catalogue::{Catalogue, CommandRule, TokenRule, spellings};
 use super::commands;
+use super::context;
 use super::document::{Document, Part};
-use super::hits::Sink;
+use super::hits::{Sink, before, run_start};
 use super::labels::{self, Memory};
 use super::names::{Names, Says};
 use super::secrets::{self, Runs};
@@ -18,6 +19,8 @@ use super::secrets::{self, Runs};
 const KEY_WORDS: &[&str] = &["value", "val"];
 /// Words that are labels themselves, and end longer ones.
 const LAST_WORDS: &[&str] = &["token", "secret", "password", "pass", "card"];
+/// Longest word that is looked for before the end of a name.
+const WORD_MAX: usize = 16;
 /// Longest text that is looked at as the name of a name/value pair.
 const PAIR_NAME_MAX: usize = 64;
 
@@ -25,14 +28,18 @@ const PAIR_NAME_MAX: usize = 64;
 const FOUND_STEPS: usize = 12;
 const CLASSIFY_STEPS: usize = 45;
 
+/// Words of a name that are searched for: its last ones. A tree of fewer letters is faster.
+const LAST: usize = 2;
+
 /// What a literal begins.
 #[derive(Debug, Clone, Copy)]
 enum Meaning {
     /// A token, by its place in the table.
     Prefix(usize),
-    /// The end of a name; whether it is a label in text, too.
+    /// The end of a name; whether it is a label in text, too, and how many words may stand before.
     Name {
         label: bool,
+        before: usize,
     },
     Bearer,
     Basic,
@@ -46,6 +53,26 @@ enum Meaning {
     Url,
     Azure,
     Telegram,
+}
+
+/// What each byte is searched for as. Capitals and small letters are one, and so are `_` and `-`; of letters outside ASCII
+/// a part tells, the same one for both cases of Latin, Greek and Cyrillic ones. A table for fewer bytes is smaller, and what it finds
+/// is compared as it is written.
+static SEARCHED: [u8; 256] = searched();
+
+const fn searched() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = match byte as u8 {
+            b'-' => b'_',
+            0x80..=0xbf => 0x80 | (byte as u8 & 7),
+            0xc0..=0xff => 0xc0,
+            ascii => ascii.to_ascii_lowercase(),
+        };
+        byte += 1;
+    }
+    table
 }
 
 /// The search.
@@ -70,6 +97,7 @@ pub(super) struct AnchorScratch {
 
 impl Anchors {
     pub(super) fn new() -> Result<Self, String> {
+        context::build()?;
         let Catalogue { names, tokens, commands } = Catalogue::load()?;
         let mut literals: Vec<(String, Meaning)> = Vec::new();
         let prefixes = tokens.iter().enumerate();
@@ -77,24 +105,30 @@ impl Anchors {
         // A name of one word that ends another one is found by it, too: once is enough.
         let mut seen: HashMap<String, usize> = HashMap::new();
         for rule in &names {
-            let written = rule.names.iter().flat_map(|name| {
+            for name in &rule.names {
+                let words: Vec<&str> = name.split(' ').collect();
                 // Its last word finds the others: `access_token`, `accessToken`.
-                let last = name.rsplit_once(' ').map(|(_, last)| last);
-                let found = last.is_some_and(|last| LAST_WORDS.contains(&last));
-                spellings(name).into_iter().filter(move |spelling| !found || spelling == name)
-            });
-            for spelling in written {
-                match seen.get(&spelling).and_then(|at| literals.get_mut(*at)) {
-                    Some((_, Meaning::Name { label })) => *label |= rule.text,
-                    _ => {
-                        let _ = seen.insert(spelling.clone(), literals.len());
-                        literals.push((spelling, Meaning::Name { label: rule.text }));
+                let last = words.last().copied().unwrap_or_default();
+                let by_last = words.len() > 1 && LAST_WORDS.contains(&last);
+                let before = words.len().saturating_sub(LAST);
+                let end = words.get(before..).unwrap_or_default().join(" ");
+                let written = spellings(&end).into_iter().filter(|spelling| !by_last || *spelling == end);
+                for spelling in written {
+                    match seen.get(&spelling).and_then(|at| literals.get_mut(*at)) {
+                        Some((_, Meaning::Name { label, before: most })) => {
+                            *label |= rule.text;
+                            *most = before.max(*most);
+                        }
+                        _ => {
+                            let _ = seen.insert(spelling.clone(), literals.len());
+                            literals.push((spelling, Meaning::Name { label: rule.text, before }));
+                        }
                     }
                 }
             }
         }
         for word in KEY_WORDS.iter().filter(|word| !seen.contains_key(**word)) {
-            literals.push(((*word).to_owned(), Meaning::Name { label: false }));
+            literals.push(((*word).to_owned(), Meaning::Name { label: false, before: 0 }));
         }
         let lines = commands.iter().enumerate();
         literals.extend(lines.map(|(at, rule)| (format!("{} ", rule.command), Meaning::Command(at))));
@@ -110,12 +144,12 @@ impl Anchors {
             (":AA", Meaning::Telegram),
         ];
         literals.extend(others.map(|(text, meaning)| (text.to_owned(), meaning)));
-        let (texts, meanings): (Vec<_>, Vec<_>) = literals.into_iter().unzip();
-        let search = DFA::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .build(texts)
-            .map_err(|error| error.to_string())?;
+        let searched =
+            |text: String| text.bytes().map(|byte| SEARCHED[usize::from(byte)]).collect::<Vec<u8>>();
+        let (texts, meanings): (Vec<_>, Vec<_>) =
+            literals.into_iter().map(|(text, meaning)| (searched(text), meaning)).unzip();
+        let search =
+            DFA::builder().match_kind(MatchKind::Standard).build(texts).map_err(|error| error.to_string())?;
         let start = search.start_state(Anchored::No).map_err(|error| error.to_string())?;
         Ok(Self { search, start, meanings, names: Names::new(names)?, tokens, commands })
     }
@@ -134,9 +168,13 @@ impl Anchors {
         let (mut next, mut ending) = (0, 0);
         std::iter::from_fn(move || {
             while next == ending {
-                state = dfa.next_state(Anchored::No, state, *bytes.get(at)?);
-                at += 1;
-                if dfa.is_special(state) && dfa.is_match(state) {
+                let rest = bytes.get(at..)?;
+                let read = rest.iter().position(|byte| {
+                    state = dfa.next_state(Anchored::No, state, SEARCHED[usize::from(*byte)]);
+                    dfa.is_special(state)
+                });
+                at += read? + 1;
+                if dfa.is_match(state) {
                     (next, ending) = (0, dfa.match_len(state));
                 }
             }
@@ -209,7 +247,10 @@ impl Anchors {
                             }
                         }
                     }
-                    if matches!(meaning, Meaning::Name { label: true }) && end < last {
+                    if let Meaning::Name { label: true, before } = meaning
+                        && end < last
+                    {
+                        let start = self.name_start(&text, (start, end), *before);
                         labels::look(bytes, &self.names, (start, end), &mut value, sink);
                     }
                 }
@@ -239,6 +280,13 @@ impl Anchors {
         telling
     }
 
+    /// Where a name begins whose last words stand at `start..end`, and which has up to `before` more.
+    fn name_start(&self, text: &str, (start, end): (usize, usize), before: usize) -> usize {
+        let begin = words_before(text.as_bytes(), start, before);
+        let is_name = || matches!(self.names.says(text.get(begin..end).unwrap_or_default()), Says::Rule(..));
+        if begin < start && is_name() { begin } else { start }
+    }
+
     /// The commands, by the first words of theirs.
     pub(super) fn commands(&self) -> &[CommandRule] {
         &self.commands
@@ -248,6 +296,18 @@ impl Anchors {
     pub(super) fn names(&self) -> &Names {
         &self.names
     }
+}
+
+/// Where the `count` words begin that stand before `start`, each parted from the next by one blank.
+fn words_before(text: &[u8], start: usize, count: usize) -> usize {
+    let mut begin = start;
+    for _ in 0..count {
+        if before(text, begin) != b' ' {
+            break;
+        }
+        begin = run_start(text, begin - 1, WORD_MAX, |b| b.is_ascii_alphabetic() || b >= 0x80);
+    }
+    begin
 }
 
 /// Whether a name goes on behind byte `end`: it is another one, or a word.

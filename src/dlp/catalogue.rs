@@ -206,10 +206,10 @@ impl Catalogue {
     }
 }
 
-/// How a name may be written in text: its words parted by a blank, `_`, `-`, or nothing.
+/// How a name may be written in text: its words parted by a blank, by `_` (which stands for `-`, too), or by nothing.
 pub(super) fn spellings(name: &str) -> Vec<String> {
     let mut spellings = Vec::new();
-    for separator in [" ", "_", "-", ""] {
+    for separator in [" ", "_", ""] {
         let spelling = name.replace(' ', separator);
         if !spellings.contains(&spelling) {
             spellings.push(spelling);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn names_are_written_in_several_ways() {
-        assert_eq!(spellings("api key"), ["api key", "api_key", "api-key", "apikey"]);
+        assert_eq!(spellings("api key"), ["api key", "api_key", "apikey"]);
         assert_eq!(spellings("contraseña"), ["contraseña"]);
     }
 }

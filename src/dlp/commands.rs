@@ -62,9 +62,16 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
 /// The same of a command whose arguments are the elements of an array.
 pub(super) fn look_at_array(document: &Document, rules: &[CommandRule], first: usize, sink: &mut Sink<'_>) {
     let Some(name) = document.segments.get(first) else { return };
-    sink.spend(NAME_STEPS);
     let text = |segment: &Segment| document.slice(segment.span()).unwrap_or_default();
-    let command = text(name).rsplit('/').next().unwrap_or_default();
+    let command = text(name);
+    // A word of small letters, or a path.
+    if !command.starts_with(|c: char| c.is_ascii_lowercase() || matches!(c, '/' | '.'))
+        || command.bytes().any(|byte| byte == b' ')
+    {
+        return;
+    }
+    sink.spend(NAME_STEPS);
+    let command = command.rsplit('/').next().unwrap_or_default();
     let next = document.segments.get(first + 1).map(text).unwrap_or_default();
     // They stand in the order of their names.
     let from = rules.partition_point(|rule| rule.command.as_bytes() < command.as_bytes());

@@ -1,15 +1,19 @@
 //! What is said near a candidate: words about its topic, whether its line is of a program.
 
-use super::hits::{Sink, run_end, run_start};
+use std::sync::LazyLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
+use super::hits::{Sink, at, before, run_end, run_start};
 
 /// How far around a candidate words count, in bytes.
 const NEAR: usize = 160;
 /// Longest part of a line that is looked at, before and behind.
 const LINE: usize = 160;
-/// Price of looking for words.
-const NEAR_STEPS: usize = 250;
-/// Price of asking whether a line is of a program.
-const CODE_STEPS: usize = 200;
+/// Price of looking for words, beyond each byte.
+const NEAR_STEPS: usize = 30;
+/// Price of asking whether a line is of a program, beyond each byte.
+const CODE_STEPS: usize = 40;
 
 /// What words are about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,9 @@ pub(super) enum Topic {
 }
 
 impl Topic {
+    const ALL: &'static [Self] =
+        &[Self::Cards, Self::Payment, Self::Language, Self::Login, Self::Health, Self::SocialSecurity];
+
     /// Beginnings of words, in small letters.
     fn words(self) -> &'static [&'static [u8]] {
         match self {
@@ -96,44 +103,56 @@ impl Topic {
     }
 }
 
-/// Whether words about a topic stand near a part of the buffer; those of the part itself count.
+/// The words of all topics, and the topic and first letter of each.
+static WORDS: LazyLock<Result<AhoCorasick, String>> = LazyLock::new(|| {
+    let words = Topic::ALL.iter().flat_map(|topic| topic.words());
+    let mut builder = AhoCorasick::builder();
+    let builder = builder.ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA));
+    builder.build(words).map_err(|error| error.to_string())
+});
+/// The topic of each of them.
+static TOPICS: LazyLock<Vec<Topic>> =
+    LazyLock::new(|| Topic::ALL.iter().flat_map(|topic| topic.words().iter().map(|_| *topic)).collect());
+
+/// Builds what words are searched with.
+pub(super) fn build() -> Result<(), String> {
+    WORDS.as_ref().map(drop).map_err(Clone::clone)
+}
+
+/// Whether words about a topic are in a text, and stand as `is` says of each: the text, and where the word is.
+fn any(text: &[u8], topic: Topic, is: impl Fn(usize, usize) -> bool) -> bool {
+    // That it was built is asked when rules are.
+    let Ok(words) = WORDS.as_ref() else { return false };
+    words
+        .find_overlapping_iter(text)
+        .any(|found| TOPICS.get(found.pattern().as_usize()) == Some(&topic) && is(found.start(), found.end()))
+}
+
+/// Whether words about a topic stand near a part of the buffer; those at the beginning of the part itself count.
 pub(super) fn is_near(text: &[u8], (start, end): (usize, usize), topic: Topic, sink: &mut Sink<'_>) -> bool {
-    sink.spend(NEAR_STEPS);
     let from = start.saturating_sub(NEAR);
-    let around = text.get(from..text.len().min(end + NEAR)).unwrap_or_default();
-    let begins = |place: usize| {
-        place.checked_sub(1).and_then(|b| around.get(b)).is_none_or(|b| !b.is_ascii_alphabetic())
-    };
-    topic.words().iter().any(|word| {
-        let first = word.first().copied().unwrap_or(0);
-        memchr::memchr2_iter(first, first.to_ascii_uppercase(), around).any(|place| {
-            let here = around.get(place..place + word.len());
-            let compound = [&b"karte"[..], b"kaart", b"card"].contains(word) && topic != Topic::Login;
-            // Neither "discard" nor "cardinal".
-            let cut = *word == b"card"
-                && (around.get(place + 4).is_some_and(|b| matches!(b, b'i' | b'a' | b'b'))
-                    || place.checked_sub(3).and_then(|from| around.get(from..place)).is_some_and(|head| {
-                        [&b"dis"[..], b"ild", b"hbo", b"xed"]
-                            .iter()
-                            .any(|known| head.eq_ignore_ascii_case(known))
-                    }));
-            here.is_some_and(|here| here.eq_ignore_ascii_case(word)) && (begins(place) || compound) && !cut
-        })
+    let around = text.get(from..text.len().min(end.min(start + NEAR) + NEAR)).unwrap_or_default();
+    sink.spend(NEAR_STEPS + around.len());
+    any(around, topic, |start, end| {
+        let word = around.get(start..end).unwrap_or_default();
+        let begins = !before(around, start).is_ascii_alphabetic();
+        let is = |known: &[u8]| word.eq_ignore_ascii_case(known);
+        let compound = topic != Topic::Login && (is(b"karte") || is(b"kaart") || is(b"card"));
+        // Neither "discard" nor "cardinal".
+        let cut = is(b"card")
+            && (matches!(at(around, end), b'i' | b'a' | b'b')
+                || start.checked_sub(3).and_then(|from| around.get(from..start)).is_some_and(|head| {
+                    [&b"dis"[..], b"ild", b"hbo", b"xed"].iter().any(|known| head.eq_ignore_ascii_case(known))
+                }));
+        (begins || compound) && !cut
     })
 }
 
 /// Whether words about a topic stand right before a place.
 pub(super) fn leads(text: &[u8], start: usize, topic: Topic, sink: &mut Sink<'_>) -> bool {
-    sink.spend(NEAR_STEPS);
-    let from = start.saturating_sub(LEAD);
-    let head = text.get(from..start).unwrap_or_default();
-    topic.words().iter().any(|word| {
-        head.windows(word.len()).enumerate().any(|(at, part)| {
-            let begins =
-                at.checked_sub(1).and_then(|at| head.get(at)).is_none_or(|b| !b.is_ascii_alphabetic());
-            part.eq_ignore_ascii_case(word) && (begins || topic == Topic::Cards)
-        })
-    })
+    let head = text.get(start.saturating_sub(LEAD)..start).unwrap_or_default();
+    sink.spend(NEAR_STEPS + head.len());
+    any(head, topic, |start, _| topic == Topic::Cards || !before(head, start).is_ascii_alphabetic())
 }
 
 /// How far before a place words lead to it.
@@ -141,11 +160,12 @@ const LEAD: usize = 32;
 
 /// Whether the line around a part of the buffer is of a program.
 pub(super) fn is_code(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) -> bool {
-    sink.spend(CODE_STEPS);
     let inside = |b: u8| b != 0 && b != b'\n';
     let from = run_start(text, start, LINE, inside);
-    let to = run_end(text, end, LINE, inside);
+    // A long value is none of a program, and what stands behind it says nothing.
+    let to = run_end(text, end.min(start + LINE), LINE, inside);
     let line = text.get(from..to).unwrap_or_default();
+    sink.spend(CODE_STEPS + 2 * line.len());
     // A call; a statement. In YAML braces hold "a: b, c: d".
     let call =
         line.windows(2).any(|pair| matches!(pair, [a, b'('] if a.is_ascii_alphanumeric() || *a == b'_'));

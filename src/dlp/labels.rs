@@ -22,11 +22,11 @@ const SHOWN_QUOTED_MAX: usize = 120;
 const VALUE_MAX: usize = 4 * 1024;
 /// Price of a label, of a number behind it, of a secret.
 const LABEL_STEPS: usize = 10;
-const NAME_STEPS: usize = 55;
-const LEAD_STEPS: usize = 40;
-const BESIDE_STEPS: usize = 60;
+const NAME_STEPS: usize = 30;
+const LEAD_STEPS: usize = 60;
+const BESIDE_STEPS: usize = 120;
 const NUMBER_STEPS: usize = 90;
-const SECRET_STEPS: usize = 220;
+const SECRET_STEPS: usize = 230;
 /// Price of what stands around one.
 const AROUND_STEPS: usize = 400;
 /// Price of looking for the values of a statement.
@@ -343,6 +343,7 @@ pub(super) fn look(
     let part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.') || b >= 0x80;
     let begin = run_start(text, start, NAME_MAX, part);
     let Some(name) = text.get(begin..end).and_then(|name| std::str::from_utf8(name).ok()) else { return };
+    sink.spend(2 * name.len());
     let Some(rule) = names.rule(names.says(name)).filter(|rule| rule.text) else { return };
     if before(text, begin) == b'{' && before(text, begin - 1) == b'$' {
         // "${DB_PASS:?missing}" asks for it.

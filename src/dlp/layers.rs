@@ -193,26 +193,42 @@ pub(super) fn unescape(source: &str, out: &mut String) -> bool {
     any
 }
 
-/// The bytes of an escaped text that bytes `start..end` of its unescaped and folded form came from.
-pub(super) fn escaped_span(source: &str, start: usize, end: usize) -> (usize, usize) {
-    let bytes = source.as_bytes();
-    let (mut at, mut folded) = (0, 0);
-    let mut from = None;
-    while let Some(first) = source.get(at..).and_then(|rest| rest.chars().next()) {
-        if folded >= end {
-            break;
+/// A walk over escaped texts, each from its beginning once for all matches in it.
+#[derive(Debug, Default)]
+pub(super) struct EscapedWalk {
+    /// Which text, and how far: bytes of it, and of its unescaped form.
+    text: usize,
+    at: usize,
+    unescaped: usize,
+}
+
+impl EscapedWalk {
+    /// The bytes of escaped text number `text` that bytes `start..end` of its unescaped and folded form came from. Texts and
+    /// matches come in their order.
+    pub(super) fn span(&mut self, text: usize, source: &str, start: usize, end: usize) -> (usize, usize) {
+        if text != self.text || start < self.unescaped {
+            *self = Self { text, ..Self::default() };
         }
-        let (c, len) = match first {
-            '%' | '\\' | '&' => escape(bytes, at).unwrap_or((first, 1)),
-            _ => (first, first.len_utf8()),
-        };
-        folded += super::fold::fold(c).utf8_len();
-        if from.is_none() && folded > start {
-            from = Some(at);
+        let bytes = source.as_bytes();
+        let mut from = None;
+        let (mut at, mut unescaped) = (self.at, self.unescaped);
+        while let Some(first) = source.get(at..).and_then(|rest| rest.chars().next()) {
+            if unescaped >= end {
+                break;
+            }
+            let (c, len) = match first {
+                '%' | '\\' | '&' => escape(bytes, at).unwrap_or((first, 1)),
+                _ => (first, first.len_utf8()),
+            };
+            let next = unescaped + super::fold::fold(c).utf8_len();
+            if from.is_none() && next > start {
+                from = Some(at);
+                (self.at, self.unescaped) = (at, unescaped);
+            }
+            (at, unescaped) = (at + len, next);
         }
-        at += len;
+        (from.unwrap_or(at), at)
     }
-    (from.unwrap_or(at), at)
 }
 
 #[cfg(test)]
@@ -235,7 +251,10 @@ mod tests {
         let mut out = String::new();
         assert!(unescape(source, &mut out));
         assert_eq!(out, "a12345%zz");
-        assert_eq!(escaped_span(source, 1, 6), (1, 22));
-        assert_eq!(escaped_span(source, 0, 1), (0, 1));
+        let mut walk = EscapedWalk::default();
+        assert_eq!(walk.span(1, source, 0, 1), (0, 1));
+        assert_eq!(walk.span(1, source, 1, 6), (1, 22));
+        assert_eq!(walk.span(1, source, 1, 6), (1, 22));
+        assert_eq!(walk.span(1, source, 0, 1), (0, 1));
     }
 }

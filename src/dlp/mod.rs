@@ -61,10 +61,7 @@ use finding::RuleInfo;
 use hits::{Hits, Sink};
 use kinds::{Class, Kind};
 
-use crate::content::Content;
-
-/// Texts beside the payload.
-const BESIDE: usize = 2;
+use crate::content::{BESIDE, Content};
 
 /// Largest payload that is scanned; a larger one is blocked unseen. The server admits far smaller ones.
 pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;

@@ -219,15 +219,17 @@ impl Names {
         }
     }
 
-    /// What the last word of a name in other letters says.
+    /// What the last two words of a name in other letters say, or the last one.
     fn foreign(&self, name: &str) -> Says {
         let mut from = name.len().saturating_sub(2 * MAX_NAME);
         while !name.is_char_boundary(from) {
             from += 1;
         }
-        let tail = name.get(from..).unwrap_or_default();
-        let word = tail.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default().to_lowercase();
-        self.foreign.get(&word).copied().unwrap_or_default()
+        let tail = name.get(from..).unwrap_or_default().to_lowercase();
+        let mut words = tail.rsplit(|c: char| !c.is_alphabetic());
+        let last = words.next().unwrap_or_default();
+        let two = words.next().and_then(|before| self.foreign.get(&format!("{before} {last}")));
+        two.or_else(|| self.foreign.get(last)).copied().unwrap_or_default()
     }
 
     /// The node of a name, made where it is missing.

@@ -3,17 +3,15 @@
 
 use std::cmp::Reverse;
 
-use super::BESIDE;
 use super::action::Action;
 use super::document::{Document, Origin, Part, Place, Segment, Walk};
 use super::finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, RuleInfo, Scan};
 use super::hits::{Hit, Hits};
 use super::kinds::Kind;
-use super::layers;
+use super::layers::EscapedWalk;
+use crate::content::BESIDE;
 use crate::json;
 
-/// Most matches in escaped texts that are walked back to their characters; further ones cover the text.
-const EXACT_ESCAPED: usize = 64;
 /// Most matches behind a decoded one among which the same one, undecoded, is looked for.
 const ECHOES: usize = 16;
 /// Most overlapping matches that a match is compared with.
@@ -51,8 +49,11 @@ pub(super) fn settle(
     texts: &[(&'static str, &str); BESIDE],
     data: &str,
 ) -> Scan {
-    let mut exact = EXACT_ESCAPED;
-    let mut matches: Vec<Match> = hits.list.iter().map(|hit| to_payload(document, hit, &mut exact)).collect();
+    let mut hits_in_order: Vec<&Hit> = hits.list.iter().collect();
+    hits_in_order.sort_by_key(|hit| hit.start);
+    let mut walk = EscapedWalk::default();
+    let mut matches: Vec<Match> =
+        hits_in_order.into_iter().map(|hit| to_payload(document, hit, &mut walk)).collect();
     matches.sort_by_key(|found| (found.start, Reverse(found.end), found.rule));
     let matches = without_echoes(document, &matches);
     let kept = without_overlaps(rules, &matches);
@@ -88,8 +89,8 @@ pub(super) fn settle(
 }
 
 /// Walks a match in a decoded text back to the text of the payload it was decoded from.
-fn to_payload(document: &Document, hit: &Hit, exact: &mut usize) -> Match {
-    let Some((_, segment)) = document.segment_at(hit.start) else {
+fn to_payload(document: &Document, hit: &Hit, walk: &mut EscapedWalk) -> Match {
+    let Some((number, segment)) = document.segment_at(hit.start) else {
         return Match { start: hit.start, end: hit.end, text: (hit.start, hit.end), rule: hit.rule };
     };
     let whole = (segment.source as usize, segment.source_end as usize);
@@ -98,13 +99,11 @@ fn to_payload(document: &Document, hit: &Hit, exact: &mut usize) -> Match {
         Origin::Same | Origin::Folded => (hit.start, hit.end),
         Origin::Inner => (whole.0 + hit.start - base, whole.0 + hit.end - base),
         Origin::Decoded => whole,
-        Origin::Percent if *exact > 0 => {
-            *exact -= 1;
+        Origin::Percent => {
             let source = document.slice(whole).unwrap_or_default();
-            let (start, end) = layers::escaped_span(source, hit.start - base, hit.end - base);
+            let (start, end) = walk.span(number, source, hit.start - base, hit.end - base);
             (whole.0 + start, whole.0 + end)
         }
-        Origin::Percent => whole,
     };
     Match { start, end, text: (hit.start, hit.end), rule: hit.rule }
 }

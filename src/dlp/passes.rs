@@ -25,6 +25,8 @@ const NESTED_STEPS: usize = 5;
 const UNESCAPED_STEPS: usize = 4;
 /// Price of a value that is judged by its name, beside its bytes.
 const JUDGE_STEPS: usize = 180;
+/// Price of one that its name and form call a secret.
+const SURE_STEPS: usize = 500;
 /// Part of a value that is judged, and the price of a byte of it.
 const SHOWN_MAX: usize = 256;
 const JUDGE_BYTE_STEPS: usize = 4;
@@ -191,7 +193,7 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
     let text = document.text.as_bytes();
     // What lies around it is looked at where it can change the outcome.
     if total >= FOUND || sink.explained.is_some() {
-        sink.spend(JUDGE_STEPS);
+        sink.spend(SURE_STEPS);
         candidate.about = document.is_about(segment);
         candidate.names_itself = segment.part == Part::Text && names.is_name(value);
         if topic == Some(Topic::Language) && rule.weight < 50 {

@@ -58,6 +58,7 @@ pub(super) fn prefixed(text: &[u8], start: usize, rule: &TokenRule, runs: &mut R
         return;
     }
     let token = text.get(body..end.min(body + SHAPE_MAX)).unwrap_or_default();
+    sink.spend(token.len());
     let shape = Shape::of(token);
     if !is_varied(token) {
         return;

@@ -49,6 +49,7 @@ const LAYERS: Layers<'static> = &[
         "src/refusal.rs",
         "src/policy/rate_limit.rs",
     ],
+    &["src/content.rs"],
     &["src/audit", "src/certs", "src/dlp", "src/envelope.rs"],
     &["src/config", "src/identity.rs", "src/key_files", "src/quarantine.rs"],
     &["src/gate", "src/policy", "src/runner", "src/store"],

@@ -24,8 +24,6 @@ const MISSED: &[&str] = &[
     "env-pass.12",
     "pair-env.16",
     "pair-env.30",
-    "label-european.22",
-    "label-european.23",
     "security-code-labels.04",
     "security-code-labels.08",
 ];
