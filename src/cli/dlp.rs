@@ -6,7 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::exit::Exit;
 use crate::config::Config;
-use crate::dlp::lines::scan_lines;
+use crate::dlp::Route;
+use crate::dlp::lines::{Asked, scan_lines};
 
 /// Subcommands of `mas dlp`.
 #[derive(Debug, Subcommand)]
@@ -21,6 +22,15 @@ pub struct ScanArgs {
     /// The configuration whose rules are used; else MAS_CONFIG_FILE, else mas.yaml upward.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// As messages of this agent: its exceptions apply.
+    #[arg(long, value_name = "AGENT", default_value = "")]
+    from: String,
+    /// As messages for this agent.
+    #[arg(long, value_name = "AGENT", default_value = "")]
+    to: String,
+    /// As messages of this type.
+    #[arg(long = "type", value_name = "TYPE", default_value = "")]
+    message_type: String,
     /// Also every value that was judged by its name, found or not: the evidence, its score, what would have changed the outcome.
     #[arg(long)]
     explain: bool,
@@ -40,7 +50,12 @@ pub fn run(command: DlpCommand) -> Exit {
         eprintln!("mas dlp: {}: gateway.features.dlp is off", config.path.display());
         return Exit::Usage;
     };
-    match scan_lines(dlp, std::io::stdin().lock(), std::io::stdout().lock(), args.explain) {
+    let asked = Asked {
+        route: Route { from: &args.from, to: &args.to },
+        message_type: &args.message_type,
+        explained: args.explain,
+    };
+    match scan_lines(dlp, asked, std::io::stdin().lock(), std::io::stdout().lock()) {
         Ok(()) => Exit::Done,
         // Nobody reads on.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,

@@ -222,7 +222,13 @@ impl<'a> Replayer<'a> {
     /// What the policy says.
     fn verdict(&mut self, sender: &AgentId, record: &View<'_>, now: Now) -> Verdict {
         let found = findings(record);
-        let recorded = Recorded { sender, target: record.target, found: &found, rule: record.rule };
+        let recorded = Recorded {
+            sender,
+            target: record.target,
+            message_type: record.message_type,
+            found: &found,
+            rule: record.rule,
+        };
         if record.action == Action::Reply {
             return self.policy.replay_reply(recorded);
         }

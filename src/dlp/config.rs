@@ -63,6 +63,37 @@ fn enabled() -> bool {
     true
 }
 
+/// One exception, as it is configured. A key that is left out fits everything.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExceptionConfig {
+    /// Its name on record; else `exception.` and its place in the list, from 1.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The sender: `agent`, `prefix*` or `*`.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// The target, in the same way.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// The type of message, in the same way.
+    #[serde(default, rename = "type")]
+    pub message_type: Option<String>,
+    /// RFC 6901 pointer to the value: each step may be `*` or `prefix*`, the last one `**`. Or `message_type`, `tracestate`.
+    #[serde(default)]
+    pub pointer: Option<String>,
+    /// The type of data.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// The rule, as findings name it.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// What a finding does instead.
+    pub action: Action,
+    /// Why: for whoever reads the record.
+    pub reason: String,
+}
+
 /// Default rules that are left out: all or none, or those of some types.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "expected true, false or a list of types")]
@@ -100,6 +131,8 @@ pub struct DlpConfig {
     pub policy_overrides: BTreeMap<String, Action>,
     /// The custom rules.
     pub rules: Vec<RuleConfig>,
+    /// What findings lead to instead, of some senders, targets, types of message and places.
+    pub exceptions: Vec<ExceptionConfig>,
 }
 
 /// Why a configuration is refused.

@@ -24,8 +24,10 @@ pub struct Finding {
     pub start: usize,
     /// Where it ends.
     pub end: usize,
-    /// What the rule demands.
+    /// What the rule demands, or the exception.
     pub action: Action,
+    /// The name of the exception that says so.
+    pub exception: Option<Arc<str>>,
     /// True when the match is in the key, not in the value.
     pub in_key: bool,
     pub(super) text: Box<[u8]>,
@@ -48,6 +50,7 @@ impl fmt::Debug for Finding {
             .field("start", &self.start)
             .field("end", &self.end)
             .field("action", &self.action)
+            .field("exception", &self.exception)
             .field("in_key", &self.in_key)
             .finish_non_exhaustive()
     }
@@ -63,6 +66,8 @@ pub struct Scan {
     pub findings: Vec<Finding>,
     /// How many more there are; at least so many when the message is blocked anyway.
     pub further: usize,
+    /// The names of the exceptions that were used, each once.
+    pub exceptions: Vec<Arc<str>>,
     /// With [`Action::Redact`]: the payload with the matched characters replaced, every other byte as it
     /// was.
     pub redacted: Option<String>,
@@ -71,7 +76,7 @@ pub struct Scan {
 }
 
 /// A rule as findings name it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct RuleInfo {
     pub(super) kind: Arc<str>,
     pub(super) id: Arc<str>,

@@ -44,11 +44,14 @@ impl Hits {
 #[derive(Debug)]
 pub(super) struct Sink<'a> {
     pub(super) hits: &'a mut Hits,
+    /// What each rule does at most, by number.
     pub(super) actions: &'a [Action],
     /// What detectors may still cost, in steps of about fifteen instructions.
     pub(super) work: usize,
     /// Where somebody wants to know why: every candidate that was judged.
     pub(super) explained: Option<Vec<Judged>>,
+    /// What stands within something that was found is looked at, too: there are exceptions, and that may be let through.
+    pub(super) keep_all: bool,
 }
 
 impl Sink<'_> {
@@ -71,9 +74,9 @@ impl Sink<'_> {
 
     /// Adds what has the shape of a kind and nothing more: it alerts at most.
     pub(super) fn add_possible(&mut self, kind: Kind, start: usize, end: usize) {
-        let action = self.actions.get(kind as usize).copied().unwrap_or_default();
-        let action = kind.possible_action(action);
-        self.add_rule(kind.possible(), action, start, end);
+        let rule = kind.possible();
+        let action = self.actions.get(usize::from(rule)).copied().unwrap_or_default();
+        self.add_rule(rule, action, start, end);
     }
 
     /// Adds a card number that stands for itself: whether it is one is said once all numbers have been seen.

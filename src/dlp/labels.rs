@@ -328,7 +328,7 @@ pub(super) fn look(
     sink: &mut Sink<'_>,
 ) {
     sink.spend(LABEL_STEPS);
-    if memory.found.0 <= start && end <= memory.found.1 {
+    if memory.found.0 <= start && end <= memory.found.1 && !sink.keep_all {
         // A part of what was found.
         return;
     }

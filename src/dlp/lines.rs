@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Action, Candidate, Dlp, Scan, Scratch};
+use super::{Action, Candidate, Dlp, Route, Scan, Scratch};
 use crate::content::Content;
 use crate::json::{self, JsonError};
 
@@ -14,12 +14,28 @@ pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 /// Deepest nesting of arrays and objects.
 const MAX_DEPTH: usize = 64;
 
+/// How lines are scanned.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked<'a> {
+    /// Who sends them to whom.
+    pub route: Route<'a>,
+    /// As messages of this type.
+    pub message_type: &'a str,
+    /// With every value that was judged by its name.
+    pub explained: bool,
+}
+
 #[derive(Serialize)]
 struct FindingLine<'a> {
     r#type: &'a str,
     pointer: &'a str,
     start: usize,
     end: usize,
+    /// The exception that says what is done, and what that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exception: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<Action>,
 }
 
 #[derive(Serialize)]
@@ -49,13 +65,12 @@ struct ErrorLine<'a> {
     error: &'a str,
 }
 
-/// Scans every line of `input` and writes a JSON object on it to `out`; `explained`: with every value that was judged by its name. A line that is no JSON object
-/// gives `{"error": …}`.
+/// Scans every line of `input` and writes a JSON object on it to `out`. A line that is no JSON object gives `{"error": …}`.
 pub fn scan_lines(
     dlp: &Dlp,
+    asked: Asked<'_>,
     mut input: impl BufRead,
     mut out: impl Write,
-    explained: bool,
 ) -> io::Result<()> {
     let mut scratch = Scratch::new();
     let mut line = Vec::new();
@@ -73,12 +88,15 @@ pub fn scan_lines(
             continue;
         }
         match checked(&line) {
-            Ok(text) if explained => {
-                let content = Content { message_type: "", data_json: text, trace: None };
-                let (scan, candidates) = dlp.explain(&content, &mut scratch);
-                write_scan(&mut out, &scan, Some(&candidates))?;
+            Ok(text) => {
+                let content = Content { message_type: asked.message_type, data_json: text, trace: None };
+                if asked.explained {
+                    let (scan, candidates) = dlp.explain(&content, asked.route, &mut scratch);
+                    write_scan(&mut out, &scan, Some(&candidates))?;
+                } else {
+                    write_scan(&mut out, &dlp.search(&content, asked.route, &mut scratch), None)?;
+                }
             }
-            Ok(text) => write_scan(&mut out, &dlp.scan("", text, &mut scratch), None)?,
             Err(error) => write_line(&mut out, &ErrorLine { error })?,
         }
     }
@@ -104,6 +122,8 @@ fn write_scan(out: &mut impl Write, scan: &Scan, candidates: Option<&[Candidate]
             pointer: &found.pointer,
             start: found.start,
             end: found.end,
+            exception: found.exception.as_deref(),
+            action: found.exception.is_some().then_some(found.action),
         })
         .collect();
     let candidates = candidates.map(|candidates| {

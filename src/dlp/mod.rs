@@ -22,6 +22,7 @@ mod config;
 mod context;
 mod digits;
 mod document;
+mod exceptions;
 mod explain;
 mod finding;
 mod fold;
@@ -48,20 +49,22 @@ use std::sync::LazyLock;
 
 pub use action::Action;
 pub use config::{
-    Disabled, DlpConfig, DlpConfigError, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES,
+    Disabled, DlpConfig, DlpConfigError, ExceptionConfig, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES,
     MAX_REGEX_CACHE_BYTES, MAX_RULES, MergeStrategy, RuleConfig,
 };
+pub use exceptions::{MAX_EXCEPTIONS, Route};
 pub use explain::Candidate;
 pub use finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, Scan};
 
 use anchors::Anchors;
 use config::CustomRule;
 use document::Document;
+use exceptions::Exception;
 use finding::RuleInfo;
 use hits::{Hits, Sink};
 use kinds::{Class, Kind};
 
-use crate::content::{BESIDE, Content};
+use crate::content::Content;
 
 /// Largest payload that is scanned; a larger one is blocked unseen. The server admits far smaller ones.
 pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;
@@ -72,6 +75,9 @@ const WORK: usize = 256 * 1024;
 const WORK_PER_BYTE: usize = 13;
 /// Largest buffer that is kept between scans.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
+
+/// The number of the first custom rule, behind the kinds and what has their shape.
+const FIRST_CUSTOM: usize = 2 * Kind::ALL.len();
 
 /// What the built-in detectors start from: the same for every configuration.
 static ANCHORS: LazyLock<Result<Anchors, String>> = LazyLock::new(Anchors::new);
@@ -104,11 +110,13 @@ impl fmt::Debug for Scratch {
 pub struct Dlp {
     /// Unless all built-in kinds are allowed.
     anchors: Option<&'static Anchors>,
-    /// The actions of the built-in kinds, by number.
-    actions: Vec<Action>,
     custom: Vec<CustomRule>,
-    /// The built-in kinds, then the custom rules.
+    /// The built-in kinds, what has only their shape, then the custom rules.
     rules: Vec<RuleInfo>,
+    /// What each rule does at most, by itself or by an exception: what does nothing is not looked for.
+    most: Vec<Action>,
+    /// The narrowest first.
+    exceptions: Vec<Exception>,
 }
 
 /// One of the rules, for people.
@@ -128,22 +136,41 @@ impl Dlp {
     /// Compiles the rules of a configuration.
     pub fn compile(config: &DlpConfig) -> Result<Self, DlpConfigError> {
         let (actions, custom) = config::compile(config)?;
-        Self::build(actions, custom).map_err(|problem| {
+        let rules = rules_of(&actions, &custom);
+        let exceptions = exceptions::compile(&config.exceptions, &rules)?;
+        Self::build(rules, custom, exceptions).map_err(|problem| {
             let problem = format!("the built-in detectors could not be built: {problem}");
             DlpConfigError { key: "disable_defaults".to_owned(), problem }
         })
     }
 
-    /// What a match of a rule, named as in findings, does; `None` where there is no such rule.
-    pub fn action_of(&self, rule: &str) -> Option<Action> {
-        self.rules.iter().find(|known| &*known.id == rule).map(|known| known.action)
+    /// What a match of a rule, named as in findings, does on this way, in this type of message, at this place; `None` where there is
+    /// no such rule.
+    pub fn action_of(
+        &self,
+        rule: &str,
+        route: Route<'_>,
+        message_type: &str,
+        pointer: &str,
+    ) -> Option<Action> {
+        let (number, known) = self.rules.iter().enumerate().find(|(_, known)| &*known.id == rule)?;
+        let possible = exceptions::is_possible(number);
+        let about = self.exceptions.iter().filter(|exception| exception.is_about(route, message_type));
+        let excepted = about
+            .filter(|exception| exception.fits(pointer))
+            .find_map(|exception| exception.action_of(known, possible));
+        Some(excepted.unwrap_or(known.action))
+    }
+
+    /// The exceptions, the narrowest first, each with its name.
+    pub fn exceptions(&self) -> impl Iterator<Item = (&str, &ExceptionConfig)> {
+        self.exceptions.iter().map(|exception| (&*exception.name, exception.config()))
     }
 
     /// The rules, those that look for nothing left out.
     pub fn rules(&self) -> impl Iterator<Item = DlpRule<'_>> {
         let custom = |id: &str| self.custom.iter().find(|rule| &*rule.id == id);
-        let possible = Kind::ALL.len()..2 * Kind::ALL.len();
-        let listed = self.rules.iter().enumerate().filter(move |(number, _)| !possible.contains(number));
+        let listed = self.rules.iter().enumerate().filter(|(number, _)| !exceptions::is_possible(*number));
         listed.map(|(_, rule)| rule).filter(|rule| rule.action != Action::Allow).map(move |rule| {
             let own = rule.built_in.is_none().then(|| custom(&rule.id)).flatten();
             DlpRule {
@@ -155,69 +182,64 @@ impl Dlp {
         })
     }
 
-    /// The same rules, but what they would block is redacted: to show a payload that was stored before they were in force.
+    /// The same rules without exceptions, but what they would block is redacted: to show a payload that was stored before they were in
+    /// force.
     pub fn masking(&self) -> Result<Self, String> {
-        let mask = |action: Action| if action == Action::Block { Action::Redact } else { action };
-        let actions = self.actions.iter().map(|action| mask(*action)).collect();
-        let custom = self.custom.iter().map(|rule| CustomRule { action: mask(rule.action), ..rule.clone() });
-        Self::build(actions, custom.collect())
+        let mask = |rule: &RuleInfo| {
+            let action = if rule.action == Action::Block { Action::Redact } else { rule.action };
+            RuleInfo { action, ..rule.clone() }
+        };
+        Self::build(self.rules.iter().map(mask).collect(), self.custom.clone(), Vec::new())
     }
 
-    fn build(actions: Vec<Action>, custom: Vec<CustomRule>) -> Result<Self, String> {
-        let any = actions.iter().any(|action| *action != Action::Allow);
-        let built_in = Kind::ALL.iter().zip(&actions).map(|(kind, action)| RuleInfo {
-            kind: kind.name().into(),
-            id: format!("default.{}", kind.name()).into(),
-            action: *action,
-            class: kind.class(),
-            built_in: Some(*kind),
-        });
-        let own = custom.iter().map(|rule| RuleInfo {
-            kind: rule.kind.clone(),
-            id: rule.id.clone(),
-            action: rule.action,
-            class: Class::Certain,
-            built_in: None,
-        });
-        // What has only the shape of a kind, by the number that `Kind::possible` gives.
-        let possible = Kind::ALL.iter().zip(&actions).map(|(kind, action)| RuleInfo {
-            kind: kind.name().into(),
-            id: format!("default.{}.possible", kind.name()).into(),
-            action: kind.possible_action(*action),
-            class: Class::Named,
-            built_in: Some(*kind),
-        });
-        let rules = built_in.chain(possible).chain(own).collect();
+    fn build(
+        rules: Vec<RuleInfo>,
+        custom: Vec<CustomRule>,
+        exceptions: Vec<Exception>,
+    ) -> Result<Self, String> {
+        let most = |(number, rule): (usize, &RuleInfo)| {
+            let possible = exceptions::is_possible(number);
+            let by_exception = exceptions.iter().filter_map(|one| one.action_of(rule, possible));
+            by_exception.fold(rule.action, Action::max)
+        };
+        let most: Vec<Action> = rules.iter().enumerate().map(most).collect();
+        let any =
+            most.iter().zip(&rules).any(|(most, rule)| rule.built_in.is_some() && *most != Action::Allow);
         let anchors = if any { Some(ANCHORS.as_ref().map_err(Clone::clone)?) } else { None };
-        Ok(Self { anchors, actions, custom, rules })
+        Ok(Self { anchors, custom, rules, most, exceptions })
     }
 
     /// Searches all of a message that its receiver will see.
-    pub fn search(&self, content: &Content<'_>, scratch: &mut Scratch) -> Scan {
-        self.scan_texts(content.texts(), content.payload(), scratch, None)
+    pub fn search(&self, content: &Content<'_>, route: Route<'_>, scratch: &mut Scratch) -> Scan {
+        self.scan_texts(content, route, scratch, None)
     }
 
     /// The same, and every value that was judged by its name, found or not.
-    pub fn explain(&self, content: &Content<'_>, scratch: &mut Scratch) -> (Scan, Vec<Candidate>) {
+    pub fn explain(
+        &self,
+        content: &Content<'_>,
+        route: Route<'_>,
+        scratch: &mut Scratch,
+    ) -> (Scan, Vec<Candidate>) {
         let mut candidates = Vec::new();
-        let scan = self.scan_texts(content.texts(), content.payload(), scratch, Some(&mut candidates));
+        let scan = self.scan_texts(content, route, scratch, Some(&mut candidates));
         (scan, candidates)
     }
 
-    /// Scans a message without a trace context. `data_json` must be what the server's strict check accepts: a JSON object without
+    /// Scans a message without a trace context, of nobody in particular. `data_json` must be what the server's strict check accepts: a JSON object without
     /// duplicate keys.
     pub fn scan(&self, message_type: &str, data_json: &str, scratch: &mut Scratch) -> Scan {
-        self.search(&Content { message_type, data_json, trace: None }, scratch)
+        self.search(&Content { message_type, data_json, trace: None }, Route::default(), scratch)
     }
 
-    /// `texts`: those beside the payload, each with the name of its place.
     fn scan_texts(
         &self,
-        texts: [(&'static str, &str); BESIDE],
-        data_json: &str,
+        content: &Content<'_>,
+        route: Route<'_>,
         scratch: &mut Scratch,
         candidates: Option<&mut Vec<Candidate>>,
     ) -> Scan {
+        let (texts, data_json) = (content.texts(), content.payload());
         let bytes = texts.iter().fold(data_json.len(), |sum, (_, text)| sum.saturating_add(text.len()));
         if bytes > MAX_SCAN_BYTES {
             return Scan { action: Action::Block, truncated: true, ..Scan::default() };
@@ -234,8 +256,13 @@ impl Dlp {
         document.add_json(data_json, None, 0);
         let direct = document.segments.len();
         let work = WORK + WORK_PER_BYTE * bytes;
-        let mut sink =
-            Sink { hits, actions: &self.actions, work, explained: candidates.is_some().then(Vec::new) };
+        let mut sink = Sink {
+            hits,
+            actions: &self.most,
+            work,
+            explained: candidates.is_some().then(Vec::new),
+            keep_all: !self.exceptions.is_empty(),
+        };
         sink.spend(direct * passes::SEGMENT_STEPS);
         if let Some(anchors) = self.anchors {
             passes::detect(anchors, document, (1, 0), true, pass, &mut sink);
@@ -251,7 +278,7 @@ impl Dlp {
         }
         let truncated = sink.is_spent();
         sink.settle_cards();
-        passes::custom(document, &self.custom, 2 * Kind::ALL.len(), &mut sink);
+        passes::custom(document, &self.custom, FIRST_CUSTOM, &mut sink);
         if let (Some(candidates), Some(judged)) = (candidates, sink.explained.take()) {
             let places = texts.map(|(place, _)| place);
             candidates.extend(judged.into_iter().map(|judged| judged.shown(document, &places, data_json)));
@@ -259,10 +286,39 @@ impl Dlp {
         let mut scan = if hits.list.is_empty() && hits.dropped == 0 {
             Scan::default()
         } else {
-            outcome::settle(&self.rules, document, hits, &texts, data_json)
+            let is_about = |one: &&Exception| one.is_about(route, content.message_type);
+            let exceptions: Vec<&Exception> = self.exceptions.iter().filter(is_about).collect();
+            outcome::settle((&self.rules, &exceptions), document, hits, &texts, data_json)
         };
         scan.truncated = truncated;
         document.shrink(KEEP_BYTES);
         scan
     }
+}
+
+/// The rules by their numbers: the built-in kinds, what has only the shape of one, the custom rules.
+fn rules_of(actions: &[Action], custom: &[CustomRule]) -> Vec<RuleInfo> {
+    let built_in = Kind::ALL.iter().zip(actions).map(|(kind, action)| RuleInfo {
+        kind: kind.name().into(),
+        id: format!("default.{}", kind.name()).into(),
+        action: *action,
+        class: kind.class(),
+        built_in: Some(*kind),
+    });
+    // By the number that `Kind::possible` gives.
+    let possible = Kind::ALL.iter().zip(actions).map(|(kind, action)| RuleInfo {
+        kind: kind.name().into(),
+        id: format!("default.{}.possible", kind.name()).into(),
+        action: kind.possible_action(*action),
+        class: Class::Named,
+        built_in: Some(*kind),
+    });
+    let own = custom.iter().map(|rule| RuleInfo {
+        kind: rule.kind.clone(),
+        id: rule.id.clone(),
+        action: rule.action,
+        class: Class::Certain,
+        built_in: None,
+    });
+    built_in.chain(possible).chain(own).collect()
 }

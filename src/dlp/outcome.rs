@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use super::action::Action;
 use super::document::{Document, Origin, Part, Place, Segment, Walk};
+use super::exceptions::{Exception, is_possible};
 use super::finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, RuleInfo, Scan};
 use super::hits::{Hit, Hits};
 use super::kinds::Kind;
@@ -26,6 +27,9 @@ struct Match {
     /// Bytes of the matched text itself, which may be decoded.
     text: (usize, usize),
     rule: u16,
+    action: Action,
+    /// The exception that says so, by its place among those that are looked at.
+    exception: Option<u16>,
 }
 
 /// A match with its segment and its place there.
@@ -37,13 +41,9 @@ struct Placed {
     place: Place,
 }
 
-fn action_of(rules: &[RuleInfo], rule: u16) -> Action {
-    rules.get(usize::from(rule)).map_or(Action::Block, |rule| rule.action)
-}
-
 /// Turns the matches of a scan into its outcome.
 pub(super) fn settle(
-    rules: &[RuleInfo],
+    (rules, exceptions): (&[RuleInfo], &[&Exception]),
     document: &Document,
     hits: &Hits,
     texts: &[(&'static str, &str); BESIDE],
@@ -54,6 +54,9 @@ pub(super) fn settle(
     let mut walk = EscapedWalk::default();
     let mut matches: Vec<Match> =
         hits_in_order.into_iter().map(|hit| to_payload(document, hit, &mut walk)).collect();
+    decide(&mut matches, (rules, exceptions), document, texts, data);
+    // Looked for because of an exception that is about something else.
+    matches.retain(|found| found.action != Action::Allow || found.exception.is_some());
     matches.sort_by_key(|found| (found.start, Reverse(found.end), found.rule));
     let matches = without_echoes(document, &matches);
     let kept = without_overlaps(rules, &matches);
@@ -61,7 +64,7 @@ pub(super) fn settle(
 
     let mut action = hits.dropped_action;
     for found in &placed {
-        let own = action_of(rules, found.found.rule);
+        let own = found.found.action;
         let fixed = found.segment.part == Part::Beside && own == Action::Redact;
         action = action.max(if fixed { Action::Block } else { own });
     }
@@ -78,20 +81,25 @@ pub(super) fn settle(
     }
     let masks = masked_keys(rules, document, &placed, data);
     let mut order: Vec<&Placed> = placed.iter().collect();
-    order.sort_by_key(|found| Reverse(action_of(rules, found.found.rule)));
+    order.sort_by_key(|found| Reverse(found.found.action));
     let findings: Vec<Finding> = order
         .iter()
         .take(MAX_FINDINGS)
-        .filter_map(|found| finding(rules, document, found, (texts, data), &masks))
+        .filter_map(|found| finding((rules, exceptions), document, found, (texts, data), &masks))
         .collect();
     let further = placed.len() - findings.len() + hits.dropped;
-    Scan { action, findings, further, redacted, truncated: false }
+    let mut used: Vec<u16> = placed.iter().filter_map(|found| found.found.exception).collect();
+    used.sort_unstable();
+    used.dedup();
+    let name = |place: &u16| exceptions.get(usize::from(*place)).map(|one| one.name.clone());
+    let exceptions = used.iter().filter_map(name).collect();
+    Scan { action, findings, further, exceptions, redacted, truncated: false }
 }
 
 /// Walks a match in a decoded text back to the text of the payload it was decoded from.
 fn to_payload(document: &Document, hit: &Hit, walk: &mut EscapedWalk) -> Match {
     let Some((number, segment)) = document.segment_at(hit.start) else {
-        return Match { start: hit.start, end: hit.end, text: (hit.start, hit.end), rule: hit.rule };
+        return matched((hit.start, hit.end), hit);
     };
     let whole = (segment.source as usize, segment.source_end as usize);
     let base = segment.start as usize;
@@ -105,7 +113,55 @@ fn to_payload(document: &Document, hit: &Hit, walk: &mut EscapedWalk) -> Match {
             (whole.0 + start, whole.0 + end)
         }
     };
-    Match { start, end, text: (hit.start, hit.end), rule: hit.rule }
+    matched((start, end), hit)
+}
+
+/// A match whose action is decided next.
+fn matched((start, end): (usize, usize), hit: &Hit) -> Match {
+    let text = (hit.start, hit.end);
+    Match { start, end, text, rule: hit.rule, action: Action::Block, exception: None }
+}
+
+/// What each match leads to: before any is left out for another, so that an exception lets nothing pass but what it is about.
+fn decide(
+    matches: &mut [Match],
+    (rules, exceptions): (&[RuleInfo], &[&Exception]),
+    document: &Document,
+    texts: &[(&'static str, &str); BESIDE],
+    data: &str,
+) {
+    for found in matches {
+        let number = usize::from(found.rule);
+        let Some(rule) = rules.get(number) else { continue };
+        found.action = rule.action;
+        let mut pointer = None;
+        for (place, exception) in exceptions.iter().enumerate() {
+            let Some(action) = exception.action_of(rule, is_possible(number)) else { continue };
+            let pointer = pointer.get_or_insert_with(|| match document.segment_at(found.start) {
+                Some((_, segment)) => {
+                    pointer_of(document, &segment, (texts, data), &|_, name| name.to_owned())
+                }
+                None => String::new(),
+            });
+            if exception.fits(pointer) {
+                (found.action, found.exception) = (action, Some(place as u16));
+                break;
+            }
+        }
+    }
+}
+
+/// Where a segment is: the name of the text beside the payload, else a pointer into it, with its keys as `named` shows them.
+fn pointer_of(
+    document: &Document,
+    segment: &Segment,
+    (texts, data): (&[(&'static str, &str); BESIDE], &str),
+    named: &dyn Fn(u32, &str) -> String,
+) -> String {
+    if segment.part == Part::Beside {
+        return texts.get(segment.step as usize).map_or("", |(place, _)| place).to_owned();
+    }
+    document.pointer(segment, data, named)
 }
 
 /// Drops matches in decoded texts that stand undecoded in the same place, where they are told exactly.
@@ -141,25 +197,25 @@ fn without_overlaps(rules: &[RuleInfo], matches: &[Match]) -> Vec<Match> {
             if mine.kind == its.kind {
                 // A rule of one's own stands beside the built-in one only where it says something else.
                 needless = true;
-                if its.action < mine.action {
-                    other.rule = found.rule;
+                if other.action < found.action {
+                    (other.rule, other.action, other.exception) = (found.rule, found.action, found.exception);
                 }
                 other.end = other.end.max(found.end);
                 break;
             }
             let within = found.end <= other.end;
-            if within && its.class >= mine.class && its.action >= mine.action {
+            if within && its.class >= mine.class && other.action >= found.action {
                 needless = true;
                 break;
             }
             let around = found.start == other.start && found.end >= other.end;
-            if around && mine.class > its.class && mine.action >= its.action {
+            if around && mine.class > its.class && found.action >= other.action {
                 *other = *found;
                 needless = true;
                 break;
             }
             // The value behind a name is told better by a shape inside it, as long as that does as much.
-            if within && mine.class > its.class && mine.action >= its.action && covers(other, found) {
+            if within && mine.class > its.class && found.action >= other.action && covers(other, found) {
                 *other = *found;
                 needless = true;
                 break;
@@ -258,7 +314,7 @@ fn masked_keys(rules: &[RuleInfo], document: &Document, placed: &[Placed], data:
 }
 
 fn finding(
-    rules: &[RuleInfo],
+    (rules, exceptions): (&[RuleInfo], &[&Exception]),
     document: &Document,
     found: &Placed,
     (texts, data): (&[(&'static str, &str); BESIDE], &str),
@@ -271,22 +327,22 @@ fn finding(
     } else {
         text.bytes().take(MAX_DIGEST_INPUT).collect()
     };
-    let pointer = if found.segment.part == Part::Beside {
-        texts.get(found.segment.step as usize).map_or("", |(place, _)| place).to_owned()
-    } else {
-        document.pointer(&found.segment, data, &|key, name| {
-            let mask =
-                masks.binary_search_by_key(&key, |(index, _)| *index).ok().and_then(|at| masks.get(at));
-            mask.map_or_else(|| name.to_owned(), |(_, mask)| mask.clone())
-        })
-    };
+    let pointer = pointer_of(document, &found.segment, (texts, data), &|key, name| {
+        let mask = masks.binary_search_by_key(&key, |(index, _)| *index).ok().and_then(|at| masks.get(at));
+        mask.map_or_else(|| name.to_owned(), |(_, mask)| mask.clone())
+    });
     Some(Finding {
         kind: rule.kind.clone(),
         rule: rule.id.clone(),
         pointer,
         start: found.place.chars.0,
         end: found.place.chars.1,
-        action: rule.action,
+        action: found.found.action,
+        exception: found
+            .found
+            .exception
+            .and_then(|place| exceptions.get(usize::from(place)))
+            .map(|one| one.name.clone()),
         in_key: found.segment.part == Part::Key,
         text: text.into(),
     })
@@ -297,9 +353,7 @@ fn finding(
 fn redact(rules: &[RuleInfo], document: &Document, placed: &[Placed], data: &str) -> Option<String> {
     let edits: Vec<&Placed> = placed
         .iter()
-        .filter(|found| {
-            action_of(rules, found.found.rule) == Action::Redact && found.segment.part != Part::Beside
-        })
+        .filter(|found| found.found.action == Action::Redact && found.segment.part != Part::Beside)
         .collect();
     let in_keys = edits.iter().any(|found| found.segment.part == Part::Key);
     let plain = write(rules, document, &edits, data, false);

@@ -406,6 +406,7 @@ fn nested_json(document: &mut Document, copied: &mut String, sink: &mut Sink<'_>
 pub(super) fn custom(document: &Document, rules: &[CustomRule], first_rule: usize, sink: &mut Sink<'_>) {
     'rules: for (index, rule) in rules.iter().enumerate() {
         let number = (first_rule + index) as u16;
+        let action = sink.actions.get(usize::from(number)).copied().unwrap_or(rule.action);
         let mut left = CUSTOM_HITS;
         for segment in &document.segments {
             let (base, _) = segment.span();
@@ -427,11 +428,11 @@ pub(super) fn custom(document: &Document, rules: &[CustomRule], first_rule: usiz
                     }
                     if left == 0 {
                         // The other rules are matched all the same.
-                        sink.drop_rule(rule.action);
+                        sink.drop_rule(action);
                         continue 'rules;
                     }
                     left -= 1;
-                    sink.add_rule(number, rule.action, base + found.start(), base + found.end());
+                    sink.add_rule(number, action, base + found.start(), base + found.end());
                     // No rule matches the empty text, but a look-around may match between two characters.
                     search = found.end().max(found.start() + 1);
                     while !text.is_char_boundary(search) {

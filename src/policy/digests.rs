@@ -1,6 +1,8 @@
 //! Findings on record: what kind, which rule, where, and a keyed digest of the text. The digest tells an
 //! auditor with the key whether two findings are the same secret; without the key it tells nothing.
 
+use std::sync::Arc;
+
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -11,6 +13,8 @@ use crate::ids::hex;
 
 /// Findings described in one record; further ones are counted.
 const MAX_DESCRIBED: usize = 8;
+/// Names of exceptions in one record beside those of its findings.
+const MAX_EXCEPTIONS_NAMED: usize = 32;
 /// Longest pointer in a record, in characters; what is longer is cut.
 const MAX_POINTER_CHARS: usize = 128;
 /// Bytes of a digest that are kept.
@@ -42,17 +46,31 @@ impl Digests {
         let mut described = Vec::new();
         for finding in scan.findings.iter().take(MAX_DESCRIBED) {
             let pointer: String = finding.pointer.chars().take(MAX_POINTER_CHARS).collect();
-            described.push(json!({
+            let mut line = json!({
                 "type": &*finding.kind,
                 "rule": &*finding.rule,
                 "pointer": pointer,
                 "action": finding.action.as_str(),
                 "digest": self.digest(finding.digest_input()),
-            }));
+            });
+            if let (Some(exception), Some(line)) = (&finding.exception, line.as_object_mut()) {
+                let _ = line.insert("exception".to_owned(), (&**exception).into());
+            }
+            described.push(line);
         }
         let further = scan.findings.len() - described.len() + scan.further;
         if further > 0 {
-            described.push(json!({"further": further}));
+            // Each exception that was used is named.
+            let named = |name: &&Arc<str>| {
+                let mut shown = scan.findings.iter().take(MAX_DESCRIBED);
+                shown.any(|finding| finding.exception.as_ref() == Some(*name))
+            };
+            let used = scan.exceptions.iter().filter(|name| !named(name));
+            let used: Vec<&str> = used.take(MAX_EXCEPTIONS_NAMED).map(|name| &**name).collect();
+            described.push(match used.is_empty() {
+                true => json!({"further": further}),
+                false => json!({"further": further, "exceptions": used}),
+            });
         }
         serde_json::Value::from(described).to_string()
     }

@@ -24,7 +24,7 @@ use crate::audit::Decision;
 use crate::clock::Now;
 use crate::config::{BreakerConfig, Config, Features};
 use crate::content::Content;
-use crate::dlp::{self, Dlp, Scan, Scratch};
+use crate::dlp::{self, Dlp, Route, Scan, Scratch};
 use crate::ids::{AgentId, AgentMap};
 use acl::Acl;
 use digests::Digests;
@@ -142,7 +142,8 @@ impl Policy {
             return verdict;
         }
         // 4. The payload.
-        self.search(message.content, verdict, scratch)
+        let route = Route { from: message.sender.as_str(), to: message.target };
+        self.search(message.content, route, verdict, scratch)
     }
 
     /// The stages before the payload: what they refuse is not searched.
@@ -187,16 +188,22 @@ impl Policy {
     }
 
     /// Decides on the payload of a reply: its request is its permission.
-    pub fn check_reply(&self, content: Content<'_>, scratch: &mut Scratch) -> Verdict {
-        self.search(content, allowed(Rule::PendingRequest), scratch)
+    pub fn check_reply(&self, content: Content<'_>, route: Route<'_>, scratch: &mut Scratch) -> Verdict {
+        self.search(content, route, allowed(Rule::PendingRequest), scratch)
     }
 
     /// DLP: the most restrictive action among the findings decides; without any, `verdict` stands.
-    fn search(&self, content: Content<'_>, verdict: Verdict, scratch: &mut Scratch) -> Verdict {
+    fn search(
+        &self,
+        content: Content<'_>,
+        route: Route<'_>,
+        verdict: Verdict,
+        scratch: &mut Scratch,
+    ) -> Verdict {
         let Some(dlp) = &self.dlp else {
             return verdict;
         };
-        let scan = dlp.search(&content, scratch);
+        let scan = dlp.search(&content, route, scratch);
         if scan.truncated {
             // What could not be looked at as a whole does not pass.
             let rule = Rule::Dlp("work_budget".into());
@@ -208,7 +215,9 @@ impl Policy {
             };
         }
         let decision = match scan.action {
-            dlp::Action::Allow => return verdict,
+            dlp::Action::Allow if scan.findings.is_empty() => return verdict,
+            // What an exception lets through is on record with it.
+            dlp::Action::Allow => verdict.decision,
             dlp::Action::Alert => Decision::Alert,
             dlp::Action::Redact => Decision::DlpRedacted,
             dlp::Action::Block => Decision::DlpBlocked,

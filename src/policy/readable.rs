@@ -163,7 +163,18 @@ pub fn dlp(config: &Config) -> Json {
             .map(|rule| json!({"type": rule.kind, "rule": rule.id, "action": rule.action.as_str()}))
             .collect::<Vec<_>>()
     };
-    json!({"enabled": config.dlp.is_some(), "types": of(false), "custom": of(true)})
+    let exceptions = config.dlp.iter().flat_map(|dlp| dlp.exceptions());
+    let exceptions: Vec<Json> = exceptions
+        .map(|(name, one)| {
+            json!({
+                "name": name, "from": one.from, "to": one.to, "type": one.message_type, "pointer": one.pointer,
+                "kind": one.kind, "rule": one.rule, "action": one.action.as_str(), "reason": one.reason,
+            })
+        })
+        .collect();
+    json!({
+        "enabled": config.dlp.is_some(), "types": of(false), "custom": of(true), "exceptions": exceptions,
+    })
 }
 
 #[cfg(test)]
@@ -193,6 +204,9 @@ mod tests {
             format!("gateway: {{rate_limit: {{per_minute: 5}}}}\n{rules}{agents}"),
             format!("gateway: {{dlp: {{policy_overrides: {{ssn: alert}}}}}}\n{rules}{agents}"),
             format!("gateway: {{dlp: {{rules: [{{id: x, type: y, pattern: 'z1'}}]}}}}\n{rules}{agents}"),
+            format!(
+                "gateway: {{dlp: {{exceptions: [{{kind: ssn, action: alert, reason: r}}]}}}}\n{rules}{agents}"
+            ),
         ] {
             assert_ne!(digest(&one), digest(&config(&other)), "{other}");
         }

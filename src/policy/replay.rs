@@ -9,7 +9,7 @@ use super::{Breaker, Policy, Rule, Verdict};
 use crate::audit::Decision;
 use crate::clock::Now;
 use crate::content::{MESSAGE_TYPE, TRACE_STATE};
-use crate::dlp::Action;
+use crate::dlp::{Action, Route};
 use crate::ids::AgentId;
 
 /// The rule on record where a payload could not be searched as a whole.
@@ -22,6 +22,8 @@ pub struct Recorded<'a> {
     pub sender: &'a AgentId,
     /// Whom it was for.
     pub target: &'a str,
+    /// Its type.
+    pub message_type: &'a str,
     /// What was found in it.
     pub found: &'a [Found],
     /// The rule on record, as [`Rule`] shows itself.
@@ -81,7 +83,9 @@ impl Policy {
         }
         let mut worst: Option<(Action, &str)> = None;
         for found in recorded.found {
-            let Some(action) = dlp.action_of(&found.rule) else {
+            let route = Route { from: recorded.sender.as_str(), to: recorded.target };
+            let action = dlp.action_of(&found.rule, route, recorded.message_type, &found.pointer);
+            let Some(action) = action else {
                 continue;
             };
             // A type of message cannot be redacted.

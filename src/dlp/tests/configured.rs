@@ -114,7 +114,7 @@ fn unknown_settings_are_refused() {
 fn what_was_judged_is_explained() {
     let data = r#"{"password":"hunter2","passwort":"erforderlich","db":{"pass":"mem2reg"}}"#;
     let content = Content { message_type: "t", data_json: data, trace: None };
-    let (scan, candidates) = defaults().explain(&content, &mut Scratch::new());
+    let (scan, candidates) = defaults().explain(&content, Route::default(), &mut Scratch::new());
     assert_eq!(scan.findings.len(), 1);
     let about = |pointer: &str| candidates.iter().find(|candidate| candidate.pointer == pointer).unwrap();
     let found = about("/password");
@@ -129,7 +129,7 @@ fn what_was_judged_is_explained() {
 fn lines_are_scanned_one_by_one() {
     let input = "{\"ssn\":\"123-45-6789\"}\nnonsense\n[1]\n{}\r\n{\"password\":\"hunter2\"}";
     let mut out = Vec::new();
-    lines::scan_lines(&defaults(), input.as_bytes(), &mut out, false).unwrap();
+    lines::scan_lines(&defaults(), lines::Asked::default(), input.as_bytes(), &mut out).unwrap();
     let lines: Vec<serde_json::Value> =
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let found = serde_json::json!([{ "type": "ssn", "pointer": "/ssn", "start": 0, "end": 11 }]);

@@ -201,7 +201,7 @@ fn the_trace_state_is_searched() {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned();
     let trace = Trace { parent, state: Some("v=4111111111111111,w=x".to_owned()), arrived_us: 0 };
     let content = Content { message_type: "t", data_json: "", trace: Some(&trace) };
-    let scan = defaults().search(&content, &mut Scratch::new());
+    let scan = defaults().search(&content, Route::default(), &mut Scratch::new());
     assert_eq!((scan.action, kinds(&scan)), (Action::Block, vec!["credit_card".to_owned()]));
     assert_eq!((scan.findings[0].pointer.as_str(), scan.findings[0].start), ("tracestate", 2));
 }

@@ -4,6 +4,7 @@ mod benign;
 mod bounds;
 mod configured;
 mod evasion;
+mod excepted;
 mod found;
 mod quoted;
 mod redaction;

@@ -86,7 +86,7 @@ impl Transaction<'_> {
             Outgoing::Post(post) => post,
             Outgoing::Response(response) => {
                 let addressee = self.addressee(sender, response);
-                let judged = self.judge_reply(&addressee, response);
+                let judged = self.judge_reply(sender, &addressee, response);
                 return Verdict::Response(judged, addressee.ok());
             }
         };

@@ -6,7 +6,7 @@ use super::parties::{Addressee, Sender};
 use super::transaction::Transaction;
 use crate::audit::Decision;
 use crate::content::Content;
-use crate::dlp::{Action, Scan};
+use crate::dlp::{Action, Route, Scan};
 use crate::ids::AgentId;
 use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
 use crate::refusal::Refusal;
@@ -200,6 +200,7 @@ impl Transaction<'_> {
     /// Judges a reply: its request is its permission.
     pub(super) fn judge_reply(
         &mut self,
+        sender: Sender<'_>,
         addressee: &Result<Addressee, Refusal>,
         response: &Response,
     ) -> Judged {
@@ -209,7 +210,8 @@ impl Transaction<'_> {
                     return Judged::refused(refusal);
                 }
                 let policy = &self.settings.policy;
-                let verdict = policy.check_reply(response.content(), self.scratch);
+                let route = Route { from: sender.agent().as_str(), to: to.agent.as_str() };
+                let verdict = policy.check_reply(response.content(), route, self.scratch);
                 Judged::new(policy, verdict)
             }
             Err(refusal) => {

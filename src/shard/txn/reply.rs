@@ -21,7 +21,7 @@ impl Transaction<'_> {
         let sender =
             Sender { caller: &job.caller, instance: &job.instance, trace: job.response.trace.as_ref() };
         let addressee = self.addressee(sender, &job.response);
-        let judged = self.judge_reply(&addressee, &job.response);
+        let judged = self.judge_reply(sender, &addressee, &job.response);
         self.respond(sender, &job.response, addressee.ok(), judged)
     }
 
