@@ -36,6 +36,8 @@ pub struct Config {
     pub path: PathBuf,
     /// SHA-256 of the file's bytes: the policy version of audit records.
     pub digest: [u8; 32],
+    /// SHA-256 of the file alone.
+    pub file_digest: [u8; 32],
     /// `host:port` to serve on; port 0 lets the system choose.
     pub listen_addr: String,
     /// Where health and metrics are told.
@@ -154,7 +156,7 @@ impl Config {
     /// An error about the value of `key` (`tls_ca_path`, `agents[2].tls_key_path`) that shows after
     /// loading, such as a file that cannot be read. The line is left out if the file has changed since.
     pub fn error_at(&self, key: &str, problem: impl fmt::Display) -> ConfigError {
-        let same = |text: &String| <[u8; 32]>::from(Sha256::digest(text.as_bytes())) == self.digest;
+        let same = |text: &String| <[u8; 32]>::from(Sha256::digest(text.as_bytes())) == self.file_digest;
         let text = std::fs::read_to_string(&self.path).ok().filter(same).unwrap_or_default();
         ConfigError::at(&self.path, &text, &KeyPath::from(key), problem)
     }

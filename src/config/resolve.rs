@@ -18,7 +18,7 @@ use super::place::KeyPath;
 use super::range::Problem;
 use super::redis::{self, Durability, WAIT_MARGIN_MS};
 use super::roles::{Pattern, Role, parse_pattern};
-use crate::dlp::Dlp;
+use crate::dlp::{Dlp, MAX_RULES_FILE_BYTES};
 use crate::ids::AgentId;
 
 /// One round trip to Redis may take this long unless the file says otherwise, in milliseconds.
@@ -51,6 +51,18 @@ impl Resolver<'_> {
     fn absolute(&self, path: &Path) -> PathBuf {
         let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         folder.join(path)
+    }
+
+    /// The rules of one's own.
+    fn rules_text(&self, path: &Path) -> Result<String, ConfigError> {
+        let path = self.absolute(path);
+        let fail =
+            |problem: String| self.fail("gateway.dlp.rules_file", format!("{}: {problem}", path.display()));
+        let size = std::fs::metadata(&path).map_err(|error| fail(error.to_string()))?.len();
+        if size > MAX_RULES_FILE_BYTES {
+            return Err(fail(format!("{size} bytes, at most {MAX_RULES_FILE_BYTES} are read")));
+        }
+        std::fs::read_to_string(&path).map_err(|error| fail(format!("cannot be read as UTF-8 text: {error}")))
     }
 
     fn resolve(&self, file: file::File) -> Result<Config, ConfigError> {
@@ -89,11 +101,17 @@ impl Resolver<'_> {
         if file.permissions.is_empty() && !agents.is_empty() && !file.gateway.features.rbac {
             warnings.push("permissions: no rule, so every message is refused".to_owned());
         }
+        let mut rules_text = None;
         let dlp = match file.gateway.features.dlp {
             true => {
-                let compiled = Dlp::compile(&file.gateway.dlp);
-                let compiled =
-                    compiled.map_err(|e| self.fail(format!("gateway.dlp.{}", e.key).as_str(), e.problem))?;
+                let mut dlp = file.gateway.dlp;
+                dlp.rules_text = dlp.rules_file.as_deref().map(|path| self.rules_text(path)).transpose()?;
+                let compiled = Dlp::compile(&dlp).map_err(|error| {
+                    // What is wrong in another file has no line in this one.
+                    self.fail(format!("gateway.dlp.{}", error.key).as_str(), error.problem)
+                })?;
+                warn_of_strangers(&compiled, &agents, &mut warnings);
+                rules_text = dlp.rules_text;
                 Some(Arc::new(compiled))
             }
             false => {
@@ -103,7 +121,8 @@ impl Resolver<'_> {
         };
         Ok(Config {
             path: self.path.to_path_buf(),
-            digest: Sha256::digest(self.text.as_bytes()).into(),
+            digest: digest(self.text, rules_text.as_deref()),
+            file_digest: Sha256::digest(self.text.as_bytes()).into(),
             listen_addr: file.server_listen_addr,
             admin_listen_addr: file.admin_listen_addr,
             admin_socket: AdminSocketAt {
@@ -319,6 +338,34 @@ impl Resolver<'_> {
 fn is_class_path(text: &str) -> bool {
     text.split_once(':')
         .is_some_and(|(module, class)| !module.is_empty() && !class.is_empty() && !class.contains(':'))
+}
+
+/// The digest of a configuration: of its file, and of the rules that it names.
+fn digest(text: &str, rules: Option<&str>) -> [u8; 32] {
+    let mut hash = Sha256::new_with_prefix(text.as_bytes());
+    if let Some(rules) = rules {
+        hash.update([0]);
+        hash.update(rules.as_bytes());
+    }
+    hash.finalize().into()
+}
+
+/// An exception of an agent that the configuration does not have is never used.
+fn warn_of_strangers(dlp: &Dlp, agents: &BTreeMap<AgentId, Agent>, warnings: &mut Vec<String>) {
+    for (name, exception) in dlp.exceptions() {
+        for (key, pattern) in [("from", &exception.from), ("to", &exception.to)] {
+            let Some(pattern) = pattern else { continue };
+            let fits = |id: &AgentId| match pattern.strip_suffix('*') {
+                Some(prefix) => id.as_str().starts_with(prefix),
+                None => id.as_str() == pattern,
+            };
+            if !agents.keys().any(fits) {
+                warnings.push(format!(
+                    "gateway.dlp.exceptions: {name}: {key}: {pattern:?} is no agent of this file"
+                ));
+            }
+        }
+    }
 }
 
 /// A role that lets its agents write to everybody is an allow-all by another name.

@@ -96,9 +96,9 @@ pub(super) struct AnchorScratch {
 }
 
 impl Anchors {
-    pub(super) fn new() -> Result<Self, String> {
+    pub(super) fn new(catalogue: Catalogue) -> Result<Self, String> {
         context::build()?;
-        let Catalogue { names, tokens, commands } = Catalogue::load()?;
+        let Catalogue { names, tokens, commands } = catalogue;
         let mut literals: Vec<(String, Meaning)> = Vec::new();
         let prefixes = tokens.iter().enumerate();
         literals.extend(prefixes.map(|(at, token)| (token.prefix.clone(), Meaning::Prefix(at))));

@@ -195,14 +195,129 @@ pub(super) struct Catalogue {
     pub(super) commands: Vec<CommandRule>,
 }
 
+/// Rules of one's own, in the form of the embedded ones.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Own {
+    names: Vec<NameRule>,
+    tokens: Vec<TokenRule>,
+    commands: Vec<CommandRule>,
+}
+
+/// Most rules of each sort that one configuration adds, and names that one rule has.
+const MAX_OWN: usize = 256;
+const MAX_NAMES: usize = 64;
+/// Longest name, prefix, command or option, in characters; shortest prefix, in bytes.
+const MAX_TEXT: usize = 64;
+const MIN_PREFIX: usize = 3;
+/// Longest token.
+const MAX_TOKEN: usize = 4096;
+
 impl Catalogue {
+    /// The embedded rules.
     pub(super) fn load() -> Result<Self, String> {
         let names = serde_yaml::from_str(NAMES).map_err(|error| format!("names: {error}"))?;
         let tokens = serde_yaml::from_str(TOKENS).map_err(|error| format!("tokens: {error}"))?;
-        let mut commands: Vec<CommandRule> =
-            serde_yaml::from_str(COMMANDS).map_err(|error| format!("commands: {error}"))?;
-        commands.sort_by(|one, other| one.command.cmp(&other.command));
-        Ok(Self { names, tokens, commands })
+        let commands = serde_yaml::from_str(COMMANDS).map_err(|error| format!("commands: {error}"))?;
+        Ok(Self { names, tokens, commands }.in_order())
+    }
+
+    /// The embedded rules and those of a file.
+    pub(super) fn with_own(text: &str) -> Result<Self, String> {
+        let own: Own = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        let mut all = Self::load()?;
+        let sorts =
+            [("names", own.names.len()), ("tokens", own.tokens.len()), ("commands", own.commands.len())];
+        if let Some((sort, count)) = sorts.into_iter().find(|(_, count)| *count > MAX_OWN) {
+            return Err(format!("{sort}: {count} rules, at most {MAX_OWN} are allowed"));
+        }
+        for rule in own.names {
+            rule.check().map_err(|problem| format!("names: {:?}: {problem}", rule.id))?;
+            if all.names.iter().any(|known| known.id == rule.id) {
+                return Err(format!("names: {:?}: another rule has this id", rule.id));
+            }
+            all.names.push(rule);
+        }
+        for token in own.tokens {
+            token.check().map_err(|problem| format!("tokens: {:?}: {problem}", token.prefix))?;
+            if all.tokens.iter().any(|known| known.prefix == token.prefix) {
+                return Err(format!("tokens: {:?}: another rule has this prefix", token.prefix));
+            }
+            all.tokens.push(token);
+        }
+        for command in own.commands {
+            command.check().map_err(|problem| format!("commands: {:?}: {problem}", command.command))?;
+            if all.commands.iter().any(|known| known.command == command.command) {
+                return Err(format!("commands: {:?}: another rule has this command", command.command));
+            }
+            all.commands.push(command);
+        }
+        Ok(all.in_order())
+    }
+
+    fn in_order(mut self) -> Self {
+        self.commands.sort_by(|one, other| one.command.cmp(&other.command));
+        self
+    }
+}
+
+impl NameRule {
+    fn check(&self) -> Result<(), String> {
+        if self.id.trim().is_empty() || self.id.len() > MAX_TEXT || self.id.chars().any(char::is_control) {
+            return Err(format!("an id is printable and has at most {MAX_TEXT} bytes"));
+        }
+        if !(20..=60).contains(&self.weight) {
+            return Err(format!("weight {}: expected 20 to 60", self.weight));
+        }
+        if self.names.is_empty() || self.names.len() > MAX_NAMES {
+            return Err(format!("{} names, expected 1 to {MAX_NAMES}", self.names.len()));
+        }
+        let is_name = |name: &&String| {
+            let words =
+                name.split(' ').all(|word| !word.is_empty() && word.chars().all(char::is_alphanumeric));
+            words && (2..=MAX_TEXT).contains(&name.chars().count()) && **name == name.to_lowercase()
+        };
+        match self.names.iter().find(|name| !is_name(name)) {
+            Some(name) => Err(format!(
+                "{name:?}: expected words of small letters and digits, parted by one blank, at most {MAX_TEXT} \
+                 characters"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TokenRule {
+    fn check(&self) -> Result<(), String> {
+        let (least, most) = self.length();
+        if self.prefix.len() < MIN_PREFIX
+            || self.prefix.len() > MAX_TEXT
+            || !self.prefix.bytes().all(|b| b.is_ascii_graphic())
+        {
+            return Err(format!("a prefix has {MIN_PREFIX} to {MAX_TEXT} printable ASCII characters"));
+        }
+        if least < 8 || least > most || most > MAX_TOKEN {
+            return Err(format!("length {least} to {most}: expected 8 to {MAX_TOKEN}, the least first"));
+        }
+        Ok(())
+    }
+}
+
+impl CommandRule {
+    fn check(&self) -> Result<(), String> {
+        let options = self.user.iter().chain(&self.password).chain(&self.glued);
+        let texts = std::iter::once(&self.command).chain(options);
+        let fits = |text: &String| {
+            (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+        };
+        if !texts.clone().all(fits) || texts.count() > MAX_NAMES {
+            return Err(format!(
+                "a command and its options have 1 to {MAX_TEXT} printable ASCII characters, and are at most {MAX_NAMES}"
+            ));
+        }
+        let says =
+            self.place > 0 || !(self.user.is_empty() && self.password.is_empty() && self.glued.is_empty());
+        if says { Ok(()) } else { Err("says nothing of where the password is".to_owned()) }
     }
 }
 
@@ -240,6 +355,44 @@ mod tests {
             catalogue.names.iter().all(|rule| (20..=60).contains(&rule.weight) && !rule.names.is_empty())
         );
         assert!(catalogue.tokens.iter().all(|rule| rule.length().0 <= rule.length().1));
+    }
+
+    #[test]
+    fn rules_of_ones_own_are_checked() {
+        let own = "names: [{id: own.pin, kind: secret, value: password, weight: 60, names: [tresor code], source: us}]\n\
+                   tokens: [{prefix: acme_, kind: service_token, alphabet: hex, length: 32, source: us}]\n\
+                   commands: [{command: acmectl login, password: [--with], source: us}]\n";
+        let (all, embedded) = (Catalogue::with_own(own).unwrap(), Catalogue::load().unwrap());
+        assert_eq!(all.names.len(), embedded.names.len() + 1);
+        assert_eq!(all.tokens.len(), embedded.tokens.len() + 1);
+        assert_eq!(all.commands.len(), embedded.commands.len() + 1);
+        for (text, said) in [
+            (
+                "names: [{id: password, kind: secret, value: key, weight: 60, names: [x y], source: us}]",
+                "this id",
+            ),
+            (
+                "names: [{id: own, kind: sekret, value: key, weight: 60, names: [x y], source: us}]",
+                "no type of data",
+            ),
+            (
+                "names: [{id: own, kind: secret, value: key, weight: 90, names: [x y], source: us}]",
+                "weight 90",
+            ),
+            (
+                "names: [{id: own, kind: secret, value: key, weight: 60, names: ['x_y'], source: us}]",
+                "small letters",
+            ),
+            ("names: [{id: own, kind: secret, value: key, weight: 60, names: [], source: us}]", "0 names"),
+            ("tokens: [{prefix: 'a', kind: jwt, alphabet: hex, length: 32, source: us}]", "a prefix has"),
+            ("tokens: [{prefix: 'acme_', kind: jwt, alphabet: hex, length: 2, source: us}]", "length 2"),
+            ("tokens: [{prefix: 'ghp_', kind: jwt, alphabet: hex, length: 20, source: us}]", "this prefix"),
+            ("commands: [{command: x, source: us}]", "says nothing"),
+            ("rules: []", "unknown field"),
+        ] {
+            let error = Catalogue::with_own(text).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

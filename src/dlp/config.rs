@@ -1,6 +1,7 @@
 //! The configuration of the rules, and its compilation.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
@@ -11,6 +12,8 @@ use super::kinds::Kind;
 
 /// Most custom rules one configuration may hold.
 pub const MAX_RULES: usize = 256;
+/// Longest file of rules, in bytes.
+pub const MAX_RULES_FILE_BYTES: u64 = 256 * 1024;
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 4 * 1024;
 /// Longest rule id, type or description, in bytes.
@@ -131,6 +134,11 @@ pub struct DlpConfig {
     pub policy_overrides: BTreeMap<String, Action>,
     /// The custom rules.
     pub rules: Vec<RuleConfig>,
+    /// A file with names, tokens and commands beside the built-in ones.
+    pub rules_file: Option<PathBuf>,
+    /// What is in it.
+    #[serde(skip)]
+    pub rules_text: Option<String>,
     /// What findings lead to instead, of some senders, targets, types of message and places.
     pub exceptions: Vec<ExceptionConfig>,
 }

@@ -45,18 +45,19 @@ mod words;
 mod tests;
 
 use std::fmt;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 pub use action::Action;
 pub use config::{
     Disabled, DlpConfig, DlpConfigError, ExceptionConfig, MAX_NAME_BYTES, MAX_PATTERN_BYTES, MAX_REGEX_BYTES,
-    MAX_REGEX_CACHE_BYTES, MAX_RULES, MergeStrategy, RuleConfig,
+    MAX_REGEX_CACHE_BYTES, MAX_RULES, MAX_RULES_FILE_BYTES, MergeStrategy, RuleConfig,
 };
 pub use exceptions::{MAX_EXCEPTIONS, Route};
 pub use explain::Candidate;
 pub use finding::{Finding, MAX_DIGEST_INPUT, MAX_FINDINGS, Scan};
 
 use anchors::Anchors;
+use catalogue::Catalogue;
 use config::CustomRule;
 use document::Document;
 use exceptions::Exception;
@@ -79,8 +80,9 @@ const KEEP_BYTES: usize = 4 * 1024 * 1024;
 /// The number of the first custom rule, behind the kinds and what has their shape.
 const FIRST_CUSTOM: usize = 2 * Kind::ALL.len();
 
-/// What the built-in detectors start from: the same for every configuration.
-static ANCHORS: LazyLock<Result<Anchors, String>> = LazyLock::new(Anchors::new);
+/// What the built-in detectors start from: the same for every configuration that adds none.
+static ANCHORS: LazyLock<Result<Arc<Anchors>, String>> =
+    LazyLock::new(|| Anchors::new(Catalogue::load()?).map(Arc::new));
 
 /// Buffers of a scan, to be used again for the next one: a scan that finds nothing then allocates
 /// nothing.
@@ -109,7 +111,7 @@ impl fmt::Debug for Scratch {
 #[derive(Debug)]
 pub struct Dlp {
     /// Unless all built-in kinds are allowed.
-    anchors: Option<&'static Anchors>,
+    anchors: Option<Arc<Anchors>>,
     custom: Vec<CustomRule>,
     /// The built-in kinds, what has only their shape, then the custom rules.
     rules: Vec<RuleInfo>,
@@ -138,10 +140,13 @@ impl Dlp {
         let (actions, custom) = config::compile(config)?;
         let rules = rules_of(&actions, &custom);
         let exceptions = exceptions::compile(&config.exceptions, &rules)?;
-        Self::build(rules, custom, exceptions).map_err(|problem| {
-            let problem = format!("the built-in detectors could not be built: {problem}");
-            DlpConfigError { key: "disable_defaults".to_owned(), problem }
-        })
+        let own =
+            config.rules_text.as_deref().map(|text| Anchors::new(Catalogue::with_own(text)?).map(Arc::new));
+        let anchors = own.unwrap_or_else(|| ANCHORS.clone()).map_err(|problem| DlpConfigError {
+            key: if config.rules_text.is_some() { "rules_file" } else { "disable_defaults" }.to_owned(),
+            problem,
+        })?;
+        Ok(Self::build(Some(anchors), rules, custom, exceptions))
     }
 
     /// What a match of a rule, named as in findings, does on this way, in this type of message, at this place; `None` where there is
@@ -184,19 +189,21 @@ impl Dlp {
 
     /// The same rules without exceptions, but what they would block is redacted: to show a payload that was stored before they were in
     /// force.
-    pub fn masking(&self) -> Result<Self, String> {
+    pub fn masking(&self) -> Self {
         let mask = |rule: &RuleInfo| {
             let action = if rule.action == Action::Block { Action::Redact } else { rule.action };
             RuleInfo { action, ..rule.clone() }
         };
-        Self::build(self.rules.iter().map(mask).collect(), self.custom.clone(), Vec::new())
+        let rules = self.rules.iter().map(mask).collect();
+        Self::build(self.anchors.clone(), rules, self.custom.clone(), Vec::new())
     }
 
     fn build(
+        anchors: Option<Arc<Anchors>>,
         rules: Vec<RuleInfo>,
         custom: Vec<CustomRule>,
         exceptions: Vec<Exception>,
-    ) -> Result<Self, String> {
+    ) -> Self {
         let most = |(number, rule): (usize, &RuleInfo)| {
             let possible = exceptions::is_possible(number);
             let by_exception = exceptions.iter().filter_map(|one| one.action_of(rule, possible));
@@ -205,8 +212,7 @@ impl Dlp {
         let most: Vec<Action> = rules.iter().enumerate().map(most).collect();
         let any =
             most.iter().zip(&rules).any(|(most, rule)| rule.built_in.is_some() && *most != Action::Allow);
-        let anchors = if any { Some(ANCHORS.as_ref().map_err(Clone::clone)?) } else { None };
-        Ok(Self { anchors, custom, rules, most, exceptions })
+        Self { anchors: anchors.filter(|_| any), custom, rules, most, exceptions }
     }
 
     /// Searches all of a message that its receiver will see.
@@ -264,14 +270,14 @@ impl Dlp {
             keep_all: !self.exceptions.is_empty(),
         };
         sink.spend(direct * passes::SEGMENT_STEPS);
-        if let Some(anchors) = self.anchors {
+        if let Some(anchors) = &self.anchors {
             passes::detect(anchors, document, (1, 0), true, pass, &mut sink);
             siblings::join(document, sibling, &mut sink);
         }
         let decoded = document.text.len();
         passes::whole_numbers(document, pass, &mut sink);
         passes::decode_layers(document, pass, &mut sink);
-        if let Some(anchors) = self.anchors
+        if let Some(anchors) = &self.anchors
             && document.segments.len() > direct
         {
             passes::detect(anchors, document, (decoded, direct), false, pass, &mut sink);

@@ -16,7 +16,7 @@ const MAX_DESCRIBED: usize = 8;
 /// Names of exceptions in one record beside those of its findings.
 const MAX_EXCEPTIONS_NAMED: usize = 32;
 /// Longest pointer in a record, in characters; what is longer is cut.
-const MAX_POINTER_CHARS: usize = 128;
+pub const MAX_POINTER_CHARS: usize = 128;
 /// Bytes of a digest that are kept.
 const DIGEST_BYTES: usize = 16;
 /// Sets this use of the server's key apart from any other.

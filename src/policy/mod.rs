@@ -33,6 +33,7 @@ use verdict::{allowed, denied};
 
 pub use breaker::{Breaker, Circuit};
 pub use counted::Counted;
+pub use digests::MAX_POINTER_CHARS;
 pub use payload::check_payload;
 pub use rate::{Limited, Sent};
 pub use rate_limit::RateLimit;

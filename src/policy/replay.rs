@@ -45,6 +45,9 @@ pub struct Found {
     /// What it led to.
     #[serde(default)]
     pub action: String,
+    /// The exception by which; empty: none.
+    #[serde(default)]
+    pub exception: String,
     /// How many more there were than are described.
     #[serde(default)]
     pub further: u64,

@@ -1,25 +1,18 @@
-//! `mas dlp`: what the rules find, without a server.
+//! `mas dlp scan`: JSON objects on standard input, and what is found in each.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
-use super::exit::Exit;
-use crate::config::Config;
+use super::rules::rules;
+use crate::cli::exit::Exit;
 use crate::dlp::Route;
 use crate::dlp::lines::{Asked, scan_lines};
-
-/// Subcommands of `mas dlp`.
-#[derive(Debug, Subcommand)]
-pub enum DlpCommand {
-    /// Scan JSON objects on stdin, one a line; one JSON object a line says what was found in each.
-    Scan(ScanArgs),
-}
 
 /// Arguments of `scan`.
 #[derive(Debug, Args)]
 pub struct ScanArgs {
-    /// The configuration whose rules are used; else MAS_CONFIG_FILE, else mas.yaml upward.
+    /// The configuration whose rules are used; else MAS_CONFIG_FILE, else mas.yaml upward, else the default rules.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// As messages of this agent: its exceptions apply.
@@ -36,26 +29,14 @@ pub struct ScanArgs {
     explain: bool,
 }
 
-/// Runs one command.
-pub fn run(command: DlpCommand) -> Exit {
-    let DlpCommand::Scan(args) = command;
-    let config = match Config::locate_and_load(args.config.as_deref()) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("mas dlp: {error}");
-            return Exit::Usage;
-        }
-    };
-    let Some(dlp) = &config.dlp else {
-        eprintln!("mas dlp: {}: gateway.features.dlp is off", config.path.display());
-        return Exit::Usage;
-    };
+pub(super) fn run(args: &ScanArgs) -> Result<Exit, String> {
+    let dlp = rules(args.config.as_deref())?;
     let asked = Asked {
         route: Route { from: &args.from, to: &args.to },
         message_type: &args.message_type,
         explained: args.explain,
     };
-    match scan_lines(dlp, asked, std::io::stdin().lock(), std::io::stdout().lock()) {
+    Ok(match scan_lines(&dlp, asked, std::io::stdin().lock(), std::io::stdout().lock()) {
         Ok(()) => Exit::Done,
         // Nobody reads on.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Done,
@@ -63,5 +44,5 @@ pub fn run(command: DlpCommand) -> Exit {
             eprintln!("mas dlp: {error}");
             Exit::Failed
         }
-    }
+    })
 }
