@@ -27,6 +27,7 @@ mod client;
 mod commands;
 mod dead_letters;
 mod dlp;
+mod dlp_policy;
 mod durability;
 mod edge;
 mod endpoints;
