@@ -62,6 +62,7 @@ export interface AuditRecord {
   fingerprint: string; message_id: string | null; message_type: string; target: string; target_instance: string;
   correlation_id: string; payload_sha256: string; payload_bytes: number; attempt: number; rule: string; reason: string;
   policy_version: string; findings: unknown; messages: { message_id: string; attempt: number }[]; sender_seq: number;
+  trace: string;
 }
 export interface Records {
   records: AuditRecord[]; looked_at: number; reached_unix_us: number | null; next: string | null; complete: boolean;

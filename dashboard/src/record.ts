@@ -12,7 +12,7 @@ export interface DecodedRecord {
   action: string; decision: string; seq: number; time_us: number; sender_seq: number; attempt: number; payload_bytes: number;
   agent: string; instance: string; fingerprint: string; message_id: string | null; message_type: string; target: string;
   target_instance: string; correlation_id: string; payload_sha256: string; rule: string; reason: string; policy_version: string;
-  findings: unknown; messages: { message_id: string; attempt: number }[];
+  findings: unknown; messages: { message_id: string; attempt: number }[]; trace: string;
 }
 
 class Reader {
@@ -78,7 +78,7 @@ export function decodeRecord(bytes: Uint8Array): DecodedRecord | null {
   const record: DecodedRecord = {
     action, decision, seq, time_us, sender_seq, attempt, payload_bytes,
     agent: from.text(), instance: from.text(), fingerprint: hex(from.field()), message_id: null, message_type: "", target: "",
-    target_instance: "", correlation_id: "", payload_sha256: "", rule: "", reason: "", policy_version: "", findings: null, messages: [],
+    target_instance: "", correlation_id: "", payload_sha256: "", rule: "", reason: "", policy_version: "", findings: null, messages: [], trace: "",
   };
   const id = from.field();
   if (id.length !== 0 && id.length !== 16) return null;
@@ -96,6 +96,11 @@ export function decodeRecord(bytes: Uint8Array): DecodedRecord | null {
   if (messages.length % MESSAGE_BYTES !== 0) return null;
   for (let at = 0; at < messages.length; at += MESSAGE_BYTES) {
     record.messages.push({ message_id: uuid(messages.subarray(at, at + 16)), attempt: messages[at + 16] ?? 0 });
+  }
+  // Left out where there is none.
+  if (!from.bad && from.at !== bytes.length) {
+    record.trace = from.text();
+    if (record.trace === "") return null;
   }
   return from.bad || from.at !== bytes.length ? null : record;
 }

@@ -36,5 +36,6 @@ pub fn record_json(lane: &LaneId, record: &View<'_>) -> Json {
         "findings": serde_json::from_str::<Json>(record.findings).unwrap_or(Json::Null),
         "messages": messages,
         "sender_seq": record.sender_seq,
+        "trace": record.trace,
     })
 }

@@ -4,7 +4,8 @@
 //! Layout: version `u8`, action `u8`, decision `u8`, then five numbers (sequence, time in Unix
 //! microseconds, the sender's sequence, attempt, payload length), then the variable fields in the order
 //! of [`Fields`], each behind its length. Numbers and lengths are unsigned LEB128 in their shortest
-//! form, so every record has one encoding. Nothing may follow.
+//! form, so every record has one encoding. The last field, the trace, is left out where it is empty: records of earlier versions have
+//! none. Nothing may follow.
 
 use uuid::Uuid;
 
@@ -208,6 +209,8 @@ pub struct Fields<'a> {
     pub messages: &'a [(Uuid, u8)],
     /// The number of this decision among its agent's in the lane, from 1; 0: not counted.
     pub sender_seq: u64,
+    /// The trace context that is forwarded with the message: `traceparent`, a blank and `tracestate` where there is one.
+    pub trace: &'a str,
 }
 
 /// A record read back.
@@ -255,6 +258,8 @@ pub struct Record {
     pub messages: Vec<(Uuid, u8)>,
     /// The number of this decision among its agent's in the lane, or 0.
     pub sender_seq: u64,
+    /// The trace context of the message, or empty.
+    pub trace: String,
 }
 
 /// Appends the canonical bytes of one record to `out`.
@@ -290,6 +295,9 @@ pub fn encode(
     for (id, attempt) in messages {
         out.extend_from_slice(id.as_bytes());
         out.push(*attempt);
+    }
+    if !fields.trace.is_empty() {
+        push_text(out, fields.trace);
     }
 }
 
@@ -360,6 +368,8 @@ pub struct View<'a> {
     pub findings: &'a str,
     /// The messages that a custody record is about.
     pub messages: Messages<'a>,
+    /// The trace context of the message: `traceparent`, a blank and `tracestate` where there is one; or empty.
+    pub trace: &'a str,
 }
 
 /// The messages of a custody record, each with the number of its delivery.
@@ -425,6 +435,10 @@ impl<'a> View<'a> {
             policy_version: reader.bytes()?,
             findings: reader.text()?,
             messages: reader.messages()?,
+            trace: match reader.rest {
+                [] => "",
+                _ => reader.text().filter(|trace| !trace.is_empty())?,
+            },
         };
         reader.rest.is_empty().then_some(view)
     }
@@ -453,6 +467,7 @@ impl<'a> View<'a> {
             findings: self.findings.to_owned(),
             messages: self.messages.iter().collect(),
             sender_seq: self.sender_seq,
+            trace: self.trace.to_owned(),
         }
     }
 }
@@ -479,6 +494,7 @@ impl Record {
             findings: &self.findings,
             messages: &self.messages,
             sender_seq: self.sender_seq,
+            trace: &self.trace,
         };
         encode(&mut bytes, self.seq, self.time_us, self.action, self.decision, &fields);
         bytes
@@ -551,7 +567,7 @@ mod tests {
             seq in any::<u64>(), time_us in any::<u64>(), attempt in any::<u32>(), payload_len in any::<u32>(),
             action in any_of(Action::ALL), decision in any_of(Decision::ALL),
             texts in proptest::collection::vec(".{0,60}", 7), blobs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 3),
-            with_ids in any::<bool>(), sender_seq in any::<u64>(),
+            with_ids in any::<bool>(), sender_seq in any::<u64>(), trace in "[ -~]{0,60}",
             messages in proptest::collection::vec((any::<u128>().prop_map(Uuid::from_u128), any::<u8>()), 0..5),
         ) {
             let correlation_id = with_ids.then(|| CorrelationId::new(&AgentId::parse("a").unwrap()));
@@ -560,7 +576,7 @@ mod tests {
                 agent: &texts[0], instance: &texts[1], fingerprint: &blobs[0], message_id,
                 message_type: &texts[2], target: &texts[3], target_instance: &texts[4], correlation_id,
                 payload_digest: &blobs[1], payload_len, attempt, rule: &texts[5], reason: &texts[6],
-                policy_version: &blobs[2], findings: &texts[0], messages: &messages, sender_seq,
+                policy_version: &blobs[2], findings: &texts[0], messages: &messages, sender_seq, trace: &trace,
             };
             let mut bytes = Vec::new();
             encode(&mut bytes, seq, time_us, action, decision, &fields);
@@ -570,6 +586,7 @@ mod tests {
             prop_assert_eq!((record.action, record.decision), (action, decision));
             prop_assert_eq!((record.attempt, record.payload_len), (attempt, payload_len));
             prop_assert_eq!(&record.agent, &texts[0]);
+            prop_assert_eq!(&record.trace, &trace);
             prop_assert_eq!((&record.messages, record.sender_seq), (&messages, sender_seq));
             prop_assert_eq!(&record.message_type, &texts[2]);
             prop_assert_eq!(&record.reason, &texts[6]);

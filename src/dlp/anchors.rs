@@ -61,18 +61,28 @@ enum Meaning {
 static SEARCHED: [u8; 256] = searched();
 
 const fn searched() -> [u8; 256] {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = match byte as u8 {
+    let mut table = [0_u8; 256];
+    let mut byte = 0_u8;
+    loop {
+        let searched = match byte {
             b'-' => b'_',
-            0x80..=0xbf => 0x80 | (byte as u8 & 7),
+            0x80..=0xbf => 0x80 | (byte & 7),
             0xc0..=0xff => 0xc0,
             ascii => ascii.to_ascii_lowercase(),
         };
+        #[allow(clippy::indexing_slicing)] // A byte cannot lie outside the table.
+        {
+            table[byte as usize] = searched;
+        }
+        if byte == u8::MAX {
+            return table;
+        }
         byte += 1;
     }
-    table
+}
+
+fn searched_as(byte: u8) -> u8 {
+    SEARCHED.get(usize::from(byte)).copied().unwrap_or(byte)
 }
 
 /// The search.
@@ -144,8 +154,7 @@ impl Anchors {
             (":AA", Meaning::Telegram),
         ];
         literals.extend(others.map(|(text, meaning)| (text.to_owned(), meaning)));
-        let searched =
-            |text: String| text.bytes().map(|byte| SEARCHED[usize::from(byte)]).collect::<Vec<u8>>();
+        let searched = |text: String| text.bytes().map(searched_as).collect::<Vec<u8>>();
         let (texts, meanings): (Vec<_>, Vec<_>) =
             literals.into_iter().map(|(text, meaning)| (searched(text), meaning)).unzip();
         let search =
@@ -170,7 +179,7 @@ impl Anchors {
             while next == ending {
                 let rest = bytes.get(at..)?;
                 let read = rest.iter().position(|byte| {
-                    state = dfa.next_state(Anchored::No, state, SEARCHED[usize::from(*byte)]);
+                    state = dfa.next_state(Anchored::No, state, searched_as(*byte));
                     dfa.is_special(state)
                 });
                 at += read? + 1;

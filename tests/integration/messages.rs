@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use mas::protocol::SendRequest;
+use mas::protocol::submission::Call;
+use mas::protocol::submission_result::Outcome;
+
 use crate::support::{Refused, World, until};
 
 fn refused(code: &str, details: &str) -> Result<String, Refused> {
@@ -169,7 +173,7 @@ fn an_over_long_message_type_is_refused() {
     let server = world.server();
     let alpha = world.client(&server, "alpha");
     let _a = alpha.session("a");
-    let request = mas::protocol::SendRequest {
+    let request = SendRequest {
         target_id: "beta".to_owned(),
         message_type: "t".repeat(513),
         instance_id: "a".to_owned(),
@@ -272,7 +276,7 @@ fn trace_context_is_passed_on() {
     let mut headers = grpcio::MetadataBuilder::new();
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     headers.add_str("traceparent", parent).unwrap();
-    let request = mas::protocol::SendRequest {
+    let request = SendRequest {
         target_id: "beta".to_owned(),
         message_type: "t".to_owned(),
         instance_id: "a".to_owned(),
@@ -283,6 +287,48 @@ fn trace_context_is_passed_on() {
     let delivered = b.take();
     assert_eq!(delivered.envelope["meta"]["traceparent"], parent);
     assert!(delivered.envelope["meta"]["tracestate"].is_null());
+}
+
+#[test]
+fn a_trace_context_is_searched_like_the_rest_and_stands_on_record() {
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let world = World::new();
+    let mut server = world.server();
+    let (alpha, beta) = (world.client(&server, "alpha"), world.client(&server, "beta"));
+    let (a, b) = (alpha.session("a"), beta.session("b"));
+    let send = |parent: &str, state: &str| SendRequest {
+        target_id: "beta".to_owned(),
+        message_type: "t".to_owned(),
+        instance_id: "a".to_owned(),
+        traceparent: parent.to_owned(),
+        tracestate: state.to_owned(),
+        ..SendRequest::default()
+    };
+    let meta = |parent: &str, state: &str| {
+        let Outcome::Send(_) = a.call(Call::Send(send(parent, state))) else { panic!("{parent} {state}") };
+        let meta = b.take().envelope["meta"].clone();
+        (meta["traceparent"].clone(), meta["tracestate"].clone())
+    };
+    assert_eq!(meta(PARENT, "congo=t61,rojo=00f0"), (PARENT.into(), "congo=t61,rojo=00f0".into()));
+    // What is not in the grammar is left out, and a state without a parent.
+    let none = || (serde_json::Value::Null, serde_json::Value::Null);
+    assert_eq!(meta("card 4111 1111 1111 1111 cvv 123", "a=1"), none());
+    assert_eq!(meta(PARENT, "password hunter2"), (PARENT.into(), serde_json::Value::Null));
+    // What is in it is searched.
+    let secret = "vendor=ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8";
+    let Outcome::Failure(refused) = a.call(Call::Send(send(PARENT, secret))) else { panic!("it was taken") };
+    assert_eq!(refused.detail, "dlp_blocked");
+    assert_eq!(refused.findings[0].pointer, "tracestate");
+    server.stop();
+    let traces: Vec<String> = world
+        .records()
+        .iter()
+        .filter(|record| record.action == mas::audit::Action::Send)
+        .map(|record| record.trace.clone())
+        .collect();
+    let with_state = format!("{PARENT} congo=t61,rojo=00f0");
+    assert_eq!(traces, [with_state.as_str(), "", PARENT, PARENT]);
+    world.assert_intact();
 }
 
 #[test]

@@ -310,7 +310,7 @@ fn records_that_are_deleted_doubled_swapped_or_put_in_are_found() {
 /// Changes one field of a record.
 type Edit = (&'static str, fn(&mut Record));
 
-const EDITS: [Edit; 21] = [
+const EDITS: [Edit; 22] = [
     ("seq", |r| r.seq += 1),
     ("time", |r| r.time_us += 1),
     ("action", |r| r.action = if r.action == Action::Send { Action::Request } else { Action::Send }),
@@ -334,6 +334,7 @@ const EDITS: [Edit; 21] = [
     ("findings", |r| r.findings.push_str("[]")),
     ("messages", |r| r.messages.push((uuid::Uuid::nil(), 1))),
     ("sender_seq", |r| r.sender_seq += 1),
+    ("trace", |r| r.trace.push('x')),
 ];
 
 #[test]

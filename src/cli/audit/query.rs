@@ -83,7 +83,7 @@ pub(super) fn line(format: Format, lane: &LaneId, record: &View<'_>) -> String {
 }
 
 /// Columns of the comma-separated form.
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 23] = [
     "lane",
     "seq",
     "time",
@@ -106,6 +106,7 @@ const COLUMNS: [&str; 22] = [
     "findings",
     "messages",
     "sender_seq",
+    "trace",
 ];
 
 /// A record as one line of RFC 4180.
@@ -135,6 +136,7 @@ fn csv_line(lane: &LaneId, record: &View<'_>) -> String {
         cell(record.findings),
         messages.join(" "),
         record.sender_seq.to_string(),
+        cell(record.trace),
     ];
     cells.join(",")
 }

@@ -24,6 +24,7 @@ pub(crate) fn record_line(record: &View<'_>) -> String {
         ("rule", record.rule),
         ("reason", record.reason),
         ("findings", record.findings),
+        ("trace", record.trace),
     ] {
         if !value.is_empty() {
             line.push_str(&format!("  {label}={}", Plain(value)));

@@ -1,11 +1,13 @@
 //! The verdict on a message or a reply: payload checks, the policy pipeline, room in the inbox. Judging changes
 //! nothing but counts of the rate limit, which are taken back with the verdict that is dropped.
 
+use std::borrow::Cow;
+
 use super::facts::Remembered;
 use super::parties::{Addressee, Sender};
 use super::transaction::Transaction;
 use crate::audit::Decision;
-use crate::content::Content;
+use crate::content::{Content, Trace};
 use crate::dlp::{Action, Route, Scan};
 use crate::ids::AgentId;
 use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
@@ -36,6 +38,15 @@ impl Judged {
     /// What is delivered of what was judged: the redacted payload in place of its own.
     pub(super) fn content<'a>(&'a self, content: Content<'a>) -> Content<'a> {
         Content { data_json: self.redacted.as_deref().unwrap_or(content.data_json), ..content }
+    }
+
+    /// The trace context as it goes on record: that of what is forwarded. The state of what is refused may be what it was refused for.
+    pub(super) fn trace<'a>(&self, trace: Option<&'a Trace>) -> Cow<'a, str> {
+        let Some(trace) = trace else { return Cow::Borrowed("") };
+        match trace.state.as_ref().filter(|_| self.refusal.is_none()) {
+            Some(state) => Cow::Owned(format!("{} {state}", trace.parent)),
+            None => Cow::Borrowed(&trace.parent),
+        }
     }
 
     fn new(policy: &Policy, verdict: Verdict) -> Self {

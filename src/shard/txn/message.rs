@@ -74,6 +74,7 @@ impl Transaction<'_> {
                 rule: &judged.rule,
                 reason: judged.refusal.map_or("", |r| r.detail),
                 findings: &judged.findings,
+                trace: &judged.trace(post.trace.as_ref()),
                 ..Fields::default()
             },
         );

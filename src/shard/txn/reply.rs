@@ -72,6 +72,7 @@ impl Transaction<'_> {
                 rule: &judged.rule,
                 reason: judged.refusal.map_or("", |r| r.detail),
                 findings: &judged.findings,
+                trace: &judged.trace(response.trace.as_ref()),
                 ..Fields::default()
             },
         );
