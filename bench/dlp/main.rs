@@ -2,10 +2,12 @@
 //! documents, nanoseconds for a clean message, and the dearest of many hostile inputs.
 //!
 //! `--hostile` prints what each hostile input costs, as a multiple of ordinary text; `--instructions`
-//! counts instructions instead of time (it runs itself under valgrind once an input: minutes).
+//! counts instructions instead of time (it runs itself under valgrind once an input: minutes). `--corpus` holds the budgets of
+//! `bench/dlp/corpus`.
 
 #![forbid(unsafe_code)]
 
+mod corpus;
 mod hostile;
 mod samples;
 
@@ -40,6 +42,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             report(&counted()?, usize::MAX);
             return Ok(());
         }
+        ["--corpus", budgets, folders @ ..] if !folders.is_empty() => {
+            let folders: Vec<_> = folders.iter().map(std::path::PathBuf::from).collect();
+            return corpus::gate(&dlp, budgets.as_ref(), &folders);
+        }
         // What `--instructions` runs: one scan.
         ["--one", number] => {
             let data = match number.parse::<usize>()?.checked_sub(1) {
@@ -49,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let _ = black_box(dlp.scan("t", &data, &mut scratch));
             return Ok(());
         }
-        _ => return Err("usage: dlp-bench [--hostile | --instructions]".into()),
+        _ => return Err("usage: dlp-bench [--hostile | --instructions | --corpus BUDGETS FOLDER…]".into()),
     }
     detection(&dlp, &mut scratch);
     benign(&dlp, &mut scratch);
@@ -157,7 +163,7 @@ fn counted() -> Result<Vec<Cost>, Box<dyn std::error::Error>> {
 
 fn instructions(number: usize) -> Result<f64, Box<dyn std::error::Error>> {
     let run = std::process::Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*Dlp*scan*"])
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*Dlp*scan_texts*"])
         .arg(std::env::current_exe()?)
         .args(["--one", &number.to_string()])
         .output()?;

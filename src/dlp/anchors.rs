@@ -53,6 +53,7 @@ enum Meaning {
     Url,
     Azure,
     Telegram,
+    Oracle,
 }
 
 /// What each byte is searched for as. Capitals and small letters are one, and so are `_` and `-`; of letters outside ASCII
@@ -66,7 +67,7 @@ const fn searched() -> [u8; 256] {
     loop {
         let searched = match byte {
             b'-' => b'_',
-            0x80..=0xbf => 0x80 | (byte & 7),
+            0x80..=0xbf => 0x80 | ((byte >> 2) & 7),
             0xc0..=0xff => 0xc0,
             ascii => ascii.to_ascii_lowercase(),
         };
@@ -123,7 +124,7 @@ impl Anchors {
                 let before = words.len().saturating_sub(LAST);
                 let end = words.get(before..).unwrap_or_default().join(" ");
                 let written = spellings(&end).into_iter().filter(|spelling| !by_last || *spelling == end);
-                for spelling in written {
+                for spelling in written.flat_map(|spelling| cases(&spelling)) {
                     match seen.get(&spelling).and_then(|at| literals.get_mut(*at)) {
                         Some((_, Meaning::Name { label, before: most })) => {
                             *label |= rule.text;
@@ -152,6 +153,7 @@ impl Anchors {
             ("basic ", Meaning::Basic),
             ("kty", Meaning::Jwk),
             (":AA", Meaning::Telegram),
+            ("jdbc:oracle:", Meaning::Oracle),
         ];
         literals.extend(others.map(|(text, meaning)| (text.to_owned(), meaning)));
         let searched = |text: String| text.bytes().map(searched_as).collect::<Vec<u8>>();
@@ -270,6 +272,7 @@ impl Anchors {
                         commands::look(bytes, (start, end), command, sink);
                     }
                 }
+                Meaning::Oracle => secrets::oracle_password(bytes, end, sink),
                 Meaning::Telegram => secrets::telegram(bytes, start, sink),
                 Meaning::Jwt => secrets::jwt(bytes, start, &mut scratch.buffer, sink),
                 Meaning::PrivateKey if start >= block_end => {
@@ -305,6 +308,22 @@ impl Anchors {
     pub(super) fn names(&self) -> &Names {
         &self.names
     }
+}
+
+/// A name as it is searched for in small letters, with a capital one, in capital ones: outside ASCII they may be other bytes.
+fn cases(name: &str) -> Vec<String> {
+    let mut cases = vec![name.to_owned()];
+    if !name.is_ascii() {
+        let mut letters = name.chars();
+        let first: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();
+        for written in [first + letters.as_str(), name.to_uppercase()] {
+            let bytes = |text: &str| text.bytes().map(searched_as).collect::<Vec<u8>>();
+            if cases.iter().all(|known| bytes(known) != bytes(&written)) {
+                cases.push(written);
+            }
+        }
+    }
+    cases
 }
 
 /// Where the `count` words begin that stand before `start`, each parted from the next by one blank.

@@ -85,11 +85,13 @@ pub(super) enum Alphabet {
     Base32,
     /// Letters, digits, `+`, `/` and `=`.
     Base64,
+    /// The same, and `_` and `-`.
+    Base64Any,
 }
 
 impl Alphabet {
     /// How many there are.
-    pub(super) const COUNT: usize = 8;
+    pub(super) const COUNT: usize = 9;
 
     pub(super) fn has(self, byte: u8) -> bool {
         let alnum = byte.is_ascii_alphanumeric();
@@ -108,6 +110,7 @@ impl Alphabet {
             Self::Hex => byte.is_ascii_hexdigit(),
             Self::Base32 => byte.is_ascii_uppercase() || matches!(byte, b'2'..=b'7'),
             Self::Base64 => alnum || matches!(byte, b'+' | b'/' | b'='),
+            Self::Base64Any => alnum || matches!(byte, b'+' | b'/' | b'=' | b'_' | b'-'),
         }
     }
 }
@@ -173,6 +176,9 @@ pub(super) struct CommandRule {
     /// Which of its arguments, options not counted, is a password; 0: none.
     #[serde(default)]
     pub(super) place: usize,
+    /// Commands that its output is piped into, and that read a password, or a user and one: all that it writes is that.
+    #[serde(default)]
+    pub(super) into: Vec<String>,
     #[serde(rename = "source")]
     _source: String,
 }
@@ -305,7 +311,7 @@ impl TokenRule {
 
 impl CommandRule {
     fn check(&self) -> Result<(), String> {
-        let options = self.user.iter().chain(&self.password).chain(&self.glued);
+        let options = self.user.iter().chain(&self.password).chain(&self.glued).chain(&self.into);
         let texts = std::iter::once(&self.command).chain(options);
         let fits = |text: &String| {
             (1..=MAX_TEXT).contains(&text.len()) && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
@@ -315,8 +321,11 @@ impl CommandRule {
                 "a command and its options have 1 to {MAX_TEXT} printable ASCII characters, and are at most {MAX_NAMES}"
             ));
         }
-        let says =
-            self.place > 0 || !(self.user.is_empty() && self.password.is_empty() && self.glued.is_empty());
+        let says = self.place > 0
+            || !(self.user.is_empty()
+                && self.password.is_empty()
+                && self.glued.is_empty()
+                && self.into.is_empty());
         if says { Ok(()) } else { Err("says nothing of where the password is".to_owned()) }
     }
 }

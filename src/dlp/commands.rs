@@ -3,11 +3,13 @@
 use super::catalogue::CommandRule;
 use super::checks;
 use super::document::{Document, Segment};
-use super::hits::{Sink, before, run_end};
+use super::hits::{Sink, at, before, run_end};
 use super::kinds::Kind;
 
 /// Part of a command's line that is looked at.
 const LINE_MAX: usize = 400;
+/// How far behind a pipe a command is looked at.
+const PIPED_MAX: usize = 32;
 /// Price of a text that may be the name of one.
 const NAME_STEPS: usize = 12;
 /// Price of a command.
@@ -22,6 +24,12 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
     let line = run_end(text, from, LINE_MAX, |b| !matches!(b, 0 | b'\n' | b'|' | b';'));
     sink.spend(COMMAND_STEPS + line - from);
     let Some(arguments) = text.get(from..line) else { return };
+    if !rule.into.is_empty() {
+        if at(text, line) == b'|' && is_read(text.get(line + 1..).unwrap_or_default(), &rule.into) {
+            piped(text, (from, line), sink);
+        }
+        return;
+    }
     let is = |options: &[String], argument: &[u8]| options.iter().any(|option| option.as_bytes() == argument);
     let mut place = from;
     let mut option: &[u8] = b"";
@@ -59,13 +67,34 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
     }
 }
 
+/// Whether what stands behind a pipe is one of these commands.
+fn is_read(behind: &[u8], into: &[String]) -> bool {
+    let behind = behind.get(..PIPED_MAX).unwrap_or(behind).trim_ascii_start();
+    let behind = behind.strip_prefix(b"sudo chpasswd").map_or(behind, |_| b"chpasswd");
+    into.iter().any(|command| behind.starts_with(command.as_bytes()))
+}
+
+/// A password, or a user and one, that a command writes into another one.
+fn piped(text: &[u8], (from, to): (usize, usize), sink: &mut Sink<'_>) {
+    let written = text.get(from..to).unwrap_or_default();
+    let from = from + written.len() - written.trim_ascii_start().len();
+    let span = unquoted(text, (from, from + written.trim_ascii().len()));
+    let (user, (from, to)) = user_password(text, span).unwrap_or(("", span));
+    if let Some(value) = text.get(from..to).and_then(|value| std::str::from_utf8(value).ok())
+        && !value.contains(' ')
+        && is_password(user, value)
+    {
+        sink.add(Kind::Password, from, to);
+    }
+}
+
 /// The same of a command whose arguments are the elements of an array.
 pub(super) fn look_at_array(document: &Document, rules: &[CommandRule], first: usize, sink: &mut Sink<'_>) {
     let Some(name) = document.segments.get(first) else { return };
     let text = |segment: &Segment| document.slice(segment.span()).unwrap_or_default();
     let command = text(name);
     // A word of small letters, or a path.
-    if !command.starts_with(|c: char| c.is_ascii_lowercase() || matches!(c, '/' | '.'))
+    if !command.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '/' | '.'))
         || command.bytes().any(|byte| byte == b' ')
     {
         return;
@@ -81,6 +110,16 @@ pub(super) fn look_at_array(document: &Document, rules: &[CommandRule], first: u
     });
     let Some(rule) = rule else { return };
     sink.spend(COMMAND_STEPS);
+    if !rule.into.is_empty() {
+        // echo X | sudo -S …
+        let words: Vec<&str> = (2..5).filter_map(|at| document.segments.get(first + at)).map(text).collect();
+        let is_piped = words.first() == Some(&"|")
+            && is_read(words.get(1..).unwrap_or_default().join(" ").as_bytes(), &rule.into);
+        if let Some(written) = document.segments.get(first + 1).filter(|_| is_piped) {
+            piped(document.text.as_bytes(), written.span(), sink);
+        }
+        return;
+    }
     let arguments = document.segments.get(first + 1..).unwrap_or_default().iter();
     let mut option = "";
     // The verb of a command is an element, too.
@@ -118,7 +157,7 @@ const ARGUMENTS_MAX: usize = 32;
 
 fn is_password(user: &str, value: &str) -> bool {
     value.len() >= 3
-        && !value.starts_with(['$', '-', '<', '%', '{', '['])
+        && !value.starts_with(['$', '-', '<', '%', '{', '[', '@'])
         && !checks::is_placeholder(value)
         && !checks::is_example_password(user, value)
 }

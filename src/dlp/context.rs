@@ -49,6 +49,7 @@ impl Topic {
                 b"cvv",
                 b"cvc",
                 b"diners",
+                b"discover",
                 b"jcb",
                 b"credit",
                 b"debit",
@@ -151,8 +152,22 @@ pub(super) fn is_near(text: &[u8], (start, end): (usize, usize), topic: Topic, s
 /// Whether words about a topic stand right before a place.
 pub(super) fn leads(text: &[u8], start: usize, topic: Topic, sink: &mut Sink<'_>) -> bool {
     let head = text.get(start.saturating_sub(LEAD)..start).unwrap_or_default();
+    // Of what stands before, its own key and no other value.
+    let mut ends = memchr::memrchr_iter(0, head);
+    let head = head.get(ends.nth(1).map_or(0, |end| end + 1)..).unwrap_or_default();
+    let line = memchr::memrchr(b'\n', head).filter(|_| topic == Topic::SocialSecurity);
+    let head = head.get(line.map_or(0, |line| line + 1)..).unwrap_or_default();
     sink.spend(NEAR_STEPS + head.len());
     any(head, topic, |start, _| topic == Topic::Cards || !before(head, start).is_ascii_alphabetic())
+}
+
+/// Whether words about a topic stand in the same line, or in keys and values beside it.
+pub(super) fn in_line(text: &[u8], (start, end): (usize, usize), topic: Topic, sink: &mut Sink<'_>) -> bool {
+    let inside = |b: u8| b != b'\n';
+    let from = run_start(text, start, NEAR, inside);
+    let line = text.get(from..run_end(text, end, NEAR, inside)).unwrap_or_default();
+    sink.spend(NEAR_STEPS + line.len());
+    any(line, topic, |_, _| true)
 }
 
 /// How far before a place words lead to it.

@@ -122,11 +122,17 @@ pub(super) struct Around<'a> {
     pub(super) key: &'a str,
     /// It stands in an array of arrays.
     pub(super) in_table: bool,
+    /// It is a number, and no text, in an array.
+    pub(super) in_list: bool,
 }
 
 /// Words in the names of numbers that are counted, measured or assigned in sequence: one in thirty of them looks like a card number.
 const SEQUENCES: &[&[u8]] = &[
     b"order",
+    b"digest",
+    b"etag",
+    b"checksum",
+    b"revision",
     b"track",
     b"trace",
     b"span",
@@ -236,8 +242,12 @@ fn is_card_word(word: &[u8]) -> bool {
 impl Around<'_> {
     /// The key, or the name right before the number at `start`, is of something that is counted or assigned in sequence.
     fn is_sequence(&self, text: &[u8], start: usize) -> bool {
+        // "(id)=(12)", "jq .id" and the number in the next line.
         let lead = run_start(text, start, 4, |b| {
-            matches!(b, b' ' | b'=' | b':' | b'"' | b'\'' | b'#' | b'-' | b'\\')
+            matches!(
+                b,
+                b' ' | b'=' | b':' | b'"' | b'\'' | b'#' | b'-' | b'\\' | b'(' | b')' | b',' | b'\n' | b'\r'
+            )
         });
         let name =
             run_start(text, lead, 40, |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
@@ -491,8 +501,10 @@ fn card_at<'a>(
         let sequence = around.is_sequence(text, first.start);
         let named =
             around.says.expects(Expect::Card) || context::leads(text, first.start, Topic::Cards, sink);
-        let meant = named || meant && !sequence;
-        let bare = usual && !sequence && !around.in_table && !is_cell(text, first.start, first.end());
+        let mut in_line = || usual || context::in_line(text, (first.start, first.end()), Topic::Cards, sink);
+        let meant = named || meant && !sequence && in_line();
+        let bare = usual && !sequence && !around.in_table && !around.in_list;
+        let bare = bare && !is_cell(text, first.start, first.end());
         return (usize::from(meant || bare), !meant);
     }
     if groups.iter().map(|group| group.len).sum::<usize>() < LEAST_GROUPED {

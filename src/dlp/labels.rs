@@ -37,6 +37,8 @@ const BASIC_MAX: usize = 512;
 const MOST_FROM_AROUND: i32 = 20;
 const MOST_FROM_TOPIC: i32 = 40;
 const NEVER: i32 = -1_000;
+/// What a name counts at least that says by itself what stands beside it.
+const STRONG: i32 = 60;
 /// Longest word between a name and its value.
 const FILLER_MAX: usize = 7;
 
@@ -300,7 +302,7 @@ fn beside(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) -> Opt
     };
     let before_it = [&b"env "[..], b"setenv ", b"set "].iter().any(|word| said(start, word) == Some(true));
     let by = said(end, b" by") == Some(true) || said(end, b"pass") == Some(true);
-    if gap > end && (before_it || by || of_login(text, start)) {
+    if gap > end && (before_it || by || of_login(text, start) || of_npm(text, start)) {
         return Some((gap, Some(Link::Option)));
     }
     // "user bob, password hunter2": what looks like nothing else.
@@ -311,6 +313,13 @@ fn beside(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>) -> Opt
     let mixed = shape.digits > 0 && shape.upper + shape.lower > 0 && value_end - gap >= 6;
     let ends = matches!(at(text, value_end), 0 | b'\n' | b'\r' | b',' | b';' | b')');
     (gap > end && mixed && ends).then_some((gap, Some(Link::Beside)))
+}
+
+/// `npm config set //HOST/:_authToken`.
+fn of_npm(text: &[u8], start: usize) -> bool {
+    let from = run_start(text, start, 80, |b| !matches!(b, 0 | b'\n'));
+    before(text, start) == b':'
+        && memchr::memmem::find(text.get(from..start).unwrap_or_default(), b"config set ").is_some()
 }
 
 /// "machine HOST login NAME password", as in netrc(5).
@@ -364,6 +373,8 @@ pub(super) fn look(
             if link.is_none() {
                 sink.spend(BESIDE_STEPS);
                 (from, link) = beside(text, (begin, end), sink).unwrap_or((from, None));
+                // A weak name says too little of what only stands beside it.
+                link = link.filter(|link| *link != Link::Beside || rule.weight >= STRONG);
             }
             // What is assigned, or a part of a path, is no name; but for "--set password=…", "/password:…".
             let part = match before(text, begin) {
@@ -389,6 +400,12 @@ fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
     sink.spend(NUMBER_STEPS);
     let start = run_end(text, from, REACH, |b| !b.is_ascii_digit() && b != 0);
     if !at(text, start).is_ascii_digit() {
+        return;
+    }
+    // "SELECT id, ssn FROM t WHERE id = 123456789": the number has a name of its own.
+    let between = text.get(from..start).unwrap_or_default();
+    let assigned = memchr::memchr(b'=', between).and_then(|at| between.get(..at));
+    if assigned.is_some_and(|name| name.iter().any(u8::is_ascii_alphabetic)) {
         return;
     }
     let mut digits = [0_u8; 9];
@@ -528,12 +545,14 @@ fn secret(
     {
         return;
     }
+    let begins = from;
     let from = match (rule.value, at(text, scheme)) {
         (Expect::Authorization, b' ') if scheme > from => scheme + 1,
         (Expect::Random, b'=') if name.len() <= 10 && scheme > from => scheme + 1,
         _ => from,
     };
-    let quote = match before(text, from) {
+    // A scheme stands in the quotes, too.
+    let quote = match before(text, begins) {
         // The text of an element.
         b'>' if link == Link::Pair => b'<',
         quote => quote,

@@ -100,11 +100,26 @@ fn around<'a>(document: &'a Document, cursor: &Cell<usize>, place: usize) -> Aro
     }
     cursor.set(index);
     let Some(segment) = document.segments.get(index) else {
-        return Around { start: place, end: place, says: Says::Nothing, key: "", in_table: false };
+        return Around {
+            start: place,
+            end: place,
+            says: Says::Nothing,
+            key: "",
+            in_table: false,
+            in_list: false,
+        };
     };
     let (start, end) = segment.span();
     let key = if segment.is_value() { document.key_text(segment) } else { "" };
-    Around { start, end, says: document.says_of(segment).0, key, in_table: document.in_table(segment) }
+    let container = document.containers.get(segment.container as usize);
+    Around {
+        start,
+        end,
+        says: document.says_of(segment).0,
+        key,
+        in_table: document.in_table(segment),
+        in_list: segment.part == Part::Number && container.is_some_and(|container| container.array),
+    }
 }
 
 /// Runs the detectors over segments `first..` of the buffer, which begin at byte `from`. With `collect`,

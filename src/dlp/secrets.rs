@@ -85,7 +85,7 @@ fn is_varied(token: &[u8]) -> bool {
 /// Different characters that a token has at least.
 const VARIETY: u32 = 5;
 
-/// Long runs whose length and beginning tell them: a Twilio key, the token of a Discord bot, one of Terraform Cloud.
+/// Long runs whose form tells them: a Twilio key, one of Mailchimp, a token of Asana, that of a Discord bot, one of Terraform Cloud.
 pub(super) fn run(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) {
     let body = text.get(start..end).unwrap_or_default();
     if let [b'S', b'K', hex @ ..] = body
@@ -93,6 +93,27 @@ pub(super) fn run(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) {
         && hex.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     {
         sink.add(Kind::TwilioKey, start, end);
+    }
+    let small_hex = |part: &[u8]| part.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    // 0123456789abcdef0123456789abcdef-us8
+    if let Some((key, [b'-', b'u', b's', center @ ..])) = body.split_at_checked(32)
+        && (1..=2).contains(&center.len())
+        && center.iter().all(u8::is_ascii_digit)
+        && small_hex(key)
+        && Shape::of(key).digits > 0
+    {
+        sink.add(Kind::ServiceToken, start, end);
+    }
+    // 1/0123456789012345:0123456789abcdef0123456789abcdef
+    if let [b'0' | b'1' | b'2', b'/', number @ ..] = body
+        && number.len() == 16
+        && number.iter().all(u8::is_ascii_digit)
+        && at(text, end) == b':'
+    {
+        let last = run_end(text, end + 1, 33, |b| b.is_ascii_alphanumeric());
+        if last - end - 1 == 32 && text.get(end + 1..last).is_some_and(small_hex) {
+            sink.add(Kind::ServiceToken, start, last);
+        }
     }
     if at(text, end) != b'.' {
         return;
@@ -216,15 +237,38 @@ pub(super) fn url_password(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
     let Some(colon) = memchr::memchr(b':', user) else { return };
     let password = text.get(start + colon + 1..end).and_then(|password| std::str::from_utf8(password).ok());
     let name = user.get(..colon).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
-    let is_one = |password: &str| {
-        !password.is_empty()
-            && !password.starts_with(['[', '<', '{', '$', '%'])
-            && !super::checks::is_placeholder(password)
-            && !super::checks::is_example_password(name, password)
-    };
-    if password.is_some_and(is_one) {
+    if password.is_some_and(|password| is_url_password(name, password)) {
         sink.add(Kind::Password, start + colon + 1, end);
     }
+}
+
+/// The password of `jdbc:oracle:thin:USER/PASSWORD@HOST`, behind its scheme.
+pub(super) fn oracle_password(text: &[u8], from: usize, sink: &mut Sink<'_>) {
+    let driver = run_end(text, from, 8, |b| b.is_ascii_alphanumeric());
+    if at(text, driver) != b':' {
+        return;
+    }
+    let inside = |b: u8| b > b' ' && !matches!(b, b'@' | b'"' | b'\'' | b'<' | b'>' | b'`' | b'\\');
+    let user = run_end(text, driver + 1, USERINFO_MAX, |b| inside(b) && b != b'/');
+    let end = run_end(text, user, USERINFO_MAX, inside);
+    sink.spend(TOKEN_STEPS + (end - from));
+    if at(text, user) != b'/' || at(text, end) != b'@' || user == driver + 1 {
+        return;
+    }
+    let part = |from: usize, to: usize| text.get(from..to).and_then(|part| std::str::from_utf8(part).ok());
+    if let (Some(name), Some(password)) = (part(driver + 1, user), part(user + 1, end))
+        && is_url_password(name, password)
+    {
+        sink.add(Kind::Password, user + 1, end);
+    }
+}
+
+/// Whether a password in a URL is one, and no example of one.
+fn is_url_password(user: &str, password: &str) -> bool {
+    !password.is_empty()
+        && !password.starts_with(['[', '<', '{', '$', '%', '@'])
+        && !super::checks::is_placeholder(password)
+        && !super::checks::is_example_password(user, password)
 }
 
 /// A PuTTY key file, which begins at `start` and is a finding to the end of its segment. Returns how far

@@ -100,7 +100,11 @@ fn cards(document: &Document, pieces: &[Piece], joined: &mut Vec<u8>, sink: &mut
             let whole = len <= CARD_MAX && checks::is_card(joined) && of_one(document, run);
             if whole {
                 found(Kind::CreditCard, run, sink);
-            } else if len <= GROUPED_PIECES && may_be_grouped(run) && !is_counted(document, run) {
+            } else if len <= GROUPED_PIECES
+                && may_be_grouped(run)
+                && !is_counted(document, run)
+                && !in_table(document, run)
+            {
                 sink.spend(COUNTED_STEPS * run.len());
                 grouped(document, run, joined, sink);
             }
@@ -136,9 +140,15 @@ fn in_array(document: &Document, run: &[Piece]) -> bool {
     })
 }
 
+/// Whether pieces stand in an array of arrays: one row of several.
+fn in_table(document: &Document, run: &[Piece]) -> bool {
+    let first = run.first().and_then(|piece| document.segment_at(piece.start));
+    first.is_some_and(|(_, segment)| document.in_table(&segment))
+}
+
 /// Whether pieces are those of one array, or of as many digits as card numbers are written in groups.
 fn of_one(document: &Document, run: &[Piece]) -> bool {
-    if is_counted(document, run) {
+    if is_counted(document, run) || in_table(document, run) {
         return false;
     }
     in_array(document, run)
