@@ -35,9 +35,9 @@ struct Budgets {
 struct Line {
     message_type: String,
     data: Box<RawValue>,
-    /// It holds an example that its author wrote out.
+    /// The examples in it that its author wrote out, where there are any.
     #[serde(default)]
-    written_out: bool,
+    written_out: Option<serde::de::IgnoredAny>,
     /// The text that must not get through, of a sample.
     #[serde(default)]
     secret: Option<String>,
@@ -122,7 +122,7 @@ fn read(dlp: &Dlp, path: &Path, family: &mut Family, scratch: &mut Scratch) -> R
                 family.samples += 1;
                 family.found += usize::from(is_found(&scan, &line.kind, secret, stops));
             }
-            None if line.written_out => {}
+            None if line.written_out.is_some() => {}
             None => {
                 family.documents += 1;
                 family.stopped += usize::from(stops);

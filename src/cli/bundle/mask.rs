@@ -41,6 +41,21 @@ const DLP: Shown = Of(&[
     ("merge_strategy", Whole),
     ("disable_defaults", Whole),
     ("policy_overrides", Keys),
+    ("rules_file", Whole),
+    // Reasons are free text.
+    (
+        "exceptions",
+        Each(&Of(&[
+            ("name", Whole),
+            ("from", Whole),
+            ("to", Whole),
+            ("type", Whole),
+            ("pointer", Whole),
+            ("kind", Whole),
+            ("rule", Whole),
+            ("action", Whole),
+        ])),
+    ),
     // Patterns and descriptions say what somebody looks for.
     (
         "rules",

@@ -281,7 +281,8 @@ agents: [{agent_id: s0}, {agent_id: s1}, {agent_id: s2}, {agent_id: s3}, {agent_
     pub fn verify(&self) -> (i32, serde_json::Value) {
         let output = self.mas(&["audit", "verify", "--json"]);
         let text = String::from_utf8(output.stdout).unwrap();
-        let report = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?} {said}"));
         (output.status.code().unwrap(), report)
     }
 
