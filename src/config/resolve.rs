@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,11 +60,18 @@ impl Resolver<'_> {
         let path = self.absolute(path);
         let fail =
             |problem: String| self.fail("gateway.dlp.rules_file", format!("{}: {problem}", path.display()));
-        let size = std::fs::metadata(&path).map_err(|error| fail(error.to_string()))?.len();
-        if size > MAX_RULES_FILE_BYTES {
-            return Err(fail(format!("{size} bytes, at most {MAX_RULES_FILE_BYTES} are read")));
+        let meta = std::fs::metadata(&path).map_err(|error| fail(error.to_string()))?;
+        if !meta.is_file() {
+            return Err(fail("is no file".to_owned()));
         }
-        std::fs::read_to_string(&path).map_err(|error| fail(format!("cannot be read as UTF-8 text: {error}")))
+        let file = File::open(&path).map_err(|error| fail(error.to_string()))?;
+        let mut text = String::new();
+        let read = file.take(MAX_RULES_FILE_BYTES + 1).read_to_string(&mut text);
+        let read = read.map_err(|error| fail(format!("cannot be read as UTF-8 text: {error}")))?;
+        if read as u64 > MAX_RULES_FILE_BYTES {
+            return Err(fail(format!("at most {MAX_RULES_FILE_BYTES} bytes are read")));
+        }
+        Ok(text)
     }
 
     fn resolve(&self, file: file::File) -> Result<Config, ConfigError> {

@@ -213,6 +213,8 @@ struct Own {
 /// Most rules of each sort that one configuration adds, and names that one rule has.
 const MAX_OWN: usize = 256;
 const MAX_NAMES: usize = 64;
+/// Most names of all of them: each is a part of the table that messages are searched with.
+const MAX_OWN_NAMES: usize = 1024;
 /// Longest name, prefix, command or option, in characters; shortest prefix, in bytes.
 const MAX_TEXT: usize = 64;
 const MIN_PREFIX: usize = 3;
@@ -230,6 +232,10 @@ impl Catalogue {
 
     /// The embedded rules and those of a file.
     pub(super) fn with_own(text: &str) -> Result<Self, String> {
+        // An alias is as long as what it stands for, again and again.
+        if text.contains('&') {
+            return Err("`&` is not read: rules have no anchors".to_owned());
+        }
         let own: Own = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
         let mut all = Self::load()?;
         let sorts =
@@ -237,8 +243,21 @@ impl Catalogue {
         if let Some((sort, count)) = sorts.into_iter().find(|(_, count)| *count > MAX_OWN) {
             return Err(format!("{sort}: {count} rules, at most {MAX_OWN} are allowed"));
         }
+        let names: usize = own.names.iter().map(|rule| rule.names.len()).sum();
+        if names > MAX_OWN_NAMES {
+            return Err(format!("{names} names, at most {MAX_OWN_NAMES} are allowed"));
+        }
+        let embedded = all.names.len();
         for rule in own.names {
             rule.check().map_err(|problem| format!("names: {:?}: {problem}", rule.id))?;
+            let weakened = all.names.iter().take(embedded).find_map(|known| known.weakened_by(&rule));
+            if let Some(name) = weakened {
+                return Err(format!(
+                    "names: {:?}: {name:?} is, or ends in, a built-in name, and would count less than that: the same value, no \
+                     smaller weight and a kind that does no less are needed",
+                    rule.id
+                ));
+            }
             if all.names.iter().any(|known| known.id == rule.id) {
                 return Err(format!("names: {:?}: another rule has this id", rule.id));
             }
@@ -253,8 +272,11 @@ impl Catalogue {
         }
         for command in own.commands {
             command.check().map_err(|problem| format!("commands: {:?}: {problem}", command.command))?;
-            if all.commands.iter().any(|known| known.command == command.command) {
-                return Err(format!("commands: {:?}: another rule has this command", command.command));
+            if all.commands.iter().any(|known| known.begins(&command) || command.begins(known)) {
+                return Err(format!(
+                    "commands: {:?}: another rule has it, or its beginning",
+                    command.command
+                ));
             }
             all.commands.push(command);
         }
@@ -267,7 +289,30 @@ impl Catalogue {
     }
 }
 
+/// A name without what may part its words.
+fn letters(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).collect()
+}
+
+impl CommandRule {
+    /// Whether the other's command is this one with or without further words.
+    fn begins(&self, other: &Self) -> bool {
+        let rest = other.command.strip_prefix(self.command.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    }
+}
+
 impl NameRule {
+    /// A name of another rule that would be found in this one's place, and count less.
+    fn weakened_by<'a>(&self, other: &'a Self) -> Option<&'a str> {
+        let counts = other.value == self.value
+            && other.weight >= self.weight
+            && other.kind.default_action() >= self.kind.default_action();
+        let ends = |name: &&String| self.names.iter().any(|own| letters(name).ends_with(&letters(own)));
+        let same = |name: &&String| self.names.iter().any(|own| letters(name) == letters(own));
+        other.names.iter().find(|name| same(name) || !counts && ends(name)).map(String::as_str)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.id.trim().is_empty() || self.id.len() > MAX_TEXT || self.id.chars().any(char::is_control) {
             return Err(format!("an id is printable and has at most {MAX_TEXT} bytes"));
@@ -397,6 +442,20 @@ mod tests {
             ("tokens: [{prefix: 'acme_', kind: jwt, alphabet: hex, length: 2, source: us}]", "length 2"),
             ("tokens: [{prefix: 'ghp_', kind: jwt, alphabet: hex, length: 20, source: us}]", "this prefix"),
             ("commands: [{command: x, source: us}]", "says nothing"),
+            ("commands: [{command: docker, password: [-p], source: us}]", "its beginning"),
+            (
+                "names: [{id: own, kind: email, value: icd10, weight: 20, names: [api key], source: us}]",
+                "api key",
+            ),
+            (
+                "names: [{id: own, kind: secret, value: password, weight: 60, names: [password], source: us}]",
+                "password",
+            ),
+            (
+                "names: [{id: own, kind: secret, value: key, weight: 60, names: [vault password], source: us}]",
+                "vault",
+            ),
+            ("names: &a []\ntokens: *a", "no anchors"),
             ("rules: []", "unknown field"),
         ] {
             let error = Catalogue::with_own(text).unwrap_err();

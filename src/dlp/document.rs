@@ -510,17 +510,18 @@ impl Document {
         self.text.get(span.0..span.1)
     }
 
-    /// The RFC 6901 pointer of a segment of the payload. `shown` writes a key (a segment's number and its
-    /// decoded text) into the pointer.
+    /// The RFC 6901 pointer of a segment of the payload, and whether it is whole: the middle of a long one is left out. `shown` writes a
+    /// key (a segment's number and its decoded text) into the pointer.
     pub(super) fn pointer(
         &self,
         segment: &Segment,
         data: &str,
         shown: &dyn Fn(u32, &str) -> String,
-    ) -> String {
+    ) -> (String, bool) {
         let mut steps = Vec::new();
         let (mut container, mut step) = (segment.container, segment.step);
         let mut budget = MAX_POINTER_BYTES;
+        let mut whole = true;
         while let Some(found) = self.containers.get(container as usize) {
             let text = if found.array {
                 step.to_string()
@@ -535,13 +536,14 @@ impl Document {
             };
             if text.len() + 1 > budget {
                 steps.push("…".to_owned());
+                whole = false;
                 break;
             }
             budget -= text.len() + 1;
             steps.push(text);
             (container, step) = (found.parent, found.step);
         }
-        steps.iter().rev().flat_map(|step| ["/", step.as_str()]).collect()
+        (steps.iter().rev().flat_map(|step| ["/", step.as_str()]).collect(), whole)
     }
 }
 

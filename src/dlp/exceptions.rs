@@ -14,6 +14,8 @@ use crate::content::{MESSAGE_TYPE, TRACE_STATE};
 
 /// Most exceptions of one configuration.
 pub const MAX_EXCEPTIONS: usize = 256;
+/// Longest name of one, in bytes: names stand on record.
+const MAX_NAME: usize = 64;
 /// Longest pattern of one, in bytes.
 const MAX_PATTERN: usize = 1024;
 
@@ -141,13 +143,14 @@ impl Exception {
     pub(super) fn action_of(&self, rule: &RuleInfo, possible: bool) -> Option<Action> {
         let is = |said: &Option<String>, text: &str| said.as_ref().is_none_or(|said| said == text);
         let named = self.config.rule.is_some();
-        (is(&self.config.rule, &rule.id) && is(&self.config.kind, &rule.kind))
-            .then(|| if possible && !named { self.action.min(Action::Alert) } else { self.action })
+        (is(&self.config.rule, &rule.id) && is(&self.config.kind, &rule.kind)).then(|| {
+            if possible && !named { self.action.min(rule.action.max(Action::Alert)) } else { self.action }
+        })
     }
 
-    /// Whether it is about this place.
-    pub(super) fn fits(&self, pointer: &str) -> bool {
-        self.at.fits(pointer)
+    /// Whether it is about this place; of one that is not known as a whole only where it is about any.
+    pub(super) fn fits(&self, pointer: Option<&str>) -> bool {
+        pointer.map_or(self.at == At::Anywhere, |pointer| self.at.fits(pointer))
     }
 
     fn narrowness(&self) -> (usize, usize) {
@@ -191,9 +194,9 @@ fn compile_one(
     rules: &[RuleInfo],
 ) -> Result<Exception, (&'static str, String)> {
     let name = config.name.clone().unwrap_or_else(|| format!("exception.{}", index + 1));
-    for (field, text) in [("name", &name), ("reason", &config.reason)] {
-        if text.trim().is_empty() || text.chars().any(char::is_control) || text.len() > MAX_NAME_BYTES {
-            return Err((field, format!("must be printable text of at most {MAX_NAME_BYTES} bytes")));
+    for (field, text, most) in [("name", &name, MAX_NAME), ("reason", &config.reason, MAX_NAME_BYTES)] {
+        if text.trim().is_empty() || text.chars().any(char::is_control) || text.len() > most {
+            return Err((field, format!("must be printable text of at most {most} bytes")));
         }
     }
     let texts = [&config.from, &config.to, &config.message_type, &config.pointer, &config.kind, &config.rule];
@@ -206,6 +209,10 @@ fn compile_one(
     }
     let pattern = |field: &'static str, text: &Option<String>| {
         let Some(text) = text else { return Ok(Pattern::Any) };
+        // A message may have no type.
+        if text.is_empty() && field == "type" {
+            return Ok(Pattern::Exact("".into()));
+        }
         Pattern::parse(text).ok_or_else(|| (field, format!("{text:?} is no name, `prefix*` or `*`")))
     };
     let at = match &config.pointer {

@@ -50,7 +50,7 @@ impl Judged {
         let segment = document.segment_at(self.start).map(|(_, segment)| segment);
         let pointer = segment.map(|segment| match segment.part {
             Part::Beside => places.get(segment.step as usize).copied().unwrap_or_default().to_owned(),
-            _ => document.pointer(&segment, data, &|_, name| name.to_owned()),
+            _ => document.pointer(&segment, data, &|_, name| name.to_owned()).0,
         });
         Candidate {
             rule: self.rule,

@@ -44,8 +44,9 @@ impl Hits {
 #[derive(Debug)]
 pub(super) struct Sink<'a> {
     pub(super) hits: &'a mut Hits,
-    /// What each rule does at most, by number.
+    /// What each rule does at most, by number; and what it does without exceptions.
     pub(super) actions: &'a [Action],
+    pub(super) own: &'a [Action],
     /// What detectors may still cost, in steps of about fifteen instructions.
     pub(super) work: usize,
     /// Where somebody wants to know why: every candidate that was judged.
@@ -109,7 +110,7 @@ impl Sink<'_> {
             return;
         }
         if self.hits.list.len() >= MAX_HITS {
-            self.drop_rule(action);
+            self.drop_rule(rule);
         } else {
             self.hits.list.push(Hit { start, end, rule });
         }
@@ -120,10 +121,11 @@ impl Sink<'_> {
         self.hits.dropped_action == Action::Block
     }
 
-    /// Counts a match, or several, that cannot be kept.
-    pub(super) fn drop_rule(&mut self, action: Action) {
+    /// Counts a match, or several, that cannot be kept: what it does, it does without exceptions.
+    pub(super) fn drop_rule(&mut self, rule: u16) {
+        let own = self.own.get(usize::from(rule)).copied().unwrap_or(Action::Block);
         self.hits.dropped += 1;
-        self.hits.dropped_action = self.hits.dropped_action.max(action);
+        self.hits.dropped_action = self.hits.dropped_action.max(own);
     }
 }
 

@@ -115,8 +115,8 @@ pub struct Dlp {
     custom: Vec<CustomRule>,
     /// The built-in kinds, what has only their shape, then the custom rules.
     rules: Vec<RuleInfo>,
-    /// What each rule does at most, by itself or by an exception: what does nothing is not looked for.
-    most: Vec<Action>,
+    /// What each rule does by itself.
+    actions: Vec<Action>,
     /// The narrowest first.
     exceptions: Vec<Exception>,
 }
@@ -149,14 +149,14 @@ impl Dlp {
         Ok(Self::build(Some(anchors), rules, custom, exceptions))
     }
 
-    /// What a match of a rule, named as in findings, does on this way, in this type of message, at this place; `None` where there is
-    /// no such rule.
+    /// What a match of a rule, named as in findings, does on this way, in this type of message, at this place (`None`: it is not known as a
+    /// whole); `None` where there is no such rule.
     pub fn action_of(
         &self,
         rule: &str,
         route: Route<'_>,
         message_type: &str,
-        pointer: &str,
+        pointer: Option<&str>,
     ) -> Option<Action> {
         let (number, known) = self.rules.iter().enumerate().find(|(_, known)| &*known.id == rule)?;
         let possible = exceptions::is_possible(number);
@@ -204,15 +204,11 @@ impl Dlp {
         custom: Vec<CustomRule>,
         exceptions: Vec<Exception>,
     ) -> Self {
-        let most = |(number, rule): (usize, &RuleInfo)| {
-            let possible = exceptions::is_possible(number);
-            let by_exception = exceptions.iter().filter_map(|one| one.action_of(rule, possible));
-            by_exception.fold(rule.action, Action::max)
-        };
-        let most: Vec<Action> = rules.iter().enumerate().map(most).collect();
-        let any =
-            most.iter().zip(&rules).any(|(most, rule)| rule.built_in.is_some() && *most != Action::Allow);
-        Self { anchors: anchors.filter(|_| any), custom, rules, most, exceptions }
+        let all: Vec<&Exception> = exceptions.iter().collect();
+        let mut looked_for = most(&rules, &all).into_iter().zip(&rules);
+        let any = looked_for.any(|(most, rule)| rule.built_in.is_some() && most != Action::Allow);
+        let actions = rules.iter().map(|rule| rule.action).collect();
+        Self { anchors: anchors.filter(|_| any), custom, rules, actions, exceptions }
     }
 
     /// Searches all of a message that its receiver will see.
@@ -262,12 +258,16 @@ impl Dlp {
         document.add_json(data_json, None, 0);
         let direct = document.segments.len();
         let work = WORK + WORK_PER_BYTE * bytes;
+        let is_about = |one: &&Exception| one.is_about(route, content.message_type);
+        let exceptions: Vec<&Exception> = self.exceptions.iter().filter(is_about).collect();
+        let raised = (!exceptions.is_empty()).then(|| most(&self.rules, &exceptions));
         let mut sink = Sink {
             hits,
-            actions: &self.most,
+            actions: raised.as_deref().unwrap_or(&self.actions),
+            own: &self.actions,
             work,
             explained: candidates.is_some().then(Vec::new),
-            keep_all: !self.exceptions.is_empty(),
+            keep_all: !exceptions.is_empty(),
         };
         sink.spend(direct * passes::SEGMENT_STEPS);
         if let Some(anchors) = &self.anchors {
@@ -292,14 +292,22 @@ impl Dlp {
         let mut scan = if hits.list.is_empty() && hits.dropped == 0 {
             Scan::default()
         } else {
-            let is_about = |one: &&Exception| one.is_about(route, content.message_type);
-            let exceptions: Vec<&Exception> = self.exceptions.iter().filter(is_about).collect();
             outcome::settle((&self.rules, &exceptions), document, hits, &texts, data_json)
         };
         scan.truncated = truncated;
         document.shrink(KEEP_BYTES);
         scan
     }
+}
+
+/// What each rule does at most, by itself or by one of these exceptions: what does nothing is not looked for.
+fn most(rules: &[RuleInfo], exceptions: &[&Exception]) -> Vec<Action> {
+    let most = |(number, rule): (usize, &RuleInfo)| {
+        let possible = exceptions::is_possible(number);
+        let by_exception = exceptions.iter().filter_map(|one| one.action_of(rule, possible));
+        by_exception.fold(rule.action, Action::max)
+    };
+    rules.iter().enumerate().map(most).collect()
 }
 
 /// The rules by their numbers: the built-in kinds, what has only the shape of one, the custom rules.

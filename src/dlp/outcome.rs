@@ -54,9 +54,16 @@ pub(super) fn settle(
     let mut walk = EscapedWalk::default();
     let mut matches: Vec<Match> =
         hits_in_order.into_iter().map(|hit| to_payload(document, hit, &mut walk)).collect();
+    // Where not all matches are known, no exception says what the others would.
+    let exceptions = if hits.dropped > 0 { &[] } else { exceptions };
     decide(&mut matches, (rules, exceptions), document, texts, data);
     // Looked for because of an exception that is about something else.
     matches.retain(|found| found.action != Action::Allow || found.exception.is_some());
+    let mut used: Vec<u16> = matches.iter().filter_map(|found| found.exception).collect();
+    used.sort_unstable();
+    used.dedup();
+    let name = |place: &u16| exceptions.get(usize::from(*place)).map(|one| one.name.clone());
+    let used: Vec<_> = used.iter().filter_map(name).collect();
     matches.sort_by_key(|found| (found.start, Reverse(found.end), found.rule));
     let matches = without_echoes(document, &matches);
     let kept = without_overlaps(rules, &matches);
@@ -88,12 +95,7 @@ pub(super) fn settle(
         .filter_map(|found| finding((rules, exceptions), document, found, (texts, data), &masks))
         .collect();
     let further = placed.len() - findings.len() + hits.dropped;
-    let mut used: Vec<u16> = placed.iter().filter_map(|found| found.found.exception).collect();
-    used.sort_unstable();
-    used.dedup();
-    let name = |place: &u16| exceptions.get(usize::from(*place)).map(|one| one.name.clone());
-    let exceptions = used.iter().filter_map(name).collect();
-    Scan { action, findings, further, exceptions, redacted, truncated: false }
+    Scan { action, findings, further, exceptions: used, redacted, truncated: false }
 }
 
 /// Walks a match in a decoded text back to the text of the payload it was decoded from.
@@ -137,13 +139,13 @@ fn decide(
         let mut pointer = None;
         for (place, exception) in exceptions.iter().enumerate() {
             let Some(action) = exception.action_of(rule, is_possible(number)) else { continue };
-            let pointer = pointer.get_or_insert_with(|| match document.segment_at(found.start) {
-                Some((_, segment)) => {
-                    pointer_of(document, &segment, (texts, data), &|_, name| name.to_owned())
-                }
-                None => String::new(),
+            let pointer = pointer.get_or_insert_with(|| {
+                let (_, segment) = document.segment_at(found.start)?;
+                let (place, whole) =
+                    pointer_of(document, &segment, (texts, data), &|_, name| name.to_owned());
+                whole.then_some(place)
             });
-            if exception.fits(pointer) {
+            if exception.fits(pointer.as_deref()) {
                 (found.action, found.exception) = (action, Some(place as u16));
                 break;
             }
@@ -151,15 +153,16 @@ fn decide(
     }
 }
 
-/// Where a segment is: the name of the text beside the payload, else a pointer into it, with its keys as `named` shows them.
+/// Where a segment is: the name of the text beside the payload, else a pointer into it, with its keys as `named` shows them; and whether
+/// that is whole.
 fn pointer_of(
     document: &Document,
     segment: &Segment,
     (texts, data): (&[(&'static str, &str); BESIDE], &str),
     named: &dyn Fn(u32, &str) -> String,
-) -> String {
+) -> (String, bool) {
     if segment.part == Part::Beside {
-        return texts.get(segment.step as usize).map_or("", |(place, _)| place).to_owned();
+        return (texts.get(segment.step as usize).map_or("", |(place, _)| place).to_owned(), true);
     }
     document.pointer(segment, data, named)
 }
@@ -216,7 +219,8 @@ fn without_overlaps(rules: &[RuleInfo], matches: &[Match]) -> Vec<Match> {
             }
             // The value behind a name is told better by a shape inside it, as long as that does as much.
             if within && mine.class > its.class && found.action >= other.action && covers(other, found) {
-                *other = *found;
+                // All of the value is what is redacted.
+                *other = Match { start: other.start, end: other.end, ..*found };
                 needless = true;
                 break;
             }
@@ -327,7 +331,7 @@ fn finding(
     } else {
         text.bytes().take(MAX_DIGEST_INPUT).collect()
     };
-    let pointer = pointer_of(document, &found.segment, (texts, data), &|key, name| {
+    let (pointer, _) = pointer_of(document, &found.segment, (texts, data), &|key, name| {
         let mask = masks.binary_search_by_key(&key, |(index, _)| *index).ok().and_then(|at| masks.get(at));
         mask.map_or_else(|| name.to_owned(), |(_, mask)| mask.clone())
     });

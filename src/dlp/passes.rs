@@ -443,7 +443,7 @@ pub(super) fn custom(document: &Document, rules: &[CustomRule], first_rule: usiz
                     }
                     if left == 0 {
                         // The other rules are matched all the same.
-                        sink.drop_rule(action);
+                        sink.drop_rule(number);
                         continue 'rules;
                     }
                     left -= 1;

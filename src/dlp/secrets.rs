@@ -205,11 +205,20 @@ pub(super) fn pem(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) ->
         sink.add(Kind::PrivateKey, dashes, body);
         return body;
     };
+    // Documents name both lines with words between them.
+    let body = text.get(label_end..footer).unwrap_or_default();
+    let quoted = memchr::memchr3(b'"', b'\'', b'`', body).is_some();
+    if quoted && body.iter().filter(|b| Alphabet::Base64.has(**b)).count() < PEM_LEAST {
+        return footer;
+    }
     let label_end = run_end(text, footer + "PRIVATE KEY".len(), 16, |b| b.is_ascii_uppercase() || b == b' ');
     let block_end = run_end(text, label_end, 8, |b| b == b'-');
     sink.add(Kind::PrivateKey, dashes, block_end);
     block_end
 }
+
+/// Fewest characters of base64 in a key that is written with quotes, with the word "END".
+const PEM_LEAST: usize = 20;
 
 fn find_begin(head: &[u8]) -> Option<usize> {
     head.windows(5).rposition(|word| word.eq_ignore_ascii_case(b"begin"))

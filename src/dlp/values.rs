@@ -155,7 +155,7 @@ fn stands_in(candidate: &Candidate<'_>) -> bool {
     checks::is_placeholder(value)
         || seen.any(b"-_.*") && words::is_hint(value)
         || seen.any(b".:") && is_version(value)
-        || seen.any(b"([<") && is_type(value)
+        || seen.any(b"([<!") && is_type(value)
         || value.len() >= 10 && seen.any(b"-/.") && is_date(value)
         || seen.any(b"|:=,") && is_check(value)
         || seen.any(b"%${<#:0") && is_template(value)
@@ -352,8 +352,14 @@ fn is_path(value: &str) -> bool {
         || [".pem", ".key", ".pub", ".txt", ".json", ".yaml", ".yml"].iter().any(|end| value.ends_with(end))
 }
 
-/// A type and what it is of: "varchar(255)", "Optional[str]".
+/// A type, and what it is of: "varchar(255)", "Optional[str]", "String!".
 fn is_type(value: &str) -> bool {
+    // GraphQL: "String!", "[ID!]!".
+    const TYPES: &[&str] =
+        &["String", "ID", "Int", "Float", "Boolean", "DateTime", "Date", "JSON", "Email", "URL"];
+    if value.ends_with(['!', ']']) && TYPES.contains(&value.trim_matches(['[', ']', '!'])) {
+        return true;
+    }
     let inner = |open: char, close: char| {
         value.split_once(open).and_then(|(name, rest)| Some((name, rest.split_once(close)?.0)))
     };

@@ -14,7 +14,7 @@ use crate::ids::hex;
 /// Findings described in one record; further ones are counted.
 const MAX_DESCRIBED: usize = 8;
 /// Names of exceptions in one record beside those of its findings.
-const MAX_EXCEPTIONS_NAMED: usize = 32;
+const MAX_EXCEPTIONS_NAMED: usize = 16;
 /// Longest pointer in a record, in characters; what is longer is cut.
 pub const MAX_POINTER_CHARS: usize = 128;
 /// Bytes of a digest that are kept.
@@ -59,18 +59,22 @@ impl Digests {
             described.push(line);
         }
         let further = scan.findings.len() - described.len() + scan.further;
-        if further > 0 {
-            // Each exception that was used is named.
+        if further > 0 || !scan.exceptions.is_empty() {
+            // Exceptions whose findings are not described are named.
             let named = |name: &&Arc<str>| {
                 let mut shown = scan.findings.iter().take(MAX_DESCRIBED);
                 shown.any(|finding| finding.exception.as_ref() == Some(*name))
             };
             let used = scan.exceptions.iter().filter(|name| !named(name));
-            let used: Vec<&str> = used.take(MAX_EXCEPTIONS_NAMED).map(|name| &**name).collect();
-            described.push(match used.is_empty() {
-                true => json!({"further": further}),
-                false => json!({"further": further, "exceptions": used}),
-            });
+            let mut used: Vec<&str> = used.map(|name| &**name).collect();
+            let unnamed = used.len().saturating_sub(MAX_EXCEPTIONS_NAMED);
+            used.truncate(MAX_EXCEPTIONS_NAMED);
+            match used.is_empty() {
+                true if further == 0 => {}
+                true => described.push(json!({"further": further})),
+                false => described
+                    .push(json!({"further": further, "exceptions": used, "further_exceptions": unnamed})),
+            }
         }
         serde_json::Value::from(described).to_string()
     }

@@ -4,6 +4,7 @@
 //! What was found is judged by the rules of now, by rule and type. What the rules of now would find beyond
 //! that cannot be known, and is not guessed.
 
+use super::digests::MAX_POINTER_CHARS;
 use super::verdict::allowed;
 use super::{Breaker, Policy, Rule, Verdict};
 use crate::audit::Decision;
@@ -87,7 +88,10 @@ impl Policy {
         let mut worst: Option<(Action, &str)> = None;
         for found in recorded.found {
             let route = Route { from: recorded.sender.as_str(), to: recorded.target };
-            let action = dlp.action_of(&found.rule, route, recorded.message_type, &found.pointer);
+            // A pointer that was cut for the record is not known as a whole.
+            let whole = found.pointer.chars().count() < MAX_POINTER_CHARS;
+            let pointer = whole.then_some(found.pointer.as_str());
+            let action = dlp.action_of(&found.rule, route, recorded.message_type, pointer);
             let Some(action) = action else {
                 continue;
             };

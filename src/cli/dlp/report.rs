@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use crate::audit::verify::Plain;
 use crate::audit::{Action, Decision, View};
 use crate::cli::audit::filter::TimeArgs;
 use crate::cli::audit::{SourceArgs, Trouble};
@@ -193,6 +194,7 @@ fn write_text(
     writeln!(out, "{} messages with findings, {} rows", sums.messages, rows.len())?;
     for (row, (count, _)) in rows.iter().take(top) {
         let Row { kind, rule, from, to, message_type, pointer, action, exception } = row;
+        let (from, to, pointer) = (Plain(from), Plain(to), Plain(pointer));
         write!(
             out,
             "{count:>8}  {action:<6}  {kind:<18} {from} -> {to}  {message_type:?} {pointer}  {rule}"
@@ -239,23 +241,22 @@ fn write_json(
     writeln!(out, "{sums}")
 }
 
-/// YAML for `gateway.dlp.exceptions`: a text in JSON is one in YAML, too.
+/// YAML for `gateway.dlp.exceptions`: a text in JSON is one in YAML, too. What an exception cannot say, or only with more than
+/// was seen, is a comment.
 fn write_exceptions(out: &mut impl Write, rows: &[(&Row, &(u64, u64))], top: usize) -> std::io::Result<()> {
     let stopped = rows.iter().filter(|(row, _)| matches!(row.action.as_str(), "block" | "redact"));
     for (row, (count, _)) in stopped.take(top) {
         let text = |text: &str| Json::from(text).to_string();
-        // A message may have no type, which no exception can say.
-        let message_type = match row.message_type.as_str() {
-            "" => String::new(),
-            stated => format!(" type: {},", text(stated)),
-        };
         let seen = format!("{count} times until {}", time_text(crate::clock::Now::read().unix_us));
+        let stated = [&row.from, &row.to, &row.message_type].iter().any(|text| text.contains('*'));
+        let starred = row.pointer.split('/').any(|step| step.contains('*') && step != "*");
+        let mark = if stated || starred { "# not as it was seen: " } else { "" };
         writeln!(
             out,
-            "- {{from: {}, to: {},{} pointer: {}, kind: {}, rule: {}, action: alert, reason: {}}}",
+            "{mark}- {{from: {}, to: {}, type: {}, pointer: {}, kind: {}, rule: {}, action: alert, reason: {}}}",
             text(&row.from),
             text(&row.to),
-            message_type,
+            text(&row.message_type),
             text(&row.pointer),
             text(&row.kind),
             text(&row.rule),

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::rules::rules;
+use crate::audit::verify::Plain;
 use crate::cli::exit::Exit;
 use crate::content::Content;
 use crate::dlp::lines::MAX_LINE_BYTES;
@@ -147,7 +148,7 @@ fn check_file(
             .map_err(|error| format!("{}:{number}: no sample: {error}", path.display()))?;
         json::check_object(sample.data.get(), MAX_DEPTH)
             .map_err(|error| format!("{}:{number}: data is no JSON object: {error:?}", path.display()))?;
-        let name = sample.id.clone().unwrap_or_else(|| format!("line {number}"));
+        let name = sample.id.as_ref().map_or_else(|| format!("line {number}"), |id| Plain(id).to_string());
         let failure = failure(dlp, &sample, scratch);
         outcomes.push(Outcome { file: path.display().to_string(), name, failure });
     }
@@ -168,7 +169,7 @@ fn failure(dlp: &Dlp, sample: &Sample, scratch: &mut Scratch) -> Option<String> 
         return Some(format!("{missing} was not found{}", found(&scan)));
     }
     let other = scan.findings.iter().find(|finding| !expected.iter().any(|kind| **kind == *finding.kind));
-    other.map(|other| format!("{} was found at {}", other.kind, other.pointer))
+    other.map(|other| format!("{} was found at {}", other.kind, Plain(&other.pointer)))
 }
 
 fn found(scan: &Scan) -> String {
@@ -180,8 +181,8 @@ fn found(scan: &Scan) -> String {
         .iter()
         .take(8)
         .map(|finding| match &finding.exception {
-            Some(exception) => format!("{} at {} ({exception})", finding.rule, finding.pointer),
-            None => format!("{} at {}", finding.rule, finding.pointer),
+            Some(exception) => format!("{} at {} ({exception})", finding.rule, Plain(&finding.pointer)),
+            None => format!("{} at {}", finding.rule, Plain(&finding.pointer)),
         })
         .collect();
     if list.is_empty() { String::new() } else { format!(": {}", list.join(", ")) }

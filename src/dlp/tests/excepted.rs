@@ -137,6 +137,55 @@ fn what_cannot_be_meant_is_refused() {
     }
 }
 
+#[test]
+fn a_pointer_that_is_too_long_to_be_written_fits_no_pattern() {
+    let dlp = with(
+        "[{kind: credit_card, pointer: '/*/card', action: allow, reason: r}, {kind: ssn, action: allow, reason: r}]",
+    );
+    let long = |value: &str| format!(r#"{{"a":{{"b":{{"{}":{{"card":"{value}"}}}}}}}}"#, "x".repeat(2043));
+    assert_eq!(on(&dlp, "a", "b", "t", &long("4111 1111 1111 1111")).action, Action::Block);
+    assert_eq!(on(&dlp, "a", "b", "t", &long("SSN: 123-45-6789")).action, Action::Allow);
+}
+
+#[test]
+fn an_exception_never_weakens_what_it_says_to_stop() {
+    let exceptions = serde_yaml::from_str("[{kind: ssn, pointer: /x, action: block, reason: r}]").unwrap();
+    let policy_overrides = [("ssn".to_owned(), Action::Block)].into();
+    let dlp = Dlp::compile(&DlpConfig { exceptions, policy_overrides, ..DlpConfig::default() }).unwrap();
+    assert_eq!(on(&dlp, "a", "b", "t", r#"{"x":"512-64-1024"}"#).action, Action::Block);
+}
+
+#[test]
+fn a_value_is_redacted_as_a_whole() {
+    let exceptions =
+        serde_yaml::from_str("[{kind: password, action: redact, pointer: /x, reason: r}]").unwrap();
+    let policy_overrides = [("email".to_owned(), Action::Redact)].into();
+    let dlp = Dlp::compile(&DlpConfig { exceptions, policy_overrides, ..DlpConfig::default() }).unwrap();
+    let scan = on(&dlp, "a", "b", "t", r#"{"x":"password=Zz9:jane.doe@example.com"}"#);
+    let redacted = scan.redacted.unwrap();
+    assert!(!redacted.contains("Zz9"), "{redacted}");
+    assert_eq!(scan.exceptions.len(), 1);
+}
+
+#[test]
+fn an_exception_that_was_used_is_named_whatever_else_was_found_there() {
+    let dlp = with("[{kind: password, pointer: /password, action: allow, reason: r}]");
+    let scan = on(&dlp, "a", "b", "t", r#"{"password":"hunter2x@example.com"}"#);
+    assert_eq!(scan.exceptions.len(), 1, "{scan:?}");
+}
+
+#[test]
+fn what_has_too_many_matches_is_decided_without_exceptions() {
+    let mails = r#""bob@mail.example.com","#.repeat(9_000);
+    let data = format!(r#"{{"x":"card 4111 1111 1111 1111","m":[{mails}1]}}"#);
+    let dlp = with("[{kind: credit_card, pointer: /x, action: allow, reason: r}]");
+    assert_eq!(on(&dlp, "a", "b", "t", &data).action, Action::Block);
+    // Those of other routes change nothing.
+    let mails = format!(r#"{{"m":[{mails}1]}}"#);
+    let dlp = with("[{kind: email, from: other, action: block, reason: r}]");
+    assert_eq!(on(&dlp, "a", "b", "t", &mails).action, Action::Alert);
+}
+
 proptest! {
     /// An exception changes nothing but findings of its kind, at its place.
     #[test]

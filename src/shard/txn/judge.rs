@@ -7,7 +7,7 @@ use super::facts::Remembered;
 use super::parties::{Addressee, Sender};
 use super::transaction::Transaction;
 use crate::audit::Decision;
-use crate::content::{Content, Trace};
+use crate::content::{Content, TRACE_STATE, Trace};
 use crate::dlp::{Action, Route, Scan};
 use crate::ids::AgentId;
 use crate::policy::{Breaker, Circuit, Counted, Message, Policy, RuleName, Verdict, check_payload};
@@ -30,6 +30,8 @@ pub(super) struct Judged {
     /// Of them, what the sender is told.
     pub found: Vec<Found>,
     pub redacted: Option<String>,
+    /// Something was found in the trace state, or may have been.
+    pub state_found: bool,
     /// It counts against its sender's rate, unless this is dropped.
     pub counted: Option<Counted>,
 }
@@ -40,10 +42,11 @@ impl Judged {
         Content { data_json: self.redacted.as_deref().unwrap_or(content.data_json), ..content }
     }
 
-    /// The trace context as it goes on record: that of what is forwarded. The state of what is refused may be what it was refused for.
+    /// The trace context as it goes on record: that of what is forwarded. A state in which something was found is on no record, nor is
+    /// that of what is refused.
     pub(super) fn trace<'a>(&self, trace: Option<&'a Trace>) -> Cow<'a, str> {
         let Some(trace) = trace else { return Cow::Borrowed("") };
-        match trace.state.as_ref().filter(|_| self.refusal.is_none()) {
+        match trace.state.as_ref().filter(|_| self.refusal.is_none() && !self.state_found) {
             Some(state) => Cow::Owned(format!("{} {state}", trace.parent)),
             None => Cow::Borrowed(&trace.parent),
         }
@@ -56,6 +59,9 @@ impl Judged {
             refusal: verdict.refusal(),
             counted: verdict.counted,
             findings: verdict.findings.as_ref().map(|scan| policy.describe(scan)).unwrap_or_default(),
+            state_found: verdict.findings.as_ref().is_some_and(|scan| {
+                scan.further > 0 || scan.findings.iter().any(|finding| finding.pointer == TRACE_STATE)
+            }),
             found: verdict.findings.as_ref().map(|scan| found(scan)).unwrap_or_default(),
             redacted: verdict.findings.and_then(|scan| scan.redacted),
         }
@@ -74,6 +80,7 @@ impl Judged {
             refusal: None,
             counted: None,
             findings: String::new(),
+            state_found: false,
             found: Vec::new(),
             redacted: None,
         }
