@@ -30,7 +30,7 @@ const NUMBER_STEPS: usize = 6;
 const CLUSTER_STEPS: usize = 40;
 const GROUP_STEPS: usize = 25;
 /// Price of what stands around a card number.
-const AROUND_STEPS: usize = 150;
+const AROUND_STEPS: usize = 400;
 /// Price of a group that may begin a card number.
 const CARD_STEPS: usize = 26;
 /// Most letters glued to either side of a card number.

@@ -73,7 +73,7 @@ pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;
 /// message and for each of its bytes. Ordinary text takes some two steps a byte; what takes more than this
 /// has been made to, and is blocked rather than let others wait.
 const WORK: usize = 256 * 1024;
-const WORK_PER_BYTE: usize = 13;
+const WORK_PER_BYTE: usize = 20;
 /// Largest buffer that is kept between scans.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;
 

@@ -24,7 +24,7 @@ const DECODED_STEPS: usize = 4;
 const NESTED_STEPS: usize = 5;
 const UNESCAPED_STEPS: usize = 4;
 /// Price of a value that is judged by its name, beside its bytes.
-const JUDGE_STEPS: usize = 180;
+const JUDGE_STEPS: usize = 320;
 /// Price of one that its name and form call a secret.
 const SURE_STEPS: usize = 500;
 /// Part of a value that is judged, and the price of a byte of it.
