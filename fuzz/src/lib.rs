@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub)] // The server uses what the targets do not.
 
+#[path = "../../src/content.rs"]
+pub mod content;
 #[path = "../../src/dlp/mod.rs"]
 pub mod dlp;
 #[path = "../../src/json.rs"]
