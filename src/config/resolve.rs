@@ -116,7 +116,6 @@ impl Resolver<'_> {
                 let mut dlp = file.gateway.dlp;
                 dlp.rules_text = dlp.rules_file.as_deref().map(|path| self.rules_text(path)).transpose()?;
                 let compiled = Dlp::compile(&dlp).map_err(|error| {
-                    // What is wrong in another file has no line in this one.
                     self.fail(format!("gateway.dlp.{}", error.key).as_str(), error.problem)
                 })?;
                 warn_of_strangers(&compiled, &agents, &mut warnings);

@@ -64,14 +64,10 @@ fn the_narrowest_of_several_counts() {
     };
     let from_a = on(&dlp, "a", "b", "t", SECRETS);
     assert_eq!((names(&from_a), from_a.action), (vec!["place".into(), "sender".into()], Action::Redact));
-    assert_eq!(
-        from_a.redacted.as_deref(),
-        Some(&*SECRETS.replace(r#""hunter2x9"}"#, "#").replace('#', r#""hunter2x9"}"#).replacen(
-            r#"}}],"password":"hunter2x9""#,
-            r#"}}],"password":"[REDACTED:password]""#,
-            1
-        ))
-    );
+    let redacted =
+        SECRETS.replacen(r#"}}],"password":"hunter2x9""#, r#"}}],"password":"[REDACTED:password]""#, 1);
+    assert_ne!(redacted, SECRETS);
+    assert_eq!(from_a.redacted, Some(redacted));
     let from_ab = on(&dlp, "ab", "b", "t", SECRETS);
     assert_eq!((names(&from_ab), from_ab.action), (vec!["similar".into(), "wide".into()], Action::Block));
     assert_eq!(on(&dlp, "x", "b", "t", SECRETS).action, Action::Alert);
