@@ -25,8 +25,8 @@ const WORD_MAX: usize = 16;
 const PAIR_NAME_MAX: usize = 64;
 
 /// Price of a literal, and of a key that is classified.
-const FOUND_STEPS: usize = 12;
-const CLASSIFY_STEPS: usize = 45;
+const FOUND_STEPS: usize = 3;
+const CLASSIFY_STEPS: usize = 50;
 
 /// Words of a name that are searched for: its last ones. A tree of fewer letters is faster.
 const LAST: usize = 2;
@@ -248,7 +248,7 @@ impl Anchors {
                         classified = segment;
                         if current.part == Part::Key {
                             current.says = self.names.says(text.get(first..last).unwrap_or_default());
-                            sink.spend(CLASSIFY_STEPS);
+                            sink.spend(CLASSIFY_STEPS / 2);
                             telling |= !matches!(current.says, Says::Nothing | Says::Value);
                         } else if last - first <= PAIR_NAME_MAX && current.part == Part::Text {
                             let says = self.names.says(text.get(first..last).unwrap_or_default());
@@ -261,7 +261,7 @@ impl Anchors {
                     if let Meaning::Name { label: true, before } = meaning
                         && end < last
                     {
-                        let start = self.name_start(&text, (start, end), *before);
+                        let start = self.name_start(&text, (start, end), *before, sink);
                         labels::look(bytes, &self.names, (start, end), &mut value, sink);
                     }
                 }
@@ -293,10 +293,20 @@ impl Anchors {
     }
 
     /// Where a name begins whose last words stand at `start..end`, and which has up to `before` more.
-    fn name_start(&self, text: &str, (start, end): (usize, usize), before: usize) -> usize {
+    fn name_start(
+        &self,
+        text: &str,
+        (start, end): (usize, usize),
+        before: usize,
+        sink: &mut Sink<'_>,
+    ) -> usize {
         let begin = words_before(text.as_bytes(), start, before);
-        let is_name = || matches!(self.names.says(text.get(begin..end).unwrap_or_default()), Says::Rule(..));
-        if begin < start && is_name() { begin } else { start }
+        if begin == start {
+            return start;
+        }
+        sink.spend(CLASSIFY_STEPS);
+        let says = self.names.says(text.get(begin..end).unwrap_or_default());
+        if matches!(says, Says::Rule(..)) { begin } else { start }
     }
 
     /// The commands, by the first words of theirs.

@@ -176,7 +176,7 @@ const PLACEHOLDER_MAX: usize = 22;
 
 /// Beginnings of references to a value that is elsewhere, in templates and in redacted text.
 const OPENINGS: &[&str] = &["${", "{{", "$(", "[REDACTED", "<%", "#{", "@@", "%%"];
-/// Beginnings of references to stores of secrets, and of instructions; letters of either case.
+/// Beginnings of references to stores of secrets, and of instructions; letters of either case. Each has one of `: + . / _ -`.
 const REFERENCES: &[&str] = &[
     "env:",
     "vault:",
@@ -232,9 +232,12 @@ pub(super) fn is_placeholder(value: &str) -> bool {
     if opened || around('<', '>') || around('[', ']') || around('%', '%') || around('{', '}') {
         return true;
     }
-    let starts =
-        |prefix: &&str| value.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-    if first.is_ascii_alphabetic() && bytes.len() > PREFIX_MIN && REFERENCES.iter().any(starts) {
+    let starts = |prefix: &&str| {
+        prefix.bytes().next() == Some(first.to_ascii_lowercase())
+            && value.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+    };
+    let marked = || bytes.iter().any(|b| matches!(b, b':' | b'+' | b'.' | b'/' | b'_' | b'-'));
+    if first.is_ascii_alphabetic() && bytes.len() > PREFIX_MIN && marked() && REFERENCES.iter().any(starts) {
         return true;
     }
     let variable = value.strip_prefix('$').unwrap_or_default();

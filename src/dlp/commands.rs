@@ -11,9 +11,10 @@ const LINE_MAX: usize = 400;
 /// How far behind a pipe a command is looked at.
 const PIPED_MAX: usize = 32;
 /// Price of a text that may be the name of one.
-const NAME_STEPS: usize = 12;
-/// Price of a command.
-const COMMAND_STEPS: usize = 30;
+const NAME_STEPS: usize = 70;
+/// Price of a command, and of a value that may be its password.
+const COMMAND_STEPS: usize = 160;
+const VALUE_STEPS: usize = 150;
 
 /// Looks at the arguments of the command whose name stands at `start..from`.
 pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRule, sink: &mut Sink<'_>) {
@@ -22,7 +23,7 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
         return;
     }
     let line = run_end(text, from, LINE_MAX, |b| !matches!(b, 0 | b'\n' | b'|' | b';'));
-    sink.spend(COMMAND_STEPS + line - from);
+    sink.spend(NAME_STEPS + 2 * (line - from));
     let Some(arguments) = text.get(from..line) else { return };
     if !rule.into.is_empty() {
         if at(text, line) == b'|' && is_read(text.get(line + 1..).unwrap_or_default(), &rule.into) {
@@ -57,6 +58,9 @@ pub(super) fn look(text: &[u8], (start, from): (usize, usize), rule: &CommandRul
         } else {
             glued.map(|glued| ("", unquoted(text, (span.0 + glued.len(), span.1))))
         };
+        if found.is_some() {
+            sink.spend(VALUE_STEPS);
+        }
         if let Some((user, (from, to))) = found
             && let Some(value) = text.get(from..to).and_then(|value| std::str::from_utf8(value).ok())
             && is_password(user, value)
@@ -142,6 +146,9 @@ pub(super) fn look_at_array(document: &Document, rules: &[CommandRule], first: u
                 .find(|known| value.len() > known.len() + 2 && value.starts_with(known.as_str()));
             glued.map(|known| ("", (start + known.len(), end)))
         };
+        if found.is_some() {
+            sink.spend(VALUE_STEPS);
+        }
         if let Some((user, (from, to))) = found
             && let Some(value) = document.slice((from, to))
             && is_password(user, value)

@@ -133,7 +133,7 @@ fn any(text: &[u8], topic: Topic, is: impl Fn(usize, usize) -> bool) -> bool {
 pub(super) fn is_near(text: &[u8], (start, end): (usize, usize), topic: Topic, sink: &mut Sink<'_>) -> bool {
     let from = start.saturating_sub(NEAR);
     let around = text.get(from..text.len().min(end.min(start + NEAR) + NEAR)).unwrap_or_default();
-    sink.spend(NEAR_STEPS + around.len());
+    sink.spend(NEAR_STEPS + around.len() * 3 / 4);
     any(around, topic, |start, end| {
         let word = around.get(start..end).unwrap_or_default();
         let begins = !before(around, start).is_ascii_alphabetic();
@@ -180,7 +180,7 @@ pub(super) fn is_code(text: &[u8], (start, end): (usize, usize), sink: &mut Sink
     // A long value is none of a program, and what stands behind it says nothing.
     let to = run_end(text, end.min(start + LINE), LINE, inside);
     let line = text.get(from..to).unwrap_or_default();
-    sink.spend(CODE_STEPS + 2 * line.len());
+    sink.spend(CODE_STEPS + line.len() * 3 / 2);
     // A call; a statement. In YAML braces hold "a: b, c: d".
     let call =
         line.windows(2).any(|pair| matches!(pair, [a, b'('] if a.is_ascii_alphanumeric() || *a == b'_'));

@@ -27,10 +27,10 @@ const CARD_DIGITS: (usize, usize) = (12, 19);
 const LEAST_GROUPED: usize = 14;
 /// Price of a number that stands alone, of a cluster, and of each group in it.
 const NUMBER_STEPS: usize = 6;
-const CLUSTER_STEPS: usize = 40;
-const GROUP_STEPS: usize = 25;
+const CLUSTER_STEPS: usize = 24;
+const GROUP_STEPS: usize = 6;
 /// Price of what stands around a card number.
-const AROUND_STEPS: usize = 400;
+const AROUND_STEPS: usize = 150;
 /// Price of a group that may begin a card number.
 const CARD_STEPS: usize = 26;
 /// Most letters glued to either side of a card number.
@@ -219,10 +219,13 @@ pub(super) fn is_sequence(name: &[u8]) -> bool {
 }
 
 /// Whether a number is a cell of a table: between commas, bars or tabs.
-fn is_cell(text: &[u8], start: usize, end: usize) -> bool {
+fn is_cell(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) -> bool {
     let left = run_start(text, start, 4, |b| matches!(b, b' ' | b'"'));
     let right = run_end(text, end, 4, |b| matches!(b, b' ' | b'"'));
     let part = |b: u8| matches!(b, b',' | b'|' | b'\t' | b';');
+    if !part(before(text, left)) && !part(at(text, right)) {
+        return false;
+    }
     // A name before it, or an expiry behind it, makes no table.
     let row = run_start(text, left, 200, |b| !matches!(b, 0 | b'\n'));
     let row_end = run_end(text, right, 200, |b| !matches!(b, 0 | b'\n'));
@@ -230,7 +233,8 @@ fn is_cell(text: &[u8], start: usize, end: usize) -> bool {
     // Other cells are of numbers, too.
     let others =
         text.get(row..left).into_iter().chain(text.get(right..row_end)).flatten().any(u8::is_ascii_digit);
-    (part(before(text, left)) || part(at(text, right))) && parts > 1 && others
+    sink.spend(2 * (row_end - row));
+    parts > 1 && others
 }
 
 /// A name of a card or of its number.
@@ -504,7 +508,7 @@ fn card_at<'a>(
         let mut in_line = || usual || context::in_line(text, (first.start, first.end()), Topic::Cards, sink);
         let meant = named || meant && !sequence && in_line();
         let bare = usual && !sequence && !around.in_table && !around.in_list;
-        let bare = bare && !is_cell(text, first.start, first.end());
+        let bare = bare && !is_cell(text, first.start, first.end(), sink);
         return (usize::from(meant || bare), !meant);
     }
     if groups.iter().map(|group| group.len).sum::<usize>() < LEAST_GROUPED {

@@ -10,6 +10,8 @@ use super::values::Link;
 const CHUNK: usize = 16;
 /// Longest pointer of a finding, in bytes; the middle of a longer one is not written out.
 pub(super) const MAX_POINTER_BYTES: usize = 2 * 1024;
+/// Longest number in which no built-in detector finds anything: payloads have millions of them.
+const SHORT_NUMBER: usize = 2;
 /// Stands for the container or the step of a segment that has none.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -176,6 +178,8 @@ pub(super) struct Document {
     pub(super) segments: Vec<Segment>,
     pub(super) containers: Vec<Container>,
     open: Vec<Open>,
+    /// Numbers of [`SHORT_NUMBER`] bytes are kept: a rule of one's own may match them.
+    pub(super) keep_short: bool,
     /// What JSON found in a string stands in, in place of a container of its own.
     root: (u32, u32),
 }
@@ -319,7 +323,9 @@ impl Document {
                         .iter()
                         .take_while(|b| is_number_byte(**b))
                         .count();
-                    self.add_token(json, (at, at + len), None, nested, base);
+                    if len > SHORT_NUMBER || self.keep_short {
+                        self.add_token(json, (at, at + len), None, nested, base);
+                    }
                     at += len;
                 }
                 _ => at += 1,
@@ -528,10 +534,8 @@ impl Document {
             } else {
                 let key = self.segments.get(step as usize);
                 let source = key.and_then(|key| data.get(key.source as usize..key.source_end as usize));
-                let decoded: String = SourceChars::new(source.unwrap_or_default(), true)
-                    .take(budget + 1)
-                    .map(|c| c.char)
-                    .collect();
+                let decoded: String =
+                    SourceChars::new(source.unwrap_or_default(), true).take(budget + 1).collect();
                 shown(step, &decoded).replace('~', "~0").replace('/', "~1")
             };
             if text.len() + 1 > budget {
@@ -560,12 +564,12 @@ pub(super) struct Place {
 
 /// Walks offsets in folded text back to the source. Matches are asked for in rising order, so that all
 /// of one segment cost one walk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Walk<'a> {
     source: SourceChars<'a>,
+    /// How many characters, and bytes of the folded text, lie behind.
     index: usize,
     folded: usize,
-    last: Place,
     plain: bool,
     base: usize,
 }
@@ -573,14 +577,8 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// `source` stands at byte `base` of the payload.
     pub(super) fn new(source: &'a str, origin: Origin, escapes: bool, base: usize) -> Self {
-        Self {
-            source: SourceChars::new(source, escapes),
-            index: 0,
-            folded: 0,
-            last: Place { chars: (0, 0), bytes: (0, 0) },
-            plain: origin == Origin::Same,
-            base,
-        }
+        let source = SourceChars::new(source, escapes);
+        Self { source, index: 0, folded: 0, plain: origin == Origin::Same, base }
     }
 
     /// The place of folded bytes `start..end`. `start` must not lie before that of an earlier call.
@@ -588,29 +586,29 @@ impl<'a> Walk<'a> {
         if self.plain {
             return Place { chars: (start, end), bytes: (self.base + start, self.base + end) };
         }
-        // A match may start inside the one before it; walking on from a copy keeps this one's start.
-        let mut place = self.last;
-        let mut begun = false;
-        let mut walk = self.source.clone();
-        let (mut index, mut folded) = (self.index, self.folded);
-        while folded < end {
-            let Some(item) = walk.next() else { break };
-            let width = fold(item.char).utf8_len();
-            if !begun && folded + width > start {
-                begun = true;
-                place.chars.0 = index;
-                place.bytes.0 = self.base + item.start;
-                self.last = place;
-            }
-            if !begun {
-                self.source = walk.clone();
-                (self.index, self.folded) = (index + 1, folded + width);
-            }
-            folded += width;
-            index += 1;
-            place.chars.1 = index;
-            place.bytes.1 = self.base + item.end;
+        self.advance(start, |_, behind| behind <= start);
+        // A later match may start inside this one: only a copy walks on.
+        let mut last = self.clone();
+        last.advance(end, |before, _| before < end);
+        Place {
+            chars: (self.index, last.index),
+            bytes: (self.base + self.source.place(), self.base + last.source.place()),
         }
-        place
+    }
+
+    /// Passes characters as long as `on` says so of the folded bytes before and behind the next one, which it does up to `limit`.
+    fn advance(&mut self, limit: usize, on: impl Fn(usize, usize) -> bool) {
+        loop {
+            let plain = self.source.skip_plain(limit.saturating_sub(self.folded));
+            (self.index, self.folded) = (self.index + plain, self.folded + plain);
+            let mut next = self.source.clone();
+            let Some(char) = next.next() else { return };
+            let behind = self.folded + fold(char).utf8_len();
+            if !on(self.folded, behind) {
+                return;
+            }
+            self.source = next;
+            (self.index, self.folded) = (self.index + 1, behind);
+        }
     }
 }

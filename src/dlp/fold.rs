@@ -142,14 +142,6 @@ fn decimal_digit(code: u32) -> Option<char> {
     char::from_digit(code - zero, 10)
 }
 
-/// One decoded character of a source text, with the bytes it stands in.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SourceChar {
-    pub(super) char: char,
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
-
 /// Iterates over the characters of a text; over the decoded ones when it is the inside of a JSON string.
 #[derive(Debug, Clone)]
 pub(super) struct SourceChars<'a> {
@@ -164,8 +156,21 @@ impl<'a> SourceChars<'a> {
         Self { source, at: 0, escapes }
     }
 
+    /// The byte of the source that comes next.
+    pub(super) fn place(&self) -> usize {
+        self.at
+    }
+
     fn rest(&self) -> &'a str {
         self.source.get(self.at..).unwrap_or_default()
+    }
+
+    /// Passes characters that are one byte and fold to themselves, at most so many; returns their number.
+    pub(super) fn skip_plain(&mut self, most: usize) -> usize {
+        let rest = self.rest().as_bytes();
+        let plain = plain_len(rest.get(..most.min(rest.len())).unwrap_or_default(), self.escapes);
+        self.at += plain;
+        plain
     }
 
     fn hex4(&self, from: usize) -> Option<u32> {
@@ -198,11 +203,10 @@ impl<'a> SourceChars<'a> {
 }
 
 impl Iterator for SourceChars<'_> {
-    type Item = SourceChar;
+    type Item = char;
 
-    fn next(&mut self) -> Option<SourceChar> {
+    fn next(&mut self) -> Option<char> {
         let first = self.rest().chars().next()?;
-        let start = self.at;
         let (char, len) = if first == '\\' && self.escapes {
             // What is no escape cannot come from checked JSON; it is passed through as it stands.
             self.escape().unwrap_or((first, 1))
@@ -210,7 +214,7 @@ impl Iterator for SourceChars<'_> {
             (first, first.len_utf8())
         };
         self.at += len;
-        Some(SourceChar { char, start, end: self.at })
+        Some(char)
     }
 }
 
@@ -236,16 +240,15 @@ pub(super) fn append_folded(text: &mut String, source: &str, escapes: bool) {
     let mut chars = SourceChars::new(source, escapes);
     loop {
         let rest = chars.rest();
-        let plain = plain_len(rest.as_bytes(), escapes);
+        let plain = chars.skip_plain(usize::MAX);
         text.push_str(rest.get(..plain).unwrap_or_default());
-        chars.at += plain;
-        let Some(item) = chars.next() else { return };
-        match TABLE.get(item.char as usize) {
+        let Some(char) = chars.next() else { return };
+        match TABLE.get(char as usize) {
             Some(packed) if *packed != SAME => {
                 text.extend(packed.to_le_bytes().into_iter().take_while(|b| *b != 0).map(char::from));
             }
-            Some(_) => text.push(item.char),
-            None => text.extend(compute(item.char).chars()),
+            Some(_) => text.push(char),
+            None => text.extend(compute(char).chars()),
         }
     }
 }

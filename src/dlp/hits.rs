@@ -47,7 +47,7 @@ pub(super) struct Sink<'a> {
     /// What each rule does at most, by number; and what it does without exceptions.
     pub(super) actions: &'a [Action],
     pub(super) own: &'a [Action],
-    /// What detectors may still cost, in steps of about fifteen instructions.
+    /// What detectors may still cost, in steps of about two nanoseconds.
     pub(super) work: usize,
     /// Where somebody wants to know why: every candidate that was judged.
     pub(super) explained: Option<Vec<Judged>>,

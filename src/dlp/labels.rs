@@ -9,6 +9,7 @@ use super::kinds::Kind;
 use super::names::Names;
 use super::score::{FOUND, Score};
 use super::values::{self, Candidate, Link, Seen};
+use super::words::ByLength;
 
 /// Farthest a value stands behind its name.
 const REACH: usize = 40;
@@ -22,15 +23,17 @@ const SHOWN_QUOTED_MAX: usize = 120;
 const VALUE_MAX: usize = 4 * 1024;
 /// Price of a label, of a number behind it, of a secret.
 const LABEL_STEPS: usize = 10;
-const NAME_STEPS: usize = 30;
-const LEAD_STEPS: usize = 60;
-const BESIDE_STEPS: usize = 120;
-const NUMBER_STEPS: usize = 90;
-const SECRET_STEPS: usize = 230;
+const NAME_STEPS: usize = 5;
+const LEAD_STEPS: usize = 55;
+const BESIDE_STEPS: usize = 70;
+const NUMBER_STEPS: usize = 85;
+const SECRET_STEPS: usize = 20;
+const VALUE_STEPS: usize = 160;
+const TOKEN_STEPS: usize = 60;
 /// Price of what stands around one.
-const AROUND_STEPS: usize = 400;
+const AROUND_STEPS: usize = 60;
 /// Price of looking for the values of a statement.
-const STATEMENT_STEPS: usize = 120;
+const STATEMENT_STEPS: usize = 40;
 /// Longest user name and password of basic authentication.
 const BASIC_MAX: usize = 512;
 /// What words near a value may add to its evidence, and less than any evidence.
@@ -39,59 +42,36 @@ const MOST_FROM_TOPIC: i32 = 40;
 const NEVER: i32 = -1_000;
 /// What a name counts at least that says by itself what stands beside it.
 const STRONG: i32 = 60;
-/// Longest word between a name and its value.
-const FILLER_MAX: usize = 7;
+
+/// Words that may stand between a name and its value.
+const FILLERS: ByLength = ByLength(&[&[], &[], &["my"], &["the"], &[], &["value"], &["equals"]]);
+/// Those that may stand between a name and a number.
+const NUMBER_FILLERS: ByLength = ByLength(&[
+    &[],
+    &[],
+    &["no", "nr", "id", "of"],
+    &["num", "for", "are", "key"],
+    &["code"],
+    &["token"],
+    &["number", "policy"],
+    &["numbers"],
+]);
 
 /// True for a word that may stand between a name and its value; of a number more than of a credential.
 fn is_filler(word: &[u8], number: bool) -> bool {
-    let mut lower = [0_u8; FILLER_MAX];
-    let Some(letters) = lower.get_mut(..word.len()) else { return false };
-    letters.copy_from_slice(word);
-    letters.make_ascii_lowercase();
-    let any = matches!(&*letters, b"value" | b"the" | b"my" | b"equals");
-    let of_numbers = matches!(
-        &*letters,
-        b"no"
-            | b"nr"
-            | b"num"
-            | b"number"
-            | b"numbers"
-            | b"id"
-            | b"code"
-            | b"of"
-            | b"for"
-            | b"are"
-            | b"policy"
-            | b"key"
-            | b"token"
-    );
-    any || number && of_numbers || is_copula(word)
+    FILLERS.has(word) || number && NUMBER_FILLERS.has(word) || COPULAS.has(word)
 }
 
 /// "is", in languages that have it between a name and its value.
-fn is_copula(word: &[u8]) -> bool {
-    let words: [&[u8]; 18] = [
-        b"is",
-        b"was",
-        b"to",
-        b"as",
-        b"equals",
-        b"ist",
-        b"lautet",
-        b"est",
-        b"es",
-        "è".as_bytes(),
-        "é".as_bytes(),
-        b"jest",
-        b"je",
-        "är".as_bytes(),
-        b"er",
-        b"on",
-        b"este",
-        b"ir",
-    ];
-    words.iter().any(|known| word.eq_ignore_ascii_case(known))
-}
+const COPULAS: ByLength = ByLength(&[
+    &[],
+    &[],
+    &["is", "to", "as", "es", "è", "é", "je", "er", "on", "ir"],
+    &["was", "ist", "est", "är"],
+    &["jest", "este"],
+    &[],
+    &["equals", "lautet"],
+]);
 
 fn is_quote(byte: u8) -> bool {
     matches!(byte, b'"' | b'\'' | b'`')
@@ -114,7 +94,7 @@ fn lead(text: &[u8], start: usize, end: usize, number: bool) -> (usize, Option<L
             place = word;
             break;
         }
-        said = is_copula(filler);
+        said = COPULAS.has(filler);
         place = word_end;
     }
     place = run_end(text, place, 4, |b| closing(b) || blank(b));
@@ -468,6 +448,7 @@ fn numbered(text: &[u8], rule: &NameRule, name: &str, (start, end): (usize, usiz
     if value.is_empty() || !value.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return;
     }
+    sink.spend(NUMBER_STEPS);
     let shape = Shape::of(value.as_bytes());
     if shape.lower > 0 && !icd || shape.digits == 0 {
         return;
@@ -593,7 +574,12 @@ fn secret(
         // The rest of something else: "<password>@host", `"password" :type="…"`.
         return;
     }
-    sink.spend(value.len());
+    let price = match rule.value {
+        _ if !quoted && value.contains(['(', '[', '{']) => LABEL_STEPS,
+        Expect::Token => TOKEN_STEPS,
+        _ => VALUE_STEPS,
+    };
+    sink.spend(price + 4 * value.len());
     let rest = run_end(text, end, 64, |b| matches!(b, b' ' | b'\t' | b'.' | b'!'));
     let last = matches!(at(text, rest), 0 | b'\n' | b'\r' | b'\\');
     let mut candidate = Candidate {
@@ -640,7 +626,7 @@ pub(super) fn bearer(text: &[u8], (start, from): (usize, usize), sink: &mut Sink
         b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
     });
     let value = text.get(from..end).unwrap_or_default();
-    sink.spend(value.len());
+    sink.spend(LABEL_STEPS + 2 * value.len());
     let shape = Shape::of(value);
     if value.len() >= 16 && shape.digits >= 2 && shape.lower + shape.upper >= 4 {
         sink.add(Kind::AuthToken, from, end);

@@ -194,12 +194,14 @@ pub(super) fn unescape(source: &str, out: &mut String) -> bool {
 }
 
 /// A walk over escaped texts, each from its beginning once for all matches in it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct EscapedWalk {
-    /// Which text, and how far: bytes of it, and of its unescaped form.
+    /// Which text, and how far: bytes of it, and of its unescaped and folded form.
     text: usize,
     at: usize,
     unescaped: usize,
+    /// Where the last match ended: the next one often begins behind it.
+    end: (usize, usize),
 }
 
 impl EscapedWalk {
@@ -209,25 +211,35 @@ impl EscapedWalk {
         if text != self.text || start < self.unescaped {
             *self = Self { text, ..Self::default() };
         }
+        if self.end.1 > self.unescaped && self.end.1 <= start {
+            (self.at, self.unescaped) = self.end;
+        }
+        self.advance(source, start, |_, behind| behind <= start);
+        // A later match may start inside this one: only a copy walks on.
+        let mut last = *self;
+        last.advance(source, end, |before, _| before < end);
+        self.end = (last.at, last.unescaped);
+        (self.at, last.at)
+    }
+
+    /// Passes characters as long as `on` says so of the bytes before and behind the next one, which it does up to `limit`.
+    fn advance(&mut self, source: &str, limit: usize, on: impl Fn(usize, usize) -> bool) {
         let bytes = source.as_bytes();
-        let mut from = None;
-        let (mut at, mut unescaped) = (self.at, self.unescaped);
-        while let Some(first) = source.get(at..).and_then(|rest| rest.chars().next()) {
-            if unescaped >= end {
-                break;
-            }
+        let itself = |b: u8| b.is_ascii() && !matches!(b, 0 | b'%' | b'\\' | b'&');
+        loop {
+            let plain = run_end(bytes, self.at, limit.saturating_sub(self.unescaped), itself) - self.at;
+            (self.at, self.unescaped) = (self.at + plain, self.unescaped + plain);
+            let Some(first) = source.get(self.at..).and_then(|rest| rest.chars().next()) else { return };
             let (c, len) = match first {
-                '%' | '\\' | '&' => escape(bytes, at).unwrap_or((first, 1)),
+                '%' | '\\' | '&' => escape(bytes, self.at).unwrap_or((first, 1)),
                 _ => (first, first.len_utf8()),
             };
-            let next = unescaped + super::fold::fold(c).utf8_len();
-            if from.is_none() && next > start {
-                from = Some(at);
-                (self.at, self.unescaped) = (at, unescaped);
+            let behind = self.unescaped + super::fold::fold(c).utf8_len();
+            if !on(self.unescaped, behind) {
+                return;
             }
-            (at, unescaped) = (at + len, next);
+            (self.at, self.unescaped) = (self.at + len, behind);
         }
-        (from.unwrap_or(at), at)
     }
 }
 

@@ -303,7 +303,7 @@ impl Names {
             return Says::Nothing;
         }
         let before = letters.get(at..says_at).unwrap_or_default();
-        if says.expects(Expect::Password) && ABOUT.iter().any(|word| ends_with_word(name, says_from, word)) {
+        if says.expects(Expect::Password) && is_about(name.get(..says_from).unwrap_or_default()) {
             return Says::Nothing;
         }
         let may_be_harmless = |rule: &NameRule| rule.value == Expect::Random || rule.kind == Kind::ApiKey;
@@ -314,11 +314,15 @@ impl Names {
     }
 }
 
-/// Whether the letters before byte `at` of a name, as far as they are one word, are this one.
-fn ends_with_word(name: &str, at: usize, word: &str) -> bool {
-    let head = name.get(..at).unwrap_or_default().trim_end_matches(|c: char| !c.is_alphanumeric());
-    let Some(from) = head.len().checked_sub(word.len()) else { return false };
-    head.get(from..).is_some_and(|tail| tail.eq_ignore_ascii_case(word)) && begins_word(name.as_bytes(), from)
+/// Whether a text ends with one of [`ABOUT`] as a word.
+fn is_about(text: &str) -> bool {
+    let head = text.trim_end_matches(|c: char| !c.is_alphanumeric());
+    let ends = |word: &&str| {
+        let Some(from) = head.len().checked_sub(word.len()) else { return false };
+        head.get(from..).is_some_and(|tail| tail.eq_ignore_ascii_case(word))
+            && begins_word(head.as_bytes(), from)
+    };
+    !head.is_empty() && ABOUT.iter().any(ends)
 }
 
 /// Whether a word begins at this byte of a name: at its beginning, behind something else than a letter or digit, or where small letters

@@ -291,7 +291,7 @@ fn masked_keys(rules: &[RuleInfo], document: &Document, placed: &[Placed], data:
         let base = found.segment.source as usize;
         let part = |from: usize, to: usize| -> String {
             let raw = source.get(from..to.max(from)).unwrap_or_default();
-            super::fold::SourceChars::new(raw, true).map(|c| c.char).collect()
+            super::fold::SourceChars::new(raw, true).collect()
         };
         let index = found.index as u32;
         if masks.last().is_none_or(|(last, _)| *last != index) {
@@ -312,7 +312,7 @@ fn masked_keys(rules: &[RuleInfo], document: &Document, placed: &[Placed], data:
             placed.iter().filter(|found| found.index as u32 == *index).map(|found| found.place.bytes.1).max();
         let end = document.segments.get(*index as usize).map_or(0, |segment| segment.source_end as usize);
         let tail = data.get(last.unwrap_or(end)..end).unwrap_or_default();
-        mask.extend(super::fold::SourceChars::new(tail, true).map(|c| c.char));
+        mask.extend(super::fold::SourceChars::new(tail, true));
     }
     masks
 }

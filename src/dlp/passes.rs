@@ -18,23 +18,24 @@ use super::{layers, places, secrets};
 
 /// Price of a segment, and of one that was decoded; of a byte of a decoded text, of one of JSON in a
 /// string, and of an unescaped one, each with what the detectors read of it.
-pub(super) const SEGMENT_STEPS: usize = 14;
-const DECODED_SEGMENT_STEPS: usize = 130;
-const DECODED_STEPS: usize = 4;
-const NESTED_STEPS: usize = 5;
-const UNESCAPED_STEPS: usize = 4;
+pub(super) const SEGMENT_STEPS: usize = 8;
+const DECODED_SEGMENT_STEPS: usize = 55;
+const DECODED_STEPS: usize = 2;
+const NESTED_STEPS: usize = 2;
+const UNESCAPED_STEPS: usize = 2;
 /// Price of a value that is judged by its name, beside its bytes.
-const JUDGE_STEPS: usize = 320;
+const JUDGE_STEPS: usize = 150;
 /// Price of one that its name and form call a secret.
-const SURE_STEPS: usize = 500;
+const SURE_STEPS: usize = 260;
 /// Part of a value that is judged, and the price of a byte of it.
 const SHOWN_MAX: usize = 256;
 const JUDGE_BYTE_STEPS: usize = 4;
-/// What words near a value may add to its evidence.
-const MOST_FROM_AROUND: i32 = 40;
+/// What words near a value may add to its evidence: those about its topic, those about accounts.
+const MOST_FROM_TOPIC: i32 = 40;
+const MOST_FROM_LOGIN: i32 = 20;
 /// Price of a letter before a digit, and of an escape.
-const LETTER_STEPS: usize = 5;
-const ESCAPE_STEPS: usize = 15;
+const LETTER_STEPS: usize = 2;
+const ESCAPE_STEPS: usize = 6;
 /// Part of a text that a custom rule is matched against at a time, and how far it reaches into the next:
 /// a search costs its distance once a match, so that the distance has to be bounded.
 const CUSTOM_WINDOW: usize = 16 * 1024;
@@ -205,6 +206,11 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
     let mut candidate = candidate;
     let mut judged = values::judge(rule, &candidate, sink.explained.is_some());
     let total = judged.as_ref().map_or(i32::MIN, |(score, ..)| score.total());
+    let most = match topic {
+        Some(Topic::Payment | Topic::Health) => MOST_FROM_TOPIC,
+        _ if rule.weight < 50 => MOST_FROM_LOGIN,
+        _ => 0,
+    };
     let text = document.text.as_bytes();
     // What lies around it is looked at where it can change the outcome.
     if total >= FOUND || sink.explained.is_some() {
@@ -214,12 +220,14 @@ fn judge(names: &Names, document: &Document, segment: &Segment, sink: &mut Sink<
         if topic == Some(Topic::Language) && rule.weight < 50 {
             candidate.context = context::is_near(text, segment.span(), Topic::Language, sink);
         }
-    } else if total.saturating_add(MOST_FROM_AROUND) >= FOUND {
+    } else if total.saturating_add(most) >= FOUND {
         candidate.login = rule.weight < 50
             && segment.part == Part::Text
             && context::is_near(text, segment.span(), Topic::Login, sink);
         candidate.context = topic.is_some_and(|topic| context::is_near(text, segment.span(), topic, sink));
-        judged = values::judge(rule, &candidate, sink.explained.is_some());
+        if candidate.context {
+            judged = values::judge(rule, &candidate, sink.explained.is_some());
+        }
     } else {
         return;
     }
@@ -413,7 +421,7 @@ fn nested_json(document: &mut Document, copied: &mut String, sink: &mut Sink<'_>
         let before = document.segments.len();
         sink.spend(trimmed.len() * NESTED_STEPS);
         document.add_json(copied, Some(segment), base);
-        sink.spend((document.segments.len() - before) * SEGMENT_STEPS);
+        sink.spend((document.segments.len() - before) * 2 * SEGMENT_STEPS);
     }
 }
 

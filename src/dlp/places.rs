@@ -9,8 +9,8 @@ use super::kinds::Kind;
 const LOCAL_MAX: usize = 64;
 const DOMAIN_MAX: usize = 128;
 /// Price of an `@`, of a number before a word, and of a country's letters before a digit.
-const SIGN_STEPS: usize = 30;
-const IBAN_STEPS: usize = 60;
+const SIGN_STEPS: usize = 8;
+const IBAN_STEPS: usize = 40;
 /// Most words of a street's name, and longest word.
 const STREET_WORDS: usize = 4;
 const STREET_WORD_MAX: usize = 20;

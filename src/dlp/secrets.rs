@@ -11,7 +11,7 @@ use super::layers;
 /// Part of a token that is looked at for its mix of characters.
 const SHAPE_MAX: usize = 128;
 /// Price of something that begins as a token.
-const TOKEN_STEPS: usize = 26;
+const TOKEN_STEPS: usize = 8;
 /// Longest header of a JSON web token.
 const JWT_HEADER_MAX: usize = 2 * 1024;
 /// Longest PEM block; a longer one is cut there, and still found.
@@ -58,7 +58,7 @@ pub(super) fn prefixed(text: &[u8], start: usize, rule: &TokenRule, runs: &mut R
         return;
     }
     let token = text.get(body..end.min(body + SHAPE_MAX)).unwrap_or_default();
-    sink.spend(token.len());
+    sink.spend(5 * TOKEN_STEPS + token.len());
     let shape = Shape::of(token);
     if !is_varied(token) {
         return;
@@ -244,6 +244,7 @@ pub(super) fn url_password(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
     }
     let user = text.get(start..end).unwrap_or_default();
     let Some(colon) = memchr::memchr(b':', user) else { return };
+    sink.spend(8 * TOKEN_STEPS);
     let password = text.get(start + colon + 1..end).and_then(|password| std::str::from_utf8(password).ok());
     let name = user.get(..colon).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
     if password.is_some_and(|password| is_url_password(name, password)) {
@@ -260,7 +261,7 @@ pub(super) fn oracle_password(text: &[u8], from: usize, sink: &mut Sink<'_>) {
     let inside = |b: u8| b > b' ' && !matches!(b, b'@' | b'"' | b'\'' | b'<' | b'>' | b'`' | b'\\');
     let user = run_end(text, driver + 1, USERINFO_MAX, |b| inside(b) && b != b'/');
     let end = run_end(text, user, USERINFO_MAX, inside);
-    sink.spend(TOKEN_STEPS + (end - from));
+    sink.spend(8 * TOKEN_STEPS + 2 * (end - from));
     if at(text, user) != b'/' || at(text, end) != b'@' || user == driver + 1 {
         return;
     }
@@ -309,7 +310,7 @@ pub(super) fn telegram(text: &[u8], sign: usize, sink: &mut Sink<'_>) {
 
 /// How far from its type the private part of a JSON web key stands, and the price of looking for it.
 const JWK_REACH: usize = 4 * 1024;
-const JWK_STEPS: usize = 400;
+const JWK_STEPS: usize = 20;
 /// Shortest private part.
 const JWK_LEAST: usize = 16;
 
@@ -319,12 +320,16 @@ pub(super) fn jwk(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>
     if before(text, start).is_ascii_alphanumeric() || !matches!(at(text, next), b':' | b'=') {
         return;
     }
-    sink.spend(JWK_STEPS);
     let inside = |b: u8| b != 0 && b != b'{' && b != b'}';
     let from = run_start(text, start, JWK_REACH, inside);
     let to = run_end(text, end, JWK_REACH, inside);
     let object = text.get(from..to).unwrap_or_default();
+    sink.spend(JWK_STEPS + object.len());
     for place in memchr::memchr2_iter(b'd', b'k', object) {
+        if sink.is_spent() {
+            return;
+        }
+        sink.spend(TOKEN_STEPS);
         let name = from + place;
         let edge = before(text, name);
         let after = run_end(text, name + 1, 2, |b| matches!(b, b'"' | b'\'' | b'\\'));
@@ -335,7 +340,7 @@ pub(super) fn jwk(text: &[u8], (start, end): (usize, usize), sink: &mut Sink<'_>
         let value = run_end(text, lead + 1, 4, |b| matches!(b, b'"' | b'\'' | b'\\' | b' '));
         let value_end = run_end(text, value, JWK_REACH, |b| Alphabet::Url.has(b));
         if value_end - value >= JWK_LEAST {
-            sink.spend((value_end - value) / 8);
+            sink.spend(value_end - value);
             sink.add(Kind::PrivateKey, value, value_end);
         }
     }

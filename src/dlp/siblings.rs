@@ -13,7 +13,7 @@ const CARD_MAX: usize = 19;
 /// longer lists of ids one would soon be found by chance.
 const GROUPED_PIECES: usize = 8;
 /// Price of the key of a piece.
-const COUNTED_STEPS: usize = 40;
+const COUNTED_STEPS: usize = 200;
 /// Price of a piece.
 const PIECE_STEPS: usize = 8;
 /// The usual groupings.

@@ -152,14 +152,16 @@ fn stands_in(candidate: &Candidate<'_>) -> bool {
         return true;
     }
     let seen = candidate.seen;
-    checks::is_placeholder(value)
+    let of_program = !candidate.quoted && !candidate.number;
+    of_program && seen.any(b"([{")
+        || checks::is_placeholder(value)
         || seen.any(b"-_.*") && words::is_hint(value)
         || seen.any(b".:") && is_version(value)
         || seen.any(b"([<!") && is_type(value)
         || value.len() >= 10 && seen.any(b"-/.") && is_date(value)
         || seen.any(b"|:=,") && is_check(value)
         || seen.any(b"%${<#:0") && is_template(value)
-        || !candidate.quoted && !candidate.number && seen.any(b"([{:-.$@%") && is_expression(value)
+        || of_program && seen.any(b":-.$@%") && is_expression(value)
 }
 
 fn password(candidate: &Candidate<'_>, score: &mut Score) -> bool {
@@ -403,16 +405,19 @@ fn is_check(value: &str) -> bool {
 
 /// A text with places to be filled in, or a tag of a program's field.
 fn is_template(value: &str) -> bool {
-    ["%(", "${", "{{", "<%", "#{", ":\"", "$env:", "$("].iter().any(|part| value.contains(part))
+    const PARTS: &[&str] = &["%(", "${", "{{", "<%", "#{", ":\"", "$env:", "$("];
+    let begins =
+        |place: usize| value.get(place..).is_some_and(|rest| PARTS.iter().any(|part| rest.starts_with(part)));
+    let opening = |byte: u8| matches!(byte, b'%' | b'$' | b'{' | b'<' | b'#' | b':');
+    value.bytes().enumerate().any(|(place, byte)| opening(byte) && begins(place))
         || value.starts_with("0x")
             && value.len() <= 18
             && value.bytes().skip(2).all(|b| b.is_ascii_hexdigit())
 }
 
-/// Something of a program that is no literal: a call, an index, a path into something else.
+/// Something of a program that is no literal: a name, a path into something else. What has brackets is told before.
 fn is_expression(value: &str) -> bool {
-    let bytes = value.as_bytes();
-    if bytes.iter().any(|b| matches!(b, b'(' | b'[' | b'{')) || value.contains("::") || value.contains("->") {
+    if value.contains("::") || value.contains("->") {
         return true;
     }
     // "$password", ":password", "@password", "%s".
@@ -420,7 +425,7 @@ fn is_expression(value: &str) -> bool {
     if !variable.is_empty() && words::is_identifier(variable) && Shape::of(variable.as_bytes()).digits == 0 {
         return true;
     }
-    let shape = Shape::of(bytes);
+    let shape = Shape::of(value.as_bytes());
     // "config.db.password", "self.password", "&args.secret".
     let dotted = value.trim_start_matches(['&', '*', '!', '@']);
     dotted.contains('.')

@@ -1,100 +1,40 @@
 //! Words of people and of programs: what is prose, an identifier, a file.
 
+/// Words in small letters, under their length in bytes.
+pub(super) struct ByLength(pub(super) &'static [&'static [&'static str]]);
+
+impl ByLength {
+    /// Whether a word is one of them, in letters of either case.
+    pub(super) fn has(&self, word: &[u8]) -> bool {
+        let same = self.0.get(word.len()).copied().unwrap_or_default();
+        same.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()))
+    }
+}
+
 /// Words that make a sentence of what they stand in.
-const FUNCTION_WORDS: &[&str] = &[
-    "is",
-    "are",
-    "was",
-    "must",
-    "should",
-    "shall",
-    "cannot",
-    "can",
-    "has",
-    "have",
-    "be",
-    "been",
-    "the",
-    "a",
-    "an",
-    "to",
-    "for",
-    "of",
-    "and",
-    "or",
-    "not",
-    "your",
-    "you",
-    "this",
-    "that",
-    "with",
-    "at",
-    "least",
-    "in",
-    "on",
-    "if",
-    "will",
-    "may",
-    "enter",
-    "use",
-    "when",
-    "ist",
-    "sind",
-    "muss",
-    "das",
-    "der",
-    "die",
-    "ein",
-    "eine",
-    "ihr",
-    "bitte",
-    "nicht",
-    "und",
-    "oder",
-    "le",
-    "la",
-    "les",
-    "est",
-    "un",
-    "une",
-    "votre",
-    "et",
-    "ou",
-    "de",
-    "el",
-    "los",
-    "es",
-    "su",
-    "debe",
-    "y",
-    "o",
-    "il",
-    "lo",
-    "per",
-    "non",
-    "deve",
-    "een",
-    "het",
-    "uw",
-    "jest",
-    "nie",
-    "nebo",
-    "niet",
-    "não",
-    "ne",
-    "pas",
-    "musi",
-    "debe",
-    "doit",
-    "moet",
-    "confere",
-    "correspond",
-    "skal",
-    "måste",
-    "och",
-    "inte",
-    "eller",
-];
+const FUNCTION_WORDS: ByLength = ByLength(&[
+    &[],
+    &["a", "o", "y"],
+    &[
+        "an", "at", "be", "de", "el", "es", "et", "if", "il", "in", "is", "la", "le", "lo", "ne", "of", "on",
+        "or", "ou", "su", "to", "un", "uw",
+    ],
+    &[
+        "and", "are", "can", "das", "der", "die", "een", "ein", "est", "for", "has", "het", "ihr", "ist",
+        "les", "los", "may", "nie", "non", "not", "och", "pas", "per", "the", "und", "une", "use", "was",
+        "you",
+    ],
+    &[
+        "been", "debe", "deve", "doit", "eine", "have", "inte", "jest", "moet", "musi", "muss", "must",
+        "nebo", "niet", "não", "oder", "sind", "skal", "that", "this", "when", "will", "with", "your",
+    ],
+    &["bitte", "eller", "enter", "least", "nicht", "shall", "votre"],
+    &["cannot", "måste", "should"],
+    &["confere"],
+    &[],
+    &[],
+    &["correspond"],
+]);
 /// Words of a value that names what it is for.
 const SECRET_WORDS: &[&str] = &[
     "password",
@@ -128,44 +68,20 @@ const FILES: &[&str] = &[
     ".log", ".cfg", ".ini",
 ];
 /// Parts of a text that says what to put in its place.
-const HINTS: &[&str] = &[
-    "your",
-    "insert",
-    "here",
-    "example",
-    "placeholder",
-    "change",
-    "changeme",
-    "replace",
-    "dummy",
-    "fake",
-    "sample",
-    "redacted",
-    "env",
-    "from",
-    "test",
-    "tests",
-    "todo",
-    "enter",
-    "put",
-    "xxx",
-    "hidden",
-    "my",
-    "some",
-    "the",
-    "sensitive",
-    "required",
-    "optional",
-    "protected",
-    "only",
-    "not",
-    "no",
-    "read",
-    "write",
-    "set",
-    "generated",
-    "deprecated",
-];
+const HINTS: ByLength = ByLength(&[
+    &[],
+    &[],
+    &["my", "no"],
+    &["env", "not", "put", "set", "the", "xxx"],
+    &["fake", "from", "here", "only", "read", "some", "test", "todo", "your"],
+    &["dummy", "enter", "tests", "write"],
+    &["change", "hidden", "insert", "sample"],
+    &["example", "replace"],
+    &["changeme", "optional", "redacted", "required"],
+    &["generated", "protected", "sensitive"],
+    &["deprecated"],
+    &["placeholder"],
+]);
 /// Most words of a passphrase.
 const MAX_WORDS: usize = 6;
 /// Longest text that is looked at for words.
@@ -195,7 +111,7 @@ pub(super) fn prose(text: &str) -> Prose {
         let bare = word.trim_matches(|c: char| c.is_ascii_punctuation());
         count += 1;
         plain += usize::from(bare.chars().all(|c| c.is_alphabetic() || matches!(c, '\'' | '’')));
-        function += usize::from(FUNCTION_WORDS.iter().any(|known| bare.eq_ignore_ascii_case(known)));
+        function += usize::from(FUNCTION_WORDS.has(bare.as_bytes()));
     }
     let capital = head.chars().next().is_some_and(char::is_uppercase);
     let ended = head.ends_with(['.', '!', '?', ':', '…']);
@@ -209,13 +125,14 @@ pub(super) fn prose(text: &str) -> Prose {
 
 /// A text that says what to put in its place: "your-api-key", "change_this_in_production", "xxx-xxx-xxx".
 pub(super) fn is_hint(text: &str) -> bool {
-    let text = text.trim_end_matches(['.', '…', '*']);
-    if text.bytes().any(|b| b.is_ascii_digit()) || text.contains(' ') || text.is_empty() {
+    let ends = text.bytes().next_back().is_some_and(|b| matches!(b, b'.' | b'*') || b >= 0x80);
+    let text = if ends { text.trim_end_matches(['.', '…', '*']) } else { text };
+    if text.bytes().any(|b| b.is_ascii_digit() || b == b' ') || text.is_empty() {
         return text.is_empty();
     }
-    let mut parts = text.split(['-', '_', '.', ':', '/']).filter(|part| !part.is_empty());
-    let several = text.contains(['-', '_', '.']);
-    several && parts.any(|part| HINTS.iter().any(|hint| part.eq_ignore_ascii_case(hint)))
+    let several = text.bytes().any(|b| matches!(b, b'-' | b'_' | b'.'));
+    let mut parts = text.as_bytes().split(|b| matches!(b, b'-' | b'_' | b'.' | b':' | b'/'));
+    several && parts.any(|part| HINTS.has(part))
 }
 
 /// A name as programs write them: letters, digits and `_`, not beginning with a digit.
@@ -265,14 +182,17 @@ pub(super) fn ends_with(name: &str, end: &str) -> bool {
 
 /// Whether a value is a name itself: that of its own member, or of a secret ("db_password").
 pub(super) fn is_name_of(value: &str, name: &str) -> bool {
-    let value = value.trim_end_matches([':', ' ', '?', '*']);
+    let value = value.trim_end_matches(|c| matches!(c, ':' | ' ' | '?' | '*'));
     // "POSTGRES_PASSWORD: postgres" is what its image comes with.
-    let first = name.split(['_', '-', '.']).next().unwrap_or_default();
+    let end = name.bytes().position(|b| matches!(b, b'_' | b'-' | b'.')).unwrap_or(name.len());
+    let first = name.get(..end).unwrap_or_default();
     if value.eq_ignore_ascii_case(name) || first.len() >= 4 && value.eq_ignore_ascii_case(first) {
         return true;
     }
     // A password that is a word for passwords and something more is one: "Password1!".
-    !value.bytes().any(|b| b.is_ascii_digit()) && SECRET_WORDS.iter().any(|word| ends_with(value, word))
+    let last = value.bytes().next_back().map(|last| last.to_ascii_lowercase());
+    !value.bytes().any(|b| b.is_ascii_digit())
+        && SECRET_WORDS.iter().any(|word| word.bytes().next_back() == last && ends_with(value, word))
 }
 
 #[cfg(test)]
@@ -295,6 +215,18 @@ mod tests {
         for text in ["correct horse battery staple", "hunter2", "my dog rex 99"] {
             assert_eq!(prose(text), Prose::None, "{text}");
         }
+    }
+
+    #[test]
+    fn words_stand_under_their_length() {
+        for (length, words) in FUNCTION_WORDS.0.iter().enumerate().chain(HINTS.0.iter().enumerate()) {
+            assert!(words.iter().all(|word| word.len() == length), "{words:?}");
+        }
+        assert!(
+            FUNCTION_WORDS.has(b"The")
+                && FUNCTION_WORDS.has("måste".as_bytes())
+                && !FUNCTION_WORDS.has(b"hunter2")
+        );
     }
 
     #[test]
