@@ -237,6 +237,39 @@ fn is_cell(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) -> bool {
     parts > 1 && others
 }
 
+/// Longest row of a list that is looked at, and the shortest id in one.
+const ROW_MAX: usize = 80;
+const ID_MIN: usize = 8;
+
+/// Whether a number is the first thing in a row of a list or table whose rows before or behind it begin with ids: "3. 51e3260b-1113-4e9e".
+fn is_among_ids(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) -> bool {
+    let inside = |b: u8| !matches!(b, 0 | b'\n');
+    let row = run_start(text, start, ROW_MAX, inside);
+    let marker = text.get(row..start).unwrap_or_default();
+    if marker.iter().any(|b| !b.is_ascii_digit() && !matches!(b, b' ' | b'.' | b')' | b'-' | b'*' | b'|')) {
+        return false;
+    }
+    sink.spend(2 * ROW_MAX);
+    let row_end = run_end(text, end, ROW_MAX, inside);
+    let behind = text.get(row_end + 1..run_end(text, row_end + 1, ROW_MAX, inside)).unwrap_or_default();
+    let last = row.saturating_sub(1);
+    let before = text.get(run_start(text, last, ROW_MAX, inside)..last).unwrap_or_default();
+    let begins_with_id = |row: &[u8]| {
+        let mut words = row.split(|b| matches!(b, b' ' | b'|' | b'\r')).filter(|word| !word.is_empty());
+        let is_marker = |word: &&[u8]| word.len() < ID_MIN && !word.iter().any(u8::is_ascii_alphabetic);
+        let id = words.find(|word| !is_marker(word)).unwrap_or_default();
+        let letters = id.iter().any(u8::is_ascii_alphabetic);
+        id.len() >= ID_MIN
+            && id.iter().any(u8::is_ascii_digit)
+            && (letters || id.len() > CARD_DIGITS.1)
+            && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'/'))
+    };
+    // What is no line of the same text is a row of the same table where it begins like one; it may be what was decoded.
+    let same = |between: u8, row: &[u8]| between == b'\n' || marker.contains(&b'|') && row.starts_with(b"|");
+    same(at(text, last), before) && begins_with_id(before)
+        || same(at(text, row_end), behind) && begins_with_id(behind)
+}
+
 /// A name of a card or of its number.
 fn is_card_word(word: &[u8]) -> bool {
     let parts: [&[u8]; 8] = [b"card", b"pan", b"cc", b"karte", b"kart", b"carte", b"tarjeta", b"credit"];
@@ -503,12 +536,13 @@ fn card_at<'a>(
         // Of other lengths there are more ids than cards.
         let usual = matches!(first.len, 14..=16);
         let sequence = around.is_sequence(text, first.start);
-        let named =
-            around.says.expects(Expect::Card) || context::leads(text, first.start, Topic::Cards, sink);
+        let leads = context::leads(text, first.start, Topic::Cards, sink);
+        let named = around.says.expects(Expect::Card) || leads && (first.len == 16 || !sequence);
         let mut in_line = || usual || context::in_line(text, (first.start, first.end()), Topic::Cards, sink);
         let meant = named || meant && !sequence && in_line();
         let bare = usual && !sequence && !around.in_table && !around.in_list;
-        let bare = bare && !is_cell(text, first.start, first.end(), sink);
+        let (start, end) = (first.start, first.end());
+        let bare = bare && !is_cell(text, start, end, sink) && !is_among_ids(text, start, end, sink);
         return (usize::from(meant || bare), !meant);
     }
     if groups.iter().map(|group| group.len).sum::<usize>() < LEAST_GROUPED {
@@ -533,7 +567,14 @@ fn card_at<'a>(
         let row = second.separator == b' '
             && (groups.get(len).is_some_and(|next| next.len >= 3 && next.separator == b' ')
                 || !leading && first.separator == b' ' && first.len == second.len);
-        if row {
+        // "87-6245 5289 3619 6841-6": the middle of a longer number.
+        let middle = !leading && first.separator == b'-' && after(len) == b'-';
+        // A line that ends within unusual groups ends the number, too.
+        let broken = *grouping != [4, 4, 4, 4] && {
+            let written = text.get(first.start..last).unwrap_or_default();
+            memchr::memchr(b'\n', written).is_some()
+        };
+        if row || middle || broken {
             continue;
         }
         if even && paired && edges && is_token(text, first.start, last) && fits(len) {

@@ -111,7 +111,8 @@ fn lead(text: &[u8], start: usize, end: usize, number: bool) -> (usize, Option<L
     let stars = skipped.iter().filter(|b| **b == b'*').count();
     let empty = is_quote(first) && second == first && at(text, leads + 2) != first;
     // Nothing, a mask, or another line that says something else.
-    if leads > place && (empty || stars > 2 || lines > 1 || lines == 1 && !is_alone(text, from)) {
+    let nothing = empty || stars > 2 || lines > 1 || lines == 1 && !is_alone(text, from);
+    if (leads > place || said) && nothing {
         return (from, None);
     }
     if leads > place {
@@ -382,8 +383,17 @@ fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
     if !at(text, start).is_ascii_digit() {
         return;
     }
-    // "SELECT id, ssn FROM t WHERE id = 123456789": the number has a name of its own.
+    // "ssn v1.2.34": the digits are part of a word.
+    if before(text, start).is_ascii_alphanumeric() {
+        return;
+    }
     let between = text.get(from..start).unwrap_or_default();
+    // In another line it is a cell below its name, and no "Build 194.59.7805".
+    let lead = between.trim_ascii_end().last().is_some_and(u8::is_ascii_alphabetic);
+    if lead && memchr::memchr(b'\n', between).is_some() {
+        return;
+    }
+    // "SELECT id, ssn FROM t WHERE id = 123456789": the number has a name of its own.
     let assigned = memchr::memchr(b'=', between).and_then(|at| between.get(..at));
     if assigned.is_some_and(|name| name.iter().any(u8::is_ascii_alphabetic)) {
         return;

@@ -183,8 +183,9 @@ impl Names {
         for (number, rule) in rules.iter().enumerate() {
             let says = Says::Rule(u16::try_from(number).map_err(|_| "too many rules")?, rule.value);
             for name in &rule.names {
-                if name.chars().filter(char::is_ascii).count() < 3
-                    || !name.starts_with(|c: char| c.is_ascii())
+                if !name.is_ascii()
+                    && (name.chars().filter(char::is_ascii).count() < 3
+                        || !name.starts_with(|c: char| c.is_ascii()))
                 {
                     let _ = names.foreign.insert(name.to_lowercase(), says);
                     continue;

@@ -175,7 +175,9 @@ pub(super) fn iban(text: &[u8], start: usize, sink: &mut Sink<'_>) {
         return;
     };
     let left = before(text, start);
-    if left.is_ascii_alphanumeric() || matches!(left, b'+' | b'/') {
+    // The middle of an id: "fbf9080f-ad6f-4977".
+    let middle = left == b'-' && before(text, start - 1).is_ascii_alphanumeric();
+    if left.is_ascii_alphanumeric() || matches!(left, b'+' | b'/') || middle {
         return;
     }
     sink.spend(IBAN_STEPS);

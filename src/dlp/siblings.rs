@@ -151,7 +151,9 @@ fn of_one(document: &Document, run: &[Piece]) -> bool {
     if is_counted(document, run) || in_table(document, run) {
         return false;
     }
-    in_array(document, run)
+    // A piece of a number is digits alone; "65-5399-5399" is a number of its own.
+    let whole = |piece: &Piece| bytes(document, piece).iter().all(u8::is_ascii_digit);
+    in_array(document, run) && run.iter().all(whole)
         || GROUPINGS.iter().any(|grouping| {
             grouping.len() == run.len()
                 && grouping.iter().zip(run).all(|(len, piece)| {

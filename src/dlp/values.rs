@@ -312,7 +312,9 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     let camel = shape.digits == 0 && word && (member || !candidate.quoted) && words::is_camel(value);
     score.count_if(camel, "the name of a type", -40);
     score.count_if(snake && shape.lower == 0 && words::is_constant(value), "a constant", -60);
-    let cut = value.starts_with(['Ġ', '▁']) || value.starts_with("##");
+    let cut = value.starts_with(['Ġ', '▁'])
+        || value.starts_with("##")
+        || !candidate.json && !candidate.quoted && value.contains("##");
     score.count_if(cut, "a piece of a word", -60);
     let words = candidate.link == Link::Pair && value.contains(' ') && !candidate.json;
     score.count_if(words, "several words", -60);

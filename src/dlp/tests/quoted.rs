@@ -20,7 +20,6 @@ const MISSED: &[&str] = &[
     "card-numbered-list.15",
     "mail-international.13",
     "password-option.13",
-    "env-pass.12",
     "pair-env.16",
     "pair-env.30",
     "security-code-labels.04",
