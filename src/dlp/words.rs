@@ -182,7 +182,8 @@ pub(super) fn ends_with(name: &str, end: &str) -> bool {
 
 /// Whether a value is a name itself: that of its own member, or of a secret ("db_password").
 pub(super) fn is_name_of(value: &str, name: &str) -> bool {
-    let value = value.trim_end_matches(|c| matches!(c, ':' | ' ' | '?' | '*'));
+    let marked = value.bytes().next_back().is_some_and(|b| matches!(b, b':' | b' ' | b'?' | b'*'));
+    let value = if marked { value.trim_end_matches([':', ' ', '?', '*']) } else { value };
     // "POSTGRES_PASSWORD: postgres" is what its image comes with.
     let end = name.bytes().position(|b| matches!(b, b'_' | b'-' | b'.')).unwrap_or(name.len());
     let first = name.get(..end).unwrap_or_default();
