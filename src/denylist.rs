@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::audit::Action;
 use crate::audit::OperatorEvent;
 use crate::certs::{CertsError, Revocations};
+use crate::files::{self, MAX_MATERIAL_BYTES};
 use crate::ids::hex;
 use crate::shard::Shards;
 
@@ -44,7 +45,7 @@ fn state(path: &Path) -> Option<State> {
 
 /// The digest of the file says which list it was.
 fn changed(path: &Path) -> OperatorEvent {
-    let digest = match std::fs::read(path) {
+    let digest = match files::read(path, MAX_MATERIAL_BYTES) {
         Ok(bytes) => hex(&Sha256::digest(bytes)),
         // It was there a moment ago.
         Err(_) => "none".to_owned(),

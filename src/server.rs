@@ -15,6 +15,7 @@ use crate::checkpoint::{Checkpointer, Seal, SealError};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::denylist::DenyList;
+use crate::files::{self, MAX_MATERIAL_BYTES};
 use crate::ids::hex;
 use crate::key_files::store::LoadedKeys;
 use crate::key_files::{KeyError, StoreKeyFile};
@@ -46,6 +47,8 @@ pub struct Server {
     threads: usize,
     /// Fingerprint of the server's own certificate.
     certificate: Mutex<String>,
+    /// The configuration that it started with: what is read at start only is compared with it.
+    started: Config,
     checkpointer: Checkpointer,
     sink: Option<Sink>,
     admin: Admin,
@@ -162,6 +165,7 @@ impl Server {
             shards,
             threads,
             certificate,
+            started: config.clone(),
             checkpointer,
             sink,
             admin,
@@ -204,6 +208,13 @@ impl Server {
             log::warn!(
                 code = "configuration_warning", path:% = config.path.display();
                 "{}: {warning}", config.path.display()
+            );
+        }
+        for key in config.waits_for_start(&self.started) {
+            log::warn!(
+                code = "configuration_waits", key, path:% = config.path.display();
+                "{}: {key} has changed and is read at start only: restart the server to put it in force",
+                config.path.display()
             );
         }
         self.shards.reload(config);
@@ -267,7 +278,10 @@ impl Server {
 
 /// SHA-256 of the first certificate in a file, in hexadecimal; says so where there is none.
 fn fingerprint(path: &Path) -> String {
-    let blocks = std::fs::read(path).ok().and_then(|pem| pem::parse_many(pem).ok()).unwrap_or_default();
+    let blocks = files::read(path, MAX_MATERIAL_BYTES)
+        .ok()
+        .and_then(|pem| pem::parse_many(pem).ok())
+        .unwrap_or_default();
     let first = blocks.iter().find(|block| block.tag() == "CERTIFICATE");
     first.map_or_else(|| "unreadable".to_owned(), |block| hex(&Sha256::digest(block.contents())))
 }

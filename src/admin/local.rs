@@ -5,7 +5,7 @@ use std::fs::{
 };
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -129,6 +129,11 @@ fn listen(path: &Path) -> io::Result<(UnixListener, Lock)> {
     let lock = Lock::take(path)?;
     match UnixListener::bind(path) {
         // Whoever has it from an earlier version holds no lock.
+        // A file of another kind is somebody's, and not taken away.
+        Err(error) if error.kind() == ErrorKind::AddrInUse && !is_socket(path)? => {
+            let what = format!("{} is no socket: choose another path, or remove it", path.display());
+            Err(io::Error::new(ErrorKind::AlreadyExists, what))
+        }
         Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path)? => {
             remove_file(path)?;
             Ok((UnixListener::bind(path)?, lock))
@@ -200,6 +205,10 @@ impl Drop for Lock {
     }
 }
 
+fn is_socket(path: &Path) -> io::Result<bool> {
+    Ok(symlink_metadata(path)?.file_type().is_socket())
+}
+
 /// Whether nobody listens there any more. One whose queue is full does.
 fn is_stale(path: &Path) -> io::Result<bool> {
     let socket = socket(
@@ -237,5 +246,9 @@ mod tests {
         let again = Local::bind(&at(false), &[]).unwrap().unwrap();
         drop(again);
         assert!(!path.exists());
+        // What is no socket belongs to somebody.
+        std::fs::write(&path, "notes").unwrap();
+        assert_eq!(Local::bind(&at(true), &[]).err().unwrap().1.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "notes");
     }
 }

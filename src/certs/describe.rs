@@ -15,6 +15,7 @@ use x509_parser::prelude::FromDer;
 
 use super::error::{CertsError, unusable};
 use super::files::io_error;
+use crate::files::{self, MAX_MATERIAL_BYTES};
 use crate::ids::hex;
 
 /// Length of a SHA-256 fingerprint, in hexadecimal digits.
@@ -58,7 +59,7 @@ pub struct Serial(String);
 /// # Errors
 /// [`CertsError::Io`], or [`CertsError::Unusable`] when the file does not start with a certificate.
 pub fn describe(pem_path: &Path) -> Result<Description, CertsError> {
-    let text = std::fs::read(pem_path).map_err(io_error("read", pem_path))?;
+    let text = files::read(pem_path, MAX_MATERIAL_BYTES).map_err(io_error("read", pem_path))?;
     let der = certificate_der(pem_path, &text)?;
     let cert = parse_der(pem_path, &der)?;
     let fail = |problem: &dyn fmt::Display| unusable(pem_path, problem);
@@ -70,7 +71,7 @@ pub fn describe(pem_path: &Path) -> Result<Description, CertsError> {
         .unwrap_or_default();
     let validity = cert.validity();
     let not_after = validity.not_after.to_datetime();
-    let rfc3339 = |at: OffsetDateTime| at.format(&Rfc3339).map_err(|error| fail(&error));
+    let rfc3339 = |at: OffsetDateTime| rfc3339(at).map_err(|error| fail(&error));
     Ok(Description {
         subject: cert.subject().to_string(),
         sans,
@@ -81,6 +82,11 @@ pub fn describe(pem_path: &Path) -> Result<Description, CertsError> {
         is_ca: cert.is_ca(),
         days_left: (not_after - OffsetDateTime::now_utc()).whole_seconds().div_euclid(SECONDS_PER_DAY),
     })
+}
+
+/// A time as certificates are described with, in UTC.
+pub(super) fn rfc3339(at: OffsetDateTime) -> Result<String, time::error::Format> {
+    at.format(&Rfc3339)
 }
 
 /// The last second of the first certificate in a PEM file, Unix time; `None` where there is none.
@@ -94,7 +100,7 @@ pub fn last_ends(pem_path: &Path) -> Option<i64> {
 }
 
 fn all_ends(pem_path: &Path) -> Vec<i64> {
-    let Ok(text) = std::fs::read(pem_path) else { return Vec::new() };
+    let Ok(text) = files::read(pem_path, MAX_MATERIAL_BYTES) else { return Vec::new() };
     let blocks = Pem::iter_from_buffer(&text).filter_map(Result::ok);
     let certificates = blocks.filter(|block| block.label == "CERTIFICATE");
     let end = |block: Pem| Some(parse_der(pem_path, &block.contents).ok()?.validity().not_after.timestamp());

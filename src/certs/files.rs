@@ -62,7 +62,7 @@ pub(super) fn exists(path: &Path) -> Result<bool, CertsError> {
 
 /// The text of a file.
 pub(super) fn read(path: &Path) -> Result<String, CertsError> {
-    std::fs::read_to_string(path).map_err(io_error("read", path))
+    crate::files::read_text(path, crate::files::MAX_MATERIAL_BYTES).map_err(io_error("read", path))
 }
 
 /// Replaces `path` whole.

@@ -10,6 +10,7 @@ mod files;
 mod leaf;
 mod paths;
 mod revoked;
+pub(crate) mod sense;
 
 use std::path::{Path, PathBuf};
 

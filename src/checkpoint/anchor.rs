@@ -7,14 +7,15 @@
 //! continued (`{"continued": true}`). Older files may be moved away.
 
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::audit::note::MAX_NOTE_BYTES;
+use crate::files;
 
 /// How far back a note is searched for from the end, in bytes.
 const MAX_LOOK_BACK_BYTES: u64 = 64 * 1024 * 1024;
@@ -53,6 +54,9 @@ enum Line {
     Previous { previous: String },
     Continued { continued: bool },
 }
+
+/// How each kind of [`Line`] begins.
+const BEGINNINGS: &[&[u8]] = &[b"{\"note\":\"", b"{\"previous\":\"", b"{\"continued\":"];
 
 /// The files of an anchor that were continued in others, oldest first: those of them that are there.
 pub fn older_files(path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -105,7 +109,7 @@ pub struct Anchor {
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o644).open(path)
+    files::append(path, 0o644)
 }
 
 impl Anchor {
@@ -227,6 +231,7 @@ impl Anchor {
         }
         let whole = self.line_start(length)?;
         if whole < length {
+            self.check_begun(whole)?;
             log::warn!(
                 code = "anchor_truncated", path:% = self.path.display();
                 "{}: its last line was cut off; it is removed", self.path.display()
@@ -236,6 +241,19 @@ impl Anchor {
         let grown = whole != self.end;
         self.end = whole;
         Ok(grown)
+    }
+
+    /// What a crash left of a line begins like one; anything else belongs to another file, which is not cut.
+    fn check_begun(&mut self, at: u64) -> Result<(), AnchorError> {
+        let mut begun = Vec::new();
+        let _ = self.file.seek(SeekFrom::Start(at)).map_err(|e| self.error("read", e))?;
+        let most = BEGINNINGS.iter().map(|line| line.len() as u64).max().unwrap_or(0);
+        let _ = (&self.file).take(most).read_to_end(&mut begun).map_err(|e| self.error("read", e))?;
+        let begins = |line: &&[u8]| begun.starts_with(line) || line.starts_with(&begun);
+        match BEGINNINGS.iter().any(begins) {
+            true => Ok(()),
+            false => Err(AnchorError::Malformed { path: self.path.clone(), at }),
+        }
     }
 
     /// The newest note, also where it is in an older file.

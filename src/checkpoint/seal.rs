@@ -8,6 +8,7 @@ use crate::audit::KeyHistory;
 use crate::audit::LaneId;
 use crate::audit::checkpoint::{Checkpoint, CheckpointError};
 use crate::config::{self, TrustedLog};
+use crate::files::{self, MAX_MATERIAL_BYTES};
 use crate::key_files::{KeyError, KeyFiles, Keys};
 use crate::store::StoreError;
 
@@ -105,7 +106,7 @@ impl Seal {
 fn newest_of(log: &TrustedLog) -> Option<Checkpoint> {
     let path = log.anchor_path.as_deref()?;
     let read = || -> Result<Option<Checkpoint>, String> {
-        let text = std::fs::read_to_string(&log.public_key_path)
+        let text = files::read_text(&log.public_key_path, MAX_MATERIAL_BYTES)
             .map_err(|error| format!("{}: {error}", log.public_key_path.display()))?;
         let history = KeyHistory::parse(&text)
             .map_err(|error| format!("{}: {error}", log.public_key_path.display()))?;

@@ -10,14 +10,18 @@ mod breaker;
 mod error;
 mod file;
 mod model;
+mod next_start;
 mod place;
 mod range;
 mod redis;
 mod resolve;
 mod roles;
+mod same_files;
 mod telemetry;
 
 use std::path::{Path, PathBuf};
+
+use crate::files;
 
 pub(crate) use place::KeyPath;
 
@@ -48,12 +52,8 @@ impl Config {
     /// Reads and checks one file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let fail = |problem: String| ConfigError::new(path, problem);
-        let size = std::fs::metadata(path).map_err(|e| fail(format!("cannot be read: {e}")))?.len();
-        if size > MAX_FILE_BYTES {
-            return Err(fail(format!("is {size} bytes long; at most {MAX_FILE_BYTES} are read")));
-        }
         let text =
-            std::fs::read_to_string(path).map_err(|e| fail(format!("cannot be read as UTF-8 text: {e}")))?;
+            files::read_text(path, MAX_FILE_BYTES).map_err(|e| fail(format!("cannot be read: {e}")))?;
         Self::parse(path, &text)
     }
 

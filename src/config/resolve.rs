@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +18,9 @@ use super::place::KeyPath;
 use super::range::Problem;
 use super::redis::{self, Durability, WAIT_MARGIN_MS};
 use super::roles::{Pattern, Role, parse_pattern};
+use super::same_files;
 use crate::dlp::{Dlp, MAX_RULES_FILE_BYTES};
+use crate::files;
 use crate::ids::AgentId;
 
 /// One round trip to Redis may take this long unless the file says otherwise, in milliseconds.
@@ -60,18 +60,8 @@ impl Resolver<'_> {
         let path = self.absolute(path);
         let fail =
             |problem: String| self.fail("gateway.dlp.rules_file", format!("{}: {problem}", path.display()));
-        let meta = std::fs::metadata(&path).map_err(|error| fail(error.to_string()))?;
-        if !meta.is_file() {
-            return Err(fail("is no file".to_owned()));
-        }
-        let file = File::open(&path).map_err(|error| fail(error.to_string()))?;
-        let mut text = String::new();
-        let read = file.take(MAX_RULES_FILE_BYTES + 1).read_to_string(&mut text);
-        let read = read.map_err(|error| fail(format!("cannot be read as UTF-8 text: {error}")))?;
-        if read as u64 > MAX_RULES_FILE_BYTES {
-            return Err(fail(format!("at most {MAX_RULES_FILE_BYTES} bytes are read")));
-        }
-        Ok(text)
+        files::read_text(&path, MAX_RULES_FILE_BYTES)
+            .map_err(|error| fail(format!("cannot be read: {error}")))
     }
 
     fn resolve(&self, file: file::File) -> Result<Config, ConfigError> {
@@ -127,7 +117,7 @@ impl Resolver<'_> {
                 None
             }
         };
-        Ok(Config {
+        let config = Config {
             path: self.path.to_path_buf(),
             digest: digest(self.text, rules_text.as_deref()),
             file_digest: Sha256::digest(self.text.as_bytes()).into(),
@@ -154,7 +144,9 @@ impl Resolver<'_> {
             permissions: file.permissions,
             agents,
             warnings,
-        })
+        };
+        same_files::check(&config).map_err(|(key, problem)| self.fail(key, problem))?;
+        Ok(config)
     }
 
     fn address(&self, key: &str, address: &str) -> Result<(), ConfigError> {

@@ -48,7 +48,7 @@ pub use conduct::{Answering, Credit};
 pub use core::Core;
 pub use peers::{Peer, Peers, Validity};
 pub use report::Report;
-pub use tls::load;
+pub use tls::{load, warnings};
 
 /// Descriptors of a connection: its socket, and both ends of its pair.
 const DESCRIPTORS_EACH: u64 = 3;

@@ -92,7 +92,7 @@ pub(super) fn read_private(path: &Path) -> Result<Option<String>, KeyError> {
 }
 
 pub(super) fn read(path: &Path) -> Result<Option<String>, KeyError> {
-    match std::fs::read_to_string(path) {
+    match crate::files::read_text(path, crate::files::MAX_MATERIAL_BYTES) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error("read", path)(error)),

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::dlp::Scan;
+use crate::files::{self, MAX_MATERIAL_BYTES};
 use crate::ids::hex;
 
 /// Findings described in one record; further ones are counted.
@@ -37,8 +38,8 @@ impl std::fmt::Debug for Digests {
 impl Digests {
     pub(super) fn new(config: &Config) -> Self {
         // Without the file there is no server; a command that only explains needs no lasting key.
-        let secret =
-            std::fs::read(&config.tls.key).unwrap_or_else(|_| uuid::Uuid::new_v4().as_bytes().to_vec());
+        let secret = files::read(&config.tls.key, MAX_MATERIAL_BYTES)
+            .unwrap_or_else(|_| uuid::Uuid::new_v4().as_bytes().to_vec());
         Self { key: Sha256::new().chain_update(DOMAIN).chain_update(secret).finalize().into() }
     }
 

@@ -2,18 +2,22 @@
 //! as Python's `RotatingFileHandler` numbers them: `{path}.1` is the newest of them.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::audit::LaneId;
+use crate::files;
 
 /// How much of the newest files a start reads to learn how far the copy goes, in bytes.
 const TAIL_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Longest first line that is looked at, in bytes.
+const MAX_LINE_BYTES: u64 = 1024 * 1024;
 
 /// The newest lines of a copy: how far each lane goes, and how late the last line is.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -49,6 +53,7 @@ impl RotatingFile {
             Err((_, errno)) => return Err(errno.into()),
         };
         let mut file = open(path)?;
+        check_copy(&mut file)?;
         let length = whole_lines(&mut file)?;
         file.set_len(length)?;
         let (path, file) = (path.to_path_buf(), BufWriter::new(file));
@@ -169,7 +174,24 @@ struct Place {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
+    files::append(path, 0o600)
+}
+
+/// Nothing is appended to a file that holds something else than lines of JSON.
+fn check_copy(file: &mut File) -> io::Result<()> {
+    let _ = file.seek(SeekFrom::Start(0))?;
+    let mut first = Vec::new();
+    let _ = BufReader::new(file.take(MAX_LINE_BYTES)).read_until(b'\n', &mut first)?;
+    let whole = first.ends_with(b"\n");
+    let object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&first).is_ok();
+    // What a crash left of the first line is cut back.
+    if first.is_empty() || object || !whole && first.starts_with(b"{\"") {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "it holds something else than a copy of the trail; expected a path of its own",
+    ))
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {

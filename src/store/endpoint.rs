@@ -15,6 +15,7 @@ use super::answers::text;
 use super::connection::{Connection, StoreError};
 use super::primary::{Lead, Primary};
 use crate::config::{self, RedisTls, Sentinel};
+use crate::files::{self, MAX_MATERIAL_BYTES};
 use redis::Value;
 
 /// Longest that one Sentinel is waited for: the next one may know.
@@ -183,7 +184,7 @@ fn check_role(connection: &mut Connection, addr: &ConnectionAddr) -> Result<(), 
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    std::fs::read(path).map_err(|error| {
+    files::read(path, MAX_MATERIAL_BYTES).map_err(|error| {
         let what = format!("{}: {error}", path.display());
         StoreError::Unreachable(RedisError::from((
             ErrorKind::InvalidClientConfig,

@@ -36,6 +36,7 @@ mod growth;
 mod identity;
 mod kills;
 mod logs;
+mod material;
 mod message_options;
 mod messages;
 mod moving;

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 
 use mas::cli::exit::Exit;
 use mas::cli::logging::{self, LogFormat};
-use mas::config::{Config, MAX_SPIN_US};
+use mas::config::{Config, ConfigError, MAX_SPIN_US};
 use mas::runner::{Fsync, ManagedRedis, RunnerError};
 use mas::server::Server;
 use mas::store::Endpoint;
@@ -58,7 +58,7 @@ fn run(args: &Args) -> Exit {
         Err(error) => return fail(Exit::Usage, &error),
     };
     config.spin_us = args.spin_us.unwrap_or(config.spin_us);
-    if let Err(error) = mas::rpc::check_credentials(&config) {
+    if let Err(error) = look_at_files(&mut config) {
         return fail(Exit::Usage, &error);
     }
     if args.check_config {
@@ -103,9 +103,17 @@ fn run(args: &Args) -> Exit {
     Exit::Done
 }
 
+/// The files that it names are checked, too; what an operator should look at is added to the warnings.
+fn look_at_files(config: &mut Config) -> Result<(), ConfigError> {
+    let warnings = mas::material::check(config)?;
+    config.warnings.extend(warnings);
+    Ok(())
+}
+
 /// A file that is not valid changes nothing.
 fn reload(server: &Server, path: &std::path::Path) {
-    let reloaded = Config::load(path)
+    let checked = Config::load(path).and_then(|mut config| look_at_files(&mut config).map(|()| config));
+    let reloaded = checked
         .map_err(|error| error.to_string())
         .and_then(|config| server.reload(&config).map_err(|error| error.to_string()));
     match reloaded {

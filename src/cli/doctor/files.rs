@@ -30,7 +30,7 @@ pub(super) fn configuration(findings: &mut Findings, config: &Config) {
             format!("look at that key in {}", config.path.display()),
         );
     }
-    if let Err(error) = crate::rpc::check_credentials(config) {
+    if let Err(error) = crate::material::check(config) {
         findings.add(
             Code::TlsUnusable,
             error.to_string(),
