@@ -22,7 +22,7 @@ use mas::cli::logging::{self, LogFormat};
 use mas::cli::manual::{self, CompletionsArgs, ManArgs};
 use mas::cli::migrate::{self, MigrateArgs};
 use mas::cli::policy::{self, PolicyCommand};
-use mas::cli::run::{self, DevArgs, RunArgs};
+use mas::cli::run::{self, DevArgs, GuardArgs, RunArgs};
 use mas::cli::send::{self, RequestArgs, SendArgs};
 use mas::cli::state::{self, StateCommand};
 use mas::cli::status::{self, StatusArgs};
@@ -106,6 +106,9 @@ enum Command {
     /// The bundled worker of `mas dev --demo`.
     #[command(hide = true)]
     DemoWorker,
+    /// Ends what a runner has started when the runner is killed.
+    #[command(hide = true)]
+    Guard(GuardArgs),
 }
 
 fn main() -> ExitCode {
@@ -157,6 +160,10 @@ fn main() -> ExitCode {
         Command::DemoWorker => {
             logging::start(LogFormat::Text);
             mas::cli::demo::run_worker()
+        }
+        Command::Guard(args) => {
+            logging::start(LogFormat::Text);
+            run::guard(&args)
         }
     };
     exit.into()

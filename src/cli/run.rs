@@ -43,6 +43,20 @@ pub fn run(args: RunArgs) -> Exit {
     serve(config, args.threads)
 }
 
+/// What stands guard over a runner, for the case that it is killed.
+#[derive(Debug, Args)]
+pub struct GuardArgs {
+    /// The directory of its managed Redis.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Stands guard; started by the runner.
+pub fn guard(args: &GuardArgs) -> Exit {
+    runner::guard::run(args.data_dir.as_deref());
+    Exit::Done
+}
+
 /// `mas dev`.
 pub fn dev(args: DevArgs) -> Exit {
     // Apart from each other, and from what a mas.yaml beside them keeps in .mas.
@@ -64,7 +78,8 @@ pub fn dev(args: DevArgs) -> Exit {
 }
 
 fn serve(config: Config, threads: Option<usize>) -> Exit {
-    let options = RunOptions::new(config).map(|options| RunOptions { threads, ..options });
+    let options = RunOptions::new(config).and_then(RunOptions::guarded);
+    let options = options.map(|options| RunOptions { threads, ..options });
     match options.and_then(runner::run) {
         Ok(()) => Exit::Done,
         Err(error) => failed(&error),

@@ -12,12 +12,14 @@ use super::range::{Problem, within};
 use super::redis;
 use super::roles::Role;
 use super::telemetry::Telemetry;
+use super::unique::Unique;
 use crate::dlp::DlpConfig;
 use crate::ids::AgentId;
 use crate::policy::RateLimit;
 
 /// Reads the document. The error names key path, line and what was expected.
 pub(super) fn parse(text: &str) -> Result<File, String> {
+    let _: Unique = serde_yaml::from_str(text).map_err(|e| without_value(&e.to_string()))?;
     serde_yaml::from_str(text).map_err(|e| without_value(&e.to_string()))
 }
 

@@ -18,10 +18,10 @@ mod resolve;
 mod roles;
 mod same_files;
 mod telemetry;
+mod text;
+mod unique;
 
 use std::path::{Path, PathBuf};
-
-use crate::files;
 
 pub(crate) use place::KeyPath;
 
@@ -39,9 +39,6 @@ pub use telemetry::Telemetry;
 pub const FILE_NAME: &str = "mas.yaml";
 /// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "MAS_CONFIG_FILE";
-/// Largest configuration file, in bytes.
-const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
-
 impl Config {
     /// Reads the file named by `explicit`, else by `MAS_CONFIG_FILE`, else the nearest `mas.yaml` upward
     /// from the working directory.
@@ -52,8 +49,7 @@ impl Config {
     /// Reads and checks one file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let fail = |problem: String| ConfigError::new(path, problem);
-        let text =
-            files::read_text(path, MAX_FILE_BYTES).map_err(|e| fail(format!("cannot be read: {e}")))?;
+        let text = text::read(path).map_err(|e| fail(format!("cannot be read: {e}")))?;
         Self::parse(path, &text)
     }
 

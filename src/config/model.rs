@@ -16,6 +16,7 @@ use super::place::KeyPath;
 use super::redis::{Durability, RedisTls, Sentinel};
 use super::roles::Role;
 use super::telemetry::Telemetry;
+use super::text;
 use crate::dlp::Dlp;
 use crate::ids::AgentId;
 use crate::policy::RateLimit;
@@ -156,9 +157,9 @@ impl Config {
     /// An error about the value of `key` (`tls_ca_path`, `agents[2].tls_key_path`) that shows after
     /// loading, such as a file that cannot be read. The line is left out if the file has changed since.
     pub fn error_at(&self, key: &str, problem: impl fmt::Display) -> ConfigError {
-        let same = |text: &String| <[u8; 32]>::from(Sha256::digest(text.as_bytes())) == self.file_digest;
-        let text = std::fs::read_to_string(&self.path).ok().filter(same).unwrap_or_default();
-        ConfigError::at(&self.path, &text, &KeyPath::from(key), problem)
+        let text = text::read(&self.path).unwrap_or_default();
+        let same = <[u8; 32]>::from(Sha256::digest(text.as_bytes())) == self.file_digest;
+        ConfigError::at(&self.path, if same { text.as_str() } else { "" }, &KeyPath::from(key), problem)
     }
 
     /// Worker threads to start: as configured, else the cores this process may use.

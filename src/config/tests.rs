@@ -32,6 +32,35 @@ fn a_duplicate_key_is_refused() {
 }
 
 #[test]
+fn a_key_that_stands_twice_is_refused_however_deep() {
+    for (body, key, line) in [
+        ("threads: 1\nthreads: 2\n", "threads", 5),
+        ("limits:\n  max_queue_len: 1\n  max_queue_len: 2\n", "max_queue_len", 6),
+        ("agents:\n  - agent_id: a\n    env:\n      X: 1\n      X: 2\n", "X", 8),
+        ("agents:\n  - agent_id: a\n    metadata: {a: {b: [{c: 1,\n      \"c\": 2}]}}\n", "c", 7),
+        ("agents: [{agent_id: a, metadata: {1: x, '1': y}}]\n", "1", 4),
+        ("gateway:\n  dlp:\n    policy_overrides: {ssn: block, iban: alert,\n      ssn: allow}\n", "ssn", 7),
+    ] {
+        let error = parse(body).unwrap_err();
+        let said =
+            error.contains(&format!("duplicate key {key:?}")) && error.contains(&format!("line {line}"));
+        assert!(said, "{body}: {error}");
+    }
+    assert!(parse("agents: [{agent_id: a, metadata: {b: {c: 1}, d: {c: 1}}}]\n").is_ok());
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_ends_of_line_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mas.yaml");
+    let text = format!("\u{feff}{HEAD}agents: [{{agent_id: a}}]\n").replace('\n', "\r\n");
+    std::fs::write(&path, text).unwrap();
+    let config = Config::load(&path).unwrap();
+    assert!(config.agents.contains_key("a"));
+    assert!(config.error_at("tls_server_key_path", "is wrong").to_string().ends_with("at line 3"));
+}
+
+#[test]
 fn a_rule_over_an_unknown_agent_is_refused() {
     let error = parse("agents: [{agent_id: a}]\npermissions: [{type: allow, sender: a, targets: [b]}]\n")
         .unwrap_err();

@@ -47,7 +47,12 @@ pub(super) fn prepare(data_dir: &Path) -> Result<(), RunnerError> {
 
 /// Keeps other runners out for as long as the lock lives; the system releases it if this process dies.
 pub(super) fn lock(data_dir: &Path) -> Result<Flock<File>, RunnerError> {
-    let path = data_dir.join(LOCK_FILE);
+    lock_named(data_dir, LOCK_FILE)
+}
+
+/// The same by another file of the directory.
+pub(super) fn lock_named(data_dir: &Path, name: &str) -> Result<Flock<File>, RunnerError> {
+    let path = data_dir.join(name);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)

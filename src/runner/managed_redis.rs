@@ -74,14 +74,15 @@ impl ManagedRedis {
     /// Starts one on `data_dir`, or adopts the one that an earlier, crashed runner left there, and
     /// returns when it answers.
     pub fn start(data_dir: &Path, fsync: Fsync) -> Result<Self, RunnerError> {
-        Self::start_unless_stopped(data_dir, fsync, &StopSignal::new())
+        Self::start_unless_stopped(data_dir, fsync, &StopSignal::new(), &|_| {})
     }
 
-    /// The same, but gives up when `stop` is asked for.
-    pub fn start_unless_stopped(
+    /// The same, but gives up when `stop` is asked for. `spawned` is told the process id of one that it starts, at once.
+    pub(super) fn start_unless_stopped(
         data_dir: &Path,
         fsync: Fsync,
         stop: &StopSignal,
+        spawned: &dyn Fn(u32),
     ) -> Result<Self, RunnerError> {
         let data_dir = std::path::absolute(data_dir).map_err(file_error(data_dir, "is no path"))?;
         data_dir::prepare(&data_dir)?;
@@ -93,6 +94,7 @@ impl ManagedRedis {
             return Ok(redis);
         }
         let log_start = redis.spawn(fsync)?;
+        redis.pid().into_iter().for_each(spawned);
         redis.wait_until_it_answers(began, stop, log_start)?;
         log::info!(code = "redis_started"; "redis started, pid {}", shown(redis.pid()));
         Ok(redis)
@@ -150,6 +152,15 @@ impl ManagedRedis {
             code = "redis_stopped", path:% = self.data_dir.display();
             "redis on {} stopped", self.data_dir.display()
         );
+    }
+
+    /// Lets it run on where it was adopted: somebody else may need it still.
+    pub(super) fn leave_adopted(&mut self) {
+        if let Process::Adopted(pid) = &self.process {
+            let pid = shown(*pid);
+            log::warn!(code = "redis_left", pid; "the adopted redis, pid {pid}, is left running: this start has failed");
+            self.process = Process::None;
+        }
     }
 
     fn socket(&self) -> PathBuf {

@@ -8,11 +8,13 @@ mod child;
 mod data_dir;
 mod error;
 mod forward;
+pub mod guard;
 mod lock;
 mod managed_redis;
 mod memory;
 mod options;
 mod plan;
+mod processes;
 mod redis_keeper;
 mod stop_signal;
 mod supervisor;
@@ -25,6 +27,7 @@ use crate::config::Config;
 pub use child::{Child, ChildSpec, ReadyLine};
 pub use error::RunnerError;
 pub use forward::{LineSink, Stream, std_sink};
+pub use guard::Guard;
 pub use managed_redis::{Fsync, ManagedRedis};
 pub use options::{RunOptions, SERVER_BINARY_VARIABLE, server_binary};
 pub use plan::{DEFAULT_PYTHON, PYTHON_VARIABLE};
@@ -80,39 +83,59 @@ pub struct Runner {
 
 impl Runner {
     /// Starts everything, in order. Returns when the server is ready and the agents are started; after
-    /// an error nothing is left running.
+    /// an error nothing is left running that was not running before.
     pub fn start(options: RunOptions) -> Result<Self, RunnerError> {
         // Mistakes in the configuration are found before anything runs.
         let agents = plan::agents(&options.config)?;
         let mut runner = Self {
             redis: Mutex::new(None),
-            server: Supervisor::start("server", options.sink.clone())?,
+            server: Supervisor::start("server", options.sink.clone(), options.guard.clone())?,
             server_slot: None,
             server_addr: String::new(),
-            agents: Supervisor::start("agents", options.sink.clone())?,
+            agents: Supervisor::start("agents", options.sink.clone(), options.guard.clone())?,
             stop: options.stop.clone(),
         };
         options.stop.on_kill(runner.agents.killer());
         options.stop.on_kill(runner.server.killer());
-        if let Some(data_dir) = options.config.redis.managed.clone() {
-            let keeper =
-                RedisKeeper::start(data_dir, Fsync::of(options.config.redis.durability), &options.stop)?;
-            runner.redis = Mutex::new(Some(keeper));
+        match runner.start_all(&options, agents) {
+            Ok(()) => Ok(runner),
+            Err(error) => {
+                if let Some(redis) = lock(&runner.redis).as_mut() {
+                    redis.leave_adopted();
+                }
+                Err(error)
+            }
         }
-        runner.start_server(&options)?;
+    }
+
+    fn start_all(&mut self, options: &RunOptions, agents: Vec<ChildSpec>) -> Result<(), RunnerError> {
+        if let Some(data_dir) = options.config.redis.managed.clone() {
+            guard::wait_for_earlier(&data_dir)?;
+            let keeper = RedisKeeper::start(
+                data_dir,
+                Fsync::of(options.config.redis.durability),
+                &options.stop,
+                options.guard.clone(),
+            )?;
+            *lock(&self.redis) = Some(keeper);
+        }
+        self.start_server(options)?;
         let count = agents.len();
         for spec in agents {
             if options.stop.is_stopping() {
                 return Err(RunnerError::Stopped);
             }
-            let spec = plan::with_server_addr(spec, &runner.server_addr);
-            runner.agents.supervise(spec)?;
+            let spec = plan::with_server_addr(spec, &self.server_addr);
+            self.agents.supervise(spec)?;
         }
         log::info!(
-            code = "agents_started", addr:% = runner.server_addr, count;
-            "serving on {}, {count} agent processes started", runner.server_addr
+            code = "agents_started", addr:% = self.server_addr, count;
+            "serving on {}, {count} agent processes started", self.server_addr
         );
-        Ok(runner)
+        if let Some(redis) = lock(&self.redis).as_ref() {
+            redis.started();
+        }
+        Ok(())
     }
 
     /// The `host:port` at which agents on this host reach the server.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::error::RunnerError;
 use super::forward::{LineSink, std_sink};
+use super::guard::Guard;
 use super::stop_signal::StopSignal;
 use crate::config::Config;
 
@@ -24,9 +25,17 @@ pub struct RunOptions {
     pub stop: StopSignal,
     /// Takes the output of the children.
     pub sink: LineSink,
+    /// Ends the children when this process is killed.
+    pub guard: Guard,
 }
 
 impl RunOptions {
+    /// With a guard, whose program is this one.
+    pub fn guarded(self) -> Result<Self, RunnerError> {
+        let program = this_program()?;
+        Ok(Self { guard: Guard::start(&program, self.config.redis.managed.as_deref())?, ..self })
+    }
+
     /// The defaults: the server's program from `MAS_SERVER_BIN` or beside this one, output to stdout
     /// and stderr, and a request to stop that no signal makes.
     pub fn new(config: Config) -> Result<Self, RunnerError> {
@@ -36,6 +45,7 @@ impl RunOptions {
             threads: None,
             stop: StopSignal::new(),
             sink: std_sink(),
+            guard: Guard::default(),
         })
     }
 }
@@ -45,10 +55,13 @@ pub fn server_binary() -> Result<PathBuf, RunnerError> {
     if let Some(path) = std::env::var_os(SERVER_BINARY_VARIABLE).filter(|path| !path.is_empty()) {
         return Ok(PathBuf::from(path));
     }
-    let this = std::env::current_exe().map_err(|source| RunnerError::File {
-        path: PathBuf::from(SERVER_BINARY),
-        action: "cannot be looked for beside this program",
+    Ok(this_program()?.with_file_name(SERVER_BINARY))
+}
+
+fn this_program() -> Result<PathBuf, RunnerError> {
+    std::env::current_exe().map_err(|source| RunnerError::File {
+        path: PathBuf::from("mas"),
+        action: "cannot be found as the running program",
         source,
-    })?;
-    Ok(this.with_file_name(SERVER_BINARY))
+    })
 }

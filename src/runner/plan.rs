@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::child::ChildSpec;
 use super::error::RunnerError;
+use super::guard::SERVER_LABEL;
 use super::options::RunOptions;
 use crate::config::{Agent, Config, Program, Restart};
-
-/// Name of the server's processes in logs; no agent's process has it, because those have an instance.
-const SERVER_LABEL: &str = "mas-server";
 
 /// Names the interpreter of Python agents whose entry names none.
 pub const PYTHON_VARIABLE: &str = "MAS_PYTHON";

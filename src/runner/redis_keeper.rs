@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::error::RunnerError;
+use super::guard::{Guard, REDIS_LABEL};
 use super::managed_redis::{Fsync, ManagedRedis};
 use super::stop_signal::StopSignal;
 use super::supervisor::Backoff;
@@ -16,12 +17,20 @@ pub(super) struct RedisKeeper {
     started: Instant,
     backoff: Backoff,
     restart_at: Option<Instant>,
+    guard: Guard,
 }
 
 impl RedisKeeper {
     /// Starts it.
-    pub(super) fn start(data_dir: PathBuf, fsync: Fsync, stop: &StopSignal) -> Result<Self, RunnerError> {
-        let redis = ManagedRedis::start_unless_stopped(&data_dir, fsync, stop)?;
+    pub(super) fn start(
+        data_dir: PathBuf,
+        fsync: Fsync,
+        stop: &StopSignal,
+        guard: Guard,
+    ) -> Result<Self, RunnerError> {
+        // An adopted one is this run's only once everything else runs.
+        let spawned = |pid| guard.watch(REDIS_LABEL, pid);
+        let redis = ManagedRedis::start_unless_stopped(&data_dir, fsync, stop, &spawned)?;
         Ok(Self {
             data_dir,
             fsync,
@@ -29,7 +38,15 @@ impl RedisKeeper {
             started: Instant::now(),
             backoff: Backoff::new(),
             restart_at: None,
+            guard,
         })
+    }
+
+    /// The start has succeeded: Redis goes with the rest.
+    pub(super) fn started(&self) {
+        if let Some(pid) = self.redis.as_ref().and_then(ManagedRedis::pid) {
+            self.guard.watch(REDIS_LABEL, pid);
+        }
     }
 
     /// Starts it again if it has ended and its wait is over. To be called now and then.
@@ -45,7 +62,8 @@ impl RedisKeeper {
             return;
         }
         self.started = Instant::now();
-        match ManagedRedis::start_unless_stopped(&self.data_dir, self.fsync, stop) {
+        let spawned = |pid| self.guard.watch(REDIS_LABEL, pid);
+        match ManagedRedis::start_unless_stopped(&self.data_dir, self.fsync, stop, &spawned) {
             Ok(redis) => {
                 self.redis = Some(redis);
                 self.restart_at = None;
@@ -56,6 +74,13 @@ impl RedisKeeper {
                 log::error!(code = "process_not_started", process = "redis"; "{error}; next try in {wait:?}");
                 self.restart_at = Some(Instant::now() + wait);
             }
+        }
+    }
+
+    /// Lets one run on that an earlier run had started.
+    pub(super) fn leave_adopted(&mut self) {
+        if let Some(redis) = &mut self.redis {
+            redis.leave_adopted();
         }
     }
 
@@ -80,7 +105,9 @@ mod tests {
     fn a_killed_redis_is_started_again() {
         let folder = tempfile::tempdir().unwrap();
         let stop = StopSignal::new();
-        let mut keeper = RedisKeeper::start(folder.path().join("redis"), Fsync::EverySecond, &stop).unwrap();
+        let mut keeper =
+            RedisKeeper::start(folder.path().join("redis"), Fsync::EverySecond, &stop, Guard::default())
+                .unwrap();
         let first = keeper.redis.as_ref().and_then(ManagedRedis::pid).unwrap();
         kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);

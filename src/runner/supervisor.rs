@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use super::child::{Child, ChildSpec, KILL_TIMEOUT, ReadyLine};
 use super::error::RunnerError;
 use super::forward::LineSink;
+use super::guard::Guard;
 use super::lock::lock;
 use crate::config::Restart;
 
@@ -62,10 +63,11 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// A supervisor without processes. `name` is for its thread and its messages.
-    pub fn start(name: &str, sink: LineSink) -> Result<Self, RunnerError> {
+    pub fn start(name: &str, sink: LineSink, guard: Guard) -> Result<Self, RunnerError> {
         let (sender, events) = mpsc::channel();
         let shared = Arc::new(Shared {
             sink,
+            guard,
             events: sender,
             state: Mutex::new(State { slots: Vec::new(), phase: Phase::Running }),
         });
@@ -176,6 +178,8 @@ enum Event {
 
 struct Shared {
     sink: LineSink,
+    /// Is told of each process.
+    guard: Guard,
     events: Sender<Event>,
     state: Mutex<State>,
 }
@@ -232,7 +236,9 @@ impl Shared {
     fn spawn(&self, slot: SlotId, spec: &ChildSpec) -> Result<Arc<Child>, RunnerError> {
         let events = self.events.clone();
         let on_exit = move |status| drop(events.send(Event::Exited(slot, status)));
-        Child::start(spec, &self.sink, on_exit).map(Arc::new)
+        let child = Child::start(spec, &self.sink, on_exit)?;
+        self.guard.watch(child.label(), child.pid());
+        Ok(Arc::new(child))
     }
 
     fn run(&self, events: &Receiver<Event>) {

@@ -126,3 +126,19 @@ fn a_second_request_kills_everything() {
     assert!(asked.elapsed() < SOON);
     assert_eq!((runner.active_agents(), runner.server_pid()), (0, None));
 }
+
+#[test]
+fn a_failed_start_leaves_the_redis_of_an_earlier_run_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("redis");
+    let mut left = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap().left_behind();
+    let body = format!("gateway: {{redis: {{url: managed, data_dir: '{}'}}}}\n{AGENT}", data_dir.display());
+    let (failing, _) = options(folder.path(), "#!/bin/sh\necho no >&2\nexit 1\n", &body);
+    assert!(Runner::start(failing).is_err());
+    assert!(left.try_wait().unwrap().is_none(), "it was ended by a start that failed");
+    // The next start that succeeds takes it, and ends it with everything else.
+    let (working, _) = options(folder.path(), SERVER, &body);
+    let runner = Runner::start(working).unwrap();
+    runner.stop();
+    assert!(left.wait().unwrap().success());
+}

@@ -32,6 +32,7 @@ pub(super) fn options(folder: &Path, body: &str) -> RunOptions {
         threads: None,
         stop: StopSignal::new(),
         sink: std_sink(),
+        guard: Guard::default(),
     }
 }
 

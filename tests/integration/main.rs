@@ -46,6 +46,7 @@ mod redelivery;
 mod redis_faults;
 mod requests;
 mod rolling_restart;
+mod runner;
 mod seams;
 mod server_faults;
 mod servers;

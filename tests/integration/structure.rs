@@ -42,6 +42,7 @@ const LAYERS: Layers<'static> = &[
     &[
         "src/clock.rs",
         "src/disks.rs",
+        "src/files.rs",
         "src/ids.rs",
         "src/json.rs",
         "src/otlp.rs",
@@ -57,6 +58,7 @@ const LAYERS: Layers<'static> = &[
     &[
         "src/archive",
         "src/denylist.rs",
+        "src/material.rs",
         "src/orders.rs",
         "src/rpc",
         "src/sink",

@@ -59,7 +59,7 @@ fn play(dir: &Path) -> Result<bool, AnyError> {
     let credentials =
         Credentials::from_files(certs::ca_file(&certs), &planner_files.cert, &planner_files.key)?;
 
-    let options = RunOptions { sink: log_to(&dir.join(LOG_FILE))?, ..RunOptions::new(config)? };
+    let options = RunOptions { sink: log_to(&dir.join(LOG_FILE))?, ..RunOptions::new(config)?.guarded()? };
     let stop = options.stop.clone();
     stop.listen_to_signals()?;
     println!("\n  MAS server: two agents, two certificates, one server between them\n");

@@ -8,6 +8,16 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     (folder, data_dir)
 }
 
+impl ManagedRedis {
+    /// What a killed runner leaves: a running child, and the lock released.
+    pub(in crate::runner) fn left_behind(mut self) -> Child {
+        match std::mem::replace(&mut self.process, Process::None) {
+            Process::Child(child) => child,
+            Process::Adopted(_) | Process::None => panic!("not a child"),
+        }
+    }
+}
+
 fn set(redis: &ManagedRedis, key: &str, value: &str) {
     let mut connection = redis.connect().unwrap();
     redis::cmd("SET").arg(key).arg(value).query::<()>(&mut connection).unwrap();
@@ -38,13 +48,9 @@ fn data_survive_a_stop() {
 #[test]
 fn a_left_one_is_adopted_and_shut_down() {
     let (_folder, data_dir) = folder();
-    let mut first = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
+    let first = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
     set(&first, "key", "kept");
-    // What a killed runner leaves: a running child, and the lock released.
-    let Process::Child(mut left) = std::mem::replace(&mut first.process, Process::None) else {
-        panic!("not a child");
-    };
-    drop(first);
+    let mut left = first.left_behind();
 
     let mut second = ManagedRedis::start(&data_dir, Fsync::EverySecond).unwrap();
     assert!(matches!(second.process, Process::Adopted(_)));

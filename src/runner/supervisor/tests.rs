@@ -5,7 +5,7 @@ use crate::runner::tests_support::{Lines, SOON, collector, shell};
 
 fn supervisor() -> (Supervisor, Lines) {
     let (sink, lines) = collector();
-    (Supervisor::start("test", sink).unwrap(), lines)
+    (Supervisor::start("test", sink, Guard::default()).unwrap(), lines)
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
