@@ -100,6 +100,6 @@ fn a_request_to_stop_ends_the_start() {
     let stop = StopSignal::new();
     stop.stop();
     // It may be quicker than the first look at the request, but must not hang.
-    let started = ManagedRedis::start_unless_stopped(&data_dir, Fsync::Always, &stop);
+    let started = ManagedRedis::start_unless_stopped(&data_dir, Fsync::Always, &stop, &|_| {});
     assert!(matches!(started, Ok(_) | Err(RunnerError::Stopped)));
 }
