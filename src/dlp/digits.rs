@@ -241,16 +241,20 @@ fn is_cell(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) -> bool {
 const ROW_MAX: usize = 80;
 const ID_MIN: usize = 8;
 
-/// Whether a number is the first thing in a row of a list or table whose rows before or behind it begin with ids: "3. 51e3260b-1113-4e9e".
+/// Whether a number is all that stands in a numbered row, or a cell of a table's row, among rows that begin with ids: "3. 51e3260b-1113".
 fn is_among_ids(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) -> bool {
     let inside = |b: u8| !matches!(b, 0 | b'\n');
     let row = run_start(text, start, ROW_MAX, inside);
-    let marker = text.get(row..start).unwrap_or_default();
-    if marker.iter().any(|b| !b.is_ascii_digit() && !matches!(b, b' ' | b'.' | b')' | b'-' | b'*' | b'|')) {
-        return false;
-    }
+    let marker = text.get(row..start).unwrap_or_default().trim_ascii();
+    let cell = marker == b"|";
+    let number = marker.strip_suffix(b".").or(marker.strip_suffix(b")"));
+    let numbered = number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit));
     sink.spend(2 * ROW_MAX);
     let row_end = run_end(text, end, ROW_MAX, inside);
+    let rest = text.get(end..row_end).unwrap_or_default().trim_ascii();
+    if !(numbered && rest.is_empty() || cell && rest.starts_with(b"|")) {
+        return false;
+    }
     let behind = text.get(row_end + 1..run_end(text, row_end + 1, ROW_MAX, inside)).unwrap_or_default();
     let last = row.saturating_sub(1);
     let before = text.get(run_start(text, last, ROW_MAX, inside)..last).unwrap_or_default();
@@ -264,10 +268,11 @@ fn is_among_ids(text: &[u8], start: usize, end: usize, sink: &mut Sink<'_>) -> b
             && (letters || id.len() > CARD_DIGITS.1)
             && id.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':' | b'/'))
     };
-    // What is no line of the same text is a row of the same table where it begins like one; it may be what was decoded.
-    let same = |between: u8, row: &[u8]| between == b'\n' || marker.contains(&b'|') && row.starts_with(b"|");
-    same(at(text, last), before) && begins_with_id(before)
-        || same(at(text, row_end), behind) && begins_with_id(behind)
+    // Rows of a table may be elements of an array; of a text that was decoded nothing stands beside it.
+    let same = |between: u8, row: &[u8]| between == b'\n' || cell && row.starts_with(b"|");
+    let above = same(at(text, last), before) && begins_with_id(before);
+    let below = same(at(text, row_end), behind) && begins_with_id(behind);
+    above && below || cell && (above || below)
 }
 
 /// A name of a card or of its number.
@@ -537,7 +542,7 @@ fn card_at<'a>(
         let usual = matches!(first.len, 14..=16);
         let sequence = around.is_sequence(text, first.start);
         let leads = context::leads(text, first.start, Topic::Cards, sink);
-        let named = around.says.expects(Expect::Card) || leads && (first.len == 16 || !sequence);
+        let named = around.says.expects(Expect::Card) || leads;
         let mut in_line = || usual || context::in_line(text, (first.start, first.end()), Topic::Cards, sink);
         let meant = named || meant && !sequence && in_line();
         let bare = usual && !sequence && !around.in_table && !around.in_list;
@@ -568,9 +573,15 @@ fn card_at<'a>(
             && (groups.get(len).is_some_and(|next| next.len >= 3 && next.separator == b' ')
                 || !leading && first.separator == b' ' && first.len == second.len);
         // "87-6245 5289 3619 6841-6": the middle of a longer number.
-        let middle = !leading && first.separator == b'-' && after(len) == b'-';
-        // A line that ends within unusual groups ends the number, too.
-        let broken = *grouping != [4, 4, 4, 4] && {
+        let digit = |place: usize| at(text, place).is_ascii_digit();
+        let middle = before(text, first.start) == b'-'
+            && first.start >= 2
+            && digit(first.start - 2)
+            && at(text, last) == b'-'
+            && digit(last + 1)
+            && at(text, run_end(text, last + 1, 4, is_digit)) != b'/';
+        // "3870 3870 3870" and the number of the next line.
+        let broken = *grouping == [4, 4, 4, 2] && {
             let written = text.get(first.start..last).unwrap_or_default();
             memchr::memchr(b'\n', written).is_some()
         };

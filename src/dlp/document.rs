@@ -10,7 +10,7 @@ use super::values::Link;
 const CHUNK: usize = 16;
 /// Longest pointer of a finding, in bytes; the middle of a longer one is not written out.
 pub(super) const MAX_POINTER_BYTES: usize = 2 * 1024;
-/// Longest number in which no built-in detector finds anything: payloads have millions of them.
+/// Longest number in which no built-in detector finds anything: arrays have millions of them.
 const SHORT_NUMBER: usize = 2;
 /// Stands for the container or the step of a segment that has none.
 pub(super) const NONE: u32 = u32::MAX;
@@ -323,7 +323,7 @@ impl Document {
                         .iter()
                         .take_while(|b| is_number_byte(**b))
                         .count();
-                    if len > SHORT_NUMBER || self.keep_short {
+                    if len > SHORT_NUMBER || self.keep_short || !self.follows_a_number() {
                         self.add_token(json, (at, at + len), None, nested, base);
                     }
                     at += len;
@@ -331,6 +331,13 @@ impl Document {
                 _ => at += 1,
             }
         }
+    }
+
+    /// Whether what comes next stands behind a number in an array: then it parts nothing that is not parted already.
+    fn follows_a_number(&self) -> bool {
+        let open = self.open.last().filter(|open| open.array);
+        let last = self.segments.last().filter(|last| last.part == Part::Number);
+        open.zip(last).is_some_and(|(open, last)| open.container == last.container)
     }
 
     /// Adds one string (`rewritten`: it has escapes or characters outside ASCII) or number.

@@ -24,6 +24,7 @@ const VALUE_MAX: usize = 4 * 1024;
 /// Price of a label, of a number behind it, of a secret.
 const LABEL_STEPS: usize = 10;
 const NAME_STEPS: usize = 5;
+const FOREIGN_STEPS: usize = 150;
 const LEAD_STEPS: usize = 55;
 const BESIDE_STEPS: usize = 70;
 const NUMBER_STEPS: usize = 85;
@@ -97,6 +98,10 @@ fn lead(text: &[u8], start: usize, end: usize, number: bool) -> (usize, Option<L
         said = COPULAS.has(filler);
         place = word_end;
     }
+    let value = run_end(text, place, 4, blank);
+    let hollow = is_quote(at(text, value))
+        && at(text, value + 1) == at(text, value)
+        && at(text, value + 2) != at(text, value);
     place = run_end(text, place, 4, |b| closing(b) || blank(b));
     // "NAME -> VALUE".
     place += usize::from(at(text, place) == b'-' && at(text, place + 1) == b'>');
@@ -112,7 +117,7 @@ fn lead(text: &[u8], start: usize, end: usize, number: bool) -> (usize, Option<L
     let empty = is_quote(first) && second == first && at(text, leads + 2) != first;
     // Nothing, a mask, or another line that says something else.
     let nothing = empty || stars > 2 || lines > 1 || lines == 1 && !is_alone(text, from);
-    if (leads > place || said) && nothing {
+    if leads > place && nothing || said && (empty || hollow) {
         return (from, None);
     }
     if leads > place {
@@ -333,7 +338,8 @@ pub(super) fn look(
     let part = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.') || b >= 0x80;
     let begin = run_start(text, start, NAME_MAX, part);
     let Some(name) = text.get(begin..end).and_then(|name| std::str::from_utf8(name).ok()) else { return };
-    sink.spend(2 * name.len());
+    // One in other letters is looked up in another form, too.
+    sink.spend(2 * name.len() + if name.is_ascii() { 0 } else { FOREIGN_STEPS });
     let Some(rule) = names.rule(names.says(name)).filter(|rule| rule.text) else { return };
     if before(text, begin) == b'{' && before(text, begin - 1) == b'$' {
         // "${DB_PASS:?missing}" asks for it.
@@ -383,16 +389,11 @@ fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
     if !at(text, start).is_ascii_digit() {
         return;
     }
-    // "ssn v1.2.34": the digits are part of a word.
-    if before(text, start).is_ascii_alphanumeric() {
+    // "ssn v1.2.323.03.20" is a version.
+    if matches!(before(text, start), b'v' | b'V') {
         return;
     }
     let between = text.get(from..start).unwrap_or_default();
-    // In another line it is a cell below its name, and no "Build 194.59.7805".
-    let lead = between.trim_ascii_end().last().is_some_and(u8::is_ascii_alphabetic);
-    if lead && memchr::memchr(b'\n', between).is_some() {
-        return;
-    }
     // "SELECT id, ssn FROM t WHERE id = 123456789": the number has a name of its own.
     let assigned = memchr::memchr(b'=', between).and_then(|at| between.get(..at));
     if assigned.is_some_and(|name| name.iter().any(u8::is_ascii_alphabetic)) {
@@ -409,6 +410,12 @@ fn social_security(text: &[u8], from: usize, sink: &mut Sink<'_>) {
         } else if !matches!(byte, b' ' | b'\t' | b'-' | b'.' | b'_' | b'/' | b'\n') || (len == 9) {
             break;
         }
+    }
+    // Behind a word in another line it is "Build 194.59.7805".
+    let dotted = text.get(start..end).is_some_and(|number| number.contains(&b'.'));
+    let worded = before(text, start) == b' ' && before(text, start - 1).is_ascii_alphabetic();
+    if dotted && worded && memchr::memchr(b'\n', between).is_some() {
+        return;
     }
     let right = at(text, end);
     let longer =

@@ -72,7 +72,7 @@ pub const MAX_SCAN_BYTES: usize = 256 * 1024 * 1024;
 /// What the detectors may do for one message beyond reading it: steps of about two nanoseconds, for every
 /// message and for each of its bytes. Ordinary text takes one or two steps a byte; what takes more than this
 /// has been made to, and is blocked rather than let others wait.
-const WORK: usize = 256 * 1024;
+const WORK: usize = 768 * 1024;
 const WORK_PER_BYTE: usize = 8;
 /// Largest buffer that is kept between scans.
 const KEEP_BYTES: usize = 4 * 1024 * 1024;

@@ -183,6 +183,10 @@ impl Names {
         for (number, rule) in rules.iter().enumerate() {
             let says = Says::Rule(u16::try_from(number).map_err(|_| "too many rules")?, rule.value);
             for name in &rule.names {
+                // Two letters are a part of too much, but where a checksum tells the value.
+                if name.len() < 3 && rule.matched != Match::Whole && rule.value != Expect::Card {
+                    continue;
+                }
                 if !name.is_ascii()
                     && (name.chars().filter(char::is_ascii).count() < 3
                         || !name.starts_with(|c: char| c.is_ascii()))

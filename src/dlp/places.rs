@@ -176,7 +176,7 @@ pub(super) fn iban(text: &[u8], start: usize, sink: &mut Sink<'_>) {
     };
     let left = before(text, start);
     // The middle of an id: "fbf9080f-ad6f-4977".
-    let middle = left == b'-' && before(text, start - 1).is_ascii_alphanumeric();
+    let middle = left == b'-' && before(text, start - 1).is_ascii_hexdigit() && at(text, start + 4) == b'-';
     if left.is_ascii_alphanumeric() || matches!(left, b'+' | b'/') || middle {
         return;
     }

@@ -151,9 +151,11 @@ fn of_one(document: &Document, run: &[Piece]) -> bool {
     if is_counted(document, run) || in_table(document, run) {
         return false;
     }
-    // A piece of a number is digits alone; "65-5399-5399" is a number of its own.
-    let whole = |piece: &Piece| bytes(document, piece).iter().all(u8::is_ascii_digit);
-    in_array(document, run) && run.iter().all(whole)
+    // Numbers of their own, as "65-5399-5399" is, are no pieces of one.
+    let parted =
+        |piece: &Piece| bytes(document, piece).trim_ascii().iter().filter(|b| !b.is_ascii_digit()).count();
+    let own = run.iter().all(|piece| parted(piece) > 0) && run.iter().any(|piece| parted(piece) > 1);
+    in_array(document, run) && !own
         || GROUPINGS.iter().any(|grouping| {
             grouping.len() == run.len()
                 && grouping.iter().zip(run).all(|(len, piece)| {

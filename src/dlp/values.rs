@@ -314,7 +314,7 @@ fn credential(candidate: &Candidate<'_>, score: &mut Score) {
     score.count_if(snake && shape.lower == 0 && words::is_constant(value), "a constant", -60);
     let cut = value.starts_with(['Ġ', '▁'])
         || value.starts_with("##")
-        || !candidate.json && !candidate.quoted && value.contains("##");
+        || !candidate.json && !candidate.quoted && value.matches("##").count() > 1;
     score.count_if(cut, "a piece of a word", -60);
     let words = candidate.link == Link::Pair && value.contains(' ') && !candidate.json;
     score.count_if(words, "several words", -60);
