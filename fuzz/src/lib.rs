@@ -29,6 +29,9 @@ pub mod certs;
 // For its bounds and the files of its TLS.
 #[path = "../../src/config/mod.rs"]
 pub mod config;
+// For the files that these name.
+#[path = "../../src/files.rs"]
+pub mod files;
 
 /// Of the trail, the forms of what the gate reports.
 #[path = "../../src/audit"]
