@@ -137,7 +137,7 @@ fn ignore(ignored: Signal) {
     // A flag that nobody reads.
     let flag = Arc::new(AtomicBool::new(false));
     if let Err(error) = signal_hook::flag::register(ignored as i32, flag) {
-        log::warn!(code = "guard_lost"; "{ignored} cannot be ignored: {error}");
+        log::error!(code = "guard_lost"; "{ignored} cannot be ignored: {error}");
     }
 }
 
