@@ -38,15 +38,15 @@ fn descendants(of: i32) -> BTreeSet<(i32, String)> {
 }
 
 fn start(world: &World) -> Process {
+    Process::start(&mut command(world))
+}
+
+fn command(world: &World) -> Command {
     let log = File::options().create(true).append(true).open(world.path().join("run.log")).unwrap();
-    Process::start(
-        Command::new(env!("CARGO_BIN_EXE_mas"))
-            .args(["run", "--config", "run.yaml"])
-            .current_dir(world.path())
-            .env_remove("MAS_CONFIG_FILE")
-            .stdout(Stdio::null())
-            .stderr(log),
-    )
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mas"));
+    command.args(["run", "--config", "run.yaml"]).current_dir(world.path()).env_remove("MAS_CONFIG_FILE");
+    command.stdout(Stdio::null()).stderr(log);
+    command
 }
 
 fn world() -> World {
@@ -80,10 +80,11 @@ fn a_killed_runner_leaves_nothing_behind_and_the_next_one_is_up() {
     {
         until("the fleet runs", || started() > round);
         let pid = runner.pid().cast_signed();
+        let runs = |name: &str| descendants(pid).iter().any(|(_, its)| its == name);
+        until("all of it runs", || {
+            ["mas-server", "redis-server", "sh", "sleep", "mas"].iter().all(|name| runs(name))
+        });
         let fleet = descendants(pid);
-        for name in ["mas-server", "redis-server", "sh", "sleep", "mas"] {
-            assert!(fleet.iter().any(|(_, its)| its == name), "{name}: {fleet:?}");
-        }
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
         for (other, _) in fleet.iter().filter(|(_, name)| beside.contains(&name.as_str())) {
             kill(Pid::from_raw(*other), Signal::SIGKILL).unwrap();
@@ -112,9 +113,15 @@ fn a_killed_runner_leaves_nothing_behind_and_the_next_one_is_up() {
 #[test]
 fn a_runner_that_is_killed_while_it_starts_leaves_nothing_behind() {
     let world = world();
-    let mut runner = start(&world);
+    // A server that is never ready. Written by another process: a file that is open for writing cannot be executed, and
+    // what another test starts just now could inherit the descriptor.
+    let server = world.path().join("server");
+    let write = "printf '#!/bin/sh\\nsleep 1000\\n' > \"$1\" && chmod 700 \"$1\"";
+    assert!(Command::new("sh").args(["-c", write, "sh"]).arg(&server).status().unwrap().success());
+    let mut runner = Process::start(command(&world).env("MAS_SERVER_BIN", &server));
     let pid = runner.pid().cast_signed();
-    until("redis has been started", || descendants(pid).iter().any(|(_, name)| name == "redis-server"));
+    let runs = |name: &str| descendants(pid).iter().any(|(_, its)| its == name);
+    until("redis runs, and the server is waited for", || runs("redis-server") && runs("sleep"));
     let fleet = descendants(pid);
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     let _ = runner.wait();
