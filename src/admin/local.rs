@@ -128,12 +128,12 @@ fn listen(path: &Path) -> io::Result<(UnixListener, Lock)> {
     }
     let lock = Lock::take(path)?;
     match UnixListener::bind(path) {
-        // Whoever has it from an earlier version holds no lock.
         // A file of another kind is somebody's, and not taken away.
         Err(error) if error.kind() == ErrorKind::AddrInUse && !is_socket(path)? => {
             let what = format!("{} is no socket: choose another path, or remove it", path.display());
             Err(io::Error::new(ErrorKind::AlreadyExists, what))
         }
+        // Whoever has it from an earlier version holds no lock.
         Err(error) if error.kind() == ErrorKind::AddrInUse && is_stale(path)? => {
             remove_file(path)?;
             Ok((UnixListener::bind(path)?, lock))

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::error::RunnerError;
 use super::forward::{FirstLine, LineSink, Stream, forward};
+use super::guard::Guard;
 use super::lock::lock;
 use crate::config::Restart;
 
@@ -67,6 +68,7 @@ impl Child {
     pub fn start(
         spec: &ChildSpec,
         sink: &LineSink,
+        guard: &Guard,
         on_exit: impl FnOnce(ExitStatus) + Send + 'static,
     ) -> Result<Self, RunnerError> {
         let mut process = Command::new(&spec.program)
@@ -85,6 +87,8 @@ impl Child {
         let stdout = process.stdout.take();
         let stderr = process.stderr.take();
         let pid = process.id();
+        // Before anything else: were the runner killed now, the process would run on.
+        guard.watch(&spec.label, pid);
         let inner = Arc::new(Inner {
             label: spec.label.clone(),
             pid,

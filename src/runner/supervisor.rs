@@ -236,9 +236,7 @@ impl Shared {
     fn spawn(&self, slot: SlotId, spec: &ChildSpec) -> Result<Arc<Child>, RunnerError> {
         let events = self.events.clone();
         let on_exit = move |status| drop(events.send(Event::Exited(slot, status)));
-        let child = Child::start(spec, &self.sink, on_exit)?;
-        self.guard.watch(child.label(), child.pid());
-        Ok(Arc::new(child))
+        Child::start(spec, &self.sink, &self.guard, on_exit).map(Arc::new)
     }
 
     fn run(&self, events: &Receiver<Event>) {

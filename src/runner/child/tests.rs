@@ -7,7 +7,7 @@ fn start(script: &str, announces_ready: bool) -> (Child, crate::runner::tests_su
     let (sink, lines) = collector();
     let mut spec = shell("a/i0", script, Restart::Never);
     spec.announces_ready = announces_ready;
-    (Child::start(&spec, &sink, |_| {}).unwrap(), lines)
+    (Child::start(&spec, &sink, &Guard::default(), |_| {}).unwrap(), lines)
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_missing_program_is_named() {
     let mut spec = shell("a/i0", "", Restart::Never);
     spec.program = PathBuf::from("/no/such/program");
     let (sink, _lines) = collector();
-    let Err(error) = Child::start(&spec, &sink, |_| {}) else {
+    let Err(error) = Child::start(&spec, &sink, &Guard::default(), |_| {}) else {
         panic!("started");
     };
     assert!(error.to_string().contains("a/i0: /no/such/program"), "{error}");
